@@ -1,0 +1,56 @@
+//! Stable hashes: names and revisions that must come out the same on every machine and run.
+
+/// FNV-1a over the bytes, 64 bits.
+pub const fn fnv64(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut i = 0;
+    while i < bytes.len() {
+        hash ^= bytes[i] as u64;
+        hash = hash.wrapping_mul(0x0100_0000_01b3);
+        i += 1;
+    }
+    hash
+}
+
+/// FNV-1 over the bytes, 32 bits: what Kubernetes hashes pod templates with, followed by
+/// [`safe_encode`] of its decimal form.
+pub fn fnv32a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(*b)).wrapping_mul(0x0100_0193))
+}
+
+/// The alphabet of generated names: no vowels and no look-alikes, so that no words form.
+pub const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// Spells `value` in `len` letters of [`ALPHABET`].
+pub fn letters(mut value: u64, len: usize) -> String {
+    // The low bits of FNV are weak; fold the high half in before taking remainders.
+    value ^= value >> 32;
+    (0..len)
+        .map(|_| {
+            let i = usize::try_from(value % 27).expect("below 27");
+            value /= 27;
+            char::from(ALPHABET[i])
+        })
+        .collect()
+}
+
+/// Maps each character of a decimal number into the alphabet, as Kubernetes spells hashes in
+/// names and labels (`pod-template-hash`).
+///
+/// Source: kubernetes 1.33, `k8s.io/apimachinery/pkg/util/rand`.
+pub fn safe_encode(text: &str) -> String {
+    text.bytes().map(|b| char::from(ALPHABET[usize::from(b) % ALPHABET.len()])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_vectors() {
+        assert_eq!(fnv64(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv64(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fnv32a(b"a"), 0xe40c_292c);
+        assert_eq!(letters(fnv64(b"a"), 5).len(), 5);
+    }
+}

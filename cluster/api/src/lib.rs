@@ -1,0 +1,26 @@
+//! The vocabulary of the cluster: Kubernetes object types, their kinds and keys, revisions,
+//! quantities, selectors, time, requests to the API and its `Status` errors.
+//!
+//! The main type is [`Object`], a closed enum over every built-in kind, shared by reference
+//! count. All decoding and encoding of Kubernetes types is instantiated once, in [`codec`].
+//! This crate decides nothing and performs no I/O.
+
+pub mod codec;
+pub mod hash;
+pub mod key;
+pub mod kind;
+pub mod meta;
+pub mod object;
+pub mod quantity;
+pub mod request;
+pub mod selector;
+pub mod status;
+pub mod time;
+pub mod version;
+
+pub use key::{Key, Revision};
+pub use kind::{Kind, Scope};
+pub use object::{ApiObject, Object};
+pub use request::{ApiError, Patch, PatchKind, Propagation, Reply, Request, Subresource};
+pub use status::{Cause, Reason, Status};
+pub use time::Time;

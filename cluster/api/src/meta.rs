@@ -1,0 +1,56 @@
+//! Questions about an object's metadata that every component asks.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use crate::{ApiObject, Object, Time};
+
+/// The owner reference with `controller: true`.
+pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))
+}
+
+/// Whether deletion has been asked for.
+pub const fn is_terminating(meta: &ObjectMeta) -> bool {
+    meta.deletion_timestamp.is_some()
+}
+
+/// When the object was created; the epoch when it was never stored.
+pub fn created_at(meta: &ObjectMeta) -> Time {
+    meta.creation_timestamp.as_ref().map(Time::from_meta).unwrap_or_default()
+}
+
+/// The value of a label.
+pub fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The value of an annotation.
+pub fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The reference by which a child names `owner` as its controller.
+pub fn controller_reference<T: ApiObject>(owner: &T) -> OwnerReference {
+    OwnerReference {
+        api_version: T::KIND.api_version().to_owned(),
+        kind: T::KIND.name().to_owned(),
+        name: owner.meta().name.clone().unwrap_or_default(),
+        uid: owner.meta().uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// A `v1.ObjectReference` to the object, as events carry it.
+pub fn object_reference(object: &Object) -> k8s_openapi::api::core::v1::ObjectReference {
+    let meta = object.meta();
+    k8s_openapi::api::core::v1::ObjectReference {
+        api_version: Some(object.kind().api_version().to_owned()),
+        kind: Some(object.kind().name().to_owned()),
+        name: meta.name.clone(),
+        namespace: meta.namespace.clone(),
+        uid: meta.uid.clone(),
+        resource_version: meta.resource_version.clone(),
+        field_path: None,
+    }
+}

@@ -1,0 +1,206 @@
+//! The queue under a lagging watch and lost calls: replicas of the toy in the design, on the
+//! real cache and the real work queue.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::{ApiError, ApiObject, Reply, Request, Revision, meta};
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+use rand::{Rng, RngExt};
+
+use super::*;
+use crate::{Delta, Plan, RngTree};
+
+struct Replicas;
+
+impl Reconciler for Replicas {
+    fn name(&self) -> &'static str {
+        "replicas"
+    }
+    fn kinds(&self) -> &'static [Kind] {
+        &[Kind::ReplicaSet, Kind::Pod]
+    }
+    fn keys_for(&self, _: &Cache, delta: &Delta) -> Vec<api::Key> {
+        match delta.latest() {
+            api::Object::ReplicaSet(_) => vec![delta.key.clone()],
+            other => meta::controller_of(other.meta())
+                .map(|o| api::Key::new(Kind::ReplicaSet, &delta.key.namespace, &o.name))
+                .into_iter()
+                .collect(),
+        }
+    }
+    fn reconcile(&self, cache: &Cache, key: &api::Key, _: Time) -> Plan {
+        let mut plan = Plan::nothing();
+        let Some(set) = cache.get::<ReplicaSet>(&key.namespace, &key.name) else { return plan };
+        let uid = set.metadata.uid.as_deref().unwrap();
+        let pods: Vec<&Pod> = cache.owned(uid).collect();
+        let want = usize::try_from(set.spec.as_ref().unwrap().replicas.unwrap()).unwrap();
+        let used: Vec<_> = pods.iter().map(|p| p.metadata.name.clone().unwrap()).collect();
+        let epoch = cache.tombstone(uid);
+        let names = (0..).map(|i| {
+            let seed = format!("{uid}/{epoch}/{i}");
+            format!("web-{}", api::hash::letters(api::hash::fnv64(seed.as_bytes()), 5))
+        });
+        for name in names.filter(|n| !used.contains(n)).take(want.saturating_sub(pods.len())) {
+            let mut pod = Pod::default();
+            pod.metadata.name = Some(name);
+            pod.metadata.namespace = Some("d".into());
+            pod.metadata.owner_references = Some(vec![meta::controller_reference(set)]);
+            plan.request(Request::Create(pod.into_object()));
+        }
+        for pod in pods.iter().skip(want) {
+            plan.request(Request::Delete {
+                key: api::Key::new(Kind::Pod, "d", pod.metadata.name.as_deref().unwrap()),
+                uid: pod.metadata.uid.clone(),
+                revision: None,
+                grace_seconds: None,
+                propagation: None,
+            });
+        }
+        plan
+    }
+}
+
+struct World {
+    now: Time,
+    seq: u64,
+    queue: BTreeMap<(Time, u64), ApiInput>,
+    store: BTreeMap<api::Key, api::Object>,
+    revision: u64,
+    rng: rand_chacha::ChaCha8Rng,
+    pods_max: usize,
+    watch_due: BTreeMap<Kind, Time>,
+    log: Vec<String>,
+}
+
+impl World {
+    fn push(&mut self, at: Time, input: ApiInput) {
+        self.seq += 1;
+        self.queue.insert((at, self.seq), input);
+    }
+
+    fn pods(&self) -> usize {
+        self.store.keys().filter(|k| k.kind == Kind::Pod).count()
+    }
+
+    fn watch(&mut self, kind: Kind, event: WatchEvent) {
+        let lag = Duration::from_millis(self.rng.random_range(0..500));
+        let due = self.watch_due.get(&kind).copied().unwrap_or_default().max(self.now + lag);
+        self.watch_due.insert(kind, due);
+        self.push(due, ApiInput::Watch(event));
+    }
+
+    fn commit(&mut self, mut object: api::Object) -> Result<Reply, ApiError> {
+        let key = object.key();
+        if self.store.contains_key(&key) {
+            return Err(api::Status::already_exists(key.kind, &key.name).into());
+        }
+        self.revision += 1;
+        object.meta_mut().resource_version = Some(self.revision.to_string());
+        object.meta_mut().uid = Some(format!("u{}", self.revision));
+        self.store.insert(key.clone(), object.clone());
+        self.pods_max = self.pods_max.max(self.pods());
+        self.watch(key.kind, WatchEvent::Changed(object.clone()));
+        Ok(Reply::Object(object))
+    }
+
+    fn delete(&mut self, key: api::Key) -> Result<Reply, ApiError> {
+        if self.store.remove(&key).is_none() {
+            return Err(api::Status::not_found(key.kind, &key.name).into());
+        }
+        self.revision += 1;
+        let revision = Revision(self.revision);
+        self.watch(key.kind, WatchEvent::Deleted { key, revision });
+        Ok(Reply::Done(revision))
+    }
+
+    fn carry_out(&mut self, request: Request) -> Result<Reply, ApiError> {
+        match request {
+            Request::Create(object) => self.commit(object),
+            Request::Delete { key, .. } => self.delete(key),
+            Request::ReadRevision(kind) => {
+                let revision = Revision(self.revision);
+                self.watch(kind, WatchEvent::Progress { kind, revision });
+                Ok(Reply::Done(revision))
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    fn run(&mut self, machine: &mut ControllerManager) {
+        let mut out = Vec::new();
+        for _ in 0..100_000 {
+            let next = self.queue.first_key_value().map(|(k, _)| k.0);
+            let input = match (next, machine.wake_at()) {
+                (None, None) => return,
+                (Some(t), w) if w.is_none_or(|w| t <= w) => {
+                    self.now = t;
+                    self.queue.pop_first().unwrap().1
+                }
+                (_, w) => {
+                    self.now = self.now.max(w.unwrap());
+                    ApiInput::Wake
+                }
+            };
+            machine.step(self.now, input, &mut out);
+            for effect in std::mem::take(&mut out) {
+                self.log.push(serde_json::to_string(&(self.now, &effect)).unwrap());
+                let ApiEffect::Call { id, request } = effect else { continue };
+                let lost = || Err(ApiError::Unknown("lost".into()));
+                let result = match self.rng.random_range(0..10) {
+                    0 => lost(),
+                    1 => {
+                        let _ = self.carry_out(request);
+                        lost()
+                    }
+                    _ => self.carry_out(request),
+                };
+                let at = self.now + Duration::from_millis(self.rng.random_range(0..20));
+                self.push(at, ApiInput::Reply { id, result });
+            }
+        }
+        panic!("no convergence");
+    }
+}
+
+fn run(seed: u64) -> (usize, usize, Vec<String>) {
+    let mut rng = RngTree::new(seed).rng("world");
+    rng.next_u64();
+    let mut world = World {
+        now: Time::ZERO,
+        seq: 0,
+        queue: BTreeMap::new(),
+        store: BTreeMap::new(),
+        revision: 0,
+        rng,
+        pods_max: 0,
+        watch_due: BTreeMap::new(),
+        log: Vec::new(),
+    };
+    let mut machine = ControllerManager::new(vec![Box::new(Replicas)], None);
+    for kind in [Kind::ReplicaSet, Kind::Pod] {
+        let list = WatchEvent::Replaced { kind, objects: vec![], revision: Revision(0) };
+        world.push(Time::ZERO, ApiInput::Watch(list));
+    }
+    let set: ReplicaSet = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "web", "namespace": "d"}, "spec": {"replicas": 5, "selector": {}}
+    }))
+    .unwrap();
+    world.commit(set.into_object()).unwrap();
+    world.run(&mut machine);
+    // A loss is made good too.
+    let victim = world.store.keys().find(|k| k.kind == Kind::Pod).unwrap().clone();
+    world.delete(victim).unwrap();
+    world.run(&mut machine);
+    (world.pods(), world.pods_max, world.log)
+}
+
+#[test]
+fn lagging_watches_and_lost_calls_never_over_create() {
+    for seed in 0..300 {
+        let (pods, max, log) = run(seed);
+        assert_eq!((pods, max), (5, 5), "seed {seed}: {log:#?}");
+        assert_eq!(run(seed).2, log, "seed {seed} is not reproducible");
+    }
+}

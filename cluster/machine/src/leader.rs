@@ -1,0 +1,296 @@
+//! Leader election by a `Lease`: of several equal processes one acts.
+//!
+//! Source: kubernetes 1.33, `client-go/tools/leaderelection`. Whether a lease has run out is
+//! judged by when *this* process last saw it change, never by comparing clocks of two hosts.
+
+use std::time::Duration;
+
+use api::{ApiError, ApiObject, Key, Kind, Object, Reply, Request, Revision, Time};
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+
+use crate::contract::Calls;
+use crate::{ApiEffect, CallId};
+
+/// A lease not renewed for this long may be taken by another.
+const LEASE: Duration = Duration::from_secs(15);
+/// A leader that could not renew for this long stops acting, well before another may start.
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// Time between attempts.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// One candidate for a lease.
+pub struct LeaderElector {
+    key: Key,
+    identity: String,
+    seen: Option<Seen>,
+    led_since_attempt: Option<Time>,
+    pending: Option<Pending>,
+    next_attempt: Time,
+    released: bool,
+}
+
+struct Seen {
+    lease: Lease,
+    at: Time,
+}
+
+struct Pending {
+    id: CallId,
+    sent: Time,
+    write: bool,
+}
+
+impl LeaderElector {
+    /// Makes a candidate `identity` (unique among the candidates) for the lease `name` in
+    /// `kube-system`.
+    pub fn new(name: &str, identity: &str) -> Self {
+        Self {
+            key: Key::new(Kind::Lease, "kube-system", name),
+            identity: identity.to_owned(),
+            seen: None,
+            led_since_attempt: None,
+            pending: None,
+            next_attempt: Time::ZERO,
+            released: false,
+        }
+    }
+
+    /// Whether this process may act at `now`.
+    pub fn is_leader(&self, now: Time) -> bool {
+        self.led_since_attempt.is_some_and(|t| now.since(t) < RENEW_DEADLINE)
+    }
+
+    /// When the elector wants to be woken.
+    pub fn wake_at(&self) -> Option<Time> {
+        (self.pending.is_none() && !self.released).then_some(self.next_attempt)
+    }
+
+    /// Starts an attempt if one is due.
+    pub fn wake(&mut self, now: Time, calls: &mut Calls, out: &mut Vec<ApiEffect>) {
+        if self.released || self.pending.is_some() || now < self.next_attempt {
+            return;
+        }
+        self.next_attempt = now + RETRY;
+        let renewable = self.seen.as_ref().filter(|s| self.holds(&s.lease));
+        let (request, write) = match renewable {
+            Some(seen) => (self.claim(now, Some(&seen.lease)), true),
+            None => (Request::Get(self.key.clone()), false),
+        };
+        self.send(now, request, write, calls, out);
+    }
+
+    /// Takes the answer to one of the elector's calls.
+    pub fn reply(
+        &mut self,
+        now: Time,
+        id: CallId,
+        result: Result<Reply, ApiError>,
+        calls: &mut Calls,
+        out: &mut Vec<ApiEffect>,
+    ) {
+        let Some(pending) = self.pending.take_if(|p| p.id == id) else { return };
+        match result {
+            Ok(Reply::Object(Object::Lease(lease))) => {
+                let lease = lease.as_ref().clone();
+                if pending.write && self.holds(&lease) {
+                    self.led_since_attempt = Some(pending.sent);
+                    self.see(now, lease);
+                } else {
+                    self.see(now, lease);
+                    self.consider(now, calls, out);
+                }
+            }
+            Ok(_) => {}
+            Err(error) if !pending.write && error.code() == Some(404) => {
+                let request = self.claim(now, None);
+                self.send(now, request, true, calls, out);
+            }
+            // Lost a race or an answer: what is known of the lease may be wrong, read it again.
+            Err(_) => {
+                if pending.write {
+                    self.seen = None;
+                }
+            }
+        }
+    }
+
+    /// Gives the lease up if this process holds it.
+    pub fn release(&mut self, now: Time, calls: &mut Calls, out: &mut Vec<ApiEffect>) {
+        self.released = true;
+        let leads = self.is_leader(now);
+        self.led_since_attempt = None;
+        if let (true, Some(seen)) = (leads, &self.seen) {
+            let mut lease = seen.lease.clone();
+            let spec = lease.spec.get_or_insert_default();
+            spec.holder_identity = Some(String::new());
+            spec.lease_duration_seconds = Some(1);
+            spec.renew_time = Some(now.to_micro());
+            let request = Request::Update { object: lease.into_object(), subresource: None };
+            self.send(now, request, true, calls, out);
+        }
+    }
+
+    fn send(
+        &mut self,
+        now: Time,
+        request: Request,
+        write: bool,
+        calls: &mut Calls,
+        out: &mut Vec<ApiEffect>,
+    ) {
+        let id = calls.call(request, out);
+        self.pending = Some(Pending { id, sent: now, write });
+    }
+
+    /// Takes a lease that was read if it is free, ours, or has not changed for too long.
+    fn consider(&mut self, now: Time, calls: &mut Calls, out: &mut Vec<ApiEffect>) {
+        let Some(seen) = &self.seen else { return };
+        let spec = seen.lease.spec.as_ref();
+        let holder = spec.and_then(|s| s.holder_identity.as_deref()).unwrap_or_default();
+        let free = holder.is_empty() || holder == self.identity;
+        if free || now.since(seen.at) > LEASE {
+            let request = self.claim(now, Some(&seen.lease));
+            self.send(now, request, true, calls, out);
+        } else {
+            self.led_since_attempt = None;
+        }
+    }
+
+    fn see(&mut self, now: Time, lease: Lease) {
+        let revision = |l: &Lease| {
+            l.metadata.resource_version.as_deref().and_then(Revision::parse).unwrap_or_default()
+        };
+        let unchanged = self.seen.as_ref().filter(|s| revision(&s.lease) == revision(&lease));
+        let at = unchanged.map_or(now, |s| s.at);
+        self.seen = Some(Seen { lease, at });
+    }
+
+    fn holds(&self, lease: &Lease) -> bool {
+        lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref())
+            == Some(self.identity.as_str())
+    }
+
+    fn claim(&self, now: Time, from: Option<&Lease>) -> Request {
+        let mut lease = from.cloned().unwrap_or_default();
+        let ours = self.holds(&lease);
+        lease.metadata.name = Some(self.key.name.to_string());
+        lease.metadata.namespace = Some(self.key.namespace.to_string());
+        let before = lease.spec.take().unwrap_or_default();
+        let transitions = before.lease_transitions.unwrap_or(0);
+        lease.spec = Some(LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: Some(15),
+            acquire_time: if ours { before.acquire_time } else { Some(now.to_micro()) },
+            renew_time: Some(now.to_micro()),
+            lease_transitions: Some(match from {
+                Some(_) if !ours => transitions.saturating_add(1),
+                _ => transitions,
+            }),
+            ..before
+        });
+        match from {
+            Some(_) => Request::Update { object: lease.into_object(), subresource: None },
+            None => Request::Create(lease.into_object()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store of one lease that answers at once.
+    #[derive(Default)]
+    struct World {
+        lease: Option<Lease>,
+        revision: u64,
+    }
+
+    impl World {
+        fn answer(&mut self, request: Request) -> Result<Reply, ApiError> {
+            let refuse = |status: api::Status| Err(ApiError::from(status));
+            let (mut lease, create) = match request {
+                Request::Get(key) => {
+                    return match &self.lease {
+                        Some(lease) => Ok(Reply::Object(lease.clone().into_object())),
+                        None => refuse(api::Status::not_found(key.kind, &key.name)),
+                    };
+                }
+                Request::Create(o) => (o.get::<Lease>().unwrap().clone(), true),
+                Request::Update { object, .. } => (object.get::<Lease>().unwrap().clone(), false),
+                other => panic!("unexpected {other:?}"),
+            };
+            let current = self.lease.as_ref().and_then(|l| l.metadata.resource_version.clone());
+            if create != current.is_none()
+                || (!create && lease.metadata.resource_version != current)
+            {
+                return refuse(api::Status::modified(Kind::Lease, "x"));
+            }
+            self.revision += 1;
+            lease.metadata.resource_version = Some(self.revision.to_string());
+            self.lease = Some(lease.clone());
+            Ok(Reply::Object(lease.into_object()))
+        }
+
+        /// Lets the elector act at `now` until it is quiet.
+        fn turn(&mut self, elector: &mut LeaderElector, now: Time, calls: &mut Calls) {
+            let mut out = Vec::new();
+            elector.wake(now, calls, &mut out);
+            for _ in 0..10 {
+                let Some(ApiEffect::Call { id, request }) = out.pop() else { return };
+                let result = self.answer(request);
+                elector.reply(now, id, result, calls, &mut out);
+            }
+            panic!("an election that does not end");
+        }
+    }
+
+    #[test]
+    fn one_leads_and_another_takes_over_only_when_the_lease_ran_out() {
+        let mut world = World::default();
+        let mut calls = Calls::default();
+        let mut a = LeaderElector::new("x", "a");
+        let mut b = LeaderElector::new("x", "b");
+        let at = Time::from_secs;
+        world.turn(&mut a, at(100), &mut calls);
+        world.turn(&mut b, at(100), &mut calls);
+        assert!(a.is_leader(at(100)) && !b.is_leader(at(100)));
+        // The leader renews; the other keeps out.
+        for s in 1..20 {
+            world.turn(&mut a, at(100 + 2 * s), &mut calls);
+            world.turn(&mut b, at(100 + 2 * s), &mut calls);
+            assert!(a.is_leader(at(100 + 2 * s)) && !b.is_leader(at(100 + 2 * s)));
+        }
+        // The leader falls silent after 138 s: it stops acting before the other starts.
+        let mut took_over = None;
+        for s in 139..170 {
+            world.turn(&mut b, at(s), &mut calls);
+            assert!(!(a.is_leader(at(s)) && b.is_leader(at(s))));
+            if b.is_leader(at(s)) {
+                took_over = took_over.or(Some(s));
+            }
+        }
+        assert!(took_over.is_some_and(|s| (152..=158).contains(&s)), "{took_over:?}");
+        let spec = world.lease.as_ref().unwrap().spec.clone().unwrap();
+        assert_eq!(spec.lease_transitions, Some(1));
+        // A leader that comes back finds the lease taken.
+        world.turn(&mut a, at(171), &mut calls);
+        world.turn(&mut a, at(174), &mut calls);
+        assert!(!a.is_leader(at(174)));
+    }
+
+    #[test]
+    fn a_released_lease_is_taken_at_once() {
+        let mut world = World::default();
+        let mut calls = Calls::default();
+        let mut a = LeaderElector::new("x", "a");
+        let mut b = LeaderElector::new("x", "b");
+        world.turn(&mut a, Time::from_secs(10), &mut calls);
+        let mut out = Vec::new();
+        a.release(Time::from_secs(11), &mut calls, &mut out);
+        let Some(ApiEffect::Call { request, .. }) = out.pop() else { panic!("no release") };
+        world.answer(request).unwrap();
+        world.turn(&mut b, Time::from_secs(11), &mut calls);
+        assert!(b.is_leader(Time::from_secs(11)) && !a.is_leader(Time::from_secs(11)));
+    }
+}

@@ -1,0 +1,25 @@
+//! Deterministic components: the [`Machine`] contract, the [`Cache`] they read, the work queue of
+//! every reconciler ([`Controller`]), and leader election.
+//!
+//! Nothing here waits, reads a clock or draws randomness of its own. A shell (`client` in
+//! production, the simulator in virtual time) feeds inputs and carries out effects.
+
+pub mod backoff;
+pub mod cache;
+pub mod contract;
+pub mod controller;
+pub mod controller_manager;
+pub mod leader;
+pub mod reconciler;
+pub mod record;
+pub mod rng;
+
+pub use backoff::Backoff;
+pub use cache::{Cache, Delta};
+pub use contract::{ApiEffect, ApiInput, CallId, Calls, Machine, WatchEvent};
+pub use controller::Controller;
+pub use controller_manager::ControllerManager;
+pub use leader::LeaderElector;
+pub use reconciler::{Announcement, Plan, Reconciler};
+pub use record::{Record, Recorder};
+pub use rng::RngTree;

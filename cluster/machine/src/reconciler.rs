@@ -1,0 +1,82 @@
+//! [`Reconciler`]: a level-triggered controller as two pure functions.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::{ApiError, Key, Kind, Request, Time};
+
+use crate::{Cache, Delta, Record};
+
+/// A level-triggered controller: pure, stateless, reads only the cache.
+pub trait Reconciler {
+    /// The controller's name in logs, metrics and events.
+    fn name(&self) -> &'static str;
+
+    /// The kinds it reads. Nothing is reconciled before the cache has listed all of them.
+    fn kinds(&self) -> &'static [Kind];
+
+    /// Which keys a change affects. Called after the cache applied the change.
+    fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key>;
+
+    /// What should be written for `key`, given all that the cache knows at `now`.
+    fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan;
+
+    /// A write that notes in the object's status that the API refused `request`, if this
+    /// controller has a condition for that. It is sent once for each failed attempt.
+    fn note_refusal(
+        &self,
+        _cache: &Cache,
+        _key: &Key,
+        _request: &Request,
+        _error: &ApiError,
+        _now: Time,
+    ) -> Option<Request> {
+        None
+    }
+}
+
+/// What a reconciler wants done about one key.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Writes, in order of importance. They are sent in batches of 1, 2, 4, …; the rest is
+    /// dropped and the key reconciled anew when one fails.
+    pub requests: Vec<Request>,
+    /// Look at the key again after this time even if nothing changes.
+    pub revisit: Option<Duration>,
+    /// Events for people.
+    pub events: Vec<Record>,
+    /// Events for people about the outcome of the write of that index in `requests`.
+    pub announcements: BTreeMap<usize, Announcement>,
+}
+
+/// What people are told when a write is answered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Announcement {
+    /// Told when it was carried out.
+    pub done: Option<Record>,
+    /// Told when the API refused it; the refusal is appended to the message.
+    pub refused: Option<Record>,
+}
+
+impl Plan {
+    /// The plan of a key that is as it should be.
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// Adds a write.
+    pub fn request(&mut self, request: Request) {
+        self.requests.push(request);
+    }
+
+    /// Adds a write whose outcome people are told.
+    pub fn request_announced(&mut self, request: Request, announcement: Announcement) {
+        self.announcements.insert(self.requests.len(), announcement);
+        self.requests.push(request);
+    }
+
+    /// Asks to be called again after `delay`, or earlier if that was asked before.
+    pub fn revisit_in(&mut self, delay: Duration) {
+        self.revisit = Some(self.revisit.map_or(delay, |d| d.min(delay)));
+    }
+}
