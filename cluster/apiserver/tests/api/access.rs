@@ -1,0 +1,161 @@
+//! Who may do what.
+
+use base64::Engine as _;
+use http::Request;
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+use crate::cluster::{Client, Cluster};
+
+#[tokio::test]
+async fn nobody_is_served_but_for_health() {
+    let cluster = Cluster::start().await;
+    let check = async |client: &Client, path: &str, code: u16| {
+        let answer = client.get(path).await;
+        assert_eq!(answer.0, code, "{path}: {}", answer.1);
+    };
+    let nobody = cluster.bearer(None);
+    for path in ["/healthz", "/livez", "/readyz", "/readyz?verbose", "/readyz/etcd"] {
+        check(&nobody, path, 200).await;
+    }
+    check(&nobody, "/readyz/nonsense", 404).await;
+    for path in ["/", "/version", "/metrics", "/api", "/apis", "/api/v1/pods", "/openapi/v3"] {
+        check(&nobody, path, 401).await;
+        check(&cluster.bearer(Some("wrong")), path, 401).await;
+    }
+    let (_, refused) = nobody.get("/api/v1/pods").await;
+    assert_eq!((&refused["message"], &refused["code"]), (&json!("Unauthorized"), &json!(401)));
+    let known = cluster.bearer(Some("nobodytoken"));
+    check(&known, "/version", 200).await;
+    check(&known, "/api", 200).await;
+    check(&known, "/metrics", 403).await;
+    check(&cluster.bearer(Some("admintoken")), "/metrics", 200).await;
+    check(&cluster.admin(), "/nonsense", 404).await;
+    check(&cluster.admin(), "/apis/none/v1/things", 404).await;
+}
+
+#[tokio::test]
+async fn refusals_are_worded_as_kubernetes_words_them() {
+    let cluster = Cluster::start().await;
+    let (code, refused) = cluster.user("jane", Some("dev")).get("/api/v1/namespaces/a/pods").await;
+    assert_eq!(code, 403);
+    assert_eq!(
+        refused["message"],
+        "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the \
+         namespace \"a\""
+    );
+}
+
+#[tokio::test]
+async fn roles_take_effect_at_once() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let jane = cluster.user("jane", Some("dev"));
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let role = json!({"metadata": {"name": "r"}, "rules": [
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list"]}]});
+    assert_eq!(admin.post(&format!("{rbac}/roles"), &role).await.0, 201);
+    let binding = json!({"metadata": {"name": "b"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "dev"}]});
+    let (code, made) = admin.post(&format!("{rbac}/rolebindings"), &binding).await;
+    assert_eq!(code, 201, "{made}");
+    let maps = "/api/v1/namespaces/default/configmaps";
+    // The binding reaches the authorizer through the watch cache.
+    admin.get(maps).await;
+    assert_eq!(jane.get(maps).await.0, 200);
+    assert_eq!(jane.get("/api/v1/namespaces/kube-system/configmaps").await.0, 403);
+    assert_eq!(jane.post(maps, &json!({"metadata": {"name": "x"}})).await.0, 403);
+    let review = json!({"spec": {"resourceAttributes":
+        {"namespace": "default", "verb": "list", "resource": "configmaps"}}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let (code, answer) = jane.post(path, &review).await;
+    assert_eq!((code, &answer["status"]["allowed"]), (201, &json!(true)), "{answer}");
+}
+
+#[tokio::test]
+async fn impersonation_needs_permission() {
+    let cluster = Cluster::start().await;
+    let whoami = |client: Client| async move {
+        let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+            .header("impersonate-user", "jane")
+            .header("impersonate-group", "dev")
+            .body(Full::from("{}"))
+            .unwrap();
+        let response = client.send(request).await;
+        let code = response.status().as_u16();
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+        (code, serde_json::from_slice::<Value>(&body.to_bytes()).unwrap())
+    };
+    let (code, answer) = whoami(cluster.admin()).await;
+    assert_eq!((code, &answer["status"]["userInfo"]["username"]), (201, &json!("jane")));
+    assert_eq!(answer["status"]["userInfo"]["groups"], json!(["dev", "system:authenticated"]));
+    let (code, answer) = whoami(cluster.user("joe", None)).await;
+    assert_eq!(code, 403);
+    assert_eq!(
+        answer["message"],
+        "users \"jane\" is forbidden: User \"joe\" cannot impersonate resource \"users\" in API \
+         group \"\" at the cluster scope"
+    );
+}
+
+#[tokio::test]
+async fn service_accounts_have_tokens() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    assert_eq!(admin.post(accounts, &json!({"metadata": {"name": "sa"}})).await.0, 201);
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {"audiences": [], "expirationSeconds": 900}});
+    let (code, answer) = admin.post(&format!("{accounts}/sa/token"), &request).await;
+    assert_eq!(code, 201, "{answer}");
+    let token = answer["status"]["token"].as_str().unwrap();
+    let itself = cluster.bearer(Some(token));
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let (_, answer) = itself.post(path, &json!({})).await;
+    let user = &answer["status"]["userInfo"];
+    assert_eq!(user["username"], "system:serviceaccount:default:sa");
+    let groups =
+        ["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"];
+    assert_eq!(user["groups"], json!(groups));
+    let review = json!({"spec": {"token": token}});
+    let (_, answer) = admin.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await;
+    assert_eq!(answer["status"]["authenticated"], true, "{answer}");
+    let short = json!({"spec": {"audiences": [], "expirationSeconds": 5}});
+    let (code, _) = admin.post(&format!("{accounts}/sa/token"), &short).await;
+    assert_eq!(code, 422);
+    admin.call("DELETE", &format!("{accounts}/sa"), "", "").await;
+    admin.get(accounts).await;
+    assert_eq!(itself.post(path, &json!({})).await.0, 401, "the account is gone");
+}
+
+#[tokio::test]
+async fn bootstrap_tokens_authenticate_until_they_expire() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let secret = |id: &str, expiration: &str| {
+        let base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        json!({"metadata": {"name": format!("bootstrap-token-{id}")},
+            "type": "bootstrap.kubernetes.io/token",
+            "data": {"token-id": base64(id), "token-secret": base64("0123456789abcdef"),
+                "expiration": base64(expiration), "usage-bootstrap-authentication": base64("true"),
+                "auth-extra-groups": base64("system:bootstrappers:x")}})
+    };
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    for (id, expiration) in [("abcdef", "2999-01-01T00:00:00Z"), ("fedcba", "2001-01-01T00:00:00Z")]
+    {
+        let (code, made) = admin.post(secrets, &secret(id, expiration)).await;
+        assert_eq!(code, 201, "{made}");
+    }
+    admin.get(secrets).await;
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let good = cluster.bearer(Some("abcdef.0123456789abcdef"));
+    let (code, answer) = good.post(path, &json!({})).await;
+    assert_eq!(code, 201);
+    let user = &answer["status"]["userInfo"];
+    assert_eq!(user["username"], "system:bootstrap:abcdef");
+    assert_eq!(user["groups"][1], "system:bootstrappers:x");
+    for token in ["abcdef.0123456789abcdee", "fedcba.0123456789abcdef", "nosuch.0123456789abcdef"] {
+        assert_eq!(cluster.bearer(Some(token)).post(path, &json!({})).await.0, 401, "{token}");
+    }
+}

@@ -1,0 +1,133 @@
+//! The real kubectl, every version that is found, against a server on a real etcd.
+
+use std::path::{Path, PathBuf};
+
+use crate::cluster::Cluster;
+use crate::etcd_process::EtcdProcess;
+
+/// `kubectl`, and `kubectl.1.27` and so on beside it.
+fn kubectls() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let first = std::env::split_paths(&path).map(|d| d.join("kubectl")).find(|p| p.exists());
+    let Some(first) = first.and_then(|p| p.canonicalize().ok()) else { return Vec::new() };
+    let beside = std::fs::read_dir(first.parent().unwrap()).unwrap();
+    let mut found: Vec<PathBuf> = beside
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("kubectl.1.")))
+        .collect();
+    found.sort();
+    if found.is_empty() {
+        found.push(first);
+    }
+    found
+}
+
+struct Kubectl {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+    home: PathBuf,
+}
+
+impl Kubectl {
+    /// Runs a command line; what it prints, or the error it prints.
+    async fn run(&self, line: &str) -> String {
+        let output = tokio::process::Command::new(&self.program)
+            .args(line.split(' '))
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("HOME", &self.home)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .unwrap();
+        let text = if output.status.success() { &output.stdout } else { &output.stderr };
+        String::from_utf8_lossy(text).trim().to_owned()
+    }
+
+    async fn check(&self, line: &str, expected: &str) {
+        let found = self.run(line).await;
+        assert_eq!(found, expected, "{} {line}", self.program.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_kubectl_is_content() {
+    let etcd = EtcdProcess::start().await;
+    let cluster = Cluster::start_on(apiserver::StoreConfig::Etcd {
+        endpoints: vec![etcd.endpoint()],
+        tls: None,
+    })
+    .await;
+    let kubeconfig = cluster.kubeconfig();
+    for program in kubectls() {
+        let home = cluster.directory.path().join(program.file_name().unwrap());
+        std::fs::create_dir_all(&home).unwrap();
+        let namespace = home.file_name().unwrap().to_string_lossy().replace('.', "-");
+        let kubectl = Kubectl { program, kubeconfig: kubeconfig.clone(), home };
+        eprintln!("{}", kubectl.program.display());
+        tour(&kubectl, &namespace, cluster.directory.path()).await;
+    }
+    cluster.stop().await;
+}
+
+async fn tour(kubectl: &Kubectl, namespace: &str, directory: &Path) {
+    let ns = format!("-n {namespace}");
+    kubectl
+        .check(&format!("create namespace {namespace}"), &format!("namespace/{namespace} created"))
+        .await;
+    let account = directory.join("account.yaml");
+    std::fs::write(&account, "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: default}\n")
+        .unwrap();
+    let account = account.display();
+    kubectl.check(&format!("{ns} apply -f {account}"), "serviceaccount/default created").await;
+    kubectl.check(&format!("{ns} apply -f {account}"), "serviceaccount/default unchanged").await;
+    kubectl
+        .check(
+            &format!("{ns} create deployment web --image=a --replicas=2"),
+            "deployment.apps/web created",
+        )
+        .await;
+    kubectl
+        .check(&format!("{ns} scale deploy web --replicas=3"), "deployment.apps/web scaled")
+        .await;
+    kubectl.check(&format!("{ns} get deploy web -o jsonpath={{.spec.replicas}}"), "3").await;
+    kubectl
+        .check(&format!("{ns} set image deploy/web a=b"), "deployment.apps/web image updated")
+        .await;
+    kubectl.check(&format!("{ns} label deploy web x=y"), "deployment.apps/web labeled").await;
+    // Versions differ in what they print.
+    kubectl.run(&format!("{ns} annotate deploy web x=y")).await;
+    kubectl
+        .check(
+            &format!("{ns} patch deploy web -p {{\"spec\":{{\"paused\":true}}}}"),
+            "deployment.apps/web patched",
+        )
+        .await;
+    kubectl.check(&format!("{ns} expose deploy web --port=80"), "service/web exposed").await;
+    kubectl
+        .check(&format!("{ns} create configmap m --from-literal=a=b"), "configmap/m created")
+        .await;
+    kubectl
+        .check(&format!("{ns} create secret generic s --from-literal=a=b"), "secret/s created")
+        .await;
+    kubectl.check(&format!("{ns} run p --image=a"), "pod/p created").await;
+    let table = kubectl.run(&format!("{ns} get pods -o wide")).await;
+    assert!(table.starts_with("NAME   READY   STATUS    RESTARTS   AGE"), "{table}");
+    let described = kubectl.run(&format!("{ns} describe pod p")).await;
+    assert!(described.contains("Status:           Pending"), "{described}");
+    let waited = kubectl.run(&format!("{ns} delete pod p --grace-period=0 --force")).await;
+    assert!(waited.contains("pod \"p\" force deleted"), "{waited}");
+    kubectl
+        .check(&format!("{ns} get pod p"), "Error from server (NotFound): pods \"p\" not found")
+        .await;
+    kubectl.check(&format!("{ns} delete deploy web"), "deployment.apps \"web\" deleted").await;
+    kubectl.check("auth can-i create pods", "yes").await;
+    let bad = directory.join("bad.yaml");
+    std::fs::write(&bad, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ncolour: red\n")
+        .unwrap();
+    let refused = kubectl.run(&format!("{ns} apply -f {}", bad.display())).await;
+    assert!(refused.contains("unknown field \"colour\""), "{refused}");
+    let token = kubectl.run(&format!("{ns} create token default")).await;
+    assert_eq!(token.split('.').count(), 3, "{token}");
+    let explained = kubectl.run("explain pod.spec.nodeName").await;
+    assert!(explained.contains("nodeName"), "{explained}");
+}

@@ -1,0 +1,69 @@
+//! The admission plugins that are always on, each a pure function over the same view.
+//!
+//! They run in Kubernetes' order: NamespaceLifecycle, ServiceAccount, NodeRestriction,
+//! TaintNodesByCondition, Priority, DefaultTolerationSeconds, the certificate plugins, and RBAC's
+//! check against escalation.
+
+use api::{Object, Status, Subresource};
+
+pub(crate) mod certificates;
+mod escalation;
+mod namespace_lifecycle;
+mod node_restriction;
+mod priority;
+mod service_account;
+mod tolerations;
+
+use crate::admit::Context;
+
+/// Refuses an object whose namespace does not exist or is going.
+pub(crate) fn namespace_exists(context: Context<'_>, object: &Object) -> Result<(), Status> {
+    namespace_lifecycle::create(context, object)
+}
+
+/// Completes and checks an object that is created.
+pub(crate) fn create(context: Context<'_>, object: &mut Object) -> Result<(), Status> {
+    service_account::create(context, object)?;
+    node_restriction::create(context, object)?;
+    tolerations::taint_new_node(object);
+    priority::create(object)?;
+    tolerations::tolerate(object);
+    certificates::create(object)?;
+    escalation::check(context, object, None)
+}
+
+/// Completes and checks an object that is updated.
+pub(crate) fn update(
+    context: Context<'_>,
+    new: &mut Object,
+    old: &Object,
+    subresource: Option<Subresource>,
+) -> Result<(), Status> {
+    node_restriction::update(context, new, old, subresource)?;
+    certificates::update(context, new, old, subresource)?;
+    escalation::check(context, new, Some(old))?;
+    if subresource.is_none() {
+        priority::update(new, old);
+        tolerations::tolerate(new);
+    }
+    Ok(())
+}
+
+/// Checks a deletion.
+pub(crate) fn delete(context: Context<'_>, object: &Object) -> Result<(), Status> {
+    namespace_lifecycle::delete(object)?;
+    node_restriction::delete(context, object)
+}
+
+/// Checks the assignment of a pod to a node.
+pub(crate) fn bind(context: Context<'_>, pod: &str) -> Result<(), Status> {
+    node_restriction::bind(context, pod)
+}
+
+/// Refuses with the name the object has or will get.
+fn forbidden(object: &Object, why: &str) -> Status {
+    let meta = object.meta();
+    let name = meta.name.as_deref().filter(|n| !n.is_empty());
+    let name = name.or(meta.generate_name.as_deref()).unwrap_or_default();
+    Status::forbidden(object.kind(), name, why)
+}

@@ -1,0 +1,185 @@
+//! What a kubelet may do: its own node, lease and pods, and what those pods refer to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::{Key, Kind, Object};
+use k8s_openapi::api::core::v1::{PodSpec, Volume};
+
+use super::Attributes;
+
+/// For every node, its pods and the objects they refer to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct References {
+    pods: BTreeMap<Key, (String, BTreeSet<Key>)>,
+    wanted: BTreeMap<(String, Key), usize>,
+}
+
+impl References {
+    pub(super) fn apply(&mut self, key: &Key, object: Option<&Object>) {
+        if let Some((node, keys)) = self.pods.remove(key) {
+            for wanted in keys {
+                let entry = (node.clone(), wanted);
+                if let Some(count) = self.wanted.get_mut(&entry) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.wanted.remove(&entry);
+                    }
+                }
+            }
+        }
+        let Some(Object::Pod(pod)) = object else { return };
+        let Some(spec) = &pod.spec else { return };
+        let Some(node) = spec.node_name.clone().filter(|n| !n.is_empty()) else { return };
+        let mut keys = referred(spec, &key.namespace);
+        keys.insert(key.clone());
+        for wanted in &keys {
+            *self.wanted.entry((node.clone(), wanted.clone())).or_default() += 1;
+        }
+        self.pods.insert(key.clone(), (node, keys));
+    }
+
+    fn refers(&self, node: &str, key: Key) -> bool {
+        self.wanted.contains_key(&(node.to_owned(), key))
+    }
+
+    /// Allows, or tells why not.
+    pub(super) fn authorize(&self, node: &str, asked: &Attributes) -> Result<(), String> {
+        let read = matches!(asked.verb.as_str(), "get" | "list" | "watch");
+        let related = |kind: Kind| self.related(node, kind, asked);
+        match (asked.group.as_str(), asked.resource.as_str(), asked.subresource.as_str()) {
+            ("", "secrets", "") if read => related(Kind::Secret),
+            ("", "configmaps", "") if read => related(Kind::ConfigMap),
+            ("", "serviceaccounts", "token") if asked.verb == "create" => {
+                related(Kind::ServiceAccount)
+            }
+            ("", "pods", "") => self.pod(node, asked),
+            ("", "pods", "status" | "eviction") => granted(true),
+            ("", "nodes", "") => {
+                let all = matches!(asked.verb.as_str(), "create" | "list" | "watch");
+                let own = asked.name == node
+                    || asked.fields.exact("metadata.name").is_some_and(|n| n == node);
+                let verb = matches!(
+                    asked.verb.as_str(),
+                    "get" | "list" | "watch" | "create" | "update" | "patch"
+                );
+                granted(verb && (own || all))
+            }
+            ("", "nodes", "status") => granted(asked.name == node && !read),
+            ("coordination.k8s.io", "leases", "") => {
+                let verb =
+                    matches!(asked.verb.as_str(), "get" | "create" | "update" | "patch" | "delete");
+                let own = asked.name == node || asked.verb == "create";
+                granted(asked.namespace == "kube-node-lease" && verb && own)
+            }
+            ("", "services", "") => granted(read),
+            ("", "events", "") | ("events.k8s.io", "events", "") => {
+                granted(matches!(asked.verb.as_str(), "create" | "update" | "patch"))
+            }
+            ("certificates.k8s.io", "certificatesigningrequests", "") => {
+                granted(read || asked.verb == "create")
+            }
+            ("authentication.k8s.io", "tokenreviews", "")
+            | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") => {
+                granted(asked.verb == "create")
+            }
+            _ => granted(false),
+        }
+    }
+
+    /// Reading one object that a pod of the node refers to.
+    fn related(&self, node: &str, kind: Kind, asked: &Attributes) -> Result<(), String> {
+        let name = asked.fields.exact("metadata.name").unwrap_or(&asked.name);
+        if name.is_empty() {
+            return Err(format!(
+                "can only list/watch/get {} by name that are referred to by its pods",
+                kind.plural()
+            ));
+        }
+        if self.refers(node, Key::new(kind, &asked.namespace, name)) {
+            return Ok(());
+        }
+        Err(format!("no relationship found between node '{node}' and this object"))
+    }
+
+    fn pod(&self, node: &str, asked: &Attributes) -> Result<(), String> {
+        match asked.verb.as_str() {
+            "get" => related_pod(
+                self.refers(node, Key::new(Kind::Pod, &asked.namespace, &asked.name)),
+                node,
+            ),
+            "list" | "watch" => {
+                if asked.fields.exact("spec.nodeName") == Some(node) {
+                    return Ok(());
+                }
+                Err("can only list/watch pods with spec.nodeName field selector".to_owned())
+            }
+            // NodeRestriction looks at the objects themselves.
+            "create" | "delete" => Ok(()),
+            _ => granted(false),
+        }
+    }
+}
+
+fn related_pod(refers: bool, node: &str) -> Result<(), String> {
+    if refers {
+        return Ok(());
+    }
+    Err(format!("no relationship found between node '{node}' and this object"))
+}
+
+fn granted(yes: bool) -> Result<(), String> {
+    if yes { Ok(()) } else { Err(String::new()) }
+}
+
+/// The secrets, configuration maps and service account that a pod needs.
+fn referred(spec: &PodSpec, namespace: &str) -> BTreeSet<Key> {
+    let mut keys = BTreeSet::new();
+    let mut add = |kind: Kind, name: &str| {
+        if !name.is_empty() {
+            keys.insert(Key::new(kind, namespace, name));
+        }
+    };
+    add(Kind::ServiceAccount, spec.service_account_name.as_deref().unwrap_or_default());
+    for secret in spec.image_pull_secrets.iter().flatten() {
+        add(Kind::Secret, &secret.name);
+    }
+    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+        for from in container.env_from.iter().flatten() {
+            if let Some(source) = &from.secret_ref {
+                add(Kind::Secret, &source.name);
+            }
+            if let Some(source) = &from.config_map_ref {
+                add(Kind::ConfigMap, &source.name);
+            }
+        }
+        for from in container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
+            if let Some(source) = &from.secret_key_ref {
+                add(Kind::Secret, &source.name);
+            }
+            if let Some(source) = &from.config_map_key_ref {
+                add(Kind::ConfigMap, &source.name);
+            }
+        }
+    }
+    for volume in spec.volumes.iter().flatten() {
+        of_volume(volume, &mut add);
+    }
+    keys
+}
+
+fn of_volume(volume: &Volume, add: &mut impl FnMut(Kind, &str)) {
+    if let Some(secret) = &volume.secret {
+        add(Kind::Secret, secret.secret_name.as_deref().unwrap_or_default());
+    }
+    if let Some(map) = &volume.config_map {
+        add(Kind::ConfigMap, &map.name);
+    }
+    for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
+        if let Some(secret) = &source.secret {
+            add(Kind::Secret, &secret.name);
+        }
+        if let Some(map) = &source.config_map {
+            add(Kind::ConfigMap, &map.name);
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The roles and bindings that every cluster starts with.
+//!
+//! Source: kubernetes 1.33, `plugin/pkg/auth/authorizer/rbac/bootstrappolicy`, cut to the kinds
+//! that are served; `system:flannel` is the overlay's own.
+
+use std::collections::BTreeMap;
+
+use api::{ApiObject, Object};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
+
+const READ: &[&str] = &["get", "list", "watch"];
+const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
+const ALL: &[&str] = &["*"];
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// What people work with in a namespace: core resources and those of `apps`.
+const CORE: &[&str] = &[
+    "configmaps",
+    "endpoints",
+    "events",
+    "pods",
+    "pods/attach",
+    "pods/exec",
+    "pods/portforward",
+    "pods/eviction",
+    "replicationcontrollers",
+    "replicationcontrollers/scale",
+    "serviceaccounts",
+    "services",
+];
+const CORE_READ: &[&str] = &[
+    "configmaps",
+    "endpoints",
+    "events",
+    "namespaces",
+    "pods",
+    "pods/log",
+    "pods/status",
+    "replicationcontrollers",
+    "replicationcontrollers/scale",
+    "replicationcontrollers/status",
+    "serviceaccounts",
+    "services",
+    "services/status",
+];
+const APPS: &[&str] = &["deployments", "deployments/scale", "replicasets", "replicasets/scale"];
+const APPS_READ: &[&str] = &[
+    "deployments",
+    "deployments/scale",
+    "deployments/status",
+    "replicasets",
+    "replicasets/scale",
+    "replicasets/status",
+];
+
+/// Every role and binding, in the order in which they are created.
+pub fn bootstrap_policy() -> Vec<Object> {
+    let mut objects: Vec<Object> =
+        roles().into_iter().map(|(name, rules)| cluster_role(name, rules)).collect();
+    objects.extend(bindings().map(|(name, role, kind, subject)| bind(name, role, kind, subject)));
+    objects
+}
+
+fn strings(list: &[&str]) -> Option<Vec<String>> {
+    Some(list.iter().map(|s| (*s).to_owned()).collect())
+}
+
+fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> PolicyRule {
+    PolicyRule {
+        api_groups: strings(groups),
+        resources: strings(resources),
+        verbs: strings(verbs).unwrap_or_default(),
+        ..PolicyRule::default()
+    }
+}
+
+fn paths(urls: &[&str]) -> PolicyRule {
+    PolicyRule {
+        non_resource_urls: strings(urls),
+        verbs: vec!["get".to_owned()],
+        ..PolicyRule::default()
+    }
+}
+
+fn viewing() -> Vec<PolicyRule> {
+    vec![
+        rule(&[""], CORE_READ, READ),
+        rule(&["apps"], APPS_READ, READ),
+        rule(&["discovery.k8s.io"], &["endpointslices"], READ),
+    ]
+}
+
+fn editing() -> Vec<PolicyRule> {
+    let mut rules = viewing();
+    rules.extend([
+        rule(&[""], CORE, WRITE),
+        rule(&[""], &["pods/attach", "pods/exec", "pods/portforward"], &["get"]),
+        rule(&[""], &["secrets"], &["get", "list", "watch"]),
+        rule(&[""], &["secrets"], WRITE),
+        rule(&[""], &["serviceaccounts/token"], &["create"]),
+        rule(&[""], &["serviceaccounts"], &["impersonate"]),
+        rule(&["apps"], APPS, WRITE),
+        rule(&["coordination.k8s.io"], &["leases"], READ),
+        rule(&["coordination.k8s.io"], &["leases"], WRITE),
+    ]);
+    rules
+}
+
+fn administering() -> Vec<PolicyRule> {
+    let mut rules = editing();
+    rules.push(rule(&["authorization.k8s.io"], &["localsubjectaccessreviews"], &["create"]));
+    rules.push(rule(&[GROUP], &["rolebindings", "roles"], READ));
+    rules.push(rule(&[GROUP], &["rolebindings", "roles"], WRITE));
+    rules
+}
+
+const EVENTS: &[&str] = &["create", "patch", "update"];
+
+fn review(rules: &mut Vec<PolicyRule>) {
+    rules.push(rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]));
+    rules.push(rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]));
+}
+
+fn electing(lease: &str) -> Vec<PolicyRule> {
+    let leases = &["leases"];
+    let mut rules = vec![
+        rule(&["coordination.k8s.io"], leases, &["create"]),
+        PolicyRule {
+            resource_names: strings(&[lease]),
+            ..rule(&["coordination.k8s.io"], leases, &["get", "update", "patch"])
+        },
+        rule(&["", "events.k8s.io"], &["events"], EVENTS),
+    ];
+    review(&mut rules);
+    rules
+}
+
+fn scheduling() -> Vec<PolicyRule> {
+    let mut rules = electing("kube-scheduler");
+    rules.extend([
+        rule(&[""], &["nodes", "namespaces", "services", "replicationcontrollers"], READ),
+        rule(&["apps"], &["replicasets", "deployments"], READ),
+        rule(&[""], &["pods"], &["get", "list", "watch", "delete"]),
+        rule(&[""], &["bindings", "pods/binding"], &["create"]),
+        rule(&[""], &["pods/status"], &["patch", "update"]),
+    ]);
+    rules
+}
+
+/// All controllers run under one identity; together they need to read, change and delete
+/// everything (garbage collection, namespaces) and to create what controllers create.
+fn controlling() -> Vec<PolicyRule> {
+    let mut rules = electing("kube-controller-manager");
+    let change = &["get", "list", "watch", "update", "patch", "delete", "deletecollection"];
+    rules.extend([
+        rule(ALL, ALL, change),
+        rule(
+            &[""],
+            &[
+                "configmaps",
+                "endpoints",
+                "pods",
+                "secrets",
+                "serviceaccounts",
+                "serviceaccounts/token",
+            ],
+            &["create"],
+        ),
+        rule(&["apps"], &["replicasets"], &["create"]),
+        rule(&["discovery.k8s.io"], &["endpointslices"], &["create"]),
+        rule(&["certificates.k8s.io"], &["signers"], &["approve", "sign"]),
+    ]);
+    rules
+}
+
+fn proxying() -> Vec<PolicyRule> {
+    vec![
+        rule(&[""], &["endpoints", "services"], &["list", "watch"]),
+        rule(&[""], &["nodes"], READ),
+        rule(&["discovery.k8s.io"], &["endpointslices"], &["list", "watch"]),
+        rule(&["", "events.k8s.io"], &["events"], EVENTS),
+    ]
+}
+
+fn roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
+    let csr = "certificates.k8s.io";
+    let mut delegating = Vec::new();
+    review(&mut delegating);
+    vec![
+        (
+            "cluster-admin",
+            vec![rule(ALL, ALL, ALL), PolicyRule { verbs: vec!["*".to_owned()], ..paths(&["*"]) }],
+        ),
+        ("admin", administering()),
+        ("edit", editing()),
+        ("view", viewing()),
+        (
+            "system:discovery",
+            vec![paths(&[
+                "/api",
+                "/api/*",
+                "/apis",
+                "/apis/*",
+                "/healthz",
+                "/livez",
+                "/openapi",
+                "/openapi/*",
+                "/readyz",
+                "/version",
+                "/version/",
+            ])],
+        ),
+        (
+            "system:public-info-viewer",
+            vec![paths(&["/healthz", "/livez", "/readyz", "/version", "/version/"])],
+        ),
+        (
+            "system:basic-user",
+            vec![
+                rule(
+                    &["authorization.k8s.io"],
+                    &["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+                    &["create"],
+                ),
+                rule(&["authentication.k8s.io"], &["selfsubjectreviews"], &["create"]),
+            ],
+        ),
+        (
+            "system:monitoring",
+            vec![paths(&[
+                "/healthz",
+                "/healthz/*",
+                "/livez",
+                "/livez/*",
+                "/metrics",
+                "/readyz",
+                "/readyz/*",
+            ])],
+        ),
+        ("system:auth-delegator", delegating),
+        (
+            "system:node-bootstrapper",
+            vec![rule(
+                &[csr],
+                &["certificatesigningrequests"],
+                &["create", "get", "list", "watch"],
+            )],
+        ),
+        (
+            "system:kubelet-api-admin",
+            vec![
+                rule(&[""], &["nodes"], &["get", "list", "watch", "proxy"]),
+                rule(&[""], &["nodes/proxy", "nodes/log", "nodes/stats", "nodes/metrics"], ALL),
+            ],
+        ),
+        ("system:kube-scheduler", scheduling()),
+        ("system:kube-controller-manager", controlling()),
+        ("system:node-proxier", proxying()),
+        ("system:flannel", vec![rule(&[""], &["nodes"], READ)]),
+    ]
+}
+
+fn bindings() -> impl Iterator<Item = (&'static str, &'static str, &'static str, &'static str)> {
+    [
+        ("cluster-admin", "cluster-admin", "Group", "system:masters"),
+        ("system:basic-user", "system:basic-user", "Group", "system:authenticated"),
+        ("system:discovery", "system:discovery", "Group", "system:authenticated"),
+        ("system:public-info-viewer", "system:public-info-viewer", "Group", "system:authenticated"),
+        ("system:monitoring", "system:monitoring", "Group", "system:monitoring"),
+        ("kubelet-bootstrap", "system:node-bootstrapper", "Group", "system:bootstrappers"),
+        ("system:kube-scheduler", "system:kube-scheduler", "User", "system:kube-scheduler"),
+        (
+            "system:kube-controller-manager",
+            "system:kube-controller-manager",
+            "User",
+            "system:kube-controller-manager",
+        ),
+        ("system:node-proxier", "system:node-proxier", "User", "system:kube-proxy"),
+        ("system:flannel", "system:flannel", "User", "system:flannel"),
+    ]
+    .into_iter()
+}
+
+fn labels() -> Option<BTreeMap<String, String>> {
+    Some(BTreeMap::from([("kubernetes.io/bootstrapping".to_owned(), "rbac-defaults".to_owned())]))
+}
+
+fn cluster_role(name: &str, rules: Vec<PolicyRule>) -> Object {
+    let mut role = ClusterRole { rules: Some(rules), ..ClusterRole::default() };
+    role.metadata.name = Some(name.to_owned());
+    role.metadata.labels = labels();
+    role.into_object()
+}
+
+fn bind(name: &str, role: &str, kind: &str, subject: &str) -> Object {
+    let mut binding = ClusterRoleBinding {
+        role_ref: RoleRef {
+            api_group: GROUP.to_owned(),
+            kind: "ClusterRole".to_owned(),
+            name: role.to_owned(),
+        },
+        subjects: Some(vec![Subject {
+            api_group: Some(GROUP.to_owned()),
+            kind: kind.to_owned(),
+            name: subject.to_owned(),
+            namespace: None,
+        }]),
+        ..ClusterRoleBinding::default()
+    };
+    binding.metadata.name = Some(name.to_owned());
+    binding.metadata.labels = labels();
+    binding.into_object()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Caller;
+    use crate::authorize::{Attributes, Authorizer};
+
+    #[test]
+    fn each_component_may_do_its_work_and_no_more() {
+        let mut authorizer = Authorizer::default();
+        for object in bootstrap_policy() {
+            authorizer.apply(&object.key(), Some(&object));
+        }
+        let check = |user: &str, group: &str, verb: &str, resource: &str, expected: bool| {
+            let caller = Caller {
+                name: user.into(),
+                groups: vec![group.into(), "system:authenticated".into()],
+                ..Caller::default()
+            };
+            let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
+            let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
+            let asked = Attributes {
+                verb: verb.into(),
+                group: group.into(),
+                resource: resource.into(),
+                subresource: sub.into(),
+                namespace: "d".into(),
+                ..Attributes::default()
+            };
+            let decision = authorizer.authorize(&caller, &asked);
+            assert_eq!(decision.allowed, expected, "{user} {verb} {resource}");
+        };
+        check("system:kube-scheduler", "", "create", "pods/binding", true);
+        check("system:kube-scheduler", "", "create", "pods", false);
+        check("system:kube-scheduler", "", "get", "secrets", false);
+        check("system:kube-controller-manager", "", "delete", "deployments.apps", true);
+        check("system:kube-controller-manager", "", "create", "pods", true);
+        check("system:kube-controller-manager", "", "create", "nodes", false);
+        check("system:kube-proxy", "", "watch", "endpointslices.discovery.k8s.io", true);
+        check("system:kube-proxy", "", "list", "pods", false);
+        check("system:flannel", "", "watch", "nodes", true);
+        check("system:flannel", "", "update", "nodes", false);
+        let csr = "certificatesigningrequests.certificates.k8s.io";
+        check("kubelet-bootstrap", "system:bootstrappers", "create", csr, true);
+        check("kubelet-bootstrap", "system:bootstrappers", "list", "nodes", false);
+        check("somebody", "", "create", "selfsubjectaccessreviews.authorization.k8s.io", true);
+        check("somebody", "", "list", "pods", false);
+    }
+}

@@ -1,0 +1,178 @@
+//! What the server fills in when the caller left it out, before anything else looks at the
+//! object. Applying the defaults twice is the same as applying them once.
+//!
+//! Source: kubernetes 1.33, `pkg/apis/*/v1/defaults.go` and `conversion.go`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::quantity::{Quantity as Amount, QuantityError};
+use api::{Kind, Object, Status};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+mod container;
+mod pod;
+mod service;
+mod volume;
+mod workload;
+
+use crate::meta::{drop_empty, drop_empty_map};
+
+/// The API group of roles, bindings and their user and group subjects.
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// Fills in the defaults of the object's kind and writes its quantities canonically.
+///
+/// # Errors
+/// A quantity that is none; the object cannot be understood.
+pub(crate) fn apply(object: &mut Object) -> Result<(), Status> {
+    let kind = object.kind();
+    crate::meta::tidy(object.meta_mut());
+    fill(object).map_err(|error| cannot_decode(kind, &error))
+}
+
+/// The refusal of an object whose text has the wrong form.
+pub(crate) fn cannot_decode(kind: Kind, why: &dyn std::fmt::Display) -> Status {
+    let (name, version) = (kind.name(), kind.info().version);
+    Status::bad_request(format!(
+        "{name} in version \"{version}\" cannot be handled as a {name}: {why}"
+    ))
+}
+
+fn fill(object: &mut Object) -> Result<(), QuantityError> {
+    match object {
+        Object::Pod(o) => pod::pod(Arc::make_mut(o))?,
+        Object::Service(o) => service::service(Arc::make_mut(o)),
+        Object::Endpoints(o) => service::endpoints(Arc::make_mut(o)),
+        Object::EndpointSlice(o) => service::endpoint_slice(Arc::make_mut(o)),
+        Object::ReplicationController(o) => workload::replication_controller(Arc::make_mut(o))?,
+        Object::ReplicaSet(o) => workload::replica_set(Arc::make_mut(o))?,
+        Object::Deployment(o) => workload::deployment(Arc::make_mut(o))?,
+        Object::Namespace(o) => namespace(Arc::make_mut(o)),
+        Object::Node(o) => node(Arc::make_mut(o))?,
+        Object::Secret(o) => secret(Arc::make_mut(o)),
+        Object::ConfigMap(o) => {
+            let map = Arc::make_mut(o);
+            drop_empty_map(&mut map.data);
+            drop_empty_map(&mut map.binary_data);
+        }
+        Object::ServiceAccount(o) => {
+            let account = Arc::make_mut(o);
+            drop_empty(&mut account.secrets);
+            drop_empty(&mut account.image_pull_secrets);
+        }
+        Object::RoleBinding(o) => {
+            let o = Arc::make_mut(o);
+            binding(&mut o.role_ref.api_group, &mut o.subjects);
+        }
+        Object::ClusterRoleBinding(o) => {
+            let o = Arc::make_mut(o);
+            binding(&mut o.role_ref.api_group, &mut o.subjects);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn namespace(o: &mut k8s_openapi::api::core::v1::Namespace) {
+    // Selectors of namespaces rely on every namespace being labelled with its name.
+    if let Some(name) = o.metadata.name.clone() {
+        let labels = o.metadata.labels.get_or_insert_default();
+        labels.insert("kubernetes.io/metadata.name".to_owned(), name);
+    }
+    o.status.get_or_insert_default().phase.get_or_insert_with(|| "Active".to_owned());
+}
+
+fn node(o: &mut k8s_openapi::api::core::v1::Node) -> Result<(), QuantityError> {
+    let spec = o.spec.get_or_insert_default();
+    drop_empty(&mut spec.taints);
+    drop_empty(&mut spec.pod_cidrs);
+    // The two fields say the same; clients may write and read either.
+    match (&spec.pod_cidr, &spec.pod_cidrs) {
+        (Some(one), None) if !one.is_empty() => spec.pod_cidrs = Some(vec![one.clone()]),
+        (None, Some(many)) => spec.pod_cidr = many.first().cloned(),
+        _ => {}
+    }
+    if spec.unschedulable == Some(false) {
+        spec.unschedulable = None;
+    }
+    let status = o.status.get_or_insert_default();
+    canonical_list(&mut status.capacity)?;
+    canonical_list(&mut status.allocatable)?;
+    if status.allocatable.is_none() {
+        status.allocatable.clone_from(&status.capacity);
+    }
+    Ok(())
+}
+
+fn secret(o: &mut k8s_openapi::api::core::v1::Secret) {
+    if o.type_.as_deref().unwrap_or_default().is_empty() {
+        o.type_ = Some("Opaque".to_owned());
+    }
+    for (key, text) in o.string_data.take().into_iter().flatten() {
+        let bytes = k8s_openapi::ByteString(text.into_bytes());
+        o.data.get_or_insert_default().insert(key, bytes);
+    }
+    drop_empty_map(&mut o.data);
+}
+
+fn binding(group: &mut String, subjects: &mut Option<Vec<k8s_openapi::api::rbac::v1::Subject>>) {
+    if group.is_empty() {
+        RBAC.clone_into(group);
+    }
+    drop_empty(subjects);
+    for subject in subjects.iter_mut().flatten() {
+        let absent = subject.api_group.as_deref().unwrap_or_default().is_empty();
+        match subject.kind.as_str() {
+            "User" | "Group" if absent => subject.api_group = Some(RBAC.to_owned()),
+            _ if absent => subject.api_group = None,
+            _ => {}
+        }
+    }
+}
+
+/// Writes every amount of a resource list canonically, no finer than thousandths.
+fn canonical_list(list: &mut Option<BTreeMap<String, Quantity>>) -> Result<(), QuantityError> {
+    drop_empty_map(list);
+    for quantity in list.iter_mut().flat_map(BTreeMap::values_mut) {
+        let amount = Amount::parse(&quantity.0)?;
+        let finer = amount.nano() % 1_000_000 != 0;
+        let amount = if finer { Amount::from_milli(amount.milli()) } else { amount };
+        quantity.0 = amount.to_string();
+    }
+    Ok(())
+}
+
+/// Writes one amount canonically.
+fn canonical(quantity: &mut Quantity) -> Result<(), QuantityError> {
+    quantity.0 = Amount::parse(&quantity.0)?.to_string();
+    Ok(())
+}
+
+/// Sets a text that is absent or empty.
+fn text(field: &mut Option<String>, default: &str) {
+    if field.as_deref().unwrap_or_default().is_empty() {
+        *field = Some(default.to_owned());
+    }
+}
+
+/// Sets a number that is absent or zero.
+fn number(field: &mut Option<i32>, default: i32) {
+    if field.unwrap_or(0) == 0 {
+        *field = Some(default);
+    }
+}
+
+/// A flag that is false is the same as none, where the field is no pointer in Kubernetes.
+fn drop_false(flag: &mut Option<bool>) {
+    if *flag == Some(false) {
+        *flag = None;
+    }
+}
+
+/// An empty text is the same as none, where the field is no pointer in Kubernetes.
+fn drop_blank(text: &mut Option<String>) {
+    if text.as_deref() == Some("") {
+        *text = None;
+    }
+}

@@ -1,0 +1,71 @@
+//! Defaults of replication controllers, replica sets and deployments.
+
+use api::quantity::QuantityError;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStrategy, ReplicaSet};
+use k8s_openapi::api::core::v1::ReplicationController;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::pod::template;
+use super::{drop_empty_map, drop_false, text};
+
+/// Old replica sets that are kept for a rollback.
+const REVISION_HISTORY: i32 = 10;
+/// Seconds after which a rollout without progress has failed.
+const PROGRESS_DEADLINE_SECONDS: i32 = 600;
+
+pub(super) fn replication_controller(rc: &mut ReplicationController) -> Result<(), QuantityError> {
+    let spec = rc.spec.get_or_insert_default();
+    spec.replicas.get_or_insert(1);
+    drop_zero(&mut spec.min_ready_seconds);
+    drop_empty_map(&mut spec.selector);
+    if let Some(pod) = &mut spec.template {
+        template(pod)?;
+        let labels = pod.metadata.as_ref().and_then(|m| m.labels.as_ref());
+        if spec.selector.is_none() {
+            spec.selector = labels.cloned();
+        }
+        if rc.metadata.labels.is_none() {
+            rc.metadata.labels = labels.cloned();
+        }
+    }
+    rc.status.get_or_insert_default();
+    Ok(())
+}
+
+pub(super) fn replica_set(set: &mut ReplicaSet) -> Result<(), QuantityError> {
+    let spec = set.spec.get_or_insert_default();
+    spec.replicas.get_or_insert(1);
+    drop_zero(&mut spec.min_ready_seconds);
+    template(spec.template.get_or_insert_default())?;
+    set.status.get_or_insert_default();
+    Ok(())
+}
+
+pub(super) fn deployment(deployment: &mut Deployment) -> Result<(), QuantityError> {
+    let spec = deployment.spec.get_or_insert_default();
+    spec.replicas.get_or_insert(1);
+    spec.revision_history_limit.get_or_insert(REVISION_HISTORY);
+    spec.progress_deadline_seconds.get_or_insert(PROGRESS_DEADLINE_SECONDS);
+    drop_zero(&mut spec.min_ready_seconds);
+    drop_false(&mut spec.paused);
+    strategy(spec.strategy.get_or_insert_default());
+    template(&mut spec.template)?;
+    deployment.status.get_or_insert_default();
+    Ok(())
+}
+
+fn strategy(strategy: &mut DeploymentStrategy) {
+    text(&mut strategy.type_, "RollingUpdate");
+    if strategy.type_.as_deref() == Some("RollingUpdate") {
+        let rolling = strategy.rolling_update.get_or_insert_default();
+        let quarter = || IntOrString::String("25%".to_owned());
+        rolling.max_surge.get_or_insert_with(quarter);
+        rolling.max_unavailable.get_or_insert_with(quarter);
+    }
+}
+
+fn drop_zero(number: &mut Option<i32>) {
+    if *number == Some(0) {
+        *number = None;
+    }
+}

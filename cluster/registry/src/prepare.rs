@@ -1,0 +1,208 @@
+//! The split of an object into what its author writes and what the system observes: each kind
+//! of write keeps or resets the other part before anything is checked.
+//!
+//! Source: kubernetes 1.33, `PrepareForCreate` and `PrepareForUpdate` of each kind's strategy.
+
+use std::sync::Arc;
+
+use api::{Object, Subresource, Time};
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, CertificateSigningRequestCondition as Condition,
+    CertificateSigningRequestStatus,
+};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+
+mod quality;
+
+use crate::operation::{Caller, Stamp};
+
+/// Resets what only the system writes, before an object is created.
+pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
+    match object {
+        Object::Namespace(o) => {
+            let o = Arc::make_mut(o);
+            o.status.get_or_insert_default().phase = Some("Active".to_owned());
+            let finalizers = o.spec.get_or_insert_default().finalizers.get_or_insert_default();
+            if !finalizers.iter().any(|f| f == "kubernetes") {
+                finalizers.push("kubernetes".to_owned());
+            }
+        }
+        Object::Pod(o) => {
+            let pod = Arc::make_mut(o);
+            let class = quality::class_of(pod.spec.as_ref());
+            pod.status = Some(PodStatus {
+                phase: Some("Pending".to_owned()),
+                qos_class: Some(class.to_owned()),
+                ..PodStatus::default()
+            });
+        }
+        Object::Service(o) => {
+            let service = Arc::make_mut(o);
+            service.status = None;
+            service.status.get_or_insert_default().load_balancer.get_or_insert_default();
+        }
+        Object::ReplicationController(o) => {
+            Arc::make_mut(o).status = Some(Default::default());
+        }
+        Object::ReplicaSet(o) => Arc::make_mut(o).status = Some(Default::default()),
+        Object::Deployment(o) => Arc::make_mut(o).status = Some(Default::default()),
+        Object::CertificateSigningRequest(o) => request_for_create(Arc::make_mut(o), caller),
+        _ => {}
+    }
+}
+
+/// A request for a certificate is made in the name of the caller and nobody else.
+fn request_for_create(request: &mut CertificateSigningRequest, caller: &Caller) {
+    let spec = &mut request.spec;
+    spec.username = Some(caller.name.clone());
+    spec.uid = (!caller.uid.is_empty()).then(|| caller.uid.clone());
+    spec.groups = (!caller.groups.is_empty()).then(|| caller.groups.clone());
+    spec.extra = (!caller.extra.is_empty()).then(|| caller.extra.clone());
+    request.status = Some(CertificateSigningRequestStatus::default());
+}
+
+/// Takes from `old` the part that this write does not address.
+pub(crate) fn for_update(
+    new: &mut Object,
+    old: &Object,
+    subresource: Option<Subresource>,
+    stamp: Stamp,
+) {
+    match subresource {
+        None => keep_status(new, old),
+        Some(Subresource::Status) => keep_spec(new, old, stamp),
+        Some(Subresource::Approval) => {
+            if let (
+                Object::CertificateSigningRequest(new),
+                Object::CertificateSigningRequest(old),
+            ) = (new, old)
+            {
+                let new = Arc::make_mut(new);
+                new.spec = old.spec.clone();
+                let status = new.status.get_or_insert_default();
+                status.certificate = old.status.as_ref().and_then(|s| s.certificate.clone());
+                stamp_conditions(new, old, stamp.now);
+            }
+        }
+        Some(Subresource::Finalize) => {
+            if let (Object::Namespace(new), Object::Namespace(old)) = (new, old) {
+                Arc::make_mut(new).status.clone_from(&old.status);
+            }
+        }
+        // The object was made from the current one.
+        Some(Subresource::Scale) => {}
+    }
+}
+
+fn keep_status(new: &mut Object, old: &Object) {
+    match (new, old) {
+        (Object::Namespace(new), Object::Namespace(old)) => {
+            let new = Arc::make_mut(new);
+            new.spec.clone_from(&old.spec);
+            new.status.clone_from(&old.status);
+        }
+        (Object::Node(new), Object::Node(old)) => {
+            Arc::make_mut(new).status.clone_from(&old.status);
+        }
+        (Object::Pod(new), Object::Pod(old)) => {
+            Arc::make_mut(new).status.clone_from(&old.status);
+        }
+        (Object::Service(new), Object::Service(old)) => {
+            Arc::make_mut(new).status.clone_from(&old.status);
+        }
+        (Object::ReplicationController(new), Object::ReplicationController(old)) => {
+            Arc::make_mut(new).status.clone_from(&old.status);
+        }
+        (Object::ReplicaSet(new), Object::ReplicaSet(old)) => {
+            Arc::make_mut(new).status.clone_from(&old.status);
+        }
+        (Object::Deployment(new), Object::Deployment(old)) => {
+            Arc::make_mut(new).status.clone_from(&old.status);
+        }
+        (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
+            let new = Arc::make_mut(new);
+            new.spec = old.spec.clone();
+            new.status.clone_from(&old.status);
+        }
+        _ => {}
+    }
+}
+
+fn keep_spec(new: &mut Object, old: &Object, stamp: Stamp) {
+    match (new, old) {
+        (Object::Namespace(new), Object::Namespace(old)) => {
+            Arc::make_mut(new).spec.clone_from(&old.spec);
+        }
+        (Object::Node(new), Object::Node(old)) => {
+            Arc::make_mut(new).spec.clone_from(&old.spec);
+        }
+        (Object::Pod(new), Object::Pod(old)) => pod_status(Arc::make_mut(new), old),
+        (Object::Service(new), Object::Service(old)) => {
+            Arc::make_mut(new).spec.clone_from(&old.spec);
+        }
+        (Object::ReplicationController(new), Object::ReplicationController(old)) => {
+            Arc::make_mut(new).spec.clone_from(&old.spec);
+        }
+        (Object::ReplicaSet(new), Object::ReplicaSet(old)) => {
+            Arc::make_mut(new).spec.clone_from(&old.spec);
+        }
+        (Object::Deployment(new), Object::Deployment(old)) => {
+            let new = Arc::make_mut(new);
+            new.spec.clone_from(&old.spec);
+            new.metadata.labels.clone_from(&old.metadata.labels);
+        }
+        (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
+            let new = Arc::make_mut(new);
+            new.spec = old.spec.clone();
+            keep_decision(new, old);
+            stamp_conditions(new, old, stamp.now);
+        }
+        _ => {}
+    }
+}
+
+fn pod_status(new: &mut Pod, old: &Pod) {
+    new.spec.clone_from(&old.spec);
+    new.metadata.deletion_timestamp.clone_from(&old.metadata.deletion_timestamp);
+    // Owners are not the business of whoever reports the status.
+    new.metadata.owner_references.clone_from(&old.metadata.owner_references);
+    let class = old.status.as_ref().and_then(|s| s.qos_class.clone());
+    new.status.get_or_insert_default().qos_class = class;
+}
+
+/// The decision on a request is made through `/approval` alone: `/status` cannot change it.
+fn keep_decision(new: &mut CertificateSigningRequest, old: &CertificateSigningRequest) {
+    let decided = |c: &Condition| matches!(c.type_.as_str(), "Approved" | "Denied");
+    let mut kept: Vec<Condition> = conditions(old).iter().filter(|c| decided(c)).cloned().collect();
+    let status = new.status.get_or_insert_default();
+    kept.extend(status.conditions.take().into_iter().flatten().filter(|c| !decided(c)));
+    if !kept.is_empty() {
+        status.conditions = Some(kept);
+    }
+}
+
+fn conditions(request: &CertificateSigningRequest) -> &[Condition] {
+    request.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default()
+}
+
+/// Dates conditions that came without a date.
+fn stamp_conditions(
+    new: &mut CertificateSigningRequest,
+    old: &CertificateSigningRequest,
+    now: Time,
+) {
+    let Some(list) = new.status.as_mut().and_then(|s| s.conditions.as_mut()) else { return };
+    for condition in list {
+        if condition.status.is_empty() {
+            "True".clone_into(&mut condition.status);
+        }
+        condition.last_update_time.get_or_insert_with(|| now.to_meta());
+        if condition.last_transition_time.is_none() {
+            let before = conditions(old)
+                .iter()
+                .find(|c| c.type_ == condition.type_ && c.status == condition.status)
+                .and_then(|c| c.last_transition_time.clone());
+            condition.last_transition_time = Some(before.unwrap_or_else(|| now.to_meta()));
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Cells of what makes pods.
+
+use api::Time;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v1::Scale;
+use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController};
+use serde_json::Value;
+
+use super::name;
+use super::text::{NONE, age, containers, labels, or, selector};
+
+pub(super) fn deployment(deployment: &Deployment, now: Time) -> Vec<Value> {
+    let spec = deployment.spec.as_ref();
+    let status = deployment.status.as_ref();
+    let ready = status.and_then(|s| s.ready_replicas).unwrap_or(0);
+    let desired = spec.and_then(|s| s.replicas).unwrap_or(0);
+    let [names, images] = of_template(spec.map(|s| &s.template));
+    vec![
+        name(&deployment.metadata),
+        format!("{ready}/{desired}").into(),
+        status.and_then(|s| s.updated_replicas).unwrap_or(0).into(),
+        status.and_then(|s| s.available_replicas).unwrap_or(0).into(),
+        age(&deployment.metadata, now),
+        names,
+        images,
+        spec.map(|s| selector(&s.selector)).unwrap_or_default().into(),
+    ]
+}
+
+pub(super) fn replica_set(set: &ReplicaSet, now: Time) -> Vec<Value> {
+    let spec = set.spec.as_ref();
+    let status = set.status.as_ref();
+    let [names, images] = of_template(spec.and_then(|s| s.template.as_ref()));
+    let selector = spec.map(|s| selector(&s.selector)).unwrap_or_default();
+    vec![
+        name(&set.metadata),
+        spec.and_then(|s| s.replicas).unwrap_or(0).into(),
+        status.map_or(0, |s| s.replicas).into(),
+        status.and_then(|s| s.ready_replicas).unwrap_or(0).into(),
+        age(&set.metadata, now),
+        names,
+        images,
+        or(Some(&selector), NONE).into(),
+    ]
+}
+
+pub(super) fn replication_controller(controller: &ReplicationController, now: Time) -> Vec<Value> {
+    let spec = controller.spec.as_ref();
+    let status = controller.status.as_ref();
+    let [names, images] = of_template(spec.and_then(|s| s.template.as_ref()));
+    vec![
+        name(&controller.metadata),
+        spec.and_then(|s| s.replicas).unwrap_or(0).into(),
+        status.map_or(0, |s| s.replicas).into(),
+        status.and_then(|s| s.ready_replicas).unwrap_or(0).into(),
+        age(&controller.metadata, now),
+        names,
+        images,
+        labels(spec.and_then(|s| s.selector.as_ref())).into(),
+    ]
+}
+
+pub(super) fn scale(scale: &Scale, now: Time) -> Vec<Value> {
+    vec![
+        name(&scale.metadata),
+        scale.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0).into(),
+        scale.status.as_ref().map_or(0, |s| s.replicas).into(),
+        age(&scale.metadata, now),
+    ]
+}
+
+fn of_template(template: Option<&PodTemplateSpec>) -> [Value; 2] {
+    containers(template.and_then(|t| t.spec.as_ref()).map_or(&[], |s| &s.containers))
+}

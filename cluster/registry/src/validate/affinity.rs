@@ -1,0 +1,223 @@
+//! Where pods may and would rather run.
+
+use k8s_openapi::api::core::v1::{
+    Affinity, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, Toleration,
+    TopologySpreadConstraint, WeightedPodAffinityTerm,
+};
+
+use super::selector;
+use crate::field::{Causes, Path};
+use crate::names;
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+
+pub(super) fn affinity(affinity: &Affinity, path: &Path, causes: &mut Causes) {
+    if let Some(node) = &affinity.node_affinity {
+        let at = path.child("nodeAffinity");
+        if let Some(wanted) = &node.required_during_scheduling_ignored_during_execution {
+            let at = at.child(REQUIRED).child("nodeSelectorTerms");
+            if wanted.node_selector_terms.is_empty() {
+                causes.required(&at, "must have at least one node selector term");
+            }
+            for (i, term) in wanted.node_selector_terms.iter().enumerate() {
+                node_term(term, &at.index(i), causes);
+            }
+        }
+        let preferred = node.preferred_during_scheduling_ignored_during_execution.iter();
+        for (i, term) in preferred.flatten().enumerate() {
+            let at = at.child(PREFERRED).index(i);
+            weight(term.weight, &at, causes);
+            node_term(&term.preference, &at.child("preference"), causes);
+        }
+    }
+    if let Some(pods) = &affinity.pod_affinity {
+        let at = path.child("podAffinity");
+        let required = pods.required_during_scheduling_ignored_during_execution.as_deref();
+        let preferred = pods.preferred_during_scheduling_ignored_during_execution.as_deref();
+        pod_terms(required, preferred, &at, causes);
+    }
+    if let Some(pods) = &affinity.pod_anti_affinity {
+        let at = path.child("podAntiAffinity");
+        let required = pods.required_during_scheduling_ignored_during_execution.as_deref();
+        let preferred = pods.preferred_during_scheduling_ignored_during_execution.as_deref();
+        pod_terms(required, preferred, &at, causes);
+    }
+}
+
+fn weight(weight: i32, path: &Path, causes: &mut Causes) {
+    if !(1..=100).contains(&weight) {
+        causes.invalid(&path.child("weight"), weight, "must be in the range 1-100");
+    }
+}
+
+fn node_term(term: &NodeSelectorTerm, path: &Path, causes: &mut Causes) {
+    for (i, requirement) in term.match_expressions.iter().flatten().enumerate() {
+        node_requirement(requirement, &path.child("matchExpressions").index(i), causes);
+    }
+    for (i, requirement) in term.match_fields.iter().flatten().enumerate() {
+        let at = path.child("matchFields").index(i);
+        let count = requirement.values.as_ref().map_or(0, Vec::len);
+        match requirement.operator.as_str() {
+            "In" | "NotIn" => {
+                if count != 1 {
+                    let detail = "must be only one value when `operator` is 'In' or 'NotIn' for \
+                                  node field selector";
+                    causes.required(&at.child("values"), detail);
+                }
+            }
+            other => {
+                causes.invalid(&at.child("operator"), other, "not a valid selector operator");
+            }
+        }
+        if requirement.key != "metadata.name" {
+            let detail = "not a valid field selector key";
+            causes.invalid(&at.child("key"), &requirement.key, detail);
+        }
+    }
+}
+
+fn node_requirement(requirement: &NodeSelectorRequirement, path: &Path, causes: &mut Causes) {
+    let values = requirement.values.as_deref().unwrap_or_default();
+    let at = path.child("values");
+    match requirement.operator.as_str() {
+        "In" | "NotIn" => {
+            if values.is_empty() {
+                causes.required(&at, "must be specified when `operator` is 'In' or 'NotIn'");
+            }
+        }
+        "Exists" | "DoesNotExist" => {
+            if !values.is_empty() {
+                causes.forbidden(
+                    &at,
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
+            }
+        }
+        "Gt" | "Lt" => {
+            if values.len() != 1 {
+                let detail = "must be specified single value when `operator` is 'Lt' or 'Gt'";
+                causes.required(&at, detail);
+            }
+        }
+        other => causes.invalid(&path.child("operator"), other, "not a valid selector operator"),
+    }
+    let key = &requirement.key;
+    causes.invalid_each(&path.child("key"), key, names::qualified_name(key));
+}
+
+fn pod_terms(
+    required: Option<&[PodAffinityTerm]>,
+    preferred: Option<&[WeightedPodAffinityTerm]>,
+    path: &Path,
+    causes: &mut Causes,
+) {
+    for (i, term) in required.into_iter().flatten().enumerate() {
+        pod_term(term, &path.child(REQUIRED).index(i), causes);
+    }
+    for (i, term) in preferred.into_iter().flatten().enumerate() {
+        let at = path.child(PREFERRED).index(i);
+        weight(term.weight, &at, causes);
+        pod_term(&term.pod_affinity_term, &at.child("podAffinityTerm"), causes);
+    }
+}
+
+fn pod_term(term: &PodAffinityTerm, path: &Path, causes: &mut Causes) {
+    for (wanted, field) in
+        [(&term.label_selector, "labelSelector"), (&term.namespace_selector, "namespaceSelector")]
+    {
+        if let Some(wanted) = wanted {
+            selector::label_selector(wanted, &path.child(field), causes);
+        }
+    }
+    for name in term.namespaces.iter().flatten() {
+        causes.invalid_each(&path.child("namespace"), name, names::label(name));
+    }
+    let key = &term.topology_key;
+    if key.is_empty() {
+        causes.required(&path.child("topologyKey"), "can not be empty");
+    }
+    causes.invalid_each(&path.child("topologyKey"), key, names::qualified_name(key));
+}
+
+pub(super) fn spread(constraints: &[TopologySpreadConstraint], path: &Path, causes: &mut Causes) {
+    const ACTIONS: [&str; 2] = ["DoNotSchedule", "ScheduleAnyway"];
+    for (i, constraint) in constraints.iter().enumerate() {
+        let at = path.index(i);
+        if constraint.max_skew <= 0 {
+            let detail = "must be greater than zero";
+            causes.invalid(&at.child("maxSkew"), constraint.max_skew, detail);
+        }
+        if constraint.topology_key.is_empty() {
+            causes.required(&at.child("topologyKey"), "can not be empty");
+        } else {
+            let key = &constraint.topology_key;
+            causes.invalid_each(&at.child("topologyKey"), key, names::qualified_name(key));
+        }
+        let action = constraint.when_unsatisfiable.as_str();
+        if !ACTIONS.contains(&action) {
+            causes.not_supported(&at.child("whenUnsatisfiable"), action, &ACTIONS);
+        }
+        let pair = (&constraint.topology_key, &constraint.when_unsatisfiable);
+        let twin = |c: &TopologySpreadConstraint| (&c.topology_key, &c.when_unsatisfiable) == pair;
+        if constraints[..i].iter().any(twin) {
+            let shown = format!("{{{}, {}}}", pair.0, pair.1);
+            causes.duplicate(&at.child("{topologyKey, whenUnsatisfiable}"), shown);
+        }
+        if let Some(wanted) = &constraint.label_selector {
+            selector::label_selector(wanted, &at.child("labelSelector"), causes);
+        }
+    }
+}
+
+pub(super) fn tolerations(tolerations: &[Toleration], path: &Path, causes: &mut Causes) {
+    for (i, toleration) in tolerations.iter().enumerate() {
+        let at = path.index(i);
+        let operator = toleration.operator.as_deref().unwrap_or_default();
+        let key = toleration.key.as_deref().unwrap_or_default();
+        let effect = toleration.effect.as_deref().unwrap_or_default();
+        if !key.is_empty() {
+            causes.invalid_each(&at.child("key"), key, names::qualified_name(key));
+        } else if operator != "Exists" {
+            causes.invalid(
+                &at.child("operator"),
+                operator,
+                "operator must be Exists when `key` is empty, which means \"match all values and \
+                 all keys\"",
+            );
+        }
+        if toleration.toleration_seconds.is_some() && effect != "NoExecute" {
+            let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
+            causes.invalid(&at.child("effect"), effect, detail);
+        }
+        let value = toleration.value.as_deref().unwrap_or_default();
+        match operator {
+            "" | "Equal" => {
+                let messages = names::label_value(value);
+                if !messages.is_empty() {
+                    causes.invalid(&at.child("operator"), value, &messages.join(";"));
+                }
+            }
+            "Exists" => {
+                if !value.is_empty() {
+                    let detail = "value must be empty when `operator` is 'Exists'";
+                    causes.invalid(&at.child("operator"), toleration, detail);
+                }
+            }
+            other => causes.not_supported(&at.child("operator"), other, &["Equal", "Exists"]),
+        }
+        if !effect.is_empty() {
+            taint_effect(effect, &at.child("effect"), causes);
+        }
+    }
+}
+
+/// Checks what a taint does.
+pub(super) fn taint_effect(effect: &str, path: &Path, causes: &mut Causes) {
+    if effect.is_empty() {
+        causes.required(path, "");
+    } else if !EFFECTS.contains(&effect) {
+        causes.not_supported(path, effect, &EFFECTS);
+    }
+}

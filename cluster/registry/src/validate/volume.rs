@@ -1,0 +1,276 @@
+//! Volumes of pods and pod templates.
+
+use std::collections::BTreeSet;
+
+use api::quantity::Quantity as Amount;
+use k8s_openapi::api::core::v1::{
+    DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, ProjectedVolumeSource, Volume,
+    VolumeProjection,
+};
+
+use super::container;
+use crate::field::{Causes, Path};
+use crate::names;
+
+const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
+const HOST_PATH_TYPES: [&str; 8] = [
+    "",
+    "BlockDevice",
+    "CharDevice",
+    "Directory",
+    "DirectoryOrCreate",
+    "File",
+    "FileOrCreate",
+    "Socket",
+];
+/// Fields of a pod that a file may show.
+const FILE_FIELDS: [&str; 5] = [
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
+/// Shortest life of a projected token: ten minutes.
+const TOKEN_SECONDS_MIN: i64 = 600;
+
+/// Checks the volumes and returns the names of those that are sound.
+pub(super) fn all<'a>(
+    volumes: &'a [Volume],
+    path: &Path,
+    causes: &mut Causes,
+) -> BTreeSet<&'a str> {
+    let mut sound = BTreeSet::new();
+    for (i, volume) in volumes.iter().enumerate() {
+        let at = path.index(i);
+        let mut own = Causes::default();
+        source(volume, &at, &mut own);
+        if volume.name.is_empty() {
+            own.required(&at.child("name"), "");
+        } else {
+            own.invalid_each(&at.child("name"), &volume.name, names::label(&volume.name));
+        }
+        if sound.contains(volume.name.as_str()) {
+            own.duplicate(&at.child("name"), &volume.name);
+        }
+        if own.is_empty() {
+            sound.insert(volume.name.as_str());
+        }
+        causes.extend(own);
+    }
+    sound
+}
+
+fn source(volume: &Volume, path: &Path, causes: &mut Causes) {
+    let kinds = source_kinds(volume);
+    if kinds.is_empty() {
+        return causes.required(path, "must specify a volume type");
+    }
+    for extra in kinds.iter().skip(1) {
+        causes.forbidden(&path.child(extra), "may not specify more than 1 volume type");
+    }
+    let at = path.child(&kinds[0]);
+    if let Some(dir) = &volume.empty_dir {
+        let size = dir.size_limit.as_ref().and_then(|q| Amount::parse(&q.0).ok());
+        if size.is_some_and(Amount::is_negative) {
+            let detail = "SizeLimit field must be a valid resource quantity";
+            causes.forbidden(&at.child("sizeLimit"), detail);
+        }
+    }
+    if let Some(host) = &volume.host_path {
+        host_path(host, &path.child("hostPath"), causes);
+    }
+    if let Some(secret) = &volume.secret {
+        let at = path.child("secret");
+        if secret.secret_name.as_deref().unwrap_or_default().is_empty() {
+            causes.required(&at.child("secretName"), "");
+        }
+        files(secret.default_mode, secret.items.as_deref(), &at, causes);
+    }
+    if let Some(map) = &volume.config_map {
+        let at = path.child("configMap");
+        if map.name.is_empty() {
+            causes.required(&at.child("name"), "");
+        }
+        files(map.default_mode, map.items.as_deref(), &at, causes);
+    }
+    if let Some(downward) = &volume.downward_api {
+        let at = path.child("downwardAPI");
+        mode(downward.default_mode, &at.child("defaultMode"), causes);
+        for file in downward.items.iter().flatten() {
+            downward_file(file, &at, causes);
+        }
+    }
+    if let Some(projected) = &volume.projected {
+        projection(projected, &path.child("projected"), causes);
+    }
+    if let Some(claim) = &volume.persistent_volume_claim
+        && claim.claim_name.is_empty()
+    {
+        causes.required(&path.child("persistentVolumeClaim").child("claimName"), "");
+    }
+    if let Some(nfs) = &volume.nfs {
+        let at = path.child("nfs");
+        for (field, value) in [("server", &nfs.server), ("path", &nfs.path)] {
+            if value.is_empty() {
+                causes.required(&at.child(field), "");
+            }
+        }
+        if !nfs.path.is_empty() && !nfs.path.starts_with('/') {
+            causes.invalid(&at.child("path"), &nfs.path, "must be an absolute path");
+        }
+    }
+}
+
+/// The sources that are set, by the name of their field.
+fn source_kinds(volume: &Volume) -> Vec<String> {
+    let value = serde_json::to_value(volume).unwrap_or_default();
+    let fields = value.as_object().into_iter().flat_map(serde_json::Map::keys);
+    fields.filter(|field| *field != "name").cloned().collect()
+}
+
+fn host_path(host: &HostPathVolumeSource, path: &Path, causes: &mut Causes) {
+    if host.path.is_empty() {
+        causes.required(&path.child("path"), "");
+    } else {
+        no_backsteps(&host.path, &path.child("path"), causes);
+    }
+    let kind = host.type_.as_deref().unwrap_or_default();
+    if !HOST_PATH_TYPES.contains(&kind) {
+        causes.not_supported(&path.child("type"), kind, &HOST_PATH_TYPES);
+    }
+}
+
+fn no_backsteps(text: &str, path: &Path, causes: &mut Causes) {
+    if text.split('/').any(|part| part == "..") {
+        causes.invalid(path, text, "must not contain '..'");
+    }
+}
+
+/// Checks a path that must stay below where it starts.
+pub(super) fn descending_path(text: &str, path: &Path, causes: &mut Causes) {
+    if text.starts_with('/') {
+        causes.invalid(path, text, "must be a relative path");
+    }
+    no_backsteps(text, path, causes);
+}
+
+/// Checks the path of a file that the kubelet writes.
+fn file_path(text: &str, path: &Path, causes: &mut Causes) {
+    if text.is_empty() {
+        return causes.required(path, "");
+    }
+    descending_path(text, path, causes);
+    if text.starts_with("..") && !text.starts_with("../") {
+        causes.invalid(path, text, "must not start with '..'");
+    }
+}
+
+fn mode(mode: Option<i32>, path: &Path, causes: &mut Causes) {
+    if let Some(mode) = mode.filter(|m| !(0..=0o777).contains(m)) {
+        causes.invalid(path, mode, MODE);
+    }
+}
+
+fn files(default_mode: Option<i32>, items: Option<&[KeyToPath]>, path: &Path, causes: &mut Causes) {
+    mode(default_mode, &path.child("defaultMode"), causes);
+    for (i, item) in items.into_iter().flatten().enumerate() {
+        let at = path.child("items").index(i);
+        if item.key.is_empty() {
+            causes.required(&at.child("key"), "");
+        }
+        file_path(&item.path, &at.child("path"), causes);
+        mode(item.mode, &at.child("mode"), causes);
+    }
+}
+
+fn downward_file(file: &DownwardAPIVolumeFile, path: &Path, causes: &mut Causes) {
+    file_path(&file.path, &path.child("path"), causes);
+    match (&file.field_ref, &file.resource_field_ref) {
+        (Some(_), Some(_)) => causes.invalid(
+            path,
+            "resource",
+            "fieldRef and resourceFieldRef can not be specified simultaneously",
+        ),
+        (Some(field), None) => {
+            container::field_ref(field, &FILE_FIELDS, &path.child("fieldRef"), causes);
+        }
+        (None, Some(resource)) => {
+            container::resource_ref(resource, true, &path.child("resourceFieldRef"), causes);
+        }
+        (None, None) => {
+            causes.required(path, "one of fieldRef and resourceFieldRef is required");
+        }
+    }
+    mode(file.mode, &path.child("mode"), causes);
+}
+
+fn projection(projected: &ProjectedVolumeSource, path: &Path, causes: &mut Causes) {
+    mode(projected.default_mode, &path.child("defaultMode"), causes);
+    let mut seen = BTreeSet::new();
+    for (i, source) in projected.sources.iter().flatten().enumerate() {
+        let at = path.child("sources").index(i);
+        for place in projected_source(source, &at, causes) {
+            if !place.is_empty() && !seen.insert(place) {
+                causes.invalid(path, place, "conflicting duplicate paths");
+            }
+        }
+    }
+}
+
+/// Checks one source and returns the paths it fills.
+fn projected_source<'a>(
+    source: &'a VolumeProjection,
+    path: &Path,
+    causes: &mut Causes,
+) -> Vec<&'a str> {
+    let mut places: Vec<&str> = Vec::new();
+    let mut count = 0;
+    if let Some(secret) = &source.secret {
+        count += 1;
+        let at = path.child("secret");
+        if secret.name.is_empty() {
+            causes.required(&at.child("name"), "");
+        }
+        files(None, secret.items.as_deref(), &at, causes);
+        places.extend(secret.items.iter().flatten().map(|item| item.path.as_str()));
+    }
+    if let Some(map) = &source.config_map {
+        count += 1;
+        let at = path.child("configMap");
+        if map.name.is_empty() {
+            causes.required(&at.child("name"), "");
+        }
+        files(None, map.items.as_deref(), &at, causes);
+        places.extend(map.items.iter().flatten().map(|item| item.path.as_str()));
+    }
+    if let Some(downward) = &source.downward_api {
+        count += 1;
+        for file in downward.items.iter().flatten() {
+            downward_file(file, &path.child("downwardAPI"), causes);
+            places.push(&file.path);
+        }
+    }
+    if let Some(token) = &source.service_account_token {
+        count += 1;
+        let at = path.child("serviceAccountToken");
+        let seconds = token.expiration_seconds.unwrap_or(TOKEN_SECONDS_MIN);
+        if seconds < TOKEN_SECONDS_MIN {
+            let detail = "may not specify a duration less than 10 minutes";
+            causes.invalid(&at.child("expirationSeconds"), seconds, detail);
+        } else if seconds > 1 << 32 {
+            let detail = "may not specify a duration larger than 2^32 seconds";
+            causes.invalid(&at.child("expirationSeconds"), seconds, detail);
+        }
+        file_path(&token.path, &at.child("path"), causes);
+        places.push(&token.path);
+    }
+    if let Some(bundle) = &source.cluster_trust_bundle {
+        count += 1;
+        places.push(&bundle.path);
+    }
+    if count > 1 {
+        causes.forbidden(path, "may not specify more than 1 volume type");
+    }
+    places
+}
