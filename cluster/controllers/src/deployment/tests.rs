@@ -1,0 +1,274 @@
+#![expect(clippy::needless_pass_by_value, reason = "rows of tables read better without borrows")]
+
+use api::{ApiError, Status, codec};
+use machine::Reconciler;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fixture::{Fixture, creates, summary};
+
+fn deployment(replicas: Value, image: &str) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "n", "uid": "d", "generation": 1,
+            "annotations": {"team": "a", "kubectl.kubernetes.io/last-applied-configuration": "x"}},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+            "progressDeadlineSeconds": 600, "revisionHistoryLimit": 2,
+            "strategy": {"type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}},
+            "template": {"metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "c", "image": image}]}}}})
+}
+
+fn key() -> Key {
+    Key::new(Kind::Deployment, "n", "web")
+}
+
+fn fixture(value: Value) -> Fixture<Deployments> {
+    let mut fixture = Fixture::new(Deployments);
+    fixture.put(value);
+    fixture
+}
+
+/// Changes the deployment's spec as a user does.
+fn edit(fixture: &mut Fixture<Deployments>, change: impl FnOnce(&mut Value)) {
+    let mut value = codec::to_value(&fixture.store.objects[&key()]);
+    change(&mut value["spec"]);
+    let generation = value["metadata"]["generation"].as_i64().unwrap_or(0);
+    value["metadata"]["generation"] = (generation + 1).into();
+    fixture.put(value);
+}
+
+/// Plays the replica set controller: all pods of every set exist and are available.
+fn obey(fixture: &mut Fixture<Deployments>) {
+    let sets: Vec<Value> = fixture.store.kind(Kind::ReplicaSet).map(codec::to_value).collect();
+    for mut set in sets {
+        let replicas = set["spec"]["replicas"].clone();
+        set["status"] = json!({"replicas": replicas, "readyReplicas": replicas,
+            "availableReplicas": replicas, "observedGeneration": set["metadata"]["generation"]});
+        fixture.put(set);
+    }
+}
+
+/// Sets as `image replicas revision`, the oldest first.
+fn sets(fixture: &Fixture<Deployments>) -> Vec<String> {
+    let mut sets: Vec<Value> = fixture.store.kind(Kind::ReplicaSet).map(codec::to_value).collect();
+    let number = |v: &Value| v["metadata"]["uid"].as_str().unwrap()[4..].parse::<u32>().unwrap();
+    sets.sort_by_key(number);
+    let show = |s: &Value| {
+        let revision = s["metadata"]["annotations"][REVISION].as_str().unwrap().to_owned();
+        let image = s["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap();
+        format!("{image} {} {revision}", s["spec"]["replicas"])
+    };
+    sets.iter().map(show).collect()
+}
+
+fn condition(fixture: &Fixture<Deployments>, kind: &str) -> String {
+    let value = codec::to_value(&fixture.store.objects[&key()]);
+    let conditions = value["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let found = conditions.iter().find(|c| c["type"] == kind).cloned().unwrap_or_default();
+    let text = |name: &str| found[name].as_str().unwrap_or_default().to_owned();
+    format!("{} {}", text("status"), text("reason"))
+}
+
+fn roll_out(fixture: &mut Fixture<Deployments>) {
+    for _ in 0..20 {
+        fixture.settle(&key());
+        obey(fixture);
+    }
+    fixture.settle(&key());
+}
+
+#[test]
+fn the_first_set() {
+    let mut fixture = fixture(deployment(json!(3), "v1"));
+    let plan = fixture.reconcile(&key());
+    assert_eq!(plan.requests.len(), 2);
+    let Request::Create(created) = &plan.requests[0] else { panic!("a creation comes first") };
+    let set = codec::to_value(created);
+    let name = set["metadata"]["name"].as_str().unwrap().to_owned();
+    let hash = name.strip_prefix("web-").unwrap().to_owned();
+    for labels in [
+        &set["metadata"]["labels"],
+        &set["spec"]["selector"]["matchLabels"],
+        &set["spec"]["template"]["metadata"]["labels"],
+    ] {
+        assert_eq!(*labels, json!({"app": "web", "pod-template-hash": hash}));
+    }
+    assert_eq!(
+        set["metadata"]["annotations"],
+        json!({"team": "a", "deployment.kubernetes.io/revision": "1",
+            "deployment.kubernetes.io/desired-replicas": "3",
+            "deployment.kubernetes.io/max-replicas": "4"})
+    );
+    let told = plan.announcements[&0].done.as_ref().unwrap();
+    assert_eq!(told.message, format!("Scaled up replica set {name} from 0 to 3"));
+    fixture.settle(&key());
+    assert_eq!(condition(&fixture, "Progressing"), "True NewReplicaSetCreated");
+    assert_eq!(condition(&fixture, "Available"), "False MinimumReplicasUnavailable");
+    roll_out(&mut fixture);
+    assert_eq!(condition(&fixture, "Progressing"), "True NewReplicaSetAvailable");
+    assert_eq!(condition(&fixture, "Available"), "True MinimumReplicasAvailable");
+    assert_eq!(sets(&fixture), ["v1 3 1"]);
+    let value = codec::to_value(&fixture.store.objects[&key()]);
+    assert_eq!(value["metadata"]["annotations"][REVISION], "1");
+    assert_eq!(value["status"]["observedGeneration"], 1);
+    assert_eq!(value["status"]["updatedReplicas"], 3);
+    // The same template always has the same name.
+    let again = self::fixture(deployment(json!(3), "v1")).reconcile(&key());
+    assert_eq!(creates(&again), [format!("replicasets/n/{name}")]);
+}
+
+#[test]
+fn rolling_step_by_step() {
+    let mut fixture = fixture(deployment(json!(3), "v1"));
+    roll_out(&mut fixture);
+    edit(&mut fixture, |spec| spec["template"]["spec"]["containers"][0]["image"] = "v2".into());
+    let mut steps = Vec::new();
+    for _ in 0..8 {
+        fixture.settle(&key());
+        steps.push(sets(&fixture).join(", "));
+        obey(&mut fixture);
+    }
+    steps.dedup();
+    assert_eq!(
+        steps,
+        // One above, one unavailable: the new set starts with one, the old one loses one at once.
+        ["v1 2 1, v2 1 2", "v1 1 1, v2 2 2", "v1 0 1, v2 3 2"]
+    );
+    // Back to the first template: its set is reused and becomes the newest revision.
+    edit(&mut fixture, |spec| spec["template"]["spec"]["containers"][0]["image"] = "v1".into());
+    roll_out(&mut fixture);
+    assert_eq!(sets(&fixture), ["v1 3 3", "v2 0 2"]);
+    let first = fixture.store.kind(Kind::ReplicaSet).find(|s| s.uid().ends_with("-2"));
+    let history = meta::annotation(
+        first.or_else(|| fixture.store.kind(Kind::ReplicaSet).next()).unwrap().meta(),
+        "deployment.kubernetes.io/revision-history",
+    );
+    assert!(history.is_none() || history == Some("1"));
+}
+
+#[test]
+fn only_so_much_history_is_kept() {
+    let mut fixture = fixture(deployment(json!(1), "v1"));
+    roll_out(&mut fixture);
+    for image in ["v2", "v3", "v4", "v5"] {
+        edit(&mut fixture, |spec| {
+            spec["template"]["spec"]["containers"][0]["image"] = image.into()
+        });
+        roll_out(&mut fixture);
+    }
+    assert_eq!(sets(&fixture), ["v3 0 3", "v4 0 4", "v5 1 5"]);
+}
+
+#[test]
+fn a_paused_deployment_scales_but_does_not_roll() {
+    let mut fixture = fixture(deployment(json!(3), "v1"));
+    roll_out(&mut fixture);
+    edit(&mut fixture, |spec| {
+        spec["paused"] = true.into();
+        spec["template"]["spec"]["containers"][0]["image"] = "v2".into();
+    });
+    roll_out(&mut fixture);
+    assert_eq!(sets(&fixture), ["v1 3 1"]);
+    assert_eq!(condition(&fixture, "Progressing"), "Unknown DeploymentPaused");
+    edit(&mut fixture, |spec| spec["replicas"] = 5.into());
+    roll_out(&mut fixture);
+    assert_eq!(sets(&fixture), ["v1 5 1"]);
+    edit(&mut fixture, |spec| spec["paused"] = false.into());
+    fixture.settle(&key());
+    assert!(condition(&fixture, "Progressing").starts_with("True "));
+    roll_out(&mut fixture);
+    assert_eq!(sets(&fixture), ["v1 0 1", "v2 5 2"]);
+}
+
+#[test]
+fn scaling_spreads_in_proportion() {
+    // A rollout that hangs: the new pods never become available.
+    let mut fixture = fixture(deployment(json!(10), "v1"));
+    edit(&mut fixture, |spec| {
+        spec["strategy"]["rollingUpdate"] = json!({"maxSurge": 3, "maxUnavailable": 2});
+    });
+    roll_out(&mut fixture);
+    edit(&mut fixture, |spec| spec["template"]["spec"]["containers"][0]["image"] = "v2".into());
+    for _ in 0..4 {
+        fixture.settle(&key());
+        // Only the old set obeys fully.
+        let sets: Vec<Value> = fixture.store.kind(Kind::ReplicaSet).map(codec::to_value).collect();
+        for mut set in sets {
+            let replicas = set["spec"]["replicas"].clone();
+            let old = set["spec"]["template"]["spec"]["containers"][0]["image"] == "v1";
+            let available = if old { replicas.clone() } else { Value::Null };
+            set["status"] = json!({"replicas": replicas, "availableReplicas": available,
+                "observedGeneration": set["metadata"]["generation"]});
+            fixture.put(set);
+        }
+    }
+    assert_eq!(sets(&fixture), ["v1 8 1", "v2 5 2"]);
+    edit(&mut fixture, |spec| spec["replicas"] = 15.into());
+    fixture.settle(&key());
+    // 18 in all, as the documentation of Kubernetes has it.
+    assert_eq!(sets(&fixture), ["v1 11 1", "v2 7 2"]);
+}
+
+#[test]
+fn a_taken_name_counts_as_a_collision() {
+    let mut fixture = fixture(deployment(json!(1), "v1"));
+    let name = creates(&fixture.reconcile(&key()))[0].rsplit('/').next().unwrap().to_owned();
+    fixture.put(json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {"name": name, "namespace": "n"},
+        "spec": {"selector": {"matchLabels": {"app": "other"}}}}));
+    let done = fixture.settle(&key());
+    assert_eq!(done[0], "update deployments/n/web status");
+    assert_eq!(codec::to_value(&fixture.store.objects[&key()])["status"]["collisionCount"], 1);
+    let made = done.iter().filter(|s| s.starts_with("create replicasets/n/web-")).count();
+    assert!(made == 1 && !done.contains(&format!("create replicasets/n/{name}")), "{done:?}");
+}
+
+#[test]
+fn recreate_waits_for_the_last_old_pod() {
+    let mut fixture = fixture(deployment(json!(2), "v1"));
+    edit(&mut fixture, |spec| spec["strategy"] = json!({"type": "Recreate"}));
+    roll_out(&mut fixture);
+    let uid = fixture.store.kind(Kind::ReplicaSet).next().unwrap().uid().to_owned();
+    let name = fixture.store.kind(Kind::ReplicaSet).next().unwrap().key().name;
+    fixture.put(json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "old", "namespace": "n", "deletionTimestamp": "2026-01-01T00:00:00Z",
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": &*name,
+                "uid": uid, "controller": true}]},
+        "spec": {"containers": []}}));
+    edit(&mut fixture, |spec| spec["template"]["spec"]["containers"][0]["image"] = "v2".into());
+    roll_out(&mut fixture);
+    assert_eq!(sets(&fixture), ["v1 0 1"]);
+    assert_eq!(fixture.remove(&Key::new(Kind::Pod, "n", "old")), [key()]);
+    roll_out(&mut fixture);
+    assert_eq!(sets(&fixture), ["v1 0 1", "v2 2 2"]);
+}
+
+#[test]
+fn odd_deployments() {
+    let check = |change: fn(&mut Value), expected: &[&str]| {
+        let mut value = deployment(json!(1), "v1");
+        change(&mut value);
+        let fixture = fixture(value);
+        assert_eq!(summary(&fixture.reconcile(&key())), expected);
+    };
+    check(|v| v["spec"] = Value::Null, &[]);
+    check(|v| v["spec"]["selector"] = json!({}), &["update deployments/n/web status"]);
+    check(
+        |v| v["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into(),
+        &["update deployments/n/web status"],
+    );
+}
+
+#[test]
+fn a_refused_set_is_reported() {
+    let fixture = fixture(deployment(json!(1), "v1"));
+    let plan = fixture.reconcile(&key());
+    let error = ApiError::from(Status::forbidden(Kind::ReplicaSet, "web-x", "exceeded quota"));
+    let note =
+        Deployments.note_refusal(&fixture.cache, &key(), &plan.requests[0], &error, fixture.now());
+    let Some(Request::Update { object, .. }) = note else { panic!("a status is written") };
+    let condition = codec::to_value(&object)["status"]["conditions"][0].clone();
+    assert_eq!(condition["reason"], "ReplicaSetCreateError");
+    assert_eq!(condition["status"], "False");
+}

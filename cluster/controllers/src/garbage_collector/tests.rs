@@ -1,0 +1,142 @@
+#![expect(clippy::needless_pass_by_value, reason = "rows of tables read better without borrows")]
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fixture::{Fixture, summary};
+
+fn owner(kind: &str, name: &str, uid: &str, blocks: bool) -> Value {
+    let version = if kind == "Widget" { "example.com/v1" } else { "v1" };
+    json!({"apiVersion": version, "kind": kind, "name": name, "uid": uid,
+        "blockOwnerDeletion": blocks})
+}
+
+fn config_map(name: &str, owners: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "n", "uid": name, "ownerReferences": owners}})
+}
+
+fn terminating(mut value: Value, finalizer: &str) -> Value {
+    value["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    value["metadata"]["finalizers"] = json!([finalizer]);
+    value
+}
+
+fn key(name: &str) -> Key {
+    Key::new(Kind::ConfigMap, "n", name)
+}
+
+/// Reconciles the object `child` among `objects`, with watches that are up to date.
+fn check(objects: &[Value], child: &str, expected: &[&str]) {
+    let mut fixture = Fixture::new(GarbageCollector);
+    for object in objects {
+        fixture.put(object.clone());
+    }
+    fixture.progress();
+    assert_eq!(summary(&fixture.reconcile(&key(child))), expected, "{objects:#?}");
+}
+
+#[test]
+fn only_what_lost_all_its_owners_goes() {
+    let alive = config_map("alive", Value::Null);
+    let of = |owners: Value| config_map("c", owners);
+    let background = "delete configmaps/n/c Background";
+    check(&[of(json!([owner("ConfigMap", "alive", "alive", true)])), alive.clone()], "c", &[]);
+    check(&[of(json!([owner("ConfigMap", "gone", "gone", true)]))], "c", &[background]);
+    // Another object of the owner's name.
+    let renamed = of(json!([owner("ConfigMap", "alive", "before", true)]));
+    check(&[renamed, alive.clone()], "c", &[background]);
+    // One of two is gone: only the reference goes.
+    let two = json!([
+        owner("ConfigMap", "alive", "alive", true),
+        owner("ConfigMap", "gone", "gone", true)
+    ]);
+    check(&[of(two), alive], "c", &["update configmaps/n/c"]);
+    // Kinds that are not ours are left alone, as are owners that cannot be.
+    check(&[of(json!([owner("Widget", "w", "w", true)]))], "c", &[]);
+    check(&[of(json!([owner("Event", "e", "e", true)]))], "c", &[]);
+    check(&[of(json!([]))], "c", &[]);
+    check(&[of(json!([owner("Node", "a", "a", false)]))], "c", &[background]);
+}
+
+#[test]
+fn an_owner_that_may_only_be_unknown_yet_is_waited_for() {
+    let mut fixture = Fixture::new(GarbageCollector);
+    let references = json!([owner("Secret", "s", "s", true)]);
+    let keys = fixture.put(config_map("c", references));
+    assert_eq!(summary(&fixture.reconcile(&keys[0])), ["read Secret"]);
+    fixture.progress();
+    assert_eq!(summary(&fixture.reconcile(&keys[0])), ["delete configmaps/n/c Background"]);
+}
+
+#[test]
+fn owners_of_other_namespaces_do_not_count() {
+    let mut other = config_map("o", Value::Null);
+    other["metadata"]["namespace"] = "elsewhere".into();
+    let child = config_map("c", json!([owner("ConfigMap", "o", "o", true)]));
+    check(&[other, child], "c", &["delete configmaps/n/c Background"]);
+}
+
+#[test]
+fn foreground_deletion_waits_for_what_blocks() {
+    let dying = terminating(config_map("o", Value::Null), "foregroundDeletion");
+    let blocking = config_map("c", json!([owner("ConfigMap", "o", "o", true)]));
+    let other = config_map("c", json!([owner("ConfigMap", "o", "o", false)]));
+    check(&[dying.clone(), blocking.clone()], "o", &[]);
+    check(&[dying.clone(), blocking.clone()], "c", &["delete configmaps/n/c Background"]);
+    check(&[dying.clone(), other], "o", &["update configmaps/n/o"]);
+    // A child with children of its own waits for them in turn.
+    let grandchild = config_map("g", json!([owner("ConfigMap", "c", "c", true)]));
+    check(&[dying, blocking, grandchild], "c", &["delete configmaps/n/c Foreground"]);
+}
+
+#[test]
+fn cycles_end() {
+    let a = terminating(
+        config_map("a", json!([owner("ConfigMap", "b", "b", true)])),
+        "foregroundDeletion",
+    );
+    let b = config_map("b", json!([owner("ConfigMap", "a", "a", true)]));
+    let mut fixture = Fixture::new(GarbageCollector);
+    fixture.put(a);
+    fixture.put(b);
+    for _ in 0..10 {
+        fixture.progress();
+        for name in ["a", "b"] {
+            if fixture.store.objects.contains_key(&key(name)) {
+                fixture.settle(&key(name));
+            }
+        }
+    }
+    assert!(fixture.store.objects.is_empty(), "{:?}", fixture.store.objects.keys());
+}
+
+#[test]
+fn orphans_forget_their_owner_first() {
+    let dying = terminating(config_map("o", Value::Null), "orphan");
+    let child = config_map("c", json!([owner("ConfigMap", "o", "o", true)]));
+    let mut fixture = Fixture::new(GarbageCollector);
+    fixture.put(dying);
+    fixture.put(child);
+    assert_eq!(
+        fixture.settle(&key("o"))[..2],
+        ["update configmaps/n/c".to_owned(), "read Namespace".to_owned()]
+    );
+    assert_eq!(fixture.store.objects.keys().collect::<Vec<_>>(), [&key("c")]);
+    assert_eq!(fixture.store.objects[&key("c")].meta().owner_references, None);
+}
+
+#[test]
+fn who_is_concerned() {
+    let mut fixture = Fixture::new(GarbageCollector);
+    let owned = || config_map("c", json!([owner("ConfigMap", "o", "o", true)]));
+    fixture.put(config_map("o", Value::Null));
+    assert_eq!(fixture.put(owned()), [key("c")]);
+    // Nothing that matters here has changed.
+    assert_eq!(fixture.put(owned()), []);
+    let dying = terminating(config_map("o", Value::Null), "foregroundDeletion");
+    assert_eq!(fixture.put(dying), [key("c"), key("o")]);
+    assert_eq!(fixture.remove(&key("c")), [key("o")]);
+    fixture.put(owned());
+    assert_eq!(fixture.remove(&key("o")), [key("c")]);
+}

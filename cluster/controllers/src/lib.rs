@@ -1,0 +1,74 @@
+//! The controllers of the cluster, each a pure [`Reconciler`], one file a controller.
+//!
+//! The main entry is [`all`]. Nothing here waits, reads a clock or talks to anybody: a
+//! `machine::ControllerManager` feeds each reconciler from one cache and carries its plans to the
+//! API. Signing certificates is asked of the shell, which holds the key.
+
+mod announce;
+mod ownership;
+mod pods;
+mod replicas;
+mod service_pods;
+
+pub mod csr_approver;
+pub mod csr_cleaner;
+pub mod csr_signer;
+pub mod deployment;
+pub mod endpoint_slice;
+pub mod endpoints;
+pub mod garbage_collector;
+pub mod namespace;
+pub mod node_ipam;
+pub mod node_lifecycle;
+pub mod pod_gc;
+pub mod replica_set;
+pub mod replication_controller;
+pub mod root_ca;
+pub mod service_account;
+pub mod taint_eviction;
+
+use ipnet::IpNet;
+use machine::Reconciler;
+
+/// What the controllers must be told about the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The addresses of all pods; without them nodes get no range.
+    pub cluster_cidr: Option<IpNet>,
+    /// Bits of each node's range within `cluster_cidr`.
+    pub node_cidr_mask_size: u8,
+    /// The CA of the API server as PEM, published in every namespace; not published when absent.
+    pub root_ca_pem: Option<String>,
+}
+
+/// Every controller, ready for a `ControllerManager`.
+pub fn all(config: Config) -> Vec<Box<dyn Reconciler + Send>> {
+    let mut all: Vec<Box<dyn Reconciler + Send>> = vec![
+        Box::new(deployment::Deployments),
+        Box::new(replica_set::ReplicaSets),
+        Box::new(replication_controller::ReplicationControllers),
+        Box::new(endpoints::Endpoints),
+        Box::new(endpoint_slice::EndpointSlices),
+        Box::new(namespace::Namespaces),
+        Box::new(service_account::ServiceAccounts),
+        Box::new(node_lifecycle::NodeLifecycle),
+        Box::new(taint_eviction::TaintEviction),
+        Box::new(pod_gc::PodGc),
+        Box::new(garbage_collector::GarbageCollector),
+        Box::new(csr_approver::CsrApprover),
+        Box::new(csr_signer::CsrSigner),
+        Box::new(csr_cleaner::CsrCleaner),
+    ];
+    if let Some(cluster) = config.cluster_cidr {
+        all.push(Box::new(node_ipam::NodeIpam::new(cluster, config.node_cidr_mask_size)));
+    }
+    if let Some(ca_pem) = config.root_ca_pem {
+        all.push(Box::new(root_ca::RootCa::new(ca_pem)));
+    }
+    all
+}
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod world;

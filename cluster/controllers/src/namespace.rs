@@ -1,0 +1,226 @@
+//! Namespaces: empties those that are being deleted, and then lets them go.
+//!
+//! Source: kubernetes 1.33, `pkg/controller/namespace/deletion`.
+
+use std::collections::BTreeMap;
+
+use api::{ApiObject, Key, Kind, Object, Request, Subresource, Time, meta};
+use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
+use machine::{Cache, Delta, Plan, Reconciler};
+
+use crate::ownership;
+
+/// The finalizer that this controller removes when a namespace is empty.
+const FINALIZER: &str = "kubernetes";
+
+/// No more objects are deleted in one pass.
+const BURST_MAX: usize = 500;
+
+/// The stored kinds that live in namespaces, and namespaces themselves.
+const KINDS: &[Kind] = &[
+    Kind::Namespace,
+    Kind::Pod,
+    Kind::Service,
+    Kind::Endpoints,
+    Kind::EndpointSlice,
+    Kind::ConfigMap,
+    Kind::Secret,
+    Kind::ServiceAccount,
+    Kind::Event,
+    Kind::ReplicationController,
+    Kind::ReplicaSet,
+    Kind::Deployment,
+    Kind::Lease,
+    Kind::Role,
+    Kind::RoleBinding,
+];
+
+/// In which order contents go: first what would make new objects, so that nothing is made good
+/// that is being removed.
+const ORDER: &[Kind] = &[
+    Kind::Deployment,
+    Kind::ReplicaSet,
+    Kind::ReplicationController,
+    Kind::Pod,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::Endpoints,
+    Kind::ConfigMap,
+    Kind::Secret,
+    Kind::ServiceAccount,
+    Kind::Lease,
+    Kind::Role,
+    Kind::RoleBinding,
+    Kind::Event,
+];
+
+/// Empties and finalizes namespaces that are being deleted.
+pub struct Namespaces;
+
+impl Reconciler for Namespaces {
+    fn name(&self) -> &'static str {
+        "namespace-controller"
+    }
+
+    fn kinds(&self) -> &'static [Kind] {
+        KINDS
+    }
+
+    fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
+        if delta.key.kind == Kind::Namespace {
+            return vec![delta.key.clone()];
+        }
+        let key = Key::cluster(Kind::Namespace, &delta.key.namespace);
+        let terminating = cache.object(&key).is_some_and(|o| meta::is_terminating(o.meta()));
+        if terminating { vec![key] } else { Vec::new() }
+    }
+
+    fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
+        let mut plan = Plan::nothing();
+        let Some(namespace) = cache.object(key).and_then(Object::get::<Namespace>) else {
+            return plan;
+        };
+        let finalizers = namespace.spec.as_ref().and_then(|s| s.finalizers.as_ref());
+        let ours = finalizers.is_some_and(|f| f.iter().any(|f| f == FINALIZER));
+        if !meta::is_terminating(&namespace.metadata) || !ours {
+            return plan;
+        }
+        let remaining = contents(cache, &key.name);
+        for object in remaining.iter().filter(|o| !meta::is_terminating(o.meta())).take(BURST_MAX) {
+            plan.request(Request::Delete {
+                key: object.key(),
+                uid: Some(object.uid().to_owned()),
+                revision: None,
+                grace_seconds: None,
+                propagation: None,
+            });
+        }
+        if !plan.requests.is_empty() {
+            return plan;
+        }
+        if !remaining.is_empty() {
+            report(namespace, &remaining, now, &mut plan);
+            return plan;
+        }
+        // Since the namespace is terminating nothing new is admitted to it; but the watch of a
+        // kind may not have shown yet what was admitted before.
+        let revision = Object::Namespace(namespace.clone().into()).revision();
+        for kind in ORDER.iter().filter(|k| cache.revision(**k) < revision) {
+            plan.request(Request::ReadRevision(*kind));
+        }
+        if plan.requests.is_empty() {
+            plan.request(finalized(namespace));
+        }
+        plan
+    }
+}
+
+fn contents<'a>(cache: &'a Cache, namespace: &str) -> Vec<&'a Object> {
+    ORDER.iter().flat_map(|kind| cache.objects_in(*kind, namespace)).collect()
+}
+
+fn finalized(namespace: &Namespace) -> Request {
+    let mut namespace = namespace.clone();
+    if let Some(finalizers) = namespace.spec.as_mut().and_then(|s| s.finalizers.as_mut()) {
+        finalizers.retain(|f| f != FINALIZER);
+    }
+    Request::Update { object: namespace.into_object(), subresource: Some(Subresource::Finalize) }
+}
+
+/// Says in the status what the deletion waits for.
+fn report(namespace: &Namespace, remaining: &[&Object], now: Time, plan: &mut Plan) {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut held: BTreeMap<&str, usize> = BTreeMap::new();
+    for object in remaining {
+        let info = object.kind().info();
+        *counts.entry(format!("{}.{}", info.plural, info.group)).or_default() += 1;
+        for finalizer in object.meta().finalizers.iter().flatten() {
+            *held.entry(finalizer).or_default() += 1;
+        }
+    }
+    let listed = |items: Vec<String>| items.join(", ");
+    let resources = listed(
+        counts.iter().map(|(name, n)| format!("{name} has {n} resource instances")).collect(),
+    );
+    let finalizers =
+        listed(held.iter().map(|(name, n)| format!("{name} in {n} resource instances")).collect());
+    let mut wanted = namespace.clone();
+    let status = wanted.status.get_or_insert_default();
+    status.phase = Some("Terminating".to_owned());
+    let conditions = status.conditions.get_or_insert_default();
+    let mut set = |kind: &str, status: bool, reason: &str, message: String| {
+        set_condition(conditions, kind, status, reason, message, now);
+    };
+    set(
+        "NamespaceDeletionDiscoveryFailure",
+        false,
+        "ResourcesDiscovered",
+        "All resources successfully discovered".to_owned(),
+    );
+    set(
+        "NamespaceDeletionGroupVersionParsingFailure",
+        false,
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed".to_owned(),
+    );
+    set(
+        "NamespaceDeletionContentFailure",
+        false,
+        "ContentDeleted",
+        "All content successfully deleted, may be waiting on finalization".to_owned(),
+    );
+    set(
+        "NamespaceContentRemaining",
+        true,
+        "SomeResourcesRemain",
+        format!("Some resources are remaining: {resources}"),
+    );
+    if held.is_empty() {
+        set(
+            "NamespaceFinalizersRemaining",
+            false,
+            "ContentHasNoFinalizers",
+            "All content-preserving finalizers finished".to_owned(),
+        );
+    } else {
+        set(
+            "NamespaceFinalizersRemaining",
+            true,
+            "SomeFinalizersRemain",
+            format!("Some content in the namespace has finalizers remaining: {finalizers}"),
+        );
+    }
+    if wanted != *namespace {
+        plan.request(ownership::update_status(wanted));
+    }
+}
+
+fn set_condition(
+    conditions: &mut Vec<NamespaceCondition>,
+    kind: &str,
+    status: bool,
+    reason: &str,
+    message: String,
+    now: Time,
+) {
+    let status = if status { "True" } else { "False" };
+    let mut new = NamespaceCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        last_transition_time: Some(now.to_meta()),
+    };
+    match conditions.iter_mut().find(|c| c.type_ == kind) {
+        Some(old) => {
+            if old.status == status {
+                new.last_transition_time = old.last_transition_time.clone();
+            }
+            *old = new;
+        }
+        None => conditions.push(new),
+    }
+}
+
+#[cfg(test)]
+mod tests;

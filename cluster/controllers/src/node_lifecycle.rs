@@ -1,0 +1,261 @@
+//! Notices nodes that stopped reporting, and marks nodes with taints for their conditions.
+//!
+//! A node counts as alive as long as this process sees its lease renewed, by this process's
+//! clock: timestamps written by other hosts are not compared with it.
+//!
+//! Source: kubernetes 1.33, `pkg/controller/nodelifecycle/node_lifecycle_controller.go`. One
+//! difference: while no node of the whole cluster reports, the fault is most likely here, so pods
+//! stay ready and services keep their endpoints.
+
+mod zones;
+
+use std::time::Duration;
+
+use api::{ApiObject, Key, Kind, Object, Request, Time, meta};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, PodCondition, Taint};
+use machine::{Cache, Delta, Plan, Reconciler};
+
+use self::zones::Permission;
+use crate::{announce, ownership, pods};
+
+pub(crate) const NOT_READY: &str = "node.kubernetes.io/not-ready";
+pub(crate) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+const NO_SCHEDULE: &str = "NoSchedule";
+pub(crate) const NO_EXECUTE: &str = "NoExecute";
+
+/// The namespace of the nodes' leases.
+const LEASES: &str = "kube-node-lease";
+
+/// A kubelet renews its lease every ten seconds; after four missed renewals it is not heard of
+/// any more.
+const GRACE: Duration = Duration::from_secs(40);
+
+/// A node that never reported gets longer: it may be starting.
+const STARTUP_GRACE: Duration = Duration::from_secs(60);
+
+/// Conditions that nobody vouches for when the kubelet is silent.
+const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+
+/// Conditions that keep new pods away when they are true.
+const PRESSURES: [(&str, &str); 4] = [
+    ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
+    ("DiskPressure", "node.kubernetes.io/disk-pressure"),
+    ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
+    ("PIDPressure", "node.kubernetes.io/pid-pressure"),
+];
+
+/// Keeps conditions and taints of nodes in step with what is heard of them.
+pub struct NodeLifecycle;
+
+impl Reconciler for NodeLifecycle {
+    fn name(&self) -> &'static str {
+        "node-controller"
+    }
+
+    fn kinds(&self) -> &'static [Kind] {
+        &[Kind::Node, Kind::Lease, Kind::Pod]
+    }
+
+    fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
+        match delta.key.kind {
+            Kind::Node if changes_zone(delta) => {
+                let mut keys: Vec<Key> = cache.objects(Kind::Node).map(Object::key).collect();
+                if delta.new.is_none() {
+                    keys.push(delta.key.clone());
+                }
+                keys
+            }
+            Kind::Node => vec![delta.key.clone()],
+            Kind::Lease if &*delta.key.namespace == LEASES => {
+                vec![Key::cluster(Kind::Node, &delta.key.name)]
+            }
+            Kind::Pod => silent_node_of(cache, delta).into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
+        let mut plan = Plan::nothing();
+        let Some(node) = cache.object(key).and_then(Object::get::<Node>) else { return plan };
+        if meta::is_terminating(&node.metadata) {
+            return plan;
+        }
+        if let Some(silent) = note_silence(cache, node, key, now, &mut plan) {
+            let record = announce::normal(
+                node,
+                "NodeNotReady",
+                format!("Node {} status is now: NodeNotReady", key.name),
+            );
+            let was_ready = condition(node, "Ready").is_some_and(|c| c.status == "True");
+            let request = ownership::update_status(silent);
+            if was_ready {
+                plan.request_announced(request, announce::when_done(record));
+            } else {
+                plan.request(request);
+            }
+            return plan;
+        }
+        let taints = taints_of(cache, node, now, &mut plan);
+        let present = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
+        if taints != present {
+            let mut node = node.clone();
+            node.spec.get_or_insert_default().taints = Some(taints).filter(|t| !t.is_empty());
+            plan.request(Request::Update { object: node.into_object(), subresource: None });
+        }
+        let silent = condition(node, "Ready").is_some_and(|c| c.status == "Unknown");
+        if silent && !zones::nobody_reports(cache) {
+            pods_not_ready(cache, &key.name, now, &mut plan);
+        }
+        plan
+    }
+}
+
+/// The condition of that type.
+pub(crate) fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
+    node.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == kind)
+}
+
+/// The taint by which this controller drives pods away from the node, if it has one.
+pub(crate) fn eviction_taint(node: &Node) -> Option<&Taint> {
+    node.spec.as_ref()?.taints.iter().flatten().find(|t| is_eviction_taint(t))
+}
+
+fn is_eviction_taint(taint: &Taint) -> bool {
+    taint.effect == NO_EXECUTE && (taint.key == NOT_READY || taint.key == UNREACHABLE)
+}
+
+/// Whether the change of a node may change what is allowed for the others.
+fn changes_zone(delta: &Delta) -> bool {
+    let facts = |object: &Option<Object>| {
+        object.as_ref().and_then(Object::get::<Node>).map(|node| {
+            let ready = condition(node, "Ready").map(|c| c.status.clone());
+            (ready, eviction_taint(node).map(|t| t.time_added.clone()), zones::zone_of(node))
+        })
+    };
+    facts(&delta.old) != facts(&delta.new)
+}
+
+/// The node of a ready pod that nothing is heard of.
+fn silent_node_of(cache: &Cache, delta: &Delta) -> Option<Key> {
+    let pod = delta.new.as_ref()?.get::<Pod>().filter(|p| pods::is_ready(p))?;
+    let node = cache.get::<Node>("", pods::node_name(pod))?;
+    let silent = condition(node, "Ready").is_some_and(|c| c.status == "Unknown");
+    silent.then(|| Key::cluster(Kind::Node, pods::node_name(pod)))
+}
+
+/// The node with its conditions unknown, when it was silent for too long and does not say so
+/// yet; else asks to be called again when it will have been.
+fn note_silence(cache: &Cache, node: &Node, key: &Key, now: Time, plan: &mut Plan) -> Option<Node> {
+    let lease = Key::new(Lease::KIND, LEASES, &key.name);
+    // A kubelet that comes back may post its status before it renews the lease.
+    let heard = cache.seen_at(&lease).max(cache.seen_at(key))?;
+    let grace = if condition(node, "Ready").is_some() { GRACE } else { STARTUP_GRACE };
+    let due = heard + grace;
+    if now < due {
+        plan.revisit_in(due.since(now));
+        return None;
+    }
+    let mut silent = node.clone();
+    let conditions = silent.status.get_or_insert_default().conditions.get_or_insert_default();
+    for kind in REPORTED {
+        match conditions.iter_mut().find(|c| c.type_ == kind) {
+            None => conditions.push(NodeCondition {
+                type_: kind.to_owned(),
+                status: "Unknown".to_owned(),
+                reason: Some("NodeStatusNeverUpdated".to_owned()),
+                message: Some("Kubelet never posted node status.".to_owned()),
+                last_heartbeat_time: node.metadata.creation_timestamp.clone(),
+                last_transition_time: Some(now.to_meta()),
+            }),
+            Some(old) if old.status != "Unknown" => {
+                old.status = "Unknown".to_owned();
+                old.reason = Some("NodeStatusUnknown".to_owned());
+                old.message = Some("Kubelet stopped posting node status.".to_owned());
+                old.last_transition_time = Some(now.to_meta());
+            }
+            Some(_) => {}
+        }
+    }
+    (silent != *node).then_some(silent)
+}
+
+/// The taints the node should have: those of others as they are, and ours by its conditions.
+fn taints_of(cache: &Cache, node: &Node, now: Time, plan: &mut Plan) -> Vec<Taint> {
+    let present = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
+    let ready = condition(node, "Ready").map(|c| c.status.as_str());
+    let mut wanted: Vec<(&str, &str)> = Vec::new();
+    match ready {
+        Some("False") => wanted.push((NOT_READY, NO_SCHEDULE)),
+        Some("Unknown") => wanted.push((UNREACHABLE, NO_SCHEDULE)),
+        _ => {}
+    }
+    for (kind, key) in PRESSURES {
+        if condition(node, kind).is_some_and(|c| c.status == "True") {
+            wanted.push((key, NO_SCHEDULE));
+        }
+    }
+    if node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true) {
+        wanted.push((UNSCHEDULABLE, NO_SCHEDULE));
+    }
+    let eviction = match ready {
+        Some("False") => Some(NOT_READY),
+        Some("Unknown") => Some(UNREACHABLE),
+        _ => None,
+    };
+    if let Some(key) = eviction {
+        match zones::may_evict(cache, node, now) {
+            Permission::Granted => wanted.push((key, NO_EXECUTE)),
+            Permission::Later(delay) => plan.revisit_in(delay),
+            Permission::Denied => {}
+        }
+    }
+    // A node that never reported keeps the taint it was registered with.
+    let reported = ready.is_some();
+    let managed = |t: &Taint| {
+        is_eviction_taint(t)
+            || t.effect == NO_SCHEDULE
+                && (t.key == UNSCHEDULABLE
+                    || PRESSURES.iter().any(|(_, key)| t.key == *key)
+                    || reported && (t.key == NOT_READY || t.key == UNREACHABLE))
+    };
+    let is_wanted = |t: &Taint| wanted.contains(&(t.key.as_str(), t.effect.as_str()));
+    let mut taints: Vec<Taint> =
+        present.iter().filter(|t| !managed(t) || is_wanted(t)).cloned().collect();
+    // Pods wait since the node was first marked, whatever the mark was.
+    let since = eviction_taint(node).and_then(|t| t.time_added.clone());
+    for (key, effect) in wanted {
+        if !taints.iter().any(|t| t.key == key && t.effect == effect) {
+            let since = since.clone().filter(|_| effect == NO_EXECUTE);
+            taints.push(Taint {
+                key: key.to_owned(),
+                effect: effect.to_owned(),
+                value: None,
+                time_added: Some(since.unwrap_or_else(|| now.to_meta())),
+            });
+        }
+    }
+    taints
+}
+
+/// Says of the pods of a silent node that they are not ready, so that nothing is sent to them.
+fn pods_not_ready(cache: &Cache, node: &str, now: Time, plan: &mut Plan) {
+    for pod in cache.pods_of_node(node).filter(|p| pods::is_ready(p)) {
+        let mut marked = pod.clone();
+        let conditions = marked.status.get_or_insert_default().conditions.get_or_insert_default();
+        for ready in conditions.iter_mut().filter(|c| c.type_ == "Ready") {
+            *ready = PodCondition {
+                type_: "Ready".to_owned(),
+                status: "False".to_owned(),
+                last_transition_time: Some(now.to_meta()),
+                ..PodCondition::default()
+            };
+        }
+        let record = announce::warning(pod, "NodeNotReady", "Node is not ready".to_owned());
+        plan.request_announced(ownership::update_status(marked), announce::when_done(record));
+    }
+}
+
+#[cfg(test)]
+mod tests;

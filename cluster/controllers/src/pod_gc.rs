@@ -1,0 +1,213 @@
+//! Pods that nobody else removes: those of vanished nodes, those that ended long ago, and those
+//! that are deleted before they got a node.
+//!
+//! Source: kubernetes 1.33, `pkg/controller/podgc/gc_controller.go`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use api::{ApiObject, Key, Kind, Object, Request, Subresource, Time, meta};
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use machine::{Cache, Delta, Plan, Reconciler};
+
+use crate::pods;
+
+/// Ended pods that are kept for people to look at.
+const TERMINATED_PODS_MAX: usize = 12_500;
+
+/// A node that is missing may only be late in the watch.
+const QUARANTINE: Duration = Duration::from_secs(40);
+
+/// No more pods are deleted in one pass.
+const BURST_MAX: usize = 500;
+
+/// Removes pods that nobody else removes.
+///
+/// The keys are pods, and one node without a name for the pods that ended.
+pub struct PodGc;
+
+impl Reconciler for PodGc {
+    fn name(&self) -> &'static str {
+        "pod-garbage-collector-controller"
+    }
+
+    fn kinds(&self) -> &'static [Kind] {
+        &[Kind::Pod, Kind::Node]
+    }
+
+    fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
+        let namespaced = |pod: &Pod| {
+            let meta = &pod.metadata;
+            let namespace = meta.namespace.as_deref().unwrap_or_default();
+            Key::new(Kind::Pod, namespace, meta.name.as_deref().unwrap_or_default())
+        };
+        match (delta.key.kind, &delta.new) {
+            (Kind::Pod, Some(object)) => {
+                let mut keys = vec![delta.key.clone()];
+                if object.get().is_some_and(pods::is_terminal) {
+                    keys.push(all_ended());
+                }
+                keys
+            }
+            (Kind::Node, None) => cache.pods_of_node(&delta.key.name).map(namespaced).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
+        let mut plan = Plan::nothing();
+        if key.kind == Kind::Node {
+            delete_ended(cache, &mut plan);
+            return plan;
+        }
+        let Some(pod) = cache.object(key).and_then(Object::get::<Pod>) else { return plan };
+        let node = pods::node_name(pod);
+        if node.is_empty() {
+            if meta::is_terminating(&pod.metadata) {
+                remove(pod, None, now, &mut plan);
+            }
+            return plan;
+        }
+        if cache.get::<Node>("", node).is_some() {
+            return plan;
+        }
+        let seen = cache.seen_at(key).unwrap_or(now);
+        let due = seen + QUARANTINE;
+        // While the reason is recorded the pod changes; that must not start the wait again.
+        if now < due && disruption(pod).is_none() {
+            plan.revisit_in(due.since(now));
+            return plan;
+        }
+        remove(pod, Some("PodGC: node no longer exists"), now, &mut plan);
+        plan
+    }
+}
+
+/// The key of the limit on ended pods.
+fn all_ended() -> Key {
+    Key::cluster(Kind::Node, "")
+}
+
+fn disruption(pod: &Pod) -> Option<&PodCondition> {
+    pods::condition(pod, "DisruptionTarget").filter(|c| c.status == "True")
+}
+
+/// Deletes the oldest ended pods beyond the limit.
+fn delete_ended(cache: &Cache, plan: &mut Plan) {
+    let mut ended: Vec<&Pod> = cache
+        .list::<Pod>()
+        .filter(|p| pods::is_terminal(p) && !meta::is_terminating(&p.metadata))
+        .collect();
+    let surplus = ended.len().saturating_sub(TERMINATED_PODS_MAX);
+    if surplus == 0 {
+        return;
+    }
+    ended.sort_by_key(|p| (meta::created_at(&p.metadata), p.metadata.uid.as_ref()));
+    let doomed: BTreeSet<&str> = ended
+        .iter()
+        .take(surplus.min(BURST_MAX))
+        .filter_map(|p| p.metadata.uid.as_deref())
+        .collect();
+    for pod in
+        ended.into_iter().filter(|p| doomed.contains(p.metadata.uid.as_deref().unwrap_or_default()))
+    {
+        plan.request(delete_now(pod));
+    }
+}
+
+/// Deletes the pod at once: no kubelet will confirm its end. A pod that had not ended is marked
+/// failed first, so that whoever counts on it knows.
+fn remove(pod: &Pod, disrupted: Option<&str>, now: Time, plan: &mut Plan) {
+    if !pods::is_terminal(pod) {
+        let mut failed = pod.clone();
+        let status = failed.status.get_or_insert_default();
+        status.phase = Some("Failed".to_owned());
+        if let Some(message) = disrupted {
+            let conditions = status.conditions.get_or_insert_default();
+            conditions.retain(|c| c.type_ != "DisruptionTarget");
+            conditions.push(PodCondition {
+                type_: "DisruptionTarget".to_owned(),
+                status: "True".to_owned(),
+                reason: Some("DeletionByPodGC".to_owned()),
+                message: Some(message.to_owned()),
+                last_transition_time: Some(now.to_meta()),
+                ..PodCondition::default()
+            });
+        }
+        plan.request(Request::Update {
+            object: failed.into_object(),
+            subresource: Some(Subresource::Status),
+        });
+    }
+    plan.request(delete_now(pod));
+}
+
+fn delete_now(pod: &Pod) -> Request {
+    let meta = &pod.metadata;
+    Request::Delete {
+        key: Key::new(
+            Kind::Pod,
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        ),
+        uid: meta.uid.clone(),
+        revision: None,
+        grace_seconds: Some(0),
+        propagation: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixture::{Fixture, summary};
+
+    fn pod(name: &str, node: &str, phase: &str, terminating: bool) -> serde_json::Value {
+        let mut value = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "n", "uid": name},
+            "spec": {"containers": [], "nodeName": node}, "status": {"phase": phase}});
+        if terminating {
+            value["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        }
+        value
+    }
+
+    fn check(pod: serde_json::Value, after_secs: u64, expected: &[&str]) {
+        let mut fixture = Fixture::new(PodGc);
+        fixture.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "alive"}}));
+        fixture.put(pod);
+        fixture.advance(Duration::from_secs(after_secs));
+        let key = Key::new(Kind::Pod, "n", "p");
+        assert_eq!(summary(&fixture.reconcile(&key)), expected);
+    }
+
+    #[test]
+    fn what_nobody_else_removes() {
+        check(pod("p", "alive", "Running", true), 99, &[]);
+        check(pod("p", "gone", "Running", false), 39, &[]);
+        check(
+            pod("p", "gone", "Running", false),
+            40,
+            &["update pods/n/p status", "delete pods/n/p grace 0"],
+        );
+        check(pod("p", "gone", "Succeeded", false), 40, &["delete pods/n/p grace 0"]);
+        check(
+            pod("p", "", "Pending", true),
+            0,
+            &["update pods/n/p status", "delete pods/n/p grace 0"],
+        );
+        check(pod("p", "", "Pending", false), 99, &[]);
+    }
+
+    #[test]
+    fn a_vanished_node_concerns_its_pods() {
+        let mut fixture = Fixture::new(PodGc);
+        fixture.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}}));
+        fixture.put(pod("p", "a", "Running", false));
+        let keys = fixture.remove(&Key::cluster(Kind::Node, "a"));
+        assert_eq!(keys, [Key::new(Kind::Pod, "n", "p")]);
+        assert!(fixture.reconcile(&keys[0]).revisit.is_some());
+    }
+}

@@ -1,0 +1,315 @@
+//! What replica sets and replication controllers share: so many pods of one template.
+//!
+//! Source: kubernetes 1.33, `pkg/controller/replicaset/replica_set.go`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use api::hash::{fnv64, letters};
+use api::selector::Selector;
+use api::{ApiError, ApiObject, Key, Kind, Object, Request, Time, meta};
+use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use machine::{Announcement, Cache, Delta, Plan};
+
+use crate::ownership::{self, Claim};
+use crate::{announce, pods};
+
+/// No more pods are created or deleted in one pass: a mistake in a replica count must not flood
+/// the API server before anybody can correct it.
+const BURST_MAX: usize = 500;
+
+/// The longest name that leaves room for the letters that tell siblings apart.
+const NAME_PREFIX_MAX: usize = 58;
+
+const REPLICA_FAILURE: &str = "ReplicaFailure";
+
+/// What the two kinds ask for, in one form.
+pub(crate) struct Desired<'a> {
+    pub(crate) replicas: usize,
+    pub(crate) selector: Selector,
+    pub(crate) template: Option<&'a PodTemplateSpec>,
+    pub(crate) min_ready: Duration,
+}
+
+/// A kind that keeps a number of pods.
+pub(crate) trait Replicated: ApiObject {
+    /// What the object asks for.
+    fn desired(&self) -> Desired<'_>;
+    /// The status, in the form of replica sets.
+    fn status(&self) -> ReplicaSetStatus;
+    /// Replaces the status.
+    fn set_status(&mut self, status: ReplicaSetStatus);
+}
+
+/// Clamps an optional replica count: absent means one, negative means none.
+pub(crate) fn count(replicas: Option<i32>) -> usize {
+    usize::try_from(replicas.unwrap_or(1)).unwrap_or(0)
+}
+
+/// Seconds as a duration; absent and negative mean zero.
+pub(crate) fn seconds(secs: Option<i32>) -> Duration {
+    Duration::from_secs(u64::try_from(secs.unwrap_or(0)).unwrap_or(0))
+}
+
+/// The keys of `T` that a change of a pod or of an object of `T` affects.
+pub(crate) fn keys_for<T: Replicated>(cache: &Cache, delta: &Delta) -> Vec<Key> {
+    if delta.key.kind == T::KIND {
+        return vec![delta.key.clone()];
+    }
+    let mut keys = BTreeSet::new();
+    let states = [&delta.old, &delta.new].into_iter().flatten();
+    for meta in states.clone().map(Object::meta) {
+        let owner = meta::controller_of(meta).filter(|o| o.kind == T::KIND.name());
+        keys.extend(owner.map(|o| Key::new(T::KIND, &delta.key.namespace, &o.name)));
+    }
+    // Anybody may adopt an orphan.
+    let orphan = delta.new.as_ref().map(Object::meta).filter(|m| meta::controller_of(m).is_none());
+    if let Some(orphan) = orphan.filter(|m| !meta::is_terminating(m) && m.labels.is_some()) {
+        for owner in cache.list_in::<T>(&delta.key.namespace) {
+            if owner.desired().selector.matches(orphan.labels.as_ref()) {
+                let name = owner.meta().name.as_deref().unwrap_or_default();
+                keys.insert(Key::new(T::KIND, &delta.key.namespace, name));
+            }
+        }
+    }
+    keys.into_iter().collect()
+}
+
+/// Brings the number of pods to what `key` asks for and reports it.
+pub(crate) fn reconcile<T: Replicated>(cache: &Cache, key: &Key, now: Time) -> Plan {
+    let mut plan = Plan::nothing();
+    let Some(owner) = cache.object(key).and_then(Object::get::<T>) else { return plan };
+    let desired = owner.desired();
+    let owned = claim_pods(cache, owner, &desired, &mut plan);
+    // What is adopted or released now is counted when the cache shows it.
+    if !plan.requests.is_empty() {
+        return plan;
+    }
+    if !meta::is_terminating(owner.meta()) {
+        if owned.len() < desired.replicas {
+            create_pods(cache, owner, &desired, desired.replicas - owned.len(), &mut plan);
+        } else {
+            delete_pods(cache, owner, &owned, owned.len() - desired.replicas, now, &mut plan);
+        }
+    }
+    let status = observe(owner, &desired, &owned, now, &mut plan);
+    if status != owner.status() {
+        let mut owner = owner.clone();
+        owner.set_status(status);
+        plan.request(ownership::update_status(owner));
+    }
+    plan
+}
+
+/// The write that notes in the status that a pod could not be created or deleted.
+pub(crate) fn note_refusal<T: Replicated>(
+    cache: &Cache,
+    key: &Key,
+    request: &Request,
+    error: &ApiError,
+    now: Time,
+) -> Option<Request> {
+    let reason = match request {
+        Request::Create(Object::Pod(_)) => "FailedCreate",
+        Request::Delete { key, .. } if key.kind == Kind::Pod => "FailedDelete",
+        _ => return None,
+    };
+    let mut owner = cache.object(key)?.get::<T>()?.clone();
+    let mut status = owner.status();
+    let conditions = status.conditions.get_or_insert_default();
+    if conditions.iter().any(|c| c.type_ == REPLICA_FAILURE) {
+        return None;
+    }
+    conditions.push(ReplicaSetCondition {
+        type_: REPLICA_FAILURE.to_owned(),
+        status: "True".to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(error.to_string()),
+        last_transition_time: Some(now.to_meta()),
+    });
+    owner.set_status(status);
+    Some(ownership::update_status(owner))
+}
+
+/// The active pods that are owned, and the writes that adopt and release others.
+fn claim_pods<'a, T: Replicated>(
+    cache: &'a Cache,
+    owner: &T,
+    desired: &Desired<'_>,
+    plan: &mut Plan,
+) -> Vec<&'a Pod> {
+    let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
+    let uid = owner.meta().uid.as_deref().unwrap_or_default();
+    let mut owned = Vec::new();
+    for pod in cache.list_in::<Pod>(namespace).filter(|p| pods::is_active(p)) {
+        match ownership::claim(owner.meta(), &desired.selector, &pod.metadata) {
+            Claim::Keep => owned.push(pod),
+            Claim::Ignore => {}
+            Claim::Adopt => {
+                plan.request(ownership::adopt(pod, meta::controller_reference(owner)));
+            }
+            Claim::Release => plan.request(ownership::release(pod, uid)),
+        }
+        if plan.requests.len() >= BURST_MAX {
+            break;
+        }
+    }
+    owned
+}
+
+fn create_pods<T: Replicated>(
+    cache: &Cache,
+    owner: &T,
+    desired: &Desired<'_>,
+    missing: usize,
+    plan: &mut Plan,
+) {
+    let Some(template) = desired.template else { return };
+    let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
+    // Its pods would be released at once and created again, without end.
+    if !desired.selector.matches(labels) {
+        return;
+    }
+    for name in pod_names(cache, owner).take(missing.min(BURST_MAX)) {
+        let done = announce::normal(owner, "SuccessfulCreate", format!("Created pod: {name}"));
+        let refused = announce::warning(owner, "FailedCreate", "Error creating: ".to_owned());
+        let pod = pod_of_template(owner, template, name);
+        plan.request_announced(
+            Request::Create(pod.into_object()),
+            Announcement { done: Some(done), refused: Some(refused) },
+        );
+    }
+}
+
+/// Names for new pods. They depend on what is known alone, so that a write which arrives late
+/// meets its own repetition instead of doubling a pod; a loss moves them on.
+fn pod_names<'a, T: Replicated>(
+    cache: &'a Cache,
+    owner: &'a T,
+) -> impl Iterator<Item = String> + 'a {
+    let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
+    let uid = owner.meta().uid.as_deref().unwrap_or_default();
+    let prefix = name_prefix(owner.meta().name.as_deref().unwrap_or_default());
+    let epoch = cache.tombstone(uid);
+    (0_u64..)
+        .map(move |i| {
+            let seed = format!("{uid}/{epoch}/{i}");
+            format!("{prefix}{}", letters(fnv64(seed.as_bytes()), 5))
+        })
+        .filter(move |name| cache.object(&Key::new(Kind::Pod, namespace, name)).is_none())
+}
+
+/// `NAME-`, cut so that the full name stays within the limit for names.
+fn name_prefix(name: &str) -> String {
+    let mut end = name.len().min(NAME_PREFIX_MAX - 1);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}-", &name[..end])
+}
+
+fn pod_of_template<T: Replicated>(owner: &T, template: &PodTemplateSpec, name: String) -> Pod {
+    let mut pod = Pod { spec: template.spec.clone(), ..Pod::default() };
+    let wanted = template.metadata.as_ref();
+    pod.metadata.labels = wanted.and_then(|m| m.labels.clone());
+    pod.metadata.annotations = wanted.and_then(|m| m.annotations.clone());
+    pod.metadata.finalizers = wanted.and_then(|m| m.finalizers.clone());
+    pod.metadata.generate_name = owner.meta().name.as_deref().map(name_prefix);
+    pod.metadata.name = Some(name);
+    pod.metadata.namespace = owner.meta().namespace.clone();
+    pod.metadata.owner_references = Some(vec![meta::controller_reference(owner)]);
+    pod
+}
+
+fn delete_pods<T: Replicated>(
+    cache: &Cache,
+    owner: &T,
+    owned: &[&Pod],
+    surplus: usize,
+    now: Time,
+    plan: &mut Plan,
+) {
+    if surplus == 0 {
+        return;
+    }
+    let crowd = related_pods(cache, owner);
+    let mut ranked = owned.to_vec();
+    ranked.sort_by_cached_key(|pod| pods::deletion_rank(pod, &crowd, now));
+    for pod in ranked.into_iter().take(surplus.min(BURST_MAX)) {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let done = announce::normal(owner, "SuccessfulDelete", format!("Deleted pod: {name}"));
+        let refused = announce::warning(owner, "FailedDelete", "Error deleting: ".to_owned());
+        plan.request_announced(
+            ownership::delete(pod),
+            Announcement { done: Some(done), refused: Some(refused) },
+        );
+    }
+}
+
+/// How many pods each node runs of all owners that have the same controller as this one.
+fn related_pods<'a, T: Replicated>(cache: &'a Cache, owner: &T) -> BTreeMap<&'a str, usize> {
+    let uid = owner.meta().uid.as_deref().unwrap_or_default();
+    let mut owners = BTreeSet::from([uid]);
+    if let Some(controller) = meta::controller_of(owner.meta()) {
+        owners.extend(cache.owned::<T>(&controller.uid).filter_map(|o| o.meta().uid.as_deref()));
+    }
+    let mut crowd = BTreeMap::new();
+    for uid in owners {
+        for pod in cache.owned::<Pod>(uid).filter(|p| pods::is_active(p)) {
+            *crowd.entry(pods::node_name(pod)).or_insert(0) += 1;
+        }
+    }
+    crowd
+}
+
+/// The status that the pods add up to; asks to be called again when one becomes available.
+fn observe<T: Replicated>(
+    owner: &T,
+    desired: &Desired<'_>,
+    owned: &[&Pod],
+    now: Time,
+    plan: &mut Plan,
+) -> ReplicaSetStatus {
+    let wanted = desired.template.and_then(|t| t.metadata.as_ref()?.labels.as_ref());
+    let template = wanted.map(Selector::of_map).unwrap_or_default();
+    let (mut labeled, mut ready, mut available) = (0, 0, 0);
+    for pod in owned {
+        labeled += usize::from(template.matches(pod.metadata.labels.as_ref()));
+        if let Some(at) = pods::available_at(pod, desired.min_ready) {
+            ready += 1;
+            if desired.min_ready.is_zero() || at <= now {
+                available += 1;
+            } else {
+                plan.revisit_in(at.since(now));
+            }
+        }
+    }
+    let mut status = owner.status();
+    status.replicas = number(owned.len());
+    status.fully_labeled_replicas = nonzero(labeled);
+    status.ready_replicas = nonzero(ready);
+    status.available_replicas = nonzero(available);
+    status.observed_generation = owner.meta().generation;
+    if owned.len() == desired.replicas
+        && let Some(conditions) = &mut status.conditions
+    {
+        conditions.retain(|c| c.type_ != REPLICA_FAILURE);
+        if conditions.is_empty() {
+            status.conditions = None;
+        }
+    }
+    status
+}
+
+fn number(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+/// Kubernetes leaves counts of zero out.
+fn nonzero(n: usize) -> Option<i32> {
+    Some(number(n)).filter(|n| *n != 0)
+}
+
+#[cfg(test)]
+mod tests;

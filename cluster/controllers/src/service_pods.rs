@@ -1,0 +1,163 @@
+//! Which pods stand behind a service, at which addresses and ports.
+
+use std::collections::BTreeSet;
+
+use api::selector::Selector;
+use api::{Key, Kind, Object, meta};
+use k8s_openapi::api::core::v1::{ContainerPort, ObjectReference, Pod, Service, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use machine::{Cache, Delta};
+
+use crate::pods;
+
+/// The selector of a service whose endpoints are derived from pods; `None` when they are somebody
+/// else's business.
+pub(crate) fn selector(service: &Service) -> Option<Selector> {
+    let spec = service.spec.as_ref()?;
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    spec.selector.as_ref().filter(|labels| !labels.is_empty()).map(Selector::of_map)
+}
+
+/// Whether the service has no address of its own.
+pub(crate) fn is_headless(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some("None")
+}
+
+/// Whether clients want pods that are not ready, too.
+pub(crate) fn publishes_not_ready(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|s| s.publish_not_ready_addresses) == Some(true)
+}
+
+/// The ports of a service.
+pub(crate) fn ports(service: &Service) -> &[ServicePort] {
+    service.spec.as_ref().and_then(|s| s.ports.as_deref()).unwrap_or_default()
+}
+
+/// Whether a pod belongs among endpoints: it lives, has an address, and is not being deleted
+/// unless `terminating` pods are wanted.
+pub(crate) fn is_endpoint(pod: &Pod, terminating: bool) -> bool {
+    !pods::is_terminal(pod)
+        && addresses(pod).next().is_some()
+        && (terminating || !meta::is_terminating(&pod.metadata))
+}
+
+/// All addresses of a pod.
+pub(crate) fn addresses(pod: &Pod) -> impl Iterator<Item = &str> {
+    let status = pod.status.as_ref();
+    let listed = status.and_then(|s| s.pod_ips.as_ref()).into_iter().flatten();
+    let first = status.and_then(|s| s.pod_ip.as_deref());
+    let more = listed.map(|ip| ip.ip.as_str()).filter(move |ip| Some(*ip) != first);
+    first.into_iter().chain(more).filter(|ip| !ip.is_empty())
+}
+
+/// The pod's first address of a family (`IPv4` or `IPv6`).
+pub(crate) fn address_of<'a>(pod: &'a Pod, family: &str) -> Option<&'a str> {
+    addresses(pod).find(|ip| ip.contains(':') == (family == "IPv6"))
+}
+
+/// The address families of a service, the first one first.
+pub(crate) fn families(service: &Service) -> Vec<String> {
+    let Some(spec) = &service.spec else { return Vec::new() };
+    if let Some(families) = spec.ip_families.as_ref().filter(|f| !f.is_empty()) {
+        return families.clone();
+    }
+    let ip = spec.cluster_ip.as_deref().unwrap_or_default();
+    vec![if ip.contains(':') { "IPv6" } else { "IPv4" }.to_owned()]
+}
+
+/// The protocol of a service port.
+pub(crate) fn protocol(port: &ServicePort) -> &str {
+    port.protocol.as_deref().unwrap_or("TCP")
+}
+
+/// The number of the pod's port that a service port leads to; `None` when the pod has no port of
+/// that name.
+pub(crate) fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
+    match &port.target_port {
+        None => Some(port.port),
+        Some(IntOrString::Int(0)) => Some(port.port),
+        Some(IntOrString::Int(number)) => Some(*number),
+        Some(IntOrString::String(name)) => {
+            let spec = pod.spec.as_ref()?;
+            let sidecars = spec
+                .init_containers
+                .iter()
+                .flatten()
+                .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+            let fits = |p: &&ContainerPort| {
+                p.name.as_ref() == Some(name)
+                    && p.protocol.as_deref().unwrap_or("TCP") == protocol(port)
+            };
+            let mut all = spec.containers.iter().chain(sidecars);
+            all.find_map(|c| c.ports.iter().flatten().find(fits)).map(|p| p.container_port)
+        }
+    }
+}
+
+/// The reference by which an endpoint names its pod.
+pub(crate) fn pod_reference(pod: &Pod) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Pod".to_owned()),
+        name: pod.metadata.name.clone(),
+        namespace: pod.metadata.namespace.clone(),
+        uid: pod.metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+/// The host name that a headless service gives the pod in the cluster's DNS.
+pub(crate) fn hostname(pod: &Pod, service: &Service) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    let hostname = spec.hostname.clone().filter(|h| !h.is_empty())?;
+    (spec.subdomain.is_some() && spec.subdomain == service.metadata.name).then_some(hostname)
+}
+
+/// The pods that a service selects, in the order of their names.
+pub(crate) fn selected<'a>(
+    cache: &'a Cache,
+    service: &Service,
+    selector: &'a Selector,
+) -> impl Iterator<Item = &'a Pod> {
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    cache
+        .list_in::<Pod>(namespace)
+        .filter(move |pod| selector.matches(pod.metadata.labels.as_ref()))
+}
+
+/// The services whose endpoints a change of a pod may change, as keys.
+pub(crate) fn services_of_pod(cache: &Cache, delta: &Delta) -> Vec<Key> {
+    let state = |object: &Option<Object>| object.as_ref().and_then(Object::share::<Pod>);
+    let (old, new) = (state(&delta.old), state(&delta.new));
+    if let (Some(old), Some(new)) = (&old, &new)
+        && relevant(old) == relevant(new)
+    {
+        return Vec::new();
+    }
+    let mut keys = BTreeSet::new();
+    for service in cache.list_in::<Service>(&delta.key.namespace) {
+        let Some(selector) = selector(service) else { continue };
+        let matched = [&old, &new]
+            .into_iter()
+            .flatten()
+            .any(|p| selector.matches(p.metadata.labels.as_ref()));
+        if matched {
+            let name = service.metadata.name.as_deref().unwrap_or_default();
+            keys.insert(Key::new(Kind::Service, &delta.key.namespace, name));
+        }
+    }
+    keys.into_iter().collect()
+}
+
+/// What endpoints show of a pod.
+fn relevant(pod: &Pod) -> impl PartialEq + '_ {
+    let spec = pod.spec.as_ref();
+    (
+        (pod.metadata.labels.as_ref(), pod.metadata.uid.as_ref()),
+        (meta::is_terminating(&pod.metadata), pods::is_terminal(pod), pods::is_ready(pod)),
+        addresses(pod).collect::<Vec<_>>(),
+        pods::node_name(pod),
+        spec.map(|s| (s.hostname.as_ref(), s.subdomain.as_ref())),
+    )
+}

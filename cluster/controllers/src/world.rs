@@ -1,0 +1,370 @@
+//! All controllers in a small world: lagging watches, lost calls, nodes that run pods, and a
+//! scheduler of few words. Everything is drawn from one seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use api::hash::fnv64;
+use api::{ApiError, Key, Kind, Object, Request, Revision, Status, Time, codec, meta};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use machine::{ApiEffect, ApiInput, CallId, ControllerManager, Machine, RngTree, WatchEvent};
+use rand::RngExt;
+use serde_json::{Value, json};
+
+use crate::fixture::{START, Store, short};
+use crate::{Config, all, pods};
+
+/// Something that is due.
+#[derive(Debug)]
+enum Due {
+    Input(ApiInput),
+    Schedule(Key),
+    Start(Key),
+    End(Key),
+    Heartbeat(String),
+}
+
+/// What the API server is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Api {
+    /// It answers, but for calls that are lost.
+    Up,
+    /// It creates no pods.
+    RefusesPods,
+    /// Nothing reaches it.
+    Down,
+}
+
+/// What is checked after every write.
+type Check = fn(&World);
+
+pub(crate) struct World {
+    pub(crate) store: Store,
+    machine: ControllerManager,
+    queue: BTreeMap<(Time, u64), Due>,
+    sequence: u64,
+    rng: rand_chacha::ChaCha8Rng,
+    watch_due: BTreeMap<Kind, Time>,
+    dead: BTreeSet<String>,
+    pub(crate) api: Api,
+    /// Calls that are lost, in a hundred.
+    loss_percent: u32,
+    /// Writes by the controllers, in order, without events.
+    pub(crate) log: Vec<String>,
+    pub(crate) events: Vec<String>,
+    pub(crate) last_write: Time,
+    pub(crate) check: Check,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, nodes: usize, loss_percent: u32) -> Self {
+        let config = Config {
+            cluster_cidr: Some("10.244.0.0/16".parse().unwrap()),
+            node_cidr_mask_size: 24,
+            root_ca_pem: Some("CA".to_owned()),
+        };
+        let machine = ControllerManager::new(all(config), None);
+        let mut world = Self {
+            store: Store { now: START, ..Store::default() },
+            queue: BTreeMap::new(),
+            sequence: 0,
+            rng: RngTree::new(seed).rng("world"),
+            watch_due: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            api: Api::Up,
+            loss_percent,
+            log: Vec::new(),
+            events: Vec::new(),
+            last_write: START,
+            check: |_| {},
+            machine,
+        };
+        for kind in world.machine.kinds() {
+            let list = WatchEvent::Replaced { kind, objects: vec![], revision: Revision(0) };
+            world.push(START, Due::Input(ApiInput::Watch(list)));
+        }
+        for name in ["default", "kube-node-lease"] {
+            world.create(
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+            );
+        }
+        for i in 0..nodes {
+            world.add_node(&format!("node-{i}"));
+        }
+        world
+    }
+
+    fn push(&mut self, at: Time, due: Due) {
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), due);
+    }
+
+    fn delay(&mut self, ms: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.rng.random_range(ms))
+    }
+
+    fn add_node(&mut self, name: &str) {
+        self.create(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}));
+        self.create(json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": {}}));
+        self.push(self.store.now, Due::Heartbeat(name.to_owned()));
+    }
+
+    pub(crate) fn kill_node(&mut self, name: &str) {
+        self.dead.insert(name.to_owned());
+    }
+
+    pub(crate) fn revive_node(&mut self, name: &str) {
+        self.dead.remove(name);
+        self.push(self.store.now, Due::Heartbeat(name.to_owned()));
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "callers write objects in place")]
+    pub(crate) fn create(&mut self, value: Value) -> Key {
+        let object = codec::decode_any(&serde_json::to_vec(&value).unwrap()).unwrap();
+        let key = object.key();
+        self.carry_out(Request::Create(object)).unwrap();
+        key
+    }
+
+    /// Changes an object's spec and metadata as a user does.
+    pub(crate) fn edit(&mut self, key: &Key, change: impl FnOnce(&mut Value)) {
+        let generation = |v: &Value| v["metadata"]["generation"].as_i64().unwrap_or(0);
+        let _ = self.store.edit(key, None, |v| {
+            let spec = v["spec"].clone();
+            change(v);
+            if v["spec"] != spec {
+                v["metadata"]["generation"] = (generation(v) + 1).into();
+            }
+        });
+        self.publish();
+    }
+
+    pub(crate) fn delete(&mut self, key: &Key, propagation: Option<api::Propagation>) {
+        let request = Request::Delete {
+            key: key.clone(),
+            uid: None,
+            revision: None,
+            grace_seconds: None,
+            propagation,
+        };
+        self.carry_out(request).unwrap();
+    }
+
+    pub(crate) fn value(&self, key: &Key) -> Value {
+        self.store.get(key).map(codec::to_value).unwrap_or_default()
+    }
+
+    pub(crate) fn count(&self, kind: Kind, namespace: &str) -> usize {
+        self.store.kind(kind).filter(|o| &*o.key().namespace == namespace).count()
+    }
+
+    /// Pods that count as replicas.
+    pub(crate) fn active_pods(&self) -> Vec<&Pod> {
+        let pods = self.store.kind(Kind::Pod).filter_map(Object::get::<Pod>);
+        pods.filter(|p| pods::is_active(p)).collect()
+    }
+
+    fn carry_out(&mut self, request: Request) -> Result<api::Reply, ApiError> {
+        let reply = self.store.request(request);
+        self.publish();
+        reply
+    }
+
+    /// Sends the news to the controllers, late, and lets the nodes and the scheduler act on it.
+    fn publish(&mut self) {
+        let news = std::mem::take(&mut self.store.news);
+        for (kind, event) in news {
+            let lag = self.delay(0..300);
+            let due = self.watch_due.get(&kind).copied().unwrap_or_default();
+            let due = due.max(self.store.now + lag);
+            self.watch_due.insert(kind, due);
+            if let WatchEvent::Changed(object) = &event
+                && let Some(pod) = object.get::<Pod>()
+            {
+                self.act_on(&object.key(), pod);
+            }
+            self.push(due, Due::Input(ApiInput::Watch(event)));
+        }
+        let check = self.check;
+        check(self);
+    }
+
+    fn act_on(&mut self, key: &Key, pod: &Pod) {
+        let node = pods::node_name(pod).to_owned();
+        let at = |world: &mut Self, ms| world.store.now + world.delay(ms);
+        if node.is_empty() {
+            if !meta::is_terminating(&pod.metadata) {
+                let at = at(self, 1..200);
+                self.push(at, Due::Schedule(key.clone()));
+            }
+        } else if meta::is_terminating(&pod.metadata) {
+            let at = at(self, 100..3000);
+            self.push(at, Due::End(key.clone()));
+        } else if pods::phase(pod) == "Pending" {
+            let at = at(self, 200..4000);
+            self.push(at, Due::Start(key.clone()));
+        }
+    }
+
+    fn is_dead_node_of(&self, key: &Key) -> bool {
+        let pod = self.store.get(key).and_then(Object::get::<Pod>);
+        pod.is_some_and(|p| self.dead.contains(pods::node_name(p)))
+    }
+
+    fn due(&mut self, due: Due) {
+        match due {
+            Due::Input(input) => self.step(input),
+            Due::Schedule(key) => self.schedule(&key),
+            Due::Start(key) if self.is_dead_node_of(&key) => {}
+            Due::Start(key) => {
+                let at = json!(self.store.now.to_meta());
+                let ip = format!("10.0.0.{}", fnv64(key.path().as_bytes()) % 250 + 1);
+                let _ = self.store.edit(&key, None, |v| {
+                    v["status"] = json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+                        "conditions": [{"type": "Ready", "status": "True",
+                            "lastTransitionTime": at}]});
+                });
+                self.publish();
+            }
+            Due::End(key) if self.is_dead_node_of(&key) => {}
+            Due::End(key) => {
+                let _ = self.store.request(Request::Delete {
+                    key,
+                    uid: None,
+                    revision: None,
+                    grace_seconds: Some(0),
+                    propagation: None,
+                });
+                self.publish();
+            }
+            Due::Heartbeat(node) => self.heartbeat(&node),
+        }
+    }
+
+    fn schedule(&mut self, key: &Key) {
+        let Some(pod) = self.store.get(key).and_then(Object::get::<Pod>) else { return };
+        if !pods::node_name(pod).is_empty() {
+            return;
+        }
+        let uid = pod.metadata.uid.clone().unwrap();
+        let fits =
+            |n: &&Node| n.spec.as_ref().is_none_or(|s| s.taints.as_ref().is_none_or(Vec::is_empty));
+        let nodes: Vec<String> = self
+            .store
+            .kind(Kind::Node)
+            .filter_map(Object::get::<Node>)
+            .filter(fits)
+            .filter_map(|n| n.metadata.name.clone())
+            .collect();
+        if nodes.is_empty() {
+            let at = self.store.now + Duration::from_secs(1);
+            self.push(at, Due::Schedule(key.clone()));
+            return;
+        }
+        let node = nodes[self.rng.random_range(0..nodes.len())].clone();
+        let _ = self.carry_out(Request::Bind { pod: key.clone(), uid, node });
+    }
+
+    fn heartbeat(&mut self, node: &str) {
+        if self.dead.contains(node) {
+            return;
+        }
+        let at = json!(self.store.now.to_meta());
+        let lease = Key::new(Kind::Lease, "kube-node-lease", node);
+        let now = json!(self.store.now.to_micro());
+        let _ = self.store.edit(&lease, None, |v| v["spec"]["renewTime"] = now);
+        let key = Key::cluster(Kind::Node, node);
+        let ready = self.value(&key)["status"]["conditions"][0]["status"] == "True";
+        if !ready {
+            let _ = self.store.edit(&key, None, |v| {
+                v["status"]["conditions"] = json!([{"type": "Ready", "status": "True",
+                    "lastHeartbeatTime": at, "lastTransitionTime": at}]);
+            });
+        }
+        self.publish();
+        let next = self.store.now + Duration::from_secs(10);
+        self.push(next, Due::Heartbeat(node.to_owned()));
+    }
+
+    fn step(&mut self, input: ApiInput) {
+        let mut out = Vec::new();
+        self.machine.step(self.store.now, input, &mut out);
+        for effect in out {
+            match effect {
+                ApiEffect::Call { id, request } => self.call(id, request),
+                ApiEffect::Record(Request::Create(Object::Event(event))) => {
+                    self.events.push(format!(
+                        "{} {} {}",
+                        event.involved_object.name.as_deref().unwrap_or_default(),
+                        event.reason.as_deref().unwrap_or_default(),
+                        event.message.as_deref().unwrap_or_default()
+                    ));
+                }
+                ApiEffect::Record(_) => {}
+            }
+        }
+    }
+
+    fn call(&mut self, id: CallId, request: Request) {
+        let now = self.store.now;
+        self.log.push(format!("{} {}", (now.0 - START.0) / 1_000_000, short(&request)));
+        if request.writes().is_some() {
+            self.last_write = now;
+        }
+        let lost = || Err(ApiError::Unknown("lost".into()));
+        let is_pod = matches!(&request, Request::Create(Object::Pod(_)));
+        let result = match self.rng.random_range(0..200) {
+            _ if self.api == Api::Down => Err(ApiError::Unreachable("refused".into())),
+            _ if self.api == Api::RefusesPods && is_pod => {
+                Err(Status::forbidden(Kind::Pod, "x", "exceeded quota").into())
+            }
+            n if n < self.loss_percent => lost(),
+            n if n < 2 * self.loss_percent => {
+                let _ = self.carry_out(request);
+                lost()
+            }
+            _ => self.carry_out(request),
+        };
+        let at = now + self.delay(0..20);
+        self.push(at, Due::Input(ApiInput::Reply { id, result }));
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run(&mut self, duration: Duration) {
+        let end = self.store.now + duration;
+        loop {
+            let next = self.queue.first_key_value().map(|(key, _)| key.0);
+            let wake = self.machine.wake_at().map(|at| at.max(self.store.now));
+            let at = [next, wake].into_iter().flatten().min();
+            let Some(at) = at.filter(|at| *at <= end) else { break };
+            self.store.now = self.store.now.max(at);
+            if next == Some(at) {
+                let (_, due) = self.queue.pop_first().unwrap();
+                self.due(due);
+            } else {
+                self.step(ApiInput::Wake);
+            }
+        }
+        self.store.now = end;
+    }
+
+    pub(crate) fn run_secs(&mut self, secs: u64) {
+        self.run(Duration::from_secs(secs));
+    }
+
+    /// Runs until the controllers have written nothing for half a minute.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..200 {
+            self.run_secs(5);
+            if self.store.now.since(self.last_write) >= Duration::from_secs(30) {
+                return;
+            }
+        }
+        let tail = self.log.len().saturating_sub(40);
+        panic!("no rest: {:#?}", &self.log[tail..]);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,390 @@
+//! Properties of all controllers together. The numbers (P27 …) are those of the catalogue of
+//! properties in the design.
+
+#![expect(clippy::needless_pass_by_value, reason = "rows of tables read better without borrows")]
+
+use super::*;
+
+const TOLERATIONS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+
+fn template(app: &str, image: &str) -> Value {
+    let tolerations: Vec<Value> = TOLERATIONS
+        .iter()
+        .map(|key| {
+            json!({"key": key, "operator": "Exists", "effect": "NoExecute",
+                "tolerationSeconds": 300})
+        })
+        .collect();
+    json!({"metadata": {"labels": {"app": app}},
+        "spec": {"containers": [{"name": "c", "image": image}], "tolerations": tolerations}})
+}
+
+fn deployment(world: &mut World, replicas: i32, surge: Value, unavailable: Value) -> Key {
+    world.create(json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+            "template": template("web", "v1"), "progressDeadlineSeconds": 600,
+            "revisionHistoryLimit": 10,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate":
+                {"maxSurge": surge, "maxUnavailable": unavailable}}}}))
+}
+
+fn service(world: &mut World) {
+    world.create(json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"clusterIP": "10.0.0.1", "selector": {"app": "web"},
+            "ports": [{"port": 80, "targetPort": 8080}]}}));
+}
+
+fn images(world: &World) -> Vec<String> {
+    let mut images: Vec<String> = world
+        .active_pods()
+        .iter()
+        .map(|p| p.spec.as_ref().unwrap().containers[0].image.clone().unwrap())
+        .collect();
+    images.sort();
+    images
+}
+
+/// Ready addresses of the service, as Endpoints and as slices say.
+fn ready_addresses(world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let endpoints = world.value(&Key::new(Kind::Endpoints, "default", "web"));
+    let array = |v: &Value| v.as_array().cloned().unwrap_or_default();
+    let old = array(&endpoints["subsets"])
+        .iter()
+        .flat_map(|s| array(&s["addresses"]))
+        .map(|a| text(&a["ip"]))
+        .collect();
+    let new = world
+        .store
+        .kind(Kind::EndpointSlice)
+        .map(codec::to_value)
+        .flat_map(|s| array(&s["endpoints"]))
+        .filter(|e| e["conditions"]["ready"] == true)
+        .map(|e| text(&e["addresses"][0]))
+        .collect();
+    (old, new)
+}
+
+/// P42: the ready addresses are those of the ready pods.
+fn assert_endpoints(world: &World) {
+    let expected: BTreeSet<String> = world
+        .active_pods()
+        .iter()
+        .filter(|p| pods::is_ready(p))
+        .map(|p| p.status.as_ref().unwrap().pod_ip.clone().unwrap())
+        .collect();
+    assert_eq!(ready_addresses(world), (expected.clone(), expected));
+}
+
+/// P41, and no more pods than surge allows: 4 + 1.
+fn never_too_many(world: &World) {
+    assert!(world.active_pods().len() <= 5, "surge exceeded: {:#?}", world.log);
+    for object in world.store.objects.values() {
+        let owners = object.meta().owner_references.iter().flatten();
+        assert!(owners.filter(|o| o.controller == Some(true)).count() <= 1);
+    }
+}
+
+/// P32 for four replicas with a surge of one and one unavailable.
+fn within_bounds(world: &World) {
+    never_too_many(world);
+    let available = world.active_pods().iter().filter(|p| pods::is_ready(p)).count();
+    assert!(available >= 3, "{available} available: {:#?}", world.log);
+}
+
+fn rollout(seed: u64, loss_percent: u32) -> World {
+    let mut world = World::new(seed, 3, loss_percent);
+    world.run_secs(5);
+    world.check = never_too_many;
+    let key = deployment(&mut world, 4, json!(1), json!("25%"));
+    service(&mut world);
+    world.settle();
+    assert_eq!(images(&world), ["v1"; 4], "seed {seed}");
+    assert_endpoints(&world);
+
+    world.check = within_bounds;
+    world.edit(&key, |v| v["spec"]["template"] = template("web", "v2"));
+    world.settle();
+    assert_eq!(images(&world), ["v2"; 4], "seed {seed}");
+    assert_endpoints(&world);
+    let status = world.value(&key)["status"].clone();
+    assert_eq!(status["updatedReplicas"], 4, "{status}");
+    assert_eq!(status["availableReplicas"], 4, "{status}");
+    assert_eq!(status["observedGeneration"], 2);
+    assert_eq!(
+        world.value(&key)["metadata"]["annotations"]["deployment.kubernetes.io/revision"],
+        "2"
+    );
+
+    // Back again (P34), and changed once more before it is over: the first set is reused.
+    world.edit(&key, |v| v["spec"]["template"] = template("web", "v1"));
+    world.run_secs(3);
+    world.edit(&key, |v| v["spec"]["template"] = template("web", "v3"));
+    world.run_secs(4);
+    world.edit(&key, |v| v["spec"]["template"] = template("web", "v1"));
+    world.settle();
+    assert_eq!(images(&world), ["v1"; 4], "seed {seed}");
+    // P33: one set a template.
+    assert_eq!(world.count(Kind::ReplicaSet, "default"), 3);
+    assert_endpoints(&world);
+    world
+}
+
+#[test]
+fn rollouts_keep_their_bounds() {
+    for seed in 0..12 {
+        rollout(seed, 0);
+    }
+    for seed in 12..24 {
+        rollout(seed, 10);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_writes() {
+    let (a, b) = (rollout(7, 10), rollout(7, 10));
+    assert_eq!(a.log, b.log);
+    assert_eq!(a.events, b.events);
+    assert_ne!(a.log, rollout(8, 10).log);
+}
+
+#[test]
+fn nothing_is_written_at_rest() {
+    let mut world = rollout(3, 0);
+    let before = world.log.len();
+    world.run_secs(3600);
+    assert_eq!(world.log[before..], [] as [String; 0]);
+}
+
+#[test]
+fn recreate_never_mixes_templates() {
+    for seed in 0..6 {
+        let mut world = World::new(seed, 2, 5);
+        let key = deployment(&mut world, 3, json!(1), json!(1));
+        world.edit(&key, |v| v["spec"]["strategy"] = json!({"type": "Recreate"}));
+        world.check = |world| {
+            let distinct: BTreeSet<String> = world
+                .store
+                .kind(Kind::Pod)
+                .filter_map(Object::get::<Pod>)
+                .filter_map(|p| p.spec.as_ref()?.containers[0].image.clone())
+                .collect();
+            assert!(distinct.len() <= 1, "{distinct:?}");
+        };
+        world.settle();
+        world.edit(&key, |v| v["spec"]["template"] = template("web", "v2"));
+        world.settle();
+        assert_eq!(images(&world), ["v2"; 3]);
+    }
+}
+
+#[test]
+fn scaling_in_the_middle_of_a_rollout() {
+    for seed in 0..6 {
+        let mut world = World::new(seed, 3, 5);
+        let key = deployment(&mut world, 4, json!(1), json!(1));
+        world.settle();
+        world.edit(&key, |v| v["spec"]["template"] = template("web", "v2"));
+        world.run_secs(3);
+        world.edit(&key, |v| v["spec"]["replicas"] = 10.into());
+        world.settle();
+        assert_eq!(images(&world), ["v2"; 10]);
+        world.edit(&key, |v| v["spec"]["replicas"] = 0.into());
+        world.settle();
+        assert!(images(&world).is_empty());
+    }
+}
+
+#[test]
+fn a_rollout_that_stands_still_says_so() {
+    let mut world = World::new(1, 0, 0);
+    let key = deployment(&mut world, 2, json!(1), json!(0));
+    let progressing = |world: &World| {
+        let conditions = world.value(&key)["status"]["conditions"].as_array().cloned().unwrap();
+        conditions.iter().find(|c| c["type"] == "Progressing").cloned().unwrap()
+    };
+    world.run_secs(590);
+    assert_eq!(progressing(&world)["reason"], "ReplicaSetUpdated");
+    world.run_secs(30);
+    assert_eq!(progressing(&world)["reason"], "ProgressDeadlineExceeded");
+    assert_eq!(progressing(&world)["status"], "False");
+}
+
+#[test]
+fn a_replication_controller_of_six_returns_to_six() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 3, 10);
+        world.check = |world| assert!(world.active_pods().len() <= 6, "{:#?}", world.log);
+        world.create(json!({"apiVersion": "v1", "kind": "ReplicationController",
+            "metadata": {"name": "six", "namespace": "default"},
+            "spec": {"replicas": 6, "selector": {"app": "six"},
+                "template": template("six", "v1")}}));
+        world.settle();
+        assert_eq!(world.active_pods().len(), 6, "seed {seed}");
+        for _ in 0..3 {
+            let pods: Vec<Key> = world.store.kind(Kind::Pod).map(Object::key).collect();
+            for key in &pods[..2] {
+                world.delete(key, None);
+            }
+            world.run_secs(2);
+        }
+        world.settle();
+        assert_eq!(world.active_pods().len(), 6, "seed {seed}");
+        let created = world.events.iter().filter(|e| e.contains("SuccessfulCreate")).count();
+        assert!(created >= 7, "{:#?}", world.events);
+    }
+}
+
+#[test]
+fn a_deleted_namespace_goes_with_all_it_holds() {
+    for seed in 0..6 {
+        let mut world = World::new(seed, 2, 10);
+        world
+            .create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}));
+        world.run_secs(2);
+        world.create(json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
+                "template": template("web", "v1")}}));
+        world.create(json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}));
+        world.settle();
+        assert_eq!(world.count(Kind::Pod, "shop"), 3);
+        assert_eq!(world.count(Kind::ConfigMap, "shop"), 1);
+        assert_eq!(world.count(Kind::ServiceAccount, "shop"), 1);
+        let namespace = Key::cluster(Kind::Namespace, "shop");
+        world.delete(&namespace, None);
+        world.settle();
+        let left: Vec<Key> =
+            world.store.objects.keys().filter(|k| &*k.namespace == "shop").cloned().collect();
+        assert_eq!(left, [], "seed {seed}");
+        assert_eq!(world.value(&namespace), Value::Null, "seed {seed}");
+    }
+}
+
+#[test]
+fn owners_take_what_they_own_along_or_leave_it() {
+    use api::Propagation::{Background, Foreground, Orphan};
+    for seed in 0..4 {
+        for propagation in [Background, Foreground, Orphan] {
+            let mut world = World::new(seed, 2, 10);
+            let key = deployment(&mut world, 3, json!(1), json!(1));
+            world.settle();
+            world.delete(&key, Some(propagation));
+            world.settle();
+            assert_eq!(world.value(&key), Value::Null, "{propagation:?}");
+            let expected = if propagation == Orphan { (1, 3) } else { (0, 0) };
+            let left =
+                (world.count(Kind::ReplicaSet, "default"), world.count(Kind::Pod, "default"));
+            assert_eq!(left, expected, "{propagation:?} seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_dead_node_is_noticed_and_its_pods_are_replaced() {
+    for seed in 0..4 {
+        let mut world = World::new(seed, 3, 5);
+        deployment(&mut world, 6, json!(1), json!(1));
+        service(&mut world);
+        world.settle();
+        let on = |world: &World, node: &str| {
+            world.active_pods().iter().filter(|p| pods::node_name(p) == node).count()
+        };
+        let dead = (0..3).map(|i| format!("node-{i}")).max_by_key(|n| on(&world, n)).unwrap();
+        let before = on(&world, &dead);
+        assert!(before > 0);
+        world.kill_node(&dead);
+        world.run_secs(51);
+        let node = world.value(&Key::cluster(Kind::Node, &dead));
+        assert_eq!(node["status"]["conditions"][0]["status"], "Unknown", "{node}");
+        assert_endpoints(&world);
+        // P43: not before the pods' toleration has run out.
+        world.run_secs(275);
+        assert_eq!(on(&world, &dead), before);
+        world.run_secs(50);
+        assert_eq!((on(&world, &dead), world.active_pods().len()), (0, 6));
+        world.revive_node(&dead);
+        world.run_secs(60);
+        let node = world.value(&Key::cluster(Kind::Node, &dead));
+        assert_eq!(node["spec"]["taints"], Value::Null, "{node}");
+        assert_endpoints(&world);
+    }
+}
+
+#[test]
+fn when_all_nodes_are_silent_nothing_is_evicted() {
+    let mut world = World::new(5, 3, 0);
+    deployment(&mut world, 6, json!(1), json!(1));
+    service(&mut world);
+    world.settle();
+    let before: Vec<_> = world.active_pods().iter().map(|p| p.metadata.uid.clone()).collect();
+    for i in 0..3 {
+        world.kill_node(&format!("node-{i}"));
+    }
+    world.run_secs(3600);
+    let after: Vec<_> = world.active_pods().iter().map(|p| p.metadata.uid.clone()).collect();
+    assert_eq!(before, after);
+    // Not every endpoint was taken away either.
+    assert_ne!(ready_addresses(&world).1, BTreeSet::new());
+}
+
+#[test]
+fn nodes_get_ranges_of_their_own() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 5, 20);
+        world.run_secs(60);
+        let ranges: BTreeSet<String> = world
+            .store
+            .kind(Kind::Node)
+            .filter_map(|n| n.get::<Node>()?.spec.as_ref()?.pod_cidr.clone())
+            .collect();
+        assert_eq!(ranges.len(), 5, "seed {seed}: {ranges:?}");
+    }
+}
+
+#[test]
+fn refused_pods_are_tried_less_and_less_often_and_reported() {
+    let mut world = World::new(1, 2, 0);
+    world.run_secs(5);
+    world.api = Api::RefusesPods;
+    let key = deployment(&mut world, 3, json!(1), json!(1));
+    let start = world.log.len();
+    world.run_secs(600);
+    let tries = world.log[start..].iter().filter(|l| l.contains("create pods")).count();
+    // A doubling delay from 10 ms on allows 17 in ten minutes; changes of the set add a few.
+    assert!((8..30).contains(&tries), "{tries}: {:#?}", &world.log[start..]);
+    let failing = |world: &World| {
+        let conditions = world.value(&key)["status"]["conditions"].as_array().cloned().unwrap();
+        conditions.iter().find(|c| c["type"] == "ReplicaFailure").cloned()
+    };
+    let message = failing(&world).unwrap()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("exceeded quota"), "{message}");
+    assert!(world.events.iter().any(|e| e.contains("FailedCreate Error creating: pods")));
+    world.api = Api::Up;
+    world.run_secs(300);
+    world.settle();
+    assert_eq!((world.active_pods().len(), failing(&world)), (3, None));
+}
+
+#[test]
+fn an_api_that_is_down_is_not_hammered() {
+    for lost in [0, 10] {
+        let mut world = World::new(1, 2, lost);
+        world.run_secs(5);
+        deployment(&mut world, 3, json!(1), json!(1));
+        world.run(Duration::from_millis(200));
+        let start = world.log.len();
+        world.api = Api::Down;
+        world.run_secs(300);
+        let calls = world.log.len() - start;
+        assert!(calls < 150, "{calls}: {:#?}", &world.log[start..]);
+        world.api = Api::Up;
+        world.run_secs(300);
+        world.settle();
+        assert_eq!(world.active_pods().len(), 3);
+    }
+}

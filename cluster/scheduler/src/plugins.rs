@@ -1,0 +1,41 @@
+//! The default plugins, one file each, in the order in which they filter.
+
+mod balanced_allocation;
+mod fit;
+mod image_locality;
+mod node_affinity;
+mod node_name;
+mod node_ports;
+mod node_unschedulable;
+mod taint_toleration;
+mod topology_spread;
+
+#[cfg(test)]
+mod tests;
+
+pub use balanced_allocation::BalancedAllocation;
+pub use fit::Fit;
+pub use image_locality::ImageLocality;
+pub use node_affinity::NodeAffinity;
+pub use node_name::NodeName;
+pub use node_ports::NodePorts;
+pub use node_unschedulable::NodeUnschedulable;
+pub use taint_toleration::TaintToleration;
+pub use topology_spread::TopologySpread;
+
+use crate::framework::Plugin;
+
+/// The plugins of the default profile, cheapest filters first.
+pub fn default_plugins() -> Vec<Box<dyn Plugin>> {
+    vec![
+        Box::new(NodeUnschedulable),
+        Box::new(NodeName),
+        Box::new(TaintToleration),
+        Box::new(NodeAffinity),
+        Box::new(NodePorts),
+        Box::new(Fit),
+        Box::new(TopologySpread),
+        Box::new(BalancedAllocation),
+        Box::new(ImageLocality),
+    ]
+}

@@ -1,0 +1,158 @@
+//! One table for all filters: a pod, a node, the verdict.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use serde_json::{Value, json};
+
+use super::default_plugins;
+use crate::framework::Verdict;
+use crate::rows::{NodeInfo, PodInfo};
+use crate::snapshot::Snapshot;
+
+fn pod(spec: Value) -> PodInfo {
+    let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}})).unwrap();
+    pod.spec = Some(serde_json::from_value(spec).unwrap());
+    PodInfo::of(&pod).unwrap()
+}
+
+fn node(value: &Value) -> NodeInfo {
+    let mut node = json!({"metadata": {"name": "n1", "labels": {"disk": "ssd", "cores": "8"}},
+        "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "2"}}});
+    json_patch_merge(&mut node, value);
+    let node: Node = serde_json::from_value(node).unwrap();
+    let mut info = NodeInfo::default();
+    info.set(&node);
+    info
+}
+
+fn json_patch_merge(target: &mut Value, patch: &Value) {
+    match (target, patch) {
+        (Value::Object(target), Value::Object(patch)) => {
+            for (key, value) in patch {
+                json_patch_merge(target.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (target, patch) => *target = patch.clone(),
+    }
+}
+
+fn check(spec: Value, node: &NodeInfo, expected: &[&str]) {
+    let pod = pod(spec);
+    let reasons = default_plugins()
+        .iter()
+        .find_map(|plugin| match plugin.filter(&pod, node) {
+            Verdict::Fit => None,
+            Verdict::Reject { reasons, .. } => Some(reasons),
+        })
+        .unwrap_or_default();
+    assert_eq!(reasons, expected, "{pod:?} on {node:?}");
+}
+
+fn asks(cpu: &str, memory: &str) -> Value {
+    json!([{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}}])
+}
+
+#[test]
+fn filters() {
+    let plain = node(&json!({}));
+    let none = || json!([{"name": "c"}]);
+    check(json!({"containers": none()}), &plain, &[]);
+    check(json!({"containers": asks("2", "4Gi")}), &plain, &[]);
+    check(json!({"containers": asks("2001m", "1Gi")}), &plain, &["Insufficient cpu"]);
+    check(
+        json!({"containers": asks("3", "5Gi")}),
+        &plain,
+        &["Insufficient cpu", "Insufficient memory"],
+    );
+    let gpu = json!([{"name": "c", "resources": {"requests": {"x.y/gpu": "1"}}}]);
+    check(json!({"containers": gpu}), &plain, &["Insufficient x.y/gpu"]);
+    check(
+        json!({"containers": none(), "nodeName": "n2"}),
+        &plain,
+        &["node(s) didn't match the requested node name"],
+    );
+
+    let affinity = &["node(s) didn't match Pod's node affinity/selector"];
+    check(json!({"containers": none(), "nodeSelector": {"disk": "ssd"}}), &plain, &[]);
+    check(json!({"containers": none(), "nodeSelector": {"disk": "hdd"}}), &plain, affinity);
+    let required = |terms: Value| {
+        json!({"containers": none(), "affinity": {"nodeAffinity":
+            {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}})
+    };
+    let term = |key: &str, op: &str, values: &[&str]| json!({"matchExpressions": [{"key": key, "operator": op, "values": values}]});
+    check(required(json!([term("cores", "Gt", &["4"])])), &plain, &[]);
+    check(required(json!([term("cores", "Lt", &["4"])])), &plain, affinity);
+    check(required(json!([term("x", "Exists", &[]), term("disk", "In", &["ssd"])])), &plain, &[]);
+    check(required(json!([{}])), &plain, affinity);
+    let by_name = json!([{"matchFields":
+        [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]);
+    check(required(by_name), &plain, &[]);
+
+    let tainted = node(&json!({"spec": {"taints": [
+        {"key": "soft", "effect": "PreferNoSchedule"},
+        {"key": "team", "value": "a", "effect": "NoSchedule"}]}}));
+    let untolerated = &["node(s) had untolerated taint {team: a}"];
+    check(json!({"containers": none()}), &tainted, untolerated);
+    let tolerate = |t: Value| json!({"containers": none(), "tolerations": [t]});
+    check(tolerate(json!({"key": "team", "value": "a"})), &tainted, &[]);
+    check(tolerate(json!({"key": "team", "value": "b"})), &tainted, untolerated);
+    check(tolerate(json!({"key": "team", "operator": "Exists"})), &tainted, &[]);
+    check(tolerate(json!({"operator": "Exists"})), &tainted, &[]);
+    check(
+        tolerate(json!({"key": "team", "operator": "Exists", "effect": "NoExecute"})),
+        &tainted,
+        untolerated,
+    );
+    let cordoned = node(&json!({"spec": {"unschedulable": true}}));
+    check(json!({"containers": none()}), &cordoned, &["node(s) were unschedulable"]);
+}
+
+#[test]
+fn host_ports_and_pod_count() {
+    let mut busy = node(&json!({}));
+    let port = |ip: &str, protocol: &str| {
+        json!({"containers": [{"name": "c", "ports":
+            [{"containerPort": 80, "hostPort": 80, "hostIP": ip, "protocol": protocol}]}]})
+    };
+    let first = pod(port("", "TCP"));
+    busy.add(&first);
+    let taken = &["node(s) didn't have free ports for the requested pod ports"];
+    check(port("10.0.0.1", "TCP"), &busy, taken);
+    check(port("", "UDP"), &busy, &[]);
+    let mut second = pod(json!({"containers": []}));
+    second.key = api::Key::new(api::Kind::Pod, "d", "second");
+    busy.add(&second);
+    check(json!({"containers": []}), &busy, &["Too many pods"]);
+    busy.remove(&first);
+    busy.remove(&first);
+    check(port("", "TCP"), &busy, &[]);
+}
+
+#[test]
+fn scores_prefer_empty_nodes_and_few_siblings() {
+    let mut snapshot = Snapshot::default();
+    for name in ["a", "b", "c"] {
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": name},
+            "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "10"}}}))
+        .unwrap();
+        snapshot.set_node(&node);
+    }
+    let owned = |name: &str, on: &str, owner: &str| {
+        let mut info = pod(json!({"containers": asks("1", "2Gi"), "nodeName": on}));
+        info.key = api::Key::new(api::Kind::Pod, "d", name);
+        info.owner = owner.to_owned();
+        info
+    };
+    snapshot.add_pod(&owned("p1", "a", "rs"));
+    snapshot.add_pod(&owned("p2", "b", "other"));
+    let nodes: Vec<_> = snapshot.nodes().collect();
+    let scores = |plugin: &str, pod: &PodInfo| {
+        let plugins = default_plugins();
+        let plugin = plugins.iter().find(|p| p.name() == plugin).unwrap();
+        plugin.score(pod, &nodes, &snapshot)
+    };
+    let next = owned("p3", "", "rs");
+    assert_eq!(scores("NodeResourcesFit", &next), [50, 50, 75]);
+    assert_eq!(scores("PodTopologySpread", &next), [0, 100, 100]);
+    assert_eq!(scores("NodeResourcesBalancedAllocation", &next), [100, 100, 100]);
+    assert_eq!(scores("TaintToleration", &next), [100, 100, 100]);
+}

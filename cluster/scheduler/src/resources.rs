@@ -1,0 +1,158 @@
+//! Amounts of resources, parsed once.
+
+use std::collections::BTreeMap;
+
+use api::quantity::{Bytes, MilliCpu, Quantity as Amount};
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+/// CPU, memory, local storage and extended resources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Processor time.
+    pub cpu: MilliCpu,
+    /// Memory.
+    pub memory: Bytes,
+    /// Local storage.
+    pub ephemeral_storage: Bytes,
+    /// Extended resources by name, whole units.
+    pub extended: BTreeMap<String, i64>,
+}
+
+/// What a container that asks for nothing counts as when nodes are scored: else a node full of
+/// such pods would look empty.
+///
+/// Source: kubernetes 1.33, `pkg/scheduler/util/pod_resources.go`.
+const CPU_UNASKED: MilliCpu = MilliCpu(100);
+const MEMORY_UNASKED: Bytes = Bytes(200 << 20);
+
+impl Resources {
+    /// Parses a resource list; what is no quantity counts as nothing (validation refuses it).
+    pub fn of_list(list: Option<&BTreeMap<String, Quantity>>) -> Self {
+        let mut resources = Self::default();
+        for (name, quantity) in list.into_iter().flatten() {
+            let Ok(amount) = Amount::parse(&quantity.0) else { continue };
+            match name.as_str() {
+                "cpu" => resources.cpu = amount.cpu(),
+                "memory" => resources.memory = amount.bytes(),
+                "ephemeral-storage" => resources.ephemeral_storage = amount.bytes(),
+                "pods" => {}
+                _ => {
+                    resources.extended.insert(name.clone(), amount.value());
+                }
+            }
+        }
+        resources
+    }
+
+    /// Adds each amount.
+    pub fn add(&mut self, other: &Self) {
+        self.cpu.0 = self.cpu.0.saturating_add(other.cpu.0);
+        self.memory.0 = self.memory.0.saturating_add(other.memory.0);
+        self.ephemeral_storage.0 =
+            self.ephemeral_storage.0.saturating_add(other.ephemeral_storage.0);
+        for (name, amount) in &other.extended {
+            let sum = self.extended.entry(name.clone()).or_default();
+            *sum = sum.saturating_add(*amount);
+        }
+    }
+
+    /// Subtracts each amount.
+    pub fn subtract(&mut self, other: &Self) {
+        self.cpu.0 -= other.cpu.0;
+        self.memory.0 -= other.memory.0;
+        self.ephemeral_storage.0 -= other.ephemeral_storage.0;
+        for (name, amount) in &other.extended {
+            *self.extended.entry(name.clone()).or_default() -= amount;
+        }
+        self.extended.retain(|_, amount| *amount != 0);
+    }
+
+    fn raise_to(&mut self, other: &Self) {
+        self.cpu = self.cpu.max(other.cpu);
+        self.memory = self.memory.max(other.memory);
+        self.ephemeral_storage = self.ephemeral_storage.max(other.ephemeral_storage);
+        for (name, amount) in &other.extended {
+            let most = self.extended.entry(name.clone()).or_default();
+            *most = (*most).max(*amount);
+        }
+    }
+}
+
+/// What a pod asks for: the sum of its containers, or the largest step of its initialisation,
+/// plus its overhead.
+///
+/// Source: kubernetes 1.33, `k8s.io/component-helpers/resource`.
+pub fn requests(spec: &PodSpec) -> Resources {
+    total(spec, |container| {
+        Resources::of_list(container.resources.as_ref().and_then(|r| r.requests.as_ref()))
+    })
+}
+
+/// As [`requests`], with a floor for containers that ask for nothing.
+pub fn scored_requests(spec: &PodSpec) -> Resources {
+    total(spec, |container| {
+        let list = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+        let mut resources = Resources::of_list(list);
+        let asks = |name: &str| list.is_some_and(|l| l.contains_key(name));
+        if !asks("cpu") {
+            resources.cpu = CPU_UNASKED;
+        }
+        if !asks("memory") {
+            resources.memory = MEMORY_UNASKED;
+        }
+        resources
+    })
+}
+
+fn total(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
+    let mut sum = Resources::default();
+    for container in &spec.containers {
+        sum.add(&of(container));
+    }
+    let mut sidecars = Resources::default();
+    let mut peak = Resources::default();
+    for container in spec.init_containers.iter().flatten() {
+        let mut step = of(container);
+        if container.restart_policy.as_deref() == Some("Always") {
+            sum.add(&step);
+            sidecars.add(&step);
+            peak.raise_to(&sidecars);
+        } else {
+            step.add(&sidecars);
+            peak.raise_to(&step);
+        }
+    }
+    sum.raise_to(&peak);
+    sum.add(&Resources::of_list(spec.overhead.as_ref()));
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: serde_json::Value) -> PodSpec {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn sums_containers_and_takes_the_peak_of_initialisation() {
+        let pod = |init: serde_json::Value| {
+            spec(serde_json::json!({
+                "containers": [
+                    {"name": "a", "resources": {"requests": {"cpu": "200m", "memory": "1Gi"}}},
+                    {"name": "b", "resources": {"requests": {"cpu": "100m", "x/y": "2"}}}],
+                "initContainers": init}))
+        };
+        let none = requests(&pod(serde_json::json!([])));
+        assert_eq!((none.cpu, none.memory), (MilliCpu(300), Bytes(1 << 30)));
+        assert_eq!(none.extended["x/y"], 2);
+        let init = serde_json::json!([
+            {"name": "side", "restartPolicy": "Always", "resources": {"requests": {"cpu": "50m"}}},
+            {"name": "i", "resources": {"requests": {"cpu": "1"}}}]);
+        assert_eq!(requests(&pod(init)).cpu, MilliCpu(1050));
+        let scored = scored_requests(&pod(serde_json::json!([])));
+        assert_eq!(scored.memory, Bytes((1 << 30) + (200 << 20)));
+    }
+}
