@@ -1,0 +1,160 @@
+//! `flanneld`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{ArgAction, Args, ValueEnum};
+use client::{Client, Kubeconfig};
+use ipnet::Ipv4Net;
+use network::Backend;
+use node::overlay::{self, Settings, Vitals};
+use node::plain_health;
+
+use crate::daemon;
+use crate::flags::Log;
+use crate::kube_proxy::node_name;
+
+/// Arguments of flanneld.
+#[derive(Args)]
+pub(crate) struct Flags {
+    #[command(flatten)]
+    pub(crate) log: Log,
+    /// Kubeconfig with the server, its CA and this component's certificate.
+    #[arg(long, value_name = "FILE", required_unless_present = "cleanup")]
+    kubeconfig: Option<PathBuf>,
+    /// All API servers (`https://HOST:PORT`), tried in order; default: the kubeconfig's.
+    #[arg(long, value_name = "URLS", value_delimiter = ',')]
+    api_servers: Vec<String>,
+    /// The name of this node; default: the host's name.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    hostname_override: String,
+    /// The address by which other hosts reach this one; default: the node's internal address.
+    #[arg(long, value_name = "ADDRESS", alias = "public-ip")]
+    iface_address: Option<Ipv4Addr>,
+    /// The network of all pods.
+    #[arg(long, value_name = "CIDR", required_unless_present = "cleanup")]
+    network: Option<Ipv4Net>,
+    /// How packets travel between hosts.
+    #[arg(long, value_enum, value_name = "BACKEND", default_value = "vxlan")]
+    backend: BackendName,
+    /// The largest packet of pods in bytes; 0: as large as fits.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    mtu: u32,
+    /// Masquerade traffic of pods that leaves the cluster.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false",
+          require_equals = true, action = ArgAction::Set)]
+    ip_masq: bool,
+    /// Where to serve health checks, over plain HTTP to anyone.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10254")]
+    healthz_bind_address: SocketAddr,
+    /// Where others learn this node's pod network.
+    #[arg(long, value_name = "FILE", default_value = overlay::SUBNET_FILE)]
+    subnet_file: PathBuf,
+    /// Remove everything this made on the host (devices, routes, packet filter rules, the
+    /// subnet file), then exit.
+    #[arg(long)]
+    cleanup: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum BackendName {
+    /// Inside UDP packets between the hosts; works wherever hosts reach each other.
+    Vxlan,
+    /// As they are, routed by the hosts, which must share a link.
+    HostGw,
+}
+
+/// The least that IPv4 requires of every link; smaller ones fail in strange ways.
+const MTU_MIN: u32 = 576;
+
+impl Flags {
+    fn settings(&self, network: Ipv4Net) -> anyhow::Result<Settings> {
+        if self.mtu != 0 && self.mtu < MTU_MIN {
+            anyhow::bail!("--mtu={} is too small: use 0 or at least {MTU_MIN}", self.mtu);
+        }
+        Ok(Settings {
+            node_name: node_name(&self.hostname_override)?,
+            host_address: self.iface_address,
+            network: network.trunc(),
+            backend: match self.backend {
+                BackendName::Vxlan => Backend::Vxlan,
+                BackendName::HostGw => Backend::HostGw,
+            },
+            mtu: (self.mtu != 0).then_some(self.mtu),
+            masquerade: self.ip_masq,
+            subnet_file: self.subnet_file.clone(),
+            bridge: overlay::BRIDGE.to_owned(),
+        })
+    }
+}
+
+/// Runs until a signal.
+pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
+    let (Some(kubeconfig), Some(network), false) =
+        (&flags.kubeconfig, flags.network, flags.cleanup)
+    else {
+        return clean(&flags.subnet_file).await;
+    };
+    let settings = flags.settings(network)?;
+    let shutdown = daemon::shutdown()?;
+    let config = Kubeconfig::load(kubeconfig, &flags.api_servers, "flanneld")?;
+    let client = Client::new(config)?;
+    let vitals = Arc::new(Vitals::default());
+    let address = flags.healthz_bind_address;
+    let health = Arc::clone(&vitals);
+    plain_health::serve(address, move || health.check(), shutdown.clone())
+        .await
+        .with_context(|| format!("cannot listen on {address}"))?;
+    overlay::run(client, settings, vitals, daemon::ready, shutdown).await?;
+    Ok(())
+}
+
+async fn clean(subnet_file: &Path) -> anyhow::Result<()> {
+    overlay::cleanup(subnet_file).await.context("cannot remove the overlay")?;
+    tracing::info!("the overlay is removed");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn flags(arguments: &[&str]) -> Result<Flags, clap::Error> {
+        let arguments = ["flanneld"].iter().chain(arguments);
+        Line::try_parse_from(arguments).map(|line| line.flags)
+    }
+
+    #[test]
+    fn the_settings_follow_the_flags() {
+        let required = ["--kubeconfig=/k", "--network=10.244.3.0/16"];
+        let given = flags(&required).unwrap();
+        let settings = given.settings(given.network.unwrap()).unwrap();
+        assert_eq!(settings.network.to_string(), "10.244.0.0/16");
+        assert_eq!((settings.backend, settings.mtu), (Backend::Vxlan, None));
+        let more = [
+            "--backend=host-gw",
+            "--mtu=1400",
+            "--ip-masq=true",
+            "--hostname-override=n1",
+            "--iface-address=10.0.0.1",
+        ];
+        let given = flags(&[&required[..], &more[..]].concat()).unwrap();
+        let settings = given.settings(given.network.unwrap()).unwrap();
+        assert_eq!((settings.backend, settings.mtu), (Backend::HostGw, Some(1400)));
+        assert!(settings.masquerade && settings.host_address.is_some());
+        assert!(flags(&["--kubeconfig=/k"]).is_err(), "the network must be given");
+        assert!(flags(&["--cleanup"]).is_ok());
+        let small = flags(&[&required[..], &["--mtu=100"]].concat()).unwrap();
+        assert!(small.settings(small.network.unwrap()).is_err());
+    }
+}

@@ -1,0 +1,137 @@
+//! `kube-controller-manager`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context;
+use clap::{ArgAction, Args};
+use client::{Clock, WatchSpec, drive};
+use ipnet::IpNet;
+use machine::{ControllerManager, LeaderElector};
+
+use crate::flags::{Api, Log, Serving};
+use crate::health_server::{self, Health};
+use crate::signer::{Signer, SigningClient};
+use crate::{daemon, kube_scheduler};
+
+/// Arguments of kube-controller-manager.
+#[derive(Args)]
+pub(crate) struct Flags {
+    #[command(flatten)]
+    pub(crate) log: Log,
+    #[command(flatten)]
+    api: Api,
+    #[command(flatten)]
+    serving: Serving,
+    /// Port for health checks and metrics.
+    #[arg(long, default_value_t = 10257, value_name = "PORT")]
+    secure_port: u16,
+    /// Act only while holding the lease `kube-system/kube-controller-manager`.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "true",
+          require_equals = true, action = ArgAction::Set)]
+    leader_elect: bool,
+    /// The cluster's name.
+    #[arg(long, default_value = "kubernetes", value_name = "NAME")]
+    cluster_name: String,
+    /// Give each node a part of the cluster CIDR.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "true",
+          require_equals = true, action = ArgAction::Set)]
+    allocate_node_cidrs: bool,
+    /// Range of pod addresses.
+    #[arg(long, value_name = "CIDR")]
+    cluster_cidr: IpNet,
+    /// Prefix length of a node's part.
+    #[arg(long, default_value_t = 24, value_name = "BITS")]
+    node_cidr_mask_size: u8,
+    /// Range of service addresses; must not overlap the cluster CIDR.
+    #[arg(long, value_name = "CIDR")]
+    service_cluster_ip_range: Option<IpNet>,
+    /// Certificate of the authority that signs requests of nodes.
+    #[arg(long, value_name = "FILE")]
+    cluster_signing_cert_file: PathBuf,
+    /// Key of that authority.
+    #[arg(long, value_name = "FILE")]
+    cluster_signing_key_file: PathBuf,
+    /// Authority that pods trust, published in every namespace.
+    #[arg(long, value_name = "FILE")]
+    root_ca_file: PathBuf,
+    /// Accepted for compatibility: tokens are signed by the API server.
+    #[arg(long, hide = true, value_name = "FILE")]
+    service_account_private_key_file: Option<PathBuf>,
+}
+
+#[derive(Default)]
+struct Vitals {
+    leads: AtomicBool,
+    depths: Mutex<Vec<(&'static str, usize)>>,
+}
+
+impl Health for Vitals {
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = kube_scheduler::leader_metric(
+            "kube-controller-manager",
+            self.leads.load(Ordering::Relaxed),
+        );
+        text.push_str("# TYPE workqueue_depth gauge\n");
+        for (name, depth) in self.depths.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            text.push_str(&format!("workqueue_depth{{name=\"{name}\"}} {depth}\n"));
+        }
+        text
+    }
+}
+
+/// Runs until a signal.
+pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
+    let shutdown = daemon::shutdown()?;
+    if let Some(range) = flags.service_cluster_ip_range {
+        let overlap = range.contains(&flags.cluster_cidr) || flags.cluster_cidr.contains(&range);
+        anyhow::ensure!(
+            !overlap,
+            "--cluster-cidr={} and --service-cluster-ip-range={range} overlap",
+            flags.cluster_cidr
+        );
+    }
+    tracing::info!(cluster = flags.cluster_name, "starting");
+    let client = flags.api.client("kube-controller-manager")?;
+    let signer = Signer::load(&flags.cluster_signing_cert_file, &flags.cluster_signing_key_file)?;
+    let root_ca = std::fs::read_to_string(&flags.root_ca_file)
+        .with_context(|| format!("cannot read {}", flags.root_ca_file.display()))?;
+    let config = controllers::Config {
+        cluster_cidr: flags.allocate_node_cidrs.then_some(flags.cluster_cidr),
+        node_cidr_mask_size: flags.node_cidr_mask_size,
+        root_ca_pem: Some(root_ca),
+    };
+    let elector = flags
+        .leader_elect
+        .then(|| LeaderElector::new("kube-controller-manager", &kube_scheduler::identity()));
+    let manager = ControllerManager::new(controllers::all(config), elector);
+    let specs = manager.kinds().into_iter().map(WatchSpec::all).collect();
+    let vitals = Arc::new(Vitals::default());
+    health_server::serve(
+        &flags.serving,
+        flags.secure_port,
+        Arc::clone(&vitals) as Arc<dyn Health>,
+        shutdown.clone(),
+    )
+    .await?;
+    daemon::ready();
+    let clock = Clock::new();
+    let observe = move |manager: &ControllerManager| {
+        vitals.leads.store(manager.is_leader(clock.now()), Ordering::Relaxed);
+        let mut depths = vitals.depths.lock().unwrap_or_else(PoisonError::into_inner);
+        depths.clear();
+        depths.extend(manager.depths());
+    };
+    let signing = SigningClient::new(client.clone(), signer);
+    drive(manager, client, signing, specs, shutdown, observe, |manager, now, out| {
+        manager.release(now, out);
+    })
+    .await;
+    Ok(())
+}

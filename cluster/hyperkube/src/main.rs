@@ -1,0 +1,117 @@
+//! `hyperkube`: every component of the cluster in one static binary.
+//!
+//! The first argument, or the name of the link it is called by, chooses the component. This
+//! crate parses arguments, wires the crates together and handles signals; it decides nothing.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod daemon;
+mod flags;
+mod flanneld;
+mod health_server;
+mod kube_apiserver;
+mod kube_controller_manager;
+mod kube_proxy;
+mod kube_scheduler;
+mod kubelet;
+mod kubelet_config_file;
+mod signer;
+
+/// Every component of a Kubernetes cluster in one binary.
+#[derive(Parser)]
+#[command(
+    name = "hyperkube",
+    version = api::version::GIT_VERSION,
+    after_help = "The component can also be chosen by the name of a link to this binary:\n\n  \
+        ln -s hyperkube kube-scheduler && ./kube-scheduler --help"
+)]
+struct Hyperkube {
+    #[command(subcommand)]
+    component: Component,
+}
+
+#[derive(Subcommand)]
+enum Component {
+    /// Serves the Kubernetes API on etcd.
+    KubeApiserver(kube_apiserver::Flags),
+    /// Runs the controllers.
+    KubeControllerManager(kube_controller_manager::Flags),
+    /// Assigns pods to nodes.
+    KubeScheduler(kube_scheduler::Flags),
+    /// Runs the pods of a node in Docker.
+    Kubelet(kubelet::Flags),
+    /// Makes services reachable on a node.
+    #[command(alias = "proxy")]
+    KubeProxy(kube_proxy::Flags),
+    /// Connects the pod networks of all nodes.
+    Flanneld(flanneld::Flags),
+}
+
+const COMPONENTS: [&str; 6] = [
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "flanneld",
+];
+
+/// `kube-scheduler ARGS` becomes `hyperkube kube-scheduler ARGS`.
+fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = given.into_iter().collect();
+    let name = arguments
+        .first()
+        .and_then(|first| Path::new(first).file_name())
+        .and_then(|name| COMPONENTS.iter().find(|c| name == **c));
+    if let Some(name) = name {
+        arguments.insert(1, OsString::from(*name));
+    }
+    arguments
+}
+
+fn main() -> ExitCode {
+    let parsed = Hyperkube::parse_from(arguments(std::env::args_os()));
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .expect("no other provider is installed before main");
+    match parsed.component {
+        Component::KubeApiserver(flags) => daemon::run(&flags.log, kube_apiserver::run(&flags)),
+        Component::KubeControllerManager(flags) => {
+            daemon::run(&flags.log, kube_controller_manager::run(&flags))
+        }
+        Component::KubeScheduler(flags) => daemon::run(&flags.log, kube_scheduler::run(&flags)),
+        Component::Kubelet(flags) => daemon::run(&flags.log, kubelet::run(&flags)),
+        Component::KubeProxy(flags) => daemon::run(&flags.log, kube_proxy::run(&flags)),
+        Component::Flanneld(flags) => daemon::run(&flags.log, flanneld::run(&flags)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn links_choose_the_component() {
+        let check = |given: &[&str], expected: &[&str]| {
+            let given = given.iter().map(OsString::from);
+            assert_eq!(arguments(given), expected.iter().map(OsString::from).collect::<Vec<_>>());
+        };
+        check(
+            &["/usr/local/bin/kubelet", "--v=2"],
+            &["/usr/local/bin/kubelet", "kubelet", "--v=2"],
+        );
+        check(&["hyperkube", "kubelet"], &["hyperkube", "kubelet"]);
+        check(&[], &[]);
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Hyperkube::command().debug_assert();
+    }
+}

@@ -1,0 +1,237 @@
+//! What all pods of the node share: configuration, the API cache, calls under way, effects.
+
+use std::collections::BTreeMap;
+
+use api::{Object, Request, Time, meta};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use machine::{ApiEffect, Cache, CallId, Record, Recorder};
+
+use crate::KubeletConfig;
+use crate::config_source::ConfigSource;
+use crate::probe::ProbeKind;
+use crate::runtime::{NodeEffect, NodeFacts, RuntimeRequest};
+use crate::volume::VolumeSpec;
+
+/// What an API call was made for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ApiPurpose {
+    /// Reads a configmap or secret.
+    Config(api::Key),
+    /// Writes a pod's status.
+    Status { uid: String },
+    /// Forgets a pod that ended.
+    DeletePod { uid: String },
+    /// Signs a token for a volume.
+    Token { uid: String, volume: String, path: String },
+    /// Makes or removes a mirror pod.
+    Mirror { name: (String, String) },
+    /// Registers, reads or writes the node.
+    Node,
+    /// Reads or writes the node's lease.
+    Lease,
+}
+
+/// What a runtime call was made for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum RuntimePurpose {
+    List {
+        asked: Time,
+    },
+    Facts,
+    Network {
+        pod_cidr: String,
+    },
+    Sandbox {
+        uid: String,
+    },
+    StopSandbox {
+        uid: String,
+    },
+    InspectSandbox {
+        uid: String,
+    },
+    /// A step in the life of a container.
+    Container {
+        uid: String,
+        container: String,
+    },
+    InspectContainer {
+        uid: String,
+        container: String,
+    },
+    Probe {
+        uid: String,
+        container: String,
+        id: String,
+        kind: ProbeKind,
+    },
+    Volumes {
+        uid: String,
+        volumes: Vec<VolumeSpec>,
+    },
+    /// Ends or removes something that belongs to no pod.
+    Orphan {
+        id: String,
+    },
+    /// Nothing waits for it.
+    Nothing,
+}
+
+/// What all pods of the node share.
+pub(crate) struct Context {
+    pub(crate) config: KubeletConfig,
+    pub(crate) cache: Cache,
+    pub(crate) configs: ConfigSource,
+    pub(crate) facts: Option<NodeFacts>,
+    /// Whether the runtime answers; else why not.
+    pub(crate) runtime: Result<(), String>,
+    /// Whether all containers of ours are known.
+    pub(crate) listed: bool,
+    /// Whether the pod network is there; else why not.
+    pub(crate) network: Result<(), String>,
+    pub(crate) recorder: Recorder,
+    pub(crate) api_calls: BTreeMap<CallId, ApiPurpose>,
+    pub(crate) runtime_calls: BTreeMap<CallId, RuntimePurpose>,
+    pub(crate) effects: Vec<NodeEffect>,
+    next_call: u64,
+}
+
+/// Why the pod network is not ready before it was made.
+pub(crate) const NO_NETWORK: &str = "container runtime network not ready: NetworkReady=false \
+     reason:NetworkPluginNotReady message:docker: network plugin is not ready: \
+     cni config uninitialized";
+
+impl Context {
+    pub(crate) fn new(config: KubeletConfig) -> Self {
+        Self {
+            recorder: Recorder::new("kubelet", &config.node_name),
+            config,
+            cache: Cache::default(),
+            configs: ConfigSource::default(),
+            facts: None,
+            runtime: Err("container runtime is down".to_owned()),
+            listed: false,
+            network: Err(NO_NETWORK.to_owned()),
+            api_calls: BTreeMap::new(),
+            runtime_calls: BTreeMap::new(),
+            effects: Vec::new(),
+            next_call: 0,
+        }
+    }
+
+    fn next_id(&mut self) -> CallId {
+        let id = CallId(self.next_call);
+        self.next_call += 1;
+        id
+    }
+
+    pub(crate) fn api(&mut self, purpose: ApiPurpose, request: Request) {
+        let id = self.next_id();
+        self.api_calls.insert(id, purpose);
+        self.effects.push(NodeEffect::Api(ApiEffect::Call { id, request }));
+    }
+
+    pub(crate) fn runtime(&mut self, purpose: RuntimePurpose, request: RuntimeRequest) {
+        let id = self.next_id();
+        self.runtime_calls.insert(id, purpose);
+        self.effects.push(NodeEffect::Runtime { id, request });
+    }
+
+    fn record(&mut self, now: Time, record: &Record) {
+        let request = self.recorder.write(now, record);
+        self.effects.push(NodeEffect::Api(ApiEffect::Record(request)));
+    }
+
+    /// Tells people about a pod, or about one of its containers.
+    pub(crate) fn event(
+        &mut self,
+        now: Time,
+        pod: &Pod,
+        about: About<'_>,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        let regarding = self.regarding(pod, about);
+        let warning = about.warning;
+        let reason = reason.to_owned();
+        self.record(now, &Record { regarding, warning, reason, message: message.into() });
+    }
+
+    fn regarding(&self, pod: &Pod, about: About<'_>) -> ObjectReference {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        // Static pods are known to the API by their mirror.
+        let seen = self.cache.get::<Pod>(namespace, name).unwrap_or(pod);
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            uid: seen.metadata.uid.clone(),
+            resource_version: seen.metadata.resource_version.clone(),
+            field_path: about.container.map(|c| {
+                let init = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten());
+                let list = if init.into_iter().any(|i| i.name == c) {
+                    "initContainers"
+                } else {
+                    "containers"
+                };
+                format!("spec.{list}{{{c}}}")
+            }),
+        }
+    }
+
+    /// Tells people about the node.
+    pub(crate) fn node_event(&mut self, now: Time, warning: bool, reason: &str, message: String) {
+        let name = self.config.node_name.clone();
+        let regarding = ObjectReference {
+            kind: Some("Node".to_owned()),
+            uid: Some(name.clone()),
+            name: Some(name),
+            ..ObjectReference::default()
+        };
+        self.record(now, &Record { regarding, warning, reason: reason.to_owned(), message });
+    }
+
+    /// The API's pod of that name, if it is the pod (or its mirror) that `uid` means here.
+    pub(crate) fn api_pod(&self, pod: &Pod, uid: &str) -> Option<&Pod> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        self.cache.get::<Pod>(namespace, name).filter(|p| {
+            p.metadata.uid.as_deref() == Some(uid)
+                || meta::annotation(&p.metadata, crate::mirror::MIRROR) == Some(uid)
+        })
+    }
+
+    /// Applies news of a watch.
+    pub(crate) fn watch(&mut self, now: Time, event: machine::WatchEvent) -> Vec<machine::Delta> {
+        self.cache.apply(now, event)
+    }
+
+    /// Keeps what an answer carried.
+    pub(crate) fn learn(&mut self, now: Time, object: Object) {
+        self.cache.apply(now, machine::WatchEvent::Changed(object));
+    }
+}
+
+/// What an event is about.
+#[derive(Clone, Copy)]
+pub(crate) struct About<'a> {
+    pub(crate) container: Option<&'a str>,
+    pub(crate) warning: bool,
+}
+
+/// A normal event about the pod.
+pub(crate) const POD: About<'static> = About { container: None, warning: false };
+/// A warning about the pod.
+pub(crate) const POD_WARNING: About<'static> = About { container: None, warning: true };
+
+/// A normal event about a container.
+pub(crate) const fn normal(container: &str) -> About<'_> {
+    About { container: Some(container), warning: false }
+}
+
+/// A warning about a container.
+pub(crate) const fn warning(container: &str) -> About<'_> {
+    About { container: Some(container), warning: true }
+}

@@ -1,0 +1,41 @@
+//! The node agent as a state machine: which pods run, how they start, are probed, restarted and
+//! ended, and what the API is told about them and about the node.
+//!
+//! The main type is [`Kubelet`], a [`machine::Machine`] over [`NodeInput`] and [`NodeEffect`].
+//! It speaks of containers, volumes and probes as data ([`RuntimeRequest`]); Docker, files and
+//! sockets are the shell's (crate `node`).
+
+pub mod config;
+pub mod kubelet;
+pub mod naming;
+pub mod runtime;
+pub mod volume;
+
+mod admission;
+mod config_source;
+mod container_spec;
+mod context;
+mod environment;
+mod mirror;
+mod node_agent;
+mod node_status;
+mod orphans;
+mod pod_dns;
+mod pod_fields;
+mod pod_status;
+mod pod_worker;
+mod probe;
+mod probing;
+mod replies;
+mod resources;
+mod start;
+mod sync;
+mod termination;
+mod volume_source;
+
+pub use config::KubeletConfig;
+pub use kubelet::Kubelet;
+pub use runtime::{
+    NodeEffect, NodeInput, RuntimeError, RuntimeErrorKind, RuntimeEvent, RuntimeInput,
+    RuntimeReply, RuntimeRequest,
+};

@@ -1,0 +1,125 @@
+//! Names and labels of the containers that belong to a kubelet.
+//!
+//! Source: kubernetes 1.23, `pkg/kubelet/dockershim/naming.go`; the labels are those of
+//! `pkg/kubelet/types/labels.go` and `kuberuntime/labels.go`.
+
+use std::collections::BTreeMap;
+
+use api::hash::fnv32a;
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use crate::runtime::ContainerRecord;
+
+/// The container name of a pod's pause container.
+pub const SANDBOX: &str = "POD";
+/// Marks containers as ours; all others are never touched.
+pub const OWNER: &str = "io.kprov.kubelet";
+/// The pod's name.
+pub const POD_NAME: &str = "io.kubernetes.pod.name";
+/// The pod's namespace.
+pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+/// The pod's UID.
+pub const POD_UID: &str = "io.kubernetes.pod.uid";
+/// The container's name in the pod.
+pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+/// How often the container was started before.
+pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+/// A hash of the container's definition.
+pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
+/// The pause container's identifier.
+pub const SANDBOX_ID: &str = "io.kubernetes.sandbox.id";
+/// Where the container leaves its last words.
+pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
+/// Seconds the pod has to end.
+pub const TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
+
+/// The runtime's name of a container: `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`.
+pub fn container_name(pod: &Pod, uid: &str, container: &str, attempt: u32) -> String {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    format!("k8s_{container}_{name}_{namespace}_{uid}_{attempt}")
+}
+
+/// The labels of a pause container.
+pub fn sandbox_labels(pod: &Pod, uid: &str, attempt: u32) -> BTreeMap<String, String> {
+    let text = |v: &Option<String>| v.clone().unwrap_or_default();
+    BTreeMap::from([
+        (OWNER.to_owned(), "true".to_owned()),
+        (POD_NAME.to_owned(), text(&pod.metadata.name)),
+        (POD_NAMESPACE.to_owned(), text(&pod.metadata.namespace)),
+        (POD_UID.to_owned(), uid.to_owned()),
+        (CONTAINER_NAME.to_owned(), SANDBOX.to_owned()),
+        (RESTART_COUNT.to_owned(), attempt.to_string()),
+        (
+            TERMINATION_GRACE.to_owned(),
+            pod.spec
+                .as_ref()
+                .and_then(|s| s.termination_grace_period_seconds)
+                .unwrap_or(30)
+                .to_string(),
+        ),
+    ])
+}
+
+/// The labels of a container.
+pub fn container_labels(
+    pod: &Pod,
+    uid: &str,
+    container: &Container,
+    attempt: u32,
+    sandbox_id: &str,
+) -> BTreeMap<String, String> {
+    let mut labels = sandbox_labels(pod, uid, attempt);
+    let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+    for (key, value) in [
+        (CONTAINER_NAME, container.name.clone()),
+        (CONTAINER_HASH, container_hash(container)),
+        (SANDBOX_ID, sandbox_id.to_owned()),
+        (TERMINATION_MESSAGE_PATH, path.to_owned()),
+    ] {
+        labels.insert(key.to_owned(), value);
+    }
+    labels
+}
+
+/// A hash of what makes a running container out of date: its name and image.
+pub fn container_hash(container: &Container) -> String {
+    let image = container.image.as_deref().unwrap_or_default();
+    format!("{:x}", fnv32a(format!("{}\0{image}", container.name).as_bytes()))
+}
+
+impl ContainerRecord {
+    fn label(&self, key: &str) -> &str {
+        self.labels.get(key).map_or("", String::as_str)
+    }
+
+    /// UID of the container's pod.
+    pub fn pod_uid(&self) -> &str {
+        self.label(POD_UID)
+    }
+
+    /// The container's name in the pod.
+    pub fn container(&self) -> &str {
+        self.label(CONTAINER_NAME)
+    }
+
+    /// How often the container was started before.
+    pub fn attempt(&self) -> u32 {
+        self.label(RESTART_COUNT).parse().unwrap_or(0)
+    }
+
+    /// The pause container it was made for.
+    pub fn sandbox_id(&self) -> &str {
+        self.label(SANDBOX_ID)
+    }
+
+    /// The hash of its definition.
+    pub fn hash(&self) -> &str {
+        self.label(CONTAINER_HASH)
+    }
+
+    /// Seconds the pod has to end.
+    pub fn grace_seconds(&self) -> u32 {
+        self.label(TERMINATION_GRACE).parse().unwrap_or(30)
+    }
+}

@@ -1,0 +1,53 @@
+//! Containers of ours whose pod is gone: they are ended and removed.
+
+use std::collections::BTreeMap;
+
+use crate::context::{Context, RuntimePurpose};
+use crate::runtime::{ContainerRecord, ContainerState, RuntimeRequest};
+
+/// Containers that belong to no pod any more.
+#[derive(Default)]
+pub(crate) struct Orphans {
+    /// Whether it was stopped already, by identifier.
+    containers: BTreeMap<String, bool>,
+}
+
+impl Orphans {
+    /// Begins to remove a container.
+    pub(crate) fn add(&mut self, ctx: &mut Context, record: &ContainerRecord) {
+        if self.containers.contains_key(&record.id) {
+            return;
+        }
+        let id = record.id.clone();
+        let running = record.state == ContainerState::Running;
+        let is_sandbox = record.container() == crate::naming::SANDBOX;
+        self.containers.insert(id.clone(), !running);
+        let purpose = RuntimePurpose::Orphan { id: id.clone() };
+        let grace_seconds = if is_sandbox { 0 } else { record.grace_seconds() };
+        let request = if running {
+            RuntimeRequest::Stop { id, grace_seconds }
+        } else {
+            RuntimeRequest::Remove { id }
+        };
+        ctx.runtime(purpose, request);
+    }
+
+    /// The next step after a call; a failed one is repeated at the next listing.
+    pub(crate) fn answer(&mut self, ctx: &mut Context, id: String, ok: bool) {
+        match self.containers.get_mut(&id) {
+            Some(stopped) if ok && !*stopped => {
+                *stopped = true;
+                let purpose = RuntimePurpose::Orphan { id: id.clone() };
+                ctx.runtime(purpose, RuntimeRequest::Remove { id });
+            }
+            _ => {
+                self.containers.remove(&id);
+            }
+        }
+    }
+
+    /// Whether nothing of the pod is being removed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.containers.is_empty()
+    }
+}

@@ -1,0 +1,448 @@
+//! What the API is told about a pod.
+//!
+//! Source: kubernetes 1.33, `pkg/kubelet/kubelet_pods.go`, `pkg/kubelet/status/generate.go`.
+
+use std::time::Duration;
+
+use api::{
+    ApiError, ApiObject, Key, Kind, Patch, PatchKind, Reply, Request, Revision, Subresource, Time,
+    codec,
+};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState as State, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+};
+use machine::Backoff;
+use serde_json::{Map, Value, json};
+
+use crate::context::{ApiPurpose, Context};
+use crate::pod_worker::{ContainerSlot, LOST, PodWorker, Stage, Step, is_sidecar};
+use crate::resources;
+use crate::runtime::{ContainerRecord, ContainerState};
+
+/// Between attempts to write a status.
+const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(10) };
+
+/// Writes the pod's status if the API has another.
+pub(crate) fn report(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
+    let Some(seen) = ctx.api_pod(&worker.pod, &worker.uid) else {
+        worker.status.settled = false;
+        worker.status.wanted = generate(ctx, worker, &PodStatus::default(), now);
+        return;
+    };
+    let revision = seen.metadata.resource_version.as_deref().and_then(Revision::parse);
+    let revision = revision.unwrap_or_default();
+    let uid = seen.metadata.uid.clone();
+    let base = match &worker.status.posted {
+        Some((posted, status)) if *posted > revision => status.clone(),
+        _ => seen.status.clone().unwrap_or_default(),
+    };
+    if worker.terminal {
+        worker.status.settled = true;
+        worker.status.wanted = base;
+        return;
+    }
+    let wanted = generate(ctx, worker, &base, now);
+    worker.status.settled = wanted == base && !worker.status.busy;
+    worker.status.wanted = wanted.clone();
+    if worker.status.settled || worker.status.busy {
+        return;
+    }
+    if now < worker.status.retry_at {
+        worker.wake_at(worker.status.retry_at);
+        return;
+    }
+    let value = |status: PodStatus| {
+        let pod = Pod { status: Some(status), ..Pod::default() };
+        codec::to_value(&pod.into_object())["status"].take()
+    };
+    let mut body = json!({"status": merge_diff(&value(base), &value(wanted))});
+    if let Some(uid) = uid {
+        // A pod of the same name made later must not get this status.
+        body["metadata"] = json!({"uid": uid});
+    }
+    worker.status.busy = true;
+    let request = Request::Patch {
+        key: Key::new(Kind::Pod, worker.namespace(), worker.name()),
+        subresource: Some(Subresource::Status),
+        patch: Patch { kind: PatchKind::Merge, body },
+    };
+    ctx.api(ApiPurpose::Status { uid: worker.uid.clone() }, request);
+}
+
+/// Takes the answer to a status write.
+pub(crate) fn answer(worker: &mut PodWorker, result: Result<Reply, ApiError>, now: Time) {
+    worker.status.busy = false;
+    match result {
+        Ok(reply) => {
+            worker.status.failures = 0;
+            worker.status.retry_at = Time::ZERO;
+            if let Reply::Object(object) = &reply
+                && let Some(pod) = object.get::<Pod>()
+            {
+                let status = pod.status.clone().unwrap_or_default();
+                worker.status.posted = Some((object.revision(), status));
+            }
+        }
+        Err(_) => {
+            worker.status.failures = worker.status.failures.saturating_add(1);
+            worker.status.retry_at = now + RETRY.delay(worker.status.failures);
+        }
+    }
+}
+
+/// The merge patch that turns one document into another.
+pub(crate) fn merge_diff(old: &Value, new: &Value) -> Value {
+    let (Some(from), Some(to)) = (old.as_object(), new.as_object()) else { return new.clone() };
+    let mut patch = Map::new();
+    for (key, value) in to {
+        match from.get(key) {
+            Some(before) if before == value => {}
+            Some(before) if before.is_object() && value.is_object() => {
+                patch.insert(key.clone(), merge_diff(before, value));
+            }
+            _ => {
+                patch.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    for key in from.keys().filter(|k| !to.contains_key(*k)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    Value::Object(patch)
+}
+
+/// The pod's status now; what others wrote into `base` is kept.
+pub(crate) fn generate(
+    ctx: &Context,
+    worker: &PodWorker,
+    base: &PodStatus,
+    now: Time,
+) -> PodStatus {
+    let node_ip = &ctx.config.node_ip;
+    let mut status = PodStatus {
+        qos_class: Some(resources::qos_class(&worker.pod).to_owned()),
+        start_time: base.start_time.clone().or_else(|| Some(worker.seen_at.to_meta())),
+        ..base.clone()
+    };
+    if let Stage::Rejected { reason, message } = &worker.stage {
+        status.phase = Some("Failed".to_owned());
+        status.reason = Some(reason.clone());
+        status.message = Some(format!("Pod was rejected: {message}"));
+        return status;
+    }
+    if !ctx.listed {
+        // Until the runtime was asked, nothing is known that the API does not know.
+        return base.clone();
+    }
+    status.host_ip = Some(node_ip.clone());
+    status.host_ips = Some(vec![HostIP { ip: node_ip.clone() }]);
+    let ip = worker.ip(node_ip);
+    if !ip.is_empty() {
+        status.pod_ip = Some(ip.to_owned());
+        status.pod_ips = Some(vec![PodIP { ip: ip.to_owned() }]);
+    }
+    let of = |containers: &[Container], init: bool| -> Vec<ContainerStatus> {
+        containers.iter().map(|c| container_status(worker, c, init)).collect()
+    };
+    let init = of(worker.init_containers(), true);
+    let apps = of(&worker.spec().containers, false);
+    let phase = final_phase(base).unwrap_or_else(|| phase(worker, &init, &apps));
+    if let Stage::Terminating(t) | Stage::Stopped(t) = &worker.stage
+        && let Some((reason, message)) = &t.failure
+    {
+        status.reason = Some(reason.clone());
+        status.message = Some(message.clone());
+    }
+    let failed = matches!(&worker.stage, Stage::Stopped(t) if t.failure.is_some());
+    let phase = if failed { "Failed" } else { phase };
+    status.phase = Some(phase.to_owned());
+    status.conditions = Some(conditions(worker, base, phase, &init, &apps, now));
+    status.init_container_statuses = Some(init).filter(|s| !s.is_empty());
+    status.container_statuses = Some(apps);
+    status
+}
+
+/// A pod that ended stays so.
+fn final_phase(base: &PodStatus) -> Option<&'static str> {
+    match base.phase.as_deref() {
+        Some("Succeeded") => Some("Succeeded"),
+        Some("Failed") => Some("Failed"),
+        _ => None,
+    }
+}
+
+fn phase(worker: &PodWorker, init: &[ContainerStatus], apps: &[ContainerStatus]) -> &'static str {
+    let over = matches!(worker.stage, Stage::Stopped(_));
+    let terminated = |s: &ContainerStatus| s.state.as_ref().and_then(|s| s.terminated.clone());
+    let last = |s: &ContainerStatus| s.last_state.as_ref().and_then(|s| s.terminated.clone());
+    let running = |s: &ContainerStatus| s.state.as_ref().is_some_and(|s| s.running.is_some());
+    for (container, status) in worker.init_containers().iter().zip(init) {
+        let done = if is_sidecar(container) {
+            running(status) || terminated(status).is_some() || last(status).is_some()
+        } else {
+            terminated(status).is_some_and(|t| t.exit_code == 0)
+        };
+        if done || worker.initialized() {
+            continue;
+        }
+        let failed = terminated(status).or_else(|| last(status)).is_some_and(|t| t.exit_code != 0);
+        if failed && !is_sidecar(container) && (worker.restart_policy() == "Never" || over) {
+            return "Failed";
+        }
+        return if over { "Failed" } else { "Pending" };
+    }
+    let count = |f: &dyn Fn(&ContainerStatus) -> bool| apps.iter().filter(|s| f(s)).count();
+    let up = count(&running);
+    let stopped = count(&|s| !running(s) && (terminated(s).is_some() || last(s).is_some()));
+    let succeeded = count(&|s| terminated(s).is_some_and(|t| t.exit_code == 0));
+    if over {
+        return if succeeded == apps.len() { "Succeeded" } else { "Failed" };
+    }
+    if up + stopped < apps.len() {
+        return "Pending";
+    }
+    if up > 0 || worker.restart_policy() == "Always" {
+        return "Running";
+    }
+    let settled = count(&|s| terminated(s).is_some());
+    if succeeded == apps.len() {
+        "Succeeded"
+    } else if worker.restart_policy() == "Never" && settled == apps.len() {
+        "Failed"
+    } else {
+        "Running"
+    }
+}
+
+fn container_status(worker: &PodWorker, container: &Container, init: bool) -> ContainerStatus {
+    let empty = ContainerSlot::default();
+    let slot = worker.slot(&container.name).unwrap_or(&empty);
+    let (state, last_state) = states(worker, slot, init);
+    let running = state.running.is_some();
+    let started = running && slot.probes.started() && slot.step != Step::PostStart;
+    let ready = if init && !is_sidecar(container) {
+        state.terminated.as_ref().is_some_and(|t| t.exit_code == 0)
+    } else {
+        running && known_probes(slot) && slot.probes.ready() && slot.step != Step::PostStart
+    };
+    let record = slot.current.as_ref();
+    ContainerStatus {
+        name: container.name.clone(),
+        image: record
+            .map(|r| r.image.clone())
+            .unwrap_or_else(|| container.image.clone().unwrap_or_default()),
+        image_id: record.map(|r| r.image_id.clone()).unwrap_or_default(),
+        container_id: record.filter(|r| !r.id.is_empty()).map(|r| format!("docker://{}", r.id)),
+        restart_count: i32::try_from(restarts(worker, container, slot)).unwrap_or(i32::MAX),
+        ready,
+        started: Some(started),
+        state: Some(state),
+        last_state: last_state.map(|t| State { terminated: Some(t), ..State::default() }),
+        ..ContainerStatus::default()
+    }
+}
+
+/// Whether the probes are those of the present instance.
+fn known_probes(slot: &ContainerSlot) -> bool {
+    slot.current.as_ref().is_some_and(|r| r.id == slot.probes.container_id)
+}
+
+fn restarts(worker: &PodWorker, container: &Container, slot: &ContainerSlot) -> u32 {
+    if let Some(record) = &slot.current {
+        return record.attempt();
+    }
+    let status = worker.pod.status.as_ref();
+    let all = status.into_iter().flat_map(|s| {
+        s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten())
+    });
+    all.filter(|s| s.name == container.name)
+        .map(|s| u32::try_from(s.restart_count).unwrap_or(0))
+        .next()
+        .unwrap_or(0)
+}
+
+fn states(
+    worker: &PodWorker,
+    slot: &ContainerSlot,
+    init: bool,
+) -> (State, Option<ContainerStateTerminated>) {
+    let previous = slot.previous.as_ref().map(terminated);
+    let waiting = |reason: &str, message: Option<String>| State {
+        waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
+        ..State::default()
+    };
+    let default_reason = if init || (!worker.init_containers().is_empty() && !worker.initialized())
+    {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
+    match (&slot.current, &slot.waiting) {
+        (Some(record), _) if record.state == ContainerState::Running => {
+            let started_at = Some(record.started_at.to_meta());
+            let running = Some(ContainerStateRunning { started_at });
+            (State { running, ..State::default() }, previous)
+        }
+        (Some(record), Some((reason, message))) if record.state == ContainerState::Exited => {
+            (waiting(reason, Some(message.clone())), Some(terminated(record)))
+        }
+        (Some(record), None) if record.state == ContainerState::Exited => {
+            let terminated = Some(terminated(record));
+            (State { terminated, ..State::default() }, previous)
+        }
+        // The pod ended before the container began.
+        (None, _) if matches!(worker.stage, Stage::Stopped(_)) => {
+            let terminated = ContainerStateTerminated {
+                exit_code: 137,
+                reason: Some("ContainerStatusUnknown".to_owned()),
+                message: Some(LOST.to_owned()),
+                ..ContainerStateTerminated::default()
+            };
+            (State { terminated: Some(terminated), ..State::default() }, previous)
+        }
+        (_, Some((reason, message))) => (waiting(reason, Some(message.clone())), previous),
+        (_, None) => (waiting(default_reason, None), previous),
+    }
+}
+
+fn terminated(record: &ContainerRecord) -> ContainerStateTerminated {
+    let never = record.started_at == Time::ZERO;
+    let reason = if record.oom_killed {
+        "OOMKilled"
+    } else if record.message == LOST {
+        "ContainerStatusUnknown"
+    } else if never && record.exit_code != 0 {
+        "StartError"
+    } else if record.exit_code == 0 {
+        "Completed"
+    } else {
+        "Error"
+    };
+    let time = |t: Time| Some(t.to_meta());
+    ContainerStateTerminated {
+        container_id: Some(&record.id)
+            .filter(|id| !id.is_empty())
+            .map(|id| format!("docker://{id}")),
+        exit_code: record.exit_code,
+        finished_at: time(record.finished_at),
+        started_at: time(record.started_at),
+        message: Some(record.message.clone()).filter(|m| !m.is_empty()),
+        reason: Some(reason.to_owned()),
+        signal: None,
+    }
+}
+
+fn conditions(
+    worker: &PodWorker,
+    base: &PodStatus,
+    phase: &str,
+    init: &[ContainerStatus],
+    apps: &[ContainerStatus],
+    now: Time,
+) -> Vec<PodCondition> {
+    let sandbox = worker.sandbox.running().is_some()
+        && matches!(worker.stage, Stage::Active | Stage::Terminating(_));
+    let yes = ("True", None, None);
+    let containers = containers_ready(worker, phase, init, apps);
+    let ready = containers.clone();
+    let ours: [(&str, Judgement); 5] = [
+        ("PodReadyToStartContainers", if sandbox { yes.clone() } else { ("False", None, None) }),
+        ("Initialized", initialized(worker, phase, init)),
+        ("Ready", gates(worker, base, ready)),
+        ("ContainersReady", containers),
+        ("PodScheduled", yes),
+    ];
+    let before = |t: &str| base.conditions.iter().flatten().find(|c| c.type_ == t);
+    let mut all: Vec<PodCondition> = Vec::new();
+    for (type_, (status, reason, message)) in ours {
+        let same = before(type_).filter(|c| c.status == status);
+        all.push(PodCondition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: reason.map(str::to_owned),
+            message,
+            last_probe_time: same.and_then(|c| c.last_probe_time.clone()),
+            last_transition_time: same
+                .and_then(|c| c.last_transition_time.clone())
+                .or_else(|| Some(now.to_meta())),
+            observed_generation: same.and_then(|c| c.observed_generation),
+        });
+    }
+    let others = base.conditions.iter().flatten();
+    let others: Vec<PodCondition> =
+        others.filter(|c| !all.iter().any(|o| o.type_ == c.type_)).cloned().collect();
+    all.extend(others);
+    all
+}
+
+type Judgement = (&'static str, Option<&'static str>, Option<String>);
+
+fn initialized(worker: &PodWorker, phase: &str, init: &[ContainerStatus]) -> Judgement {
+    if phase == "Succeeded" {
+        return ("True", Some("PodCompleted"), None);
+    }
+    let incomplete: Vec<&str> = init
+        .iter()
+        .zip(worker.init_containers())
+        .filter(|(s, c)| if is_sidecar(c) { s.started != Some(true) } else { !s.ready })
+        .map(|(s, _)| s.name.as_str())
+        .collect();
+    if incomplete.is_empty() || worker.initialized() {
+        return ("True", None, None);
+    }
+    let message = format!("containers with incomplete status: [{}]", incomplete.join(" "));
+    ("False", Some("ContainersNotInitialized"), Some(message))
+}
+
+fn containers_ready(
+    worker: &PodWorker,
+    phase: &str,
+    init: &[ContainerStatus],
+    apps: &[ContainerStatus],
+) -> Judgement {
+    match phase {
+        "Succeeded" => return ("False", Some("PodCompleted"), None),
+        "Failed" => return ("False", Some("PodFailed"), None),
+        _ => {}
+    }
+    let sidecars = init.iter().zip(worker.init_containers()).filter(|(_, c)| is_sidecar(c));
+    let all = sidecars.map(|(s, _)| s).chain(apps);
+    let unready: Vec<&str> = all.filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
+    if unready.is_empty() {
+        return ("True", None, None);
+    }
+    let message = format!("containers with unready status: [{}]", unready.join(" "));
+    ("False", Some("ContainersNotReady"), Some(message))
+}
+
+/// Conditions of others that must hold before the pod counts as ready.
+fn gates(worker: &PodWorker, base: &PodStatus, containers: Judgement) -> Judgement {
+    if containers.0 != "True" {
+        return containers;
+    }
+    let unmet: Vec<String> = worker
+        .spec()
+        .readiness_gates
+        .iter()
+        .flatten()
+        .filter_map(|gate| {
+            let type_ = &gate.condition_type;
+            match base.conditions.iter().flatten().find(|c| c.type_ == *type_) {
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate \"{type_}\" does not exist."
+                )),
+                Some(c) if c.status != "True" => Some(format!(
+                    "the status of pod readiness gate \"{type_}\" is not \"True\", but {}",
+                    c.status
+                )),
+                Some(_) => None,
+            }
+        })
+        .collect();
+    if unmet.is_empty() {
+        containers
+    } else {
+        ("False", Some("ReadinessGatesNotReady"), Some(unmet.join(", ")))
+    }
+}

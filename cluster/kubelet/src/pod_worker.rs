@@ -1,0 +1,402 @@
+//! What the kubelet remembers of one pod.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::{Revision, Time};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+
+use crate::naming;
+use crate::probe::ProbeSet;
+use crate::runtime::{ContainerRecord, ContainerState, ImageRecord};
+use crate::volume::VolumeSpec;
+
+/// One pod on this node.
+pub(crate) struct PodWorker {
+    /// What is wanted.
+    pub(crate) pod: Arc<Pod>,
+    /// The UID that containers carry: the API's, or the manifest's hash.
+    pub(crate) uid: String,
+    /// Whether it comes from the manifest directory.
+    pub(crate) is_static: bool,
+    pub(crate) stage: Stage,
+    /// Whether the API already has a final phase: nothing is started any more.
+    pub(crate) terminal: bool,
+    /// Whether the node accepted it: what it takes counts when others are judged.
+    pub(crate) admitted: bool,
+    pub(crate) seen_at: Time,
+    pub(crate) sandbox: SandboxSlot,
+    pub(crate) volumes: VolumeSlot,
+    pub(crate) containers: BTreeMap<String, ContainerSlot>,
+    pub(crate) status: StatusSlot,
+    /// When to look again even if nothing happens.
+    pub(crate) wake: Option<Time>,
+}
+
+/// Where a pod is in its life.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Stage {
+    /// The node refused it.
+    Rejected { reason: String, message: String },
+    /// It is to run.
+    Active,
+    /// It is being ended.
+    Terminating(Termination),
+    /// Nothing of it runs any more and nothing will.
+    Stopped(Termination),
+}
+
+/// Why and how fast a pod ends.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Termination {
+    pub(crate) deadline: Time,
+    pub(crate) grace_seconds: u32,
+    /// The pod failed on this node (deadline, eviction) instead of being deleted.
+    pub(crate) failure: Option<(String, String)>,
+    /// What is on the node was removed.
+    pub(crate) cleaned: bool,
+    /// The API was asked to forget the pod.
+    pub(crate) deleted: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct SandboxSlot {
+    pub(crate) record: Option<ContainerRecord>,
+    /// Attempt number of the next one.
+    pub(crate) next_attempt: u32,
+    pub(crate) busy: bool,
+    pub(crate) failures: u32,
+    pub(crate) retry_at: Time,
+}
+
+impl SandboxSlot {
+    pub(crate) fn running(&self) -> Option<&ContainerRecord> {
+        self.record.as_ref().filter(|r| r.state == ContainerState::Running)
+    }
+}
+
+/// A token the API signed for a volume.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub(crate) text: String,
+    pub(crate) refresh_at: Time,
+}
+
+#[derive(Default)]
+pub(crate) struct VolumeSlot {
+    /// What was last written.
+    pub(crate) written: Option<Vec<VolumeSpec>>,
+    pub(crate) writing: Option<Vec<VolumeSpec>>,
+    pub(crate) refresh_at: Time,
+    pub(crate) retry_at: Time,
+    pub(crate) failures: u32,
+    /// By volume name and path.
+    pub(crate) tokens: BTreeMap<(String, String), Token>,
+    pub(crate) token_calls: BTreeMap<(String, String), Time>,
+}
+
+/// What is under way for a container.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Step {
+    Idle,
+    InspectImage,
+    PullImage,
+    Start,
+    PostStart,
+    PreStop,
+    Stop,
+}
+
+pub(crate) struct ContainerSlot {
+    pub(crate) current: Option<ContainerRecord>,
+    pub(crate) previous: Option<ContainerRecord>,
+    /// Attempt number of the next one.
+    pub(crate) next_attempt: u32,
+    pub(crate) step: Step,
+    /// Found for the start under way.
+    pub(crate) image: Option<ImageRecord>,
+    /// Why it does not run: reason and message.
+    pub(crate) waiting: Option<(String, String)>,
+    pub(crate) crash: CrashBackoff,
+    pub(crate) pull_failures: u32,
+    pub(crate) retry_at: Time,
+    pub(crate) probes: ProbeSet,
+    /// An event came while a call was under way: look again.
+    pub(crate) recheck: bool,
+    pub(crate) inspecting: bool,
+    /// End it (a probe or hook failed) with this grace.
+    pub(crate) kill: Option<u32>,
+    /// The stop under way ends at this time.
+    pub(crate) stop_deadline: Time,
+}
+
+impl Default for ContainerSlot {
+    fn default() -> Self {
+        Self {
+            current: None,
+            previous: None,
+            next_attempt: 0,
+            step: Step::Idle,
+            image: None,
+            waiting: None,
+            crash: CrashBackoff::default(),
+            pull_failures: 0,
+            retry_at: Time::ZERO,
+            probes: ProbeSet::default(),
+            recheck: false,
+            inspecting: false,
+            kill: None,
+            stop_deadline: Time::ZERO,
+        }
+    }
+}
+
+impl ContainerSlot {
+    pub(crate) fn running(&self) -> bool {
+        self.current.as_ref().is_some_and(|r| r.state == ContainerState::Running)
+    }
+
+    pub(crate) fn exited(&self) -> Option<&ContainerRecord> {
+        self.current.as_ref().filter(|r| r.state == ContainerState::Exited)
+    }
+
+    /// Whether it runs, or may run soon because a call is under way.
+    pub(crate) fn alive(&self) -> bool {
+        self.running() || matches!(self.step, Step::Start | Step::PostStart | Step::Stop)
+    }
+}
+
+/// Delay between restarts: 10 s doubling to 300 s, forgotten after 600 s of peace.
+///
+/// Source: kubernetes 1.33, `client-go/util/flowcontrol/backoff.go`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CrashBackoff {
+    delay_secs: u64,
+    updated: Time,
+}
+
+const CRASH_FIRST_SECS: u64 = 10;
+const CRASH_MAX_SECS: u64 = 300;
+
+impl CrashBackoff {
+    fn expired(&self, event: Time) -> bool {
+        event.since(self.updated).as_secs() > 2 * CRASH_MAX_SECS
+    }
+
+    /// When a container that ended at `finished` may start again, and the present delay.
+    pub(crate) fn until(&self, finished: Time) -> (Time, u64) {
+        if self.delay_secs == 0 || self.expired(finished) {
+            return (finished, 0);
+        }
+        (finished + std::time::Duration::from_secs(self.delay_secs), self.delay_secs)
+    }
+
+    /// Counts a restart at `now`.
+    pub(crate) fn next(&mut self, now: Time, finished: Time) {
+        self.delay_secs = if self.delay_secs == 0 || self.expired(finished) {
+            CRASH_FIRST_SECS
+        } else {
+            (self.delay_secs * 2).min(CRASH_MAX_SECS)
+        };
+        self.updated = now;
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct StatusSlot {
+    /// What the pod's status should be.
+    pub(crate) wanted: PodStatus,
+    /// The pod as the API answered our last write.
+    pub(crate) posted: Option<(Revision, PodStatus)>,
+    pub(crate) busy: bool,
+    pub(crate) retry_at: Time,
+    pub(crate) failures: u32,
+    /// Whether the API has what is wanted.
+    pub(crate) settled: bool,
+}
+
+impl PodWorker {
+    pub(crate) fn new(pod: Arc<Pod>, uid: &str, is_static: bool, now: Time) -> Self {
+        let mut worker = Self {
+            uid: uid.to_owned(),
+            is_static,
+            stage: Stage::Active,
+            terminal: false,
+            admitted: false,
+            seen_at: now,
+            sandbox: SandboxSlot::default(),
+            volumes: VolumeSlot::default(),
+            containers: BTreeMap::new(),
+            status: StatusSlot::default(),
+            wake: None,
+            pod,
+        };
+        let phase = worker.pod.status.as_ref().and_then(|s| s.phase.as_deref());
+        worker.terminal = !is_static && matches!(phase, Some("Succeeded" | "Failed"));
+        for name in worker.container_names() {
+            let next_attempt = worker.attempt_after_status(&name);
+            let slot = ContainerSlot { next_attempt, ..ContainerSlot::default() };
+            worker.containers.insert(name, slot);
+        }
+        worker
+    }
+
+    /// Containers that ran before and are lost still count as restarts.
+    fn attempt_after_status(&self, name: &str) -> u32 {
+        let status = self.pod.status.as_ref();
+        let all = status.into_iter().flat_map(|s| {
+            s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten())
+        });
+        all.filter(|c| c.name == name && c.container_id.is_some())
+            .map(|c| u32::try_from(c.restart_count).unwrap_or(0).saturating_add(1))
+            .next()
+            .unwrap_or(0)
+    }
+
+    pub(crate) fn spec(&self) -> &PodSpec {
+        static EMPTY: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
+        self.pod.spec.as_ref().unwrap_or(&EMPTY)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.pod.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        self.pod.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// `name_namespace(uid)`, as messages name pods.
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}_{}({})", self.name(), self.namespace(), self.uid)
+    }
+
+    pub(crate) fn init_containers(&self) -> &[Container] {
+        self.spec().init_containers.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn container_names(&self) -> Vec<String> {
+        let all = self.init_containers().iter().chain(&self.spec().containers);
+        all.map(|c| c.name.clone()).collect()
+    }
+
+    /// The definition of a container and whether it is an init container.
+    pub(crate) fn definition(&self, name: &str) -> Option<(&Container, bool)> {
+        let init = self.init_containers().iter().find(|c| c.name == name).map(|c| (c, true));
+        init.or_else(|| self.spec().containers.iter().find(|c| c.name == name).map(|c| (c, false)))
+    }
+
+    pub(crate) fn slot(&self, name: &str) -> Option<&ContainerSlot> {
+        self.containers.get(name)
+    }
+
+    pub(crate) fn host_network(&self) -> bool {
+        self.spec().host_network == Some(true)
+    }
+
+    pub(crate) fn restart_policy(&self) -> &str {
+        self.spec().restart_policy.as_deref().unwrap_or("Always")
+    }
+
+    pub(crate) fn grace_seconds(&self) -> u32 {
+        let meta = self.pod.metadata.deletion_grace_period_seconds;
+        let seconds = meta.or(self.spec().termination_grace_period_seconds).unwrap_or(30);
+        u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn wake_at(&mut self, at: Time) {
+        self.wake = Some(self.wake.map_or(at, |w| w.min(at)));
+    }
+
+    /// Whether the pod is to run or runs.
+    pub(crate) fn is_active(&self) -> bool {
+        self.admitted
+            && !self.terminal
+            && matches!(self.stage, Stage::Active | Stage::Terminating(_))
+    }
+
+    /// The pod's address.
+    pub(crate) fn ip<'a>(&'a self, node_ip: &'a str) -> &'a str {
+        match &self.sandbox.record {
+            Some(_) if self.host_network() => node_ip,
+            Some(record) => &record.ip,
+            None => "",
+        }
+    }
+
+    /// Whether all init containers have done their work in the present sandbox.
+    pub(crate) fn initialized(&self) -> bool {
+        let Some(sandbox) = &self.sandbox.record else { return self.init_containers().is_empty() };
+        let app_ran = self.spec().containers.iter().any(|c| {
+            self.slot(&c.name)
+                .and_then(|s| s.current.as_ref())
+                .is_some_and(|r| r.sandbox_id() == sandbox.id)
+        });
+        app_ran || self.init_containers().iter().all(|c| self.init_done(c, &sandbox.id))
+    }
+
+    /// Whether an init container has done its work in that sandbox.
+    pub(crate) fn init_done(&self, container: &Container, sandbox: &str) -> bool {
+        let Some(slot) = self.slot(&container.name) else { return false };
+        let Some(record) = slot.current.as_ref().filter(|r| r.sandbox_id() == sandbox) else {
+            return false;
+        };
+        if is_sidecar(container) {
+            return record.state == ContainerState::Running
+                && slot.step == Step::Idle
+                && slot.probes.started();
+        }
+        record.state == ContainerState::Exited && record.exit_code == 0
+    }
+
+    /// Takes over what the runtime had of this pod when it was asked at `asked`. What was made
+    /// since then is newer than the listing.
+    pub(crate) fn adopt(&mut self, asked: Time, records: &[&ContainerRecord]) {
+        let newer = |r: &ContainerRecord| r.created_at >= asked;
+        let mut sorted: Vec<&ContainerRecord> = records.to_vec();
+        sorted.sort_by_key(|r| (r.attempt(), r.created_at, r.id.clone()));
+        if !self.sandbox.busy && !self.sandbox.record.as_ref().is_some_and(newer) {
+            let found = sorted.iter().rfind(|r| r.container() == naming::SANDBOX);
+            self.sandbox.record = match (found, self.sandbox.record.take()) {
+                (Some(record), _) => Some((*record).clone()),
+                (None, old) => old.map(lost),
+            };
+        }
+        if let Some(record) = &self.sandbox.record {
+            let next = record.attempt().saturating_add(1);
+            self.sandbox.next_attempt = self.sandbox.next_attempt.max(next);
+        }
+        for (name, slot) in &mut self.containers {
+            if slot.step == Step::Start || slot.current.as_ref().is_some_and(newer) {
+                continue;
+            }
+            let mut found = sorted.iter().filter(|r| r.container() == name).rev();
+            slot.current = match (found.next(), slot.current.take()) {
+                (Some(record), _) => Some((*record).clone()),
+                (None, old) => old.map(lost),
+            };
+            slot.previous = found.next().map(|r| (*r).clone()).or(slot.previous.take());
+            if let Some(record) = &slot.current {
+                slot.next_attempt = slot.next_attempt.max(record.attempt().saturating_add(1));
+            }
+        }
+    }
+}
+
+/// A container that the runtime no longer knows.
+pub(crate) fn lost(mut record: ContainerRecord) -> ContainerRecord {
+    if record.state != ContainerState::Exited {
+        record.state = ContainerState::Exited;
+        record.exit_code = 137;
+        record.message = LOST.to_owned();
+    }
+    record
+}
+
+/// The message of a container that disappeared.
+pub(crate) const LOST: &str = "The container could not be located when the pod was terminated";
+
+/// Whether an init container runs as long as the pod.
+pub(crate) fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}

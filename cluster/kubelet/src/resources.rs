@@ -1,0 +1,148 @@
+//! Requests and limits: quality of service, cgroup figures, what a pod takes from its node.
+//!
+//! Source: kubernetes 1.33, `pkg/apis/core/v1/helper/qos`, `pkg/kubelet/qos/policy.go`,
+//! `pkg/kubelet/cm/helpers_linux.go`.
+
+use std::collections::BTreeMap;
+
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+use crate::pod_worker::is_sidecar;
+use crate::runtime::Limits;
+
+pub(crate) type Amounts = BTreeMap<String, Text>;
+
+/// An amount as a number; nonsense counts as nothing.
+pub(crate) fn parse(text: &Text) -> Quantity {
+    Quantity::parse(&text.0).unwrap_or(Quantity::whole(0))
+}
+
+fn amount(map: Option<&Amounts>, resource: &str) -> Option<Quantity> {
+    map?.get(resource).map(parse).filter(|q| !q.is_zero())
+}
+
+/// A container's limit.
+pub(crate) fn limit(container: &Container, resource: &str) -> Option<Quantity> {
+    amount(container.resources.as_ref()?.limits.as_ref(), resource)
+}
+
+/// A container's request; its limit when it has none.
+pub(crate) fn request(container: &Container, resource: &str) -> Option<Quantity> {
+    amount(container.resources.as_ref()?.requests.as_ref(), resource)
+        .or_else(|| limit(container, resource))
+}
+
+/// The pod's quality of service.
+pub(crate) fn qos_class(pod: &Pod) -> &'static str {
+    let Some(spec) = &pod.spec else { return "BestEffort" };
+    let all: Vec<&Container> =
+        spec.containers.iter().chain(spec.init_containers.iter().flatten()).collect();
+    let has_any = |c: &&Container| {
+        ["cpu", "memory"].iter().any(|r| limit(c, r).is_some() || request(c, r).is_some())
+    };
+    if !all.iter().any(has_any) {
+        return "BestEffort";
+    }
+    let guaranteed = |c: &&Container| {
+        ["cpu", "memory"].iter().all(|r| match (limit(c, r), request(c, r)) {
+            (Some(limit), Some(request)) => limit.nano() == request.nano(),
+            _ => false,
+        })
+    };
+    if all.iter().all(guaranteed) { "Guaranteed" } else { "Burstable" }
+}
+
+/// What a pod takes of a resource, in its smallest unit (thousandths of CPU, else bytes or
+/// pieces): the larger of what the containers take together and what starting takes.
+pub(crate) fn pod_request(pod: &Pod, resource: &str) -> i64 {
+    let Some(spec) = &pod.spec else { return 0 };
+    let of = |c: &Container| {
+        let quantity = request(c, resource).unwrap_or(Quantity::whole(0));
+        if resource == "cpu" { quantity.milli() } else { quantity.value() }
+    };
+    let mut sum = spec.containers.iter().map(of).fold(0_i64, i64::saturating_add);
+    let mut sidecars = 0_i64;
+    let mut starting = 0_i64;
+    for container in spec.init_containers.iter().flatten() {
+        if is_sidecar(container) {
+            sidecars = sidecars.saturating_add(of(container));
+            starting = starting.max(sidecars);
+        } else {
+            starting = starting.max(sidecars.saturating_add(of(container)));
+        }
+    }
+    sum = sum.saturating_add(sidecars).max(starting);
+    let overhead = spec.overhead.as_ref().and_then(|o| o.get(resource)).map(parse);
+    let overhead = overhead.map_or(0, |q| if resource == "cpu" { q.milli() } else { q.value() });
+    sum.saturating_add(overhead)
+}
+
+/// The cgroup figures of a container on a node with that much memory.
+pub(crate) fn limits(pod: &Pod, container: &Container, node_memory: u64) -> Limits {
+    let cpu_limit = limit(container, "cpu").map(Quantity::milli);
+    let cpu_request = request(container, "cpu").map_or(0, Quantity::milli);
+    // The kernel takes no less than 2 shares and no quota below 1 ms in 100 ms.
+    let shares = cpu_request.saturating_mul(1024) / 1000;
+    Limits {
+        cpu_shares: shares.clamp(2, 262_144),
+        cpu_quota: cpu_limit.map_or(0, |milli| milli.saturating_mul(100).max(1_000)),
+        memory: limit(container, "memory").map_or(0, Quantity::value),
+        oom_score_adj: oom_score(pod, container, node_memory),
+    }
+}
+
+fn oom_score(pod: &Pod, container: &Container, node_memory: u64) -> i64 {
+    match qos_class(pod) {
+        "Guaranteed" => -997,
+        "BestEffort" => 1000,
+        _ => {
+            let memory = i128::from(request(container, "memory").map_or(0, Quantity::value));
+            let capacity = i128::from(node_memory.max(1));
+            let score = i64::try_from(1000 - 1000 * memory / capacity).unwrap_or(2);
+            score.clamp(3, 999)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(json: &str) -> Pod {
+        let text = format!(
+            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"a"}},"spec":{json}}}"#
+        );
+        api::codec::decode_any(text.as_bytes()).unwrap().get::<Pod>().unwrap().clone()
+    }
+
+    #[test]
+    fn quality_and_figures() {
+        let check = |spec: &str, class: &str, cpu: i64, shares: i64, quota: i64, oom: i64| {
+            let pod = pod(spec);
+            assert_eq!(qos_class(&pod), class, "{spec}");
+            assert_eq!(pod_request(&pod, "cpu"), cpu, "{spec}");
+            let l = limits(&pod, &pod.spec.as_ref().unwrap().containers[0], 1 << 30);
+            assert_eq!((l.cpu_shares, l.cpu_quota, l.oom_score_adj), (shares, quota, oom));
+        };
+        check(r#"{"containers":[{"name":"a"}]}"#, "BestEffort", 0, 2, 0, 1000);
+        check(
+            r#"{"containers":[{"name":"a","resources":{"limits":{"cpu":"500m","memory":"1Mi"}}}]}"#,
+            "Guaranteed",
+            500,
+            512,
+            50_000,
+            -997,
+        );
+        check(
+            r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"100m","memory":"512Mi"}}},
+                {"name":"b"}],"initContainers":[{"name":"i","resources":{"requests":{"cpu":"2"}}}]}"#,
+            "Burstable",
+            2000,
+            102,
+            0,
+            500,
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! Docker as the kubelet's container runtime: carries out [`kubelet::RuntimeRequest`]s.
+//!
+//! Containers of ours carry the label [`kubelet::naming::OWNER`]; no other is ever touched.
+
+mod create;
+mod error;
+mod events;
+mod image;
+mod network;
+mod record;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::query_parameters::{
+    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+use kubelet::runtime::ContainerRecord;
+use kubelet::{RuntimeError, RuntimeErrorKind, RuntimeReply, RuntimeRequest};
+
+use crate::{node_facts, probes, volumes};
+
+pub(crate) use error::{chain, plain as plain_error};
+pub use events::watch_events;
+
+/// The bridge and its Docker network.
+pub const NETWORK: &str = "kprov";
+/// The Linux bridge that pods are attached to.
+pub const BRIDGE: &str = "cni0";
+/// A call that Docker does not answer in this time has failed.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// A pull may take this long.
+const PULL_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// Docker on this node.
+#[derive(Clone)]
+pub struct Runtime {
+    docker: Docker,
+    root_dir: PathBuf,
+    resolv_conf: PathBuf,
+    /// MTU of the pod network, bytes.
+    mtu: u32,
+    /// Whether this machine refuses to spare processes from the OOM killer.
+    no_negative_oom: Arc<AtomicBool>,
+}
+
+impl Runtime {
+    /// Speaks to the daemon through `docker`; pod folders are below `root_dir`, pods' resolver
+    /// files are made from `resolv_conf`.
+    pub fn new(docker: Docker, root_dir: &Path, resolv_conf: &Path, mtu: u32) -> Self {
+        Self {
+            docker,
+            root_dir: root_dir.to_owned(),
+            resolv_conf: resolv_conf.to_owned(),
+            mtu,
+            no_negative_oom: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// Opens the daemon's socket. The daemon may be restarted meanwhile.
+    ///
+    /// # Errors
+    /// There is no such socket.
+    pub fn connect(socket: &Path) -> Result<Docker, bollard::errors::Error> {
+        let path = socket.to_string_lossy();
+        let version = bollard::API_DEFAULT_VERSION;
+        Docker::connect_with_unix(&path, CALL_TIMEOUT.as_secs(), version)
+    }
+
+    /// Carries out a request.
+    ///
+    /// # Errors
+    /// Docker refused or does not answer.
+    pub async fn call(&self, request: RuntimeRequest) -> Result<RuntimeReply, RuntimeError> {
+        let limit = match &request {
+            RuntimeRequest::Stop { grace_seconds, .. } => {
+                CALL_TIMEOUT + Duration::from_secs(u64::from(*grace_seconds))
+            }
+            RuntimeRequest::Probe { timeout_seconds, .. } => {
+                CALL_TIMEOUT + Duration::from_secs(u64::from(*timeout_seconds))
+            }
+            RuntimeRequest::PullImage { .. } => PULL_TIMEOUT,
+            _ => CALL_TIMEOUT,
+        };
+        match tokio::time::timeout(limit, self.carry_out(request)).await {
+            Ok(result) => result,
+            Err(_) => Err(RuntimeError {
+                kind: RuntimeErrorKind::Other,
+                message: format!("context deadline exceeded: no answer within {limit:?}"),
+            }),
+        }
+    }
+
+    async fn carry_out(&self, request: RuntimeRequest) -> Result<RuntimeReply, RuntimeError> {
+        match request {
+            RuntimeRequest::List => self.list().await,
+            RuntimeRequest::Inspect { id } => self.record(&id).await.map(container),
+            RuntimeRequest::ReadFacts => {
+                let facts =
+                    node_facts::read(&self.docker, &self.root_dir, &self.resolv_conf).await?;
+                Ok(RuntimeReply::Facts(Box::new(facts)))
+            }
+            RuntimeRequest::EnsureNetwork { pod_cidr } => {
+                self.ensure_network(&pod_cidr).await.map(|()| RuntimeReply::Done)
+            }
+            RuntimeRequest::StartSandbox(spec) => self.start_sandbox(&spec).await.map(container),
+            RuntimeRequest::StartContainer(spec) => {
+                self.start_container(&spec).await.map(container)
+            }
+            RuntimeRequest::Stop { id, grace_seconds } => self.stop(&id, grace_seconds).await,
+            RuntimeRequest::Remove { id } => self.remove(&id).await.map(|()| RuntimeReply::Done),
+            RuntimeRequest::InspectImage { image } => {
+                self.inspect_image(&image).await.map(RuntimeReply::Image)
+            }
+            RuntimeRequest::PullImage { image } => {
+                self.pull_image(&image).await.map(RuntimeReply::Image)
+            }
+            RuntimeRequest::Probe { container_id, action, timeout_seconds } => {
+                let timeout = Duration::from_secs(u64::from(timeout_seconds.max(1)));
+                let outcome = probes::run(&self.docker, &container_id, &action, timeout).await?;
+                Ok(RuntimeReply::Probe(outcome))
+            }
+            RuntimeRequest::PrepareVolumes { folder, volumes: specs, fs_group } => {
+                let folder = PathBuf::from(folder);
+                blocking(move || volumes::prepare(&folder, &specs, fs_group)).await?;
+                Ok(RuntimeReply::Done)
+            }
+            RuntimeRequest::RemovePodFolder { uid } => {
+                let root = self.root_dir.clone();
+                blocking(move || volumes::remove_pod_folder(&root, &uid)).await?;
+                Ok(RuntimeReply::Done)
+            }
+        }
+    }
+
+    async fn stop(&self, id: &str, grace_seconds: u32) -> Result<RuntimeReply, RuntimeError> {
+        let result = if grace_seconds == 0 {
+            let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+            let result = self.docker.kill_container(id, Some(options)).await;
+            // Killing takes a moment; stopping waits for it.
+            let options = StopContainerOptionsBuilder::new().t(1).build();
+            result.and(self.docker.stop_container(id, Some(options)).await)
+        } else {
+            let seconds = i32::try_from(grace_seconds).unwrap_or(i32::MAX);
+            let patience = CALL_TIMEOUT + Duration::from_secs(u64::from(grace_seconds));
+            let docker = self.docker.clone().with_timeout(patience);
+            let options = StopContainerOptionsBuilder::new().t(seconds).build();
+            docker.stop_container(id, Some(options)).await
+        };
+        match result {
+            // It is not running (304, 409) or not there (404): that is what was asked.
+            Err(error) if !matches!(error::code(&error), Some(304 | 404 | 409)) => {
+                Err(error::plain(&error))
+            }
+            _ => self.record(id).await.map(container),
+        }
+    }
+
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        match self.docker.remove_container(id, Some(options)).await {
+            // It is gone, or being removed.
+            Err(error) if !matches!(error::code(&error), Some(404 | 409)) => {
+                Err(error::plain(&error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn container(record: Option<ContainerRecord>) -> RuntimeReply {
+    RuntimeReply::Container(record.map(Box::new))
+}
+
+/// Runs file system work where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, volumes::VolumeError> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    let other = |message: String| RuntimeError { kind: RuntimeErrorKind::Other, message };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|e| other(e.chain())),
+        Err(error) => Err(other(error.to_string())),
+    }
+}

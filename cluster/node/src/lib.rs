@@ -1,0 +1,17 @@
+//! The node's side of the cluster that touches the machine: Docker, netlink, packet filters.
+//!
+//! It carries out what the pure crates `kubelet` and `network` decide; it decides nothing.
+
+pub mod bootstrap;
+pub mod docker;
+mod kernel_setting;
+pub mod kubelet_agent;
+pub mod kubelet_server;
+pub mod kubelet_shell;
+pub mod node_facts;
+pub mod overlay;
+pub mod packet_filter;
+pub mod plain_health;
+pub mod probes;
+pub mod proxy;
+pub mod volumes;

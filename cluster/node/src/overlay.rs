@@ -1,0 +1,340 @@
+//! flanneld: connects this node's pods with those of the others.
+//!
+//! [`run`] watches the nodes and the kernel's links and routes, computes what should be with
+//! `network::overlay_rules`, and makes the difference over netlink. What it made stays when it
+//! ends, so that pods keep talking while it restarts.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use api::{Key, Kind};
+use client::{Client, Clock, WatchSpec};
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::Node;
+use machine::{Cache, WatchEvent};
+use network::overlay_firewall::OverlayFirewall;
+use network::overlay_rules::{self, Backend, Overlay, Peer, Subnet, VXLAN_OVERHEAD};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::kernel_setting;
+use crate::packet_filter::FilterError;
+
+mod events;
+mod firewall;
+mod kernel;
+
+pub use firewall::cleanup as firewall_cleanup;
+pub use kernel::{DEVICE, Device, Kernel, KernelError, Underlay};
+
+/// Where others learn this node's pod network; its presence means that the network works.
+pub const SUBNET_FILE: &str = "/run/flannel/subnet.env";
+/// The bridge of this node's pods.
+pub const BRIDGE: &str = "cni0";
+
+/// What the overlay is told by its operator.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The name of this node.
+    pub node_name: String,
+    /// The address by which other hosts reach this one; the node's internal address if `None`.
+    pub host_address: Option<Ipv4Addr>,
+    /// The network of all pods.
+    pub network: Ipv4Net,
+    /// How packets travel.
+    pub backend: Backend,
+    /// The largest packet of pods in bytes; as large as fits if `None`.
+    pub mtu: Option<u32>,
+    /// Whether traffic of pods that leaves the cluster is masqueraded.
+    pub masquerade: bool,
+    /// Where to tell the result, usually [`SUBNET_FILE`].
+    pub subnet_file: PathBuf,
+    /// The bridge of this node's pods, usually [`BRIDGE`].
+    pub bridge: String,
+}
+
+/// Why the overlay is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum OverlayError {
+    /// The kernel did not tell or do something.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The packet filter could not be changed.
+    #[error("cannot let pod traffic through")]
+    Filter(#[from] FilterError),
+    /// The kernel does not forward packets.
+    #[error("cannot set net.ipv4.ip_forward")]
+    Forwarding(#[source] std::io::Error),
+    /// The subnet file cannot be written.
+    #[error("cannot write {path}")]
+    SubnetFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What the overlay tells of itself.
+#[derive(Debug)]
+pub struct Vitals {
+    trouble: Mutex<Option<String>>,
+}
+
+impl Default for Vitals {
+    fn default() -> Self {
+        Self { trouble: Mutex::new(Some("waiting for the API".to_owned())) }
+    }
+}
+
+impl Vitals {
+    /// Whether the overlay is in line.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub fn check(&self) -> Result<(), String> {
+        // A panic elsewhere does not make the text worse.
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
+    }
+
+    fn set(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
+/// Changes of nodes and links come in bursts; after the first news the rest is waited for.
+const COALESCE: Duration = Duration::from_millis(50);
+/// Docker takes about a second to set up its own rules after it made its bridge.
+const FILTER_DELAY: Duration = Duration::from_secs(2);
+/// How often it is checked that nobody removed the rules, for which there is no event.
+const FILTER_CHECK: Duration = Duration::from_secs(30);
+/// From the first failed attempt to the fifth and later.
+const RETRY: machine::Backoff =
+    machine::Backoff { first: Duration::from_secs(1), max: Duration::from_secs(15) };
+
+/// Keeps the overlay in line until `shutdown` turns true, and leaves it in place then. Calls
+/// `on_ready` once, when this node's own pod network is set up.
+///
+/// # Errors
+/// The kernel's netlink interface cannot be used at all.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    vitals: Arc<Vitals>,
+    on_ready: impl FnOnce() + Send,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), OverlayError> {
+    let (sink, mut news) = mpsc::channel::<WatchEvent>(64);
+    let watch = tokio::spawn(client::watch(client, WatchSpec::all(Kind::Node), sink));
+    let mut events = events::subscribe()?;
+    let kernel = Kernel::connect()?;
+    let clock = Clock::new();
+    let firewall = OverlayFirewall { network: settings.network, masquerade: settings.masquerade };
+    let mut daemon = Daemon { settings, kernel, firewall, cache: Cache::default() };
+    let mut on_ready = Some(on_ready);
+    let mut due: Option<Instant> = None;
+    let mut filter_due = Instant::now();
+    let mut failures = 0_u32;
+    loop {
+        tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|stop| *stop) => break,
+            Some(event) = news.recv() => {
+                daemon.cache.apply(clock.now(), event);
+                due.get_or_insert_with(|| Instant::now() + COALESCE);
+            }
+            Some(()) = events.recv() => {
+                due.get_or_insert_with(|| Instant::now() + COALESCE);
+                filter_due = filter_due.min(Instant::now() + FILTER_DELAY);
+            }
+            () = at(due) => match daemon.sync(filter_due <= Instant::now()).await {
+                Ok(progress) => {
+                    (due, failures) = (None, 0);
+                    if progress.filtered {
+                        filter_due = Instant::now() + FILTER_CHECK;
+                    }
+                    vitals.set(progress.waiting.map(str::to_owned));
+                    if progress.waiting.is_none() && let Some(on_ready) = on_ready.take() {
+                        on_ready();
+                    }
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    due = Some(Instant::now() + RETRY.delay(failures));
+                    let text = chain(&error);
+                    tracing::warn!(error = %text, "the overlay is not in line");
+                    vitals.set(Some(text));
+                }
+            },
+            () = tokio::time::sleep_until(filter_due), if due.is_none() => {
+                due = Some(Instant::now());
+            }
+        }
+    }
+    watch.abort();
+    Ok(())
+}
+
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+/// How far an attempt came.
+struct Progress {
+    /// What is still missing before the overlay can be set up.
+    waiting: Option<&'static str>,
+    /// Whether the packet filter was looked at.
+    filtered: bool,
+}
+
+struct Daemon {
+    settings: Settings,
+    kernel: Kernel,
+    firewall: OverlayFirewall,
+    cache: Cache,
+}
+
+impl Daemon {
+    /// Makes what is as it should be.
+    async fn sync(&mut self, filter: bool) -> Result<Progress, OverlayError> {
+        if !self.cache.synced([Kind::Node]) {
+            return Ok(Progress { waiting: Some("waiting for the API"), filtered: false });
+        }
+        let Some(own) = self.own() else {
+            let waiting = Some("waiting for the node's address and podCIDR");
+            return Ok(Progress { waiting, filtered: false });
+        };
+        kernel_setting::ensure("net/ipv4/ip_forward", "1").map_err(OverlayError::Forwarding)?;
+        if filter {
+            firewall::ensure(&self.firewall).await?;
+        }
+        let underlay = self.kernel.underlay(own.host).await?;
+        let mtu = self.mtu(&underlay);
+        let link = match self.settings.backend {
+            Backend::Vxlan => {
+                let device = Device { own, mtu, underlay };
+                self.kernel.ensure_vxlan(&device).await?
+            }
+            Backend::HostGw => {
+                self.kernel.remove_vxlan().await?;
+                underlay.index
+            }
+        };
+        self.connect(own, link).await?;
+        self.kernel.ensure_hairpin(&self.settings.bridge).await?;
+        self.tell(own, mtu)?;
+        Ok(Progress { waiting: None, filtered: filter })
+    }
+
+    fn own(&self) -> Option<Peer> {
+        let key = Key::cluster(Kind::Node, &self.settings.node_name);
+        let node: &Node = self.cache.object(&key)?.get()?;
+        match self.settings.host_address {
+            Some(host) => Some(Peer { pods: overlay_rules::pod_network(node)?, host }),
+            None => Peer::of_node(node),
+        }
+    }
+
+    fn mtu(&self, underlay: &Underlay) -> u32 {
+        let overhead = match self.settings.backend {
+            Backend::Vxlan => VXLAN_OVERHEAD,
+            Backend::HostGw => 0,
+        };
+        self.settings.mtu.unwrap_or_else(|| underlay.mtu.saturating_sub(overhead))
+    }
+
+    async fn connect(&self, own: Peer, link: u32) -> Result<(), OverlayError> {
+        let peers = self.cache.list::<Node>().filter_map(Peer::of_node);
+        let desired = Overlay::desired(self.settings.backend, own, peers);
+        let current = self.kernel.overlay(self.settings.backend, link).await?;
+        for change in overlay_rules::diff(&current, &desired) {
+            tracing::info!(?change, "overlay changes");
+            self.kernel.apply(link, change).await?;
+        }
+        Ok(())
+    }
+
+    fn tell(&self, own: Peer, mtu: u32) -> Result<(), OverlayError> {
+        let subnet = Subnet {
+            network: self.settings.network,
+            pods: own.pods,
+            mtu,
+            masquerade: self.settings.masquerade,
+        };
+        let (path, text) = (&self.settings.subnet_file, subnet.environment());
+        if std::fs::read_to_string(path).is_ok_and(|there| there == text) {
+            return Ok(());
+        }
+        write_whole(path, &text)
+            .map_err(|source| OverlayError::SubnetFile { path: path.clone(), source })?;
+        tracing::info!(pods = %own.pods, host = %own.host, mtu, "pod network of this node");
+        Ok(())
+    }
+}
+
+/// Writes a file so that readers see all of it or nothing.
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let new = path.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(&new, path)
+}
+
+/// Removes everything that [`run`] made: devices, routes, packet filter rules, the subnet file.
+///
+/// # Errors
+/// Something is there and cannot be removed.
+pub async fn cleanup(subnet_file: &Path) -> Result<(), OverlayError> {
+    let kernel = Kernel::connect()?;
+    kernel.remove_vxlan().await?;
+    kernel.remove_routes().await?;
+    firewall::cleanup().await?;
+    match std::fs::remove_file(subnet_file) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(OverlayError::SubnetFile { path: subnet_file.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_subnet_file_is_replaced_as_a_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/subnet.env");
+        write_whole(&path, "FLANNEL_MTU=1450\n").unwrap();
+        write_whole(&path, "FLANNEL_MTU=1400\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "FLANNEL_MTU=1400\n");
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn health_tells_what_is_missing() {
+        let vitals = Vitals::default();
+        assert_eq!(vitals.check(), Err("waiting for the API".to_owned()));
+        vitals.set(None);
+        assert_eq!(vitals.check(), Ok(()));
+    }
+}

@@ -1,0 +1,224 @@
+//! Probes and lifecycle hooks: one try of one action.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bytes::Bytes;
+use futures::StreamExt;
+use http::Request;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use kubelet::RuntimeError;
+use kubelet::runtime::{ProbeAction, ProbeOutcome};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::docker::plain_error;
+
+/// More output is not shown.
+const OUTPUT_MAX: usize = 10 * 1024;
+
+fn outcome(success: bool, output: impl Into<String>) -> ProbeOutcome {
+    ProbeOutcome { success, output: output.into() }
+}
+
+/// Tries an action once.
+///
+/// # Errors
+/// The runtime could not run a command; what a probe finds wrong is no error.
+pub async fn run(
+    docker: &Docker,
+    container_id: &str,
+    action: &ProbeAction,
+    timeout: Duration,
+) -> Result<ProbeOutcome, RuntimeError> {
+    match action {
+        ProbeAction::Exec { command } => {
+            let attempt = exec(docker, container_id, command);
+            match tokio::time::timeout(timeout, attempt).await {
+                Ok(result) => result,
+                Err(_) => {
+                    let words = command.join(" ");
+                    Ok(outcome(false, format!("command \"{words}\" timed out")))
+                }
+            }
+        }
+        ProbeAction::Tcp { host, port } => {
+            let address = address(host, *port);
+            Ok(match tokio::time::timeout(timeout, TcpStream::connect(&address)).await {
+                Ok(Ok(_)) => outcome(true, ""),
+                Ok(Err(error)) => outcome(false, dial(&address, &error)),
+                Err(_) => outcome(false, format!("dial tcp {address}: i/o timeout")),
+            })
+        }
+        ProbeAction::Http { scheme, host, port, path, headers } => {
+            let url = format!("{scheme}://{}{path}", address(host, *port));
+            let attempt = http(scheme == "https", host, *port, path, headers);
+            Ok(match tokio::time::timeout(timeout, attempt).await {
+                Ok(Ok((200..400, body))) => outcome(true, body),
+                Ok(Ok((code, _))) => {
+                    outcome(false, format!("HTTP probe failed with statuscode: {code}"))
+                }
+                Ok(Err(error)) => outcome(false, format!("Get \"{url}\": {error}")),
+                Err(_) => outcome(
+                    false,
+                    format!(
+                        "Get \"{url}\": context deadline exceeded (Client.Timeout exceeded \
+                         while awaiting headers)"
+                    ),
+                ),
+            })
+        }
+        ProbeAction::Sleep { seconds } => {
+            let pause = Duration::from_secs(u64::from(*seconds)).min(timeout);
+            tokio::time::sleep(pause).await;
+            Ok(outcome(true, ""))
+        }
+    }
+}
+
+fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// A failed connection in the words that users of Kubernetes know.
+fn dial(address: &str, error: &std::io::Error) -> String {
+    let why = match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        std::io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("dial tcp {address}: {why}")
+}
+
+async fn exec(
+    docker: &Docker,
+    container_id: &str,
+    command: &[String],
+) -> Result<ProbeOutcome, RuntimeError> {
+    let options = CreateExecOptions::<String> {
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        cmd: Some(command.to_vec()),
+        ..CreateExecOptions::default()
+    };
+    let id = docker.create_exec(container_id, options).await.map_err(|e| plain_error(&e))?.id;
+    let started = docker.start_exec(&id, None::<StartExecOptions>).await;
+    let mut text = Vec::new();
+    if let StartExecResults::Attached { mut output, .. } = started.map_err(|e| plain_error(&e))? {
+        while let Some(chunk) = output.next().await {
+            let chunk = chunk.map_err(|e| plain_error(&e))?.into_bytes();
+            let room = OUTPUT_MAX.saturating_sub(text.len());
+            text.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        }
+    }
+    let result = docker.inspect_exec(&id).await.map_err(|e| plain_error(&e))?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok(outcome(result.exit_code == Some(0), text))
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn http(
+    tls: bool,
+    host: &str,
+    port: u16,
+    path: &str,
+    headers: &[(String, String)],
+) -> Result<(u16, String), String> {
+    let address = address(host, port);
+    let plain = TcpStream::connect(&address).await.map_err(|e| dial(&address, &e))?;
+    let stream: Box<dyn Stream> = if tls {
+        let name = ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(trusting()));
+        Box::new(connector.connect(name, plain).await.map_err(|e| e.to_string())?)
+    } else {
+        Box::new(plain)
+    };
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| e.to_string())?;
+    let driver = tokio::spawn(connection);
+    let mut request = Request::get(path);
+    let named = |name: &str| headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+    if !named("host") {
+        request = request.header("host", &address);
+    }
+    if !named("user-agent") {
+        request = request.header("user-agent", "kube-probe/1.33");
+    }
+    if !named("accept") {
+        request = request.header("accept", "*/*");
+    }
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
+    let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+    let code = response.status().as_u16();
+    let body = Limited::new(response.into_body(), OUTPUT_MAX).collect().await;
+    driver.abort();
+    let text = body.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned());
+    Ok((code, text.unwrap_or_default()))
+}
+
+/// Probes do not verify certificates, as in Kubernetes.
+fn trusting() -> rustls::ClientConfig {
+    let provider = CryptoProvider::get_default()
+        .cloned()
+        .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    let algorithms = provider.signature_verification_algorithms;
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider supports the default protocol versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Trusting { algorithms }))
+        .with_no_client_auth()
+}
+
+#[derive(Debug)]
+struct Trusting {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
