@@ -1,0 +1,283 @@
+//! The programs and container images that kprov puts on hosts: found, fetched, digested.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::{
+    digest::Digest,
+    inventory::{ArtifactSource, Inventory},
+    state::{Blob, ImageState},
+};
+
+/// The largest manifest of an image archive: one line an image and layer.
+const MANIFEST_LEN_MAX: u64 = 1 << 20;
+/// The largest configuration of an image.
+const CONFIG_LEN_MAX: u64 = 8 << 20;
+
+/// What is put on hosts, known by digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifacts {
+    /// The multi-call program of all components.
+    pub hyperkube: Blob,
+    /// The etcd server.
+    pub etcd: Blob,
+    /// Container images that every node loads, sorted by name.
+    pub images: Vec<ImageState>,
+}
+
+/// Why one artifact cannot be had.
+#[derive(Debug, Error)]
+pub enum ArtifactError {
+    /// There is no such file.
+    #[error("{what}: there is no file {}{hint}", path.display())]
+    Missing {
+        /// Which artifact.
+        what: String,
+        /// Where it should be.
+        path: PathBuf,
+        /// How to get it.
+        hint: String,
+    },
+    /// The file cannot be read.
+    #[error("{what}: cannot read {}: {source}", path.display())]
+    Read {
+        /// Which artifact.
+        what: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The cache cannot be written.
+    #[error("{what}: cannot write {}: {source}", path.display())]
+    Write {
+        /// Which artifact.
+        what: String,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The download failed.
+    #[error("{what}: cannot fetch {url}: {output}")]
+    Fetch {
+        /// Which artifact.
+        what: String,
+        /// From where.
+        url: String,
+        /// What the program said that fetches.
+        output: String,
+    },
+    /// What was fetched is not what the inventory says.
+    #[error("{what}: {url} has the SHA-256 {found}, the inventory says {wanted}")]
+    Digest {
+        /// Which artifact.
+        what: String,
+        /// From where.
+        url: String,
+        /// What came.
+        found: Digest,
+        /// What should have come.
+        wanted: Digest,
+    },
+    /// The file is no archive of container images.
+    #[error("{what}: {} is no image archive (`docker save` writes one): {reason}", path.display())]
+    Image {
+        /// Which artifact.
+        what: String,
+        /// The file.
+        path: PathBuf,
+        /// What is missing or malformed.
+        reason: String,
+    },
+}
+
+/// All artifacts that cannot be had, and why.
+#[derive(Debug)]
+pub struct ArtifactErrors(pub Vec<ArtifactError>);
+
+impl fmt::Display for ArtifactErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ArtifactErrors {}
+
+/// Finds and digests all that `inventory` puts on hosts.
+///
+/// `beside` is the directory of the running program, `cache` the one for what is fetched.
+///
+/// # Errors
+/// All artifacts that are missing or unreadable, at once.
+pub fn resolve(
+    inventory: &Inventory,
+    beside: &Path,
+    cache: &Path,
+) -> Result<Artifacts, ArtifactErrors> {
+    let mut errors = Vec::new();
+    let mut keep = |result: Result<Blob, ArtifactError>| result.map_err(|e| errors.push(e)).ok();
+    let hyperkube = keep(program("hyperkube", &inventory.hyperkube, beside, cache));
+    let etcd = keep(program("etcd", &inventory.etcd, beside, cache));
+    let mut loaded = Vec::new();
+    for path in &inventory.cluster.images {
+        match images(path) {
+            Ok(found) => loaded.extend(found),
+            Err(error) => errors.push(error),
+        }
+    }
+    loaded.sort_by(|a, b| a.reference.cmp(&b.reference));
+    loaded.dedup();
+    match (hyperkube, etcd) {
+        (Some(hyperkube), Some(etcd)) if errors.is_empty() => {
+            Ok(Artifacts { hyperkube, etcd, images: loaded })
+        }
+        _ => Err(ArtifactErrors(errors)),
+    }
+}
+
+fn program(
+    what: &str,
+    source: &ArtifactSource,
+    beside: &Path,
+    cache: &Path,
+) -> Result<Blob, ArtifactError> {
+    match source {
+        ArtifactSource::File { path, package } => {
+            let hint = match package {
+                Some(package) => format!("; the package {package} brings it"),
+                None => String::new(),
+            };
+            blob(what, path, &hint)
+        }
+        ArtifactSource::Beside(name) => {
+            let hint = format!("; put it beside kprov, or set `artifacts.{what}` in the inventory");
+            blob(what, &beside.join(name), &hint)
+        }
+        ArtifactSource::Url { url, sha256 } => fetched(what, url, *sha256, cache),
+    }
+}
+
+fn blob(what: &str, path: &Path, hint: &str) -> Result<Blob, ArtifactError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => ArtifactError::Missing {
+            what: what.to_owned(),
+            path: path.to_owned(),
+            hint: hint.to_owned(),
+        },
+        _ => ArtifactError::Read { what: what.to_owned(), path: path.to_owned(), source },
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    let (sha256, len) = Digest::of_reader(&mut file).map_err(failed)?;
+    Ok(Blob { sha256, len, source: path.to_owned() })
+}
+
+/// Fetches into the cache unless it is there. The name in the cache is the digest, and a file
+/// gets its name only when its digest was checked.
+fn fetched(what: &str, url: &str, wanted: Digest, cache: &Path) -> Result<Blob, ArtifactError> {
+    let path = cache.join(wanted.to_string());
+    if let Ok(blob) = blob(what, &path, "")
+        && blob.sha256 == wanted
+    {
+        return Ok(blob);
+    }
+    let failed =
+        |source| ArtifactError::Write { what: what.to_owned(), path: cache.to_owned(), source };
+    fs::create_dir_all(cache).map_err(failed)?;
+    let partial = tempfile::NamedTempFile::new_in(cache).map_err(failed)?;
+    download(what, url, partial.path())?;
+    let found = blob(what, partial.path(), "")?;
+    if found.sha256 != wanted {
+        let (what, url) = (what.to_owned(), url.to_owned());
+        return Err(ArtifactError::Digest { what, url, found: found.sha256, wanted });
+    }
+    partial.persist(&path).map_err(|error| failed(error.error))?;
+    Ok(Blob { source: path, ..found })
+}
+
+/// Every Linux and macOS has curl, and it knows the operator's proxies and authorities.
+fn download(what: &str, url: &str, to: &Path) -> Result<(), ArtifactError> {
+    let output = Command::new("curl")
+        .args(["--fail", "--silent", "--show-error", "--location", "--proto", "=https"])
+        .args(["--connect-timeout", "20", "--max-time", "1800", "--retry", "3", "--output"])
+        .arg(to)
+        .arg(url)
+        .output();
+    let said = match output {
+        Ok(output) if output.status.success() => return Ok(()),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => format!("cannot run curl: {error}"),
+    };
+    Err(ArtifactError::Fetch { what: what.to_owned(), url: url.to_owned(), output: said })
+}
+
+/// One image of an archive's `manifest.json`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ManifestEntry {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+}
+
+/// Reads the images of an archive: each of its names with its id.
+fn images(path: &Path) -> Result<Vec<ImageState>, ArtifactError> {
+    let what = "image".to_owned();
+    let archive = blob(&what, path, "; `images` in the inventory names it")?;
+    let malformed =
+        |reason: String| ArtifactError::Image { what: what.clone(), path: path.to_owned(), reason };
+    let manifest = member(path, "manifest.json", MANIFEST_LEN_MAX).map_err(malformed)?;
+    let entries: Vec<ManifestEntry> =
+        serde_json::from_slice(&manifest).map_err(|e| malformed(format!("manifest.json: {e}")))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        // An image's id is the digest of its configuration.
+        let config = member(path, &entry.config, CONFIG_LEN_MAX).map_err(malformed)?;
+        let id = format!("sha256:{}", Digest::of(&config));
+        for reference in entry.repo_tags.unwrap_or_default() {
+            found.push(ImageState { reference, id: id.clone(), archive: archive.clone() });
+        }
+    }
+    if found.is_empty() {
+        return Err(malformed("none of its images has a name".to_owned()));
+    }
+    Ok(found)
+}
+
+/// Reads the file `name` of a tar archive, of at most `len_max` bytes.
+fn member(archive: &Path, name: &str, len_max: u64) -> Result<Vec<u8>, String> {
+    let file = File::open(archive).map_err(|e| e.to_string())?;
+    let mut tar = tar::Archive::new(file);
+    for entry in tar.entries().map_err(|e| e.to_string())? {
+        let mut entry = entry.map_err(|e| e.to_string())?;
+        let matches = entry.path().is_ok_and(|p| p == Path::new(name));
+        if !matches {
+            continue;
+        }
+        if entry.size() > len_max {
+            return Err(format!("{name} is larger than {len_max} bytes"));
+        }
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+        return Ok(bytes);
+    }
+    Err(format!("it has no {name}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,265 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+mod apply;
+mod connect;
+mod kubeconfig;
+mod output;
+mod prepare;
+mod reset;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use output::Failure;
+
+/// Exit codes. A script can tell what went wrong without reading a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All is as it should be.
+    Ok = 0,
+    /// Something failed that has no code of its own.
+    Failed = 1,
+    /// The inventory or the command line is wrong; no host was touched.
+    BadInventory = 2,
+    /// A host cannot be reached or is unfit; no host was changed.
+    Unfit = 3,
+    /// Some hosts were changed and some failed: apply again.
+    Partial = 4,
+    /// `plan --exit-code` found differences.
+    Changes = 5,
+    /// Interrupted by the operator.
+    Interrupted = 130,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 bad inventory or command line, 3 a host is \
+unreachable or unfit (nothing was changed), 4 partly applied (apply again), 5 plan --exit-code \
+found changes, 130 interrupted.";
+
+/// Turns an inventory into a running Kubernetes cluster over SSH.
+#[derive(Debug, Parser)]
+#[command(name = "kprov", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Form of the result on standard output.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    /// Say more on standard error; twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// When to use colours; never when NO_COLOR is set.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check an inventory without touching any host.
+    #[command(after_help = "Example:\n  kprov validate inventory/lab.toml")]
+    Validate(Source),
+    /// Show what an apply would change; change nothing.
+    #[command(after_help = "Examples:\n  kprov plan inventory/lab.toml\n  \
+        kprov plan inventory/lab.toml --exit-code --output json")]
+    Plan(PlanArgs),
+    /// Bring all hosts to the desired state.
+    #[command(after_help = "Examples:\n  kprov apply inventory/lab.toml\n  \
+        kprov apply inventory/lab.toml --timeout 5m --templates my-templates")]
+    Apply(ApplyArgs),
+    /// Show hosts, units, certificates and nodes.
+    #[command(after_help = "Example:\n  kprov status inventory/lab.toml")]
+    Status(Source),
+    /// Print the operator's kubeconfig, or merge it into a file.
+    #[command(after_help = "Examples:\n  kprov kubeconfig inventory/lab.toml > lab.kubeconfig\n  \
+        kprov kubeconfig inventory/lab.toml --merge ~/.kube/config")]
+    Kubeconfig(KubeconfigArgs),
+    /// Give the hosts back as they were before kprov.
+    #[command(after_help = "Example:\n  kprov reset inventory/lab.toml --yes")]
+    Reset(ResetArgs),
+    /// Print the JSON schema of inventories, for editors.
+    Schema,
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  kprov completion bash > /etc/bash_completion.d/kprov")]
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What nearly every command starts from.
+#[derive(Debug, Clone, Args)]
+struct Source {
+    /// The inventory file (TOML).
+    inventory: PathBuf,
+    /// Where certificates and host keys are kept; default `.kprov/CLUSTER` beside the inventory.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// A directory of templates that replace the built-in ones of the same name.
+    #[arg(long, value_name = "DIR")]
+    templates: Option<PathBuf>,
+    /// This machine is the inventory's only host: work on it directly instead of over SSH.
+    #[arg(long)]
+    local: bool,
+    /// How many hosts to work on at the same time.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_once)]
+    at_once: usize,
+}
+
+#[derive(Debug, Args)]
+struct PlanArgs {
+    #[command(flatten)]
+    source: Source,
+    /// Exit with 5 when something would change.
+    #[arg(long)]
+    exit_code: bool,
+    /// Leave out the differences within files.
+    #[arg(long)]
+    no_diff: bool,
+}
+
+#[derive(Debug, Args)]
+struct ApplyArgs {
+    #[command(flatten)]
+    source: Source,
+    /// Give up after this long, such as 90s or 10m.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    timeout: Duration,
+    /// Do not wait until the nodes are ready.
+    #[arg(long)]
+    no_wait: bool,
+    /// Take the hosts' locks away from another run.
+    #[arg(long)]
+    force_unlock: bool,
+}
+
+#[derive(Debug, Args)]
+struct KubeconfigArgs {
+    #[command(flatten)]
+    source: Source,
+    /// Merge into this file, keeping a backup, instead of printing.
+    #[arg(long, value_name = "FILE")]
+    merge: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ResetArgs {
+    #[command(flatten)]
+    source: Source,
+    /// Really do it: all of the cluster's data on the hosts is deleted.
+    #[arg(long)]
+    yes: bool,
+    /// Only these hosts.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// Give up after this long, such as 90s or 10m.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    timeout: Duration,
+    /// Take the hosts' locks away from another run.
+    #[arg(long)]
+    force_unlock: bool,
+}
+
+/// What the program's surroundings say; read once, in `main`.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Who runs kprov.
+    pub person: String,
+    /// Whether `NO_COLOR` is set.
+    pub no_color: bool,
+    /// Directory of the running program, where its companions are.
+    pub beside: PathBuf,
+    /// Directory for fetched programs.
+    pub cache: PathBuf,
+    /// Set when the operator wants to stop.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Cli {
+    /// How much to log: 0 warnings, 1 what is done, 2 everything.
+    #[must_use]
+    pub fn verbosity(&self) -> u8 {
+        self.global.verbose
+    }
+
+    /// Runs the command; blocks until it is done. All failures have been reported when it returns.
+    #[must_use]
+    pub fn run(self, surroundings: &Surroundings) -> Exit {
+        let console = output::Console::new(&self.global, surroundings.no_color);
+        let result = match &self.command {
+            Command::Validate(source) => prepare::validate(source, &console),
+            Command::Plan(args) => prepare::plan(args, surroundings, &console),
+            Command::Apply(args) => apply::run(args, surroundings, &console),
+            Command::Status(source) => status::run(source, surroundings, &console),
+            Command::Kubeconfig(args) => kubeconfig::run(args, &console),
+            Command::Reset(args) => reset::run(args, surroundings, &console),
+            Command::Schema => {
+                let schema = crate::inventory::schema();
+                let text = serde_json::to_string_pretty(&schema);
+                console.text(&text.expect("a schema has only string keys"))
+            }
+            Command::Completion { shell } => {
+                // Into memory first: the generator panics when its reader goes away.
+                let mut script = Vec::new();
+                clap_complete::generate(*shell, &mut Self::command(), "kprov", &mut script);
+                console.text(&String::from_utf8_lossy(&script))
+            }
+        };
+        result.unwrap_or_else(|failure| console.failure(&failure))
+    }
+}
+
+fn at_once(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=256) => Ok(count),
+        _ => Err("a number from 1 to 256".to_owned()),
+    }
+}
+
+/// Reads `90`, `90s`, `10m` or `2h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit_s) = match text.trim_end_matches(|c: char| c.is_ascii_alphabetic()) {
+        digits if digits.len() == text.len() => (digits, 1),
+        digits => match &text[digits.len()..] {
+            "s" => (digits, 1),
+            "m" => (digits, 60),
+            "h" => (digits, 3600),
+            _ => return Err("a time such as 90s, 10m or 2h".to_owned()),
+        },
+    };
+    let count: u64 = digits.parse().map_err(|_| "a time such as 90s, 10m or 2h".to_owned())?;
+    match count.checked_mul(unit_s) {
+        Some(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err("a time from 1s to 24h".to_owned()),
+    }
+}

@@ -1,0 +1,129 @@
+//! From an inventory to connected hosts with facts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::Source;
+use crate::execute::{Hosts, in_parallel};
+use crate::facts::{Facts, FactsError, FactsQuery, LockRequest};
+use crate::host::known_hosts::KnownHosts;
+use crate::host::ssh::{self, Target};
+use crate::host::{Host, HostError, local};
+use crate::inventory::{self, Inventory, SshAuth};
+use crate::preflight::Problem;
+use crate::state::HostState;
+
+/// What came of connecting to all hosts.
+pub(super) struct Connected {
+    pub(super) hosts: Hosts,
+    pub(super) facts: BTreeMap<String, Facts>,
+    /// Of those that did not answer.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// How to ask for facts.
+pub(super) struct Asking<'a> {
+    pub(super) lock: Option<&'a LockRequest>,
+    pub(super) force_unlock: bool,
+    pub(super) source: &'a Source,
+    pub(super) state_dir: &'a Path,
+}
+
+/// Connects to the hosts of `states` and asks each for its facts, all in parallel.
+pub(super) fn connect(
+    inventory: &Inventory,
+    states: &[HostState],
+    asking: &Asking<'_>,
+) -> Connected {
+    let mut known: BTreeMap<PathBuf, Result<KnownHosts, String>> = BTreeMap::new();
+    let hosts = states.iter().filter_map(|state| Some((inventory.host(&state.host)?, state)));
+    let hosts: Vec<_> = hosts.collect();
+    for (host, _) in &hosts {
+        let file = known_hosts_file(host, asking.state_dir);
+        let open = |file: &Path| KnownHosts::open(file).map_err(|e| crate::execute::chain(&e));
+        known.entry(file.clone()).or_insert_with(|| open(&file));
+    }
+    let answers = in_parallel(hosts, asking.source.at_once, |(host, state)| {
+        let answer = match &known[&known_hosts_file(host, asking.state_dir)] {
+            Ok(known) => one(host, known, state, asking).map_err(|e| problem(&host.name, &e)),
+            Err(error) => Err(Problem {
+                host: host.name.clone(),
+                check: "known-hosts",
+                message: error.clone(),
+                advice: "check that the file can be read".to_owned(),
+            }),
+        };
+        (host.name.clone(), answer)
+    });
+    let (hosts, facts) = (Hosts::new(), BTreeMap::new());
+    let mut connected = Connected { hosts, facts, problems: Vec::new() };
+    for (name, answer) in answers {
+        match answer {
+            Ok((host, facts)) => {
+                connected.hosts.insert(name.clone(), host);
+                connected.facts.insert(name, facts);
+            }
+            Err(problem) => connected.problems.push(problem),
+        }
+    }
+    connected
+}
+
+fn one(
+    host: &inventory::Host,
+    known: &KnownHosts,
+    state: &HostState,
+    asking: &Asking<'_>,
+) -> Result<(Box<dyn Host>, Facts), HostError> {
+    let mut connection = match asking.source.local {
+        true => local::open(&host.name).map_err(HostError::Local)?,
+        false => ssh::connect(&target(host), known)?,
+    };
+    let query = FactsQuery::for_state(state);
+    let facts = match connection.facts(&query, asking.lock) {
+        Err(HostError::Facts(FactsError::Locked { owner })) if asking.force_unlock => {
+            connection.break_lock()?;
+            tracing::warn!(host = host.name, owner, "took the lock away");
+            connection.facts(&query, asking.lock)?
+        }
+        answer => answer?,
+    };
+    Ok((connection, facts))
+}
+
+fn target(host: &inventory::Host) -> Target {
+    let (keys, agent) = match &host.ssh.auth {
+        SshAuth::Key(path) => (vec![path.clone()], false),
+        SshAuth::Agent => (Vec::new(), true),
+    };
+    Target {
+        name: host.name.clone(),
+        address: host.address.to_string(),
+        port: host.ssh.port,
+        user: host.ssh.user.clone(),
+        keys,
+        agent,
+        sudo: host.ssh.sudo,
+        policy: host.ssh.host_key_policy,
+        connect_timeout: host.ssh.connect_timeout,
+    }
+}
+
+fn known_hosts_file(host: &inventory::Host, state_dir: &Path) -> PathBuf {
+    host.ssh.known_hosts.clone().unwrap_or_else(|| state_dir.join("known_hosts"))
+}
+
+/// A failed connection is one more reason not to begin.
+fn problem(host: &str, error: &HostError) -> Problem {
+    let check = match error {
+        HostError::Unreachable { .. } | HostError::Handshake { .. } => "unreachable",
+        HostError::HostKeyChanged { .. } | HostError::HostKeyUnknown { .. } => "host-key",
+        HostError::KnownHosts { .. } => "known-hosts",
+        HostError::Authentication { .. } => "authentication",
+        HostError::Sudo { .. } | HostError::Facts(FactsError::NotRoot { .. }) => "sudo",
+        HostError::Facts(FactsError::Locked { .. } | FactsError::Busy) => "locked",
+        _ => "facts",
+    };
+    let (host, message) = (host.to_owned(), crate::execute::chain(error));
+    Problem { host, check, message, advice: error.advice() }
+}

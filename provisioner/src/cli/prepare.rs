@@ -1,0 +1,214 @@
+//! The steps that all commands share, from the inventory to the plan.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::connect::{Asking, Connected, connect};
+use super::output::{Console, Failure};
+use super::{Exit, PlanArgs, Source, Surroundings};
+use crate::artifacts::{self, Artifacts};
+use crate::compose;
+use crate::execute::Hosts;
+use crate::facts::LockRequest;
+use crate::inventory::{self, Inventory};
+use crate::pki::{self, Pki};
+use crate::plan::{self, ContentDiff, Plan};
+use crate::preflight;
+use crate::render::Templates;
+use crate::state::HostState;
+
+/// Everything that is known before something is changed.
+pub(super) struct Prepared {
+    pub(super) inventory: Inventory,
+    pub(super) pki: Pki,
+    pub(super) desired: Vec<HostState>,
+    pub(super) hosts: Hosts,
+    pub(super) plan: Plan,
+    pub(super) phases: Vec<(String, Duration)>,
+}
+
+/// Reads the inventory and tells its warnings.
+pub(super) fn inventory(source: &Source, console: &Console) -> Result<Inventory, Failure> {
+    let load = inventory::load(&source.inventory);
+    let inventory = load.map_err(|diagnostics| Failure::Inventory(Box::new(diagnostics)))?;
+    if !console.is_json() {
+        console.diagnostics(&inventory.warnings);
+    }
+    if source.local && inventory.hosts.len() != 1 {
+        return Err(Failure::Other {
+            message: format!("--local is for one host, and the inventory has {}", {
+                inventory.hosts.len()
+            }),
+            advice: "leave --local out, or use an inventory of this machine alone".to_owned(),
+        });
+    }
+    Ok(inventory)
+}
+
+pub(super) fn state_dir(source: &Source, inventory: &Inventory) -> PathBuf {
+    source.state_dir.clone().unwrap_or_else(|| inventory.state_dir())
+}
+
+pub(super) fn templates(source: &Source) -> Result<Templates, Failure> {
+    let templates = match &source.templates {
+        Some(directory) => Templates::with_overrides(directory),
+        None => Templates::embedded(),
+    };
+    templates.map_err(|error| Failure::new(&error, "correct the template and try again"))
+}
+
+pub(super) fn certificates(inventory: &Inventory, directory: &Path) -> Result<Pki, Failure> {
+    pki::ensure(inventory, directory, jiff::Timestamp::now())
+        .map_err(|error| Failure::new(&error, "the state directory must be whole and writable"))
+}
+
+/// Goes all the way to the plan. Every problem of every host is reported at once.
+pub(super) fn prepare(
+    source: &Source,
+    surroundings: &Surroundings,
+    console: &Console,
+    certificates_in: &Path,
+    inventory: Inventory,
+    locking: (Option<&LockRequest>, bool),
+) -> Result<Prepared, Failure> {
+    let mut phases = Vec::new();
+    let began = Instant::now();
+    let templates = templates(source)?;
+    let pki = certificates(&inventory, certificates_in)?;
+    for issued in &pki.issued {
+        tracing::info!(certificate = issued.id, reason = %issued.reason, "issued");
+    }
+    let artifacts: Artifacts =
+        artifacts::resolve(&inventory, &surroundings.beside, &surroundings.cache)
+            .map_err(|error| Failure::new(&error, "see [artifacts] of the inventory"))?;
+    let desired = compose::desired(&inventory, &pki, &templates, &artifacts)
+        .map_err(|error| Failure::new(&error, "correct the template or the inventory"))?;
+    phases.push(("compose".to_owned(), began.elapsed()));
+    let began = Instant::now();
+    let (lock, force_unlock) = locking;
+    let state_dir = &state_dir(source, &inventory);
+    let asking = Asking { lock, force_unlock, source, state_dir };
+    let Connected { hosts, facts, mut problems } = connect(&inventory, &desired, &asking);
+    phases.push(("connect and facts".to_owned(), began.elapsed()));
+    let reached: Vec<_> =
+        desired.iter().filter(|state| facts.contains_key(&state.host)).cloned().collect();
+    let plan = plan::plan(&reached, &facts);
+    for (state, host) in reached.iter().zip(&plan.hosts) {
+        problems.extend(preflight::check(state, &facts[&state.host], host));
+    }
+    if !problems.is_empty() {
+        problems.sort_by(|a, b| a.host.cmp(&b.host));
+        return Err(Failure::Unfit(problems));
+    }
+    if console.verbose > 0 {
+        for (name, facts) in &facts {
+            let skew = facts.clock_skew_ms;
+            tracing::info!(host = name, os = facts.os.pretty_name, kernel = facts.kernel, skew);
+        }
+    }
+    Ok(Prepared { inventory, pki, desired, hosts, plan, phases })
+}
+
+/// `kprov validate`: all that can be known without hosts.
+pub(super) fn validate(source: &Source, console: &Console) -> Result<Exit, Failure> {
+    let inventory = inventory(source, console)?;
+    templates(source)?;
+    let roles = |role| inventory.with_role(role).count();
+    let (etcd, masters, nodes) = (
+        roles(inventory::Role::Etcd),
+        roles(inventory::Role::Master),
+        roles(inventory::Role::Node),
+    );
+    let value = serde_json::json!({
+        "cluster": inventory.cluster.name,
+        "hosts": inventory.hosts.len(),
+        "etcd": etcd,
+        "masters": masters,
+        "nodes": nodes,
+        "findings": inventory.warnings.findings(),
+    });
+    console.result(&value, || {
+        let (cluster, hosts) = (&inventory.cluster.name, inventory.hosts.len());
+        format!(
+            "{} is valid: cluster {cluster}, {hosts} hosts \
+             ({etcd} etcd, {masters} masters, {nodes} nodes)",
+            source.inventory.display()
+        )
+    })
+}
+
+/// `kprov plan`: shows and changes nothing, neither on hosts nor in the state directory.
+pub(super) fn plan(
+    args: &PlanArgs,
+    surroundings: &Surroundings,
+    console: &Console,
+) -> Result<Exit, Failure> {
+    let source = &args.source;
+    let inventory = inventory(source, console)?;
+    // Certificates that are due would be issued anew by an apply; here that happens to a copy.
+    let copy =
+        tempfile::tempdir().map_err(|e| Failure::new(&e, "check the temporary directory"))?;
+    copy_directory(&state_dir(source, &inventory), copy.path())
+        .map_err(|error| Failure::new(&error, "check the state directory"))?;
+    let mut prepared =
+        prepare(source, surroundings, console, copy.path(), inventory, (None, false))?;
+    let diffs = match args.no_diff {
+        true => BTreeMap::new(),
+        false => diffs(&mut prepared),
+    };
+    let changes = !prepared.plan.is_empty();
+    let value = serde_json::json!({
+        "changes": changes,
+        "plan": prepared.plan,
+        "diffs": diffs,
+    });
+    console.result(&value, || {
+        let mut text = plan::summary(&prepared.plan, &diffs);
+        if !changes {
+            text.push_str("nothing to do\n");
+        }
+        text
+    })?;
+    Ok(if changes && args.exit_code { Exit::Changes } else { Exit::Ok })
+}
+
+/// Reads the present texts of changed files, only from hosts that have any.
+fn diffs(prepared: &mut Prepared) -> BTreeMap<String, Vec<ContentDiff>> {
+    let mut diffs = BTreeMap::new();
+    for plan in &prepared.plan.hosts {
+        let paths = plan.diffable();
+        let Some(host) = prepared.hosts.get_mut(&plan.host) else { continue };
+        if paths.is_empty() {
+            continue;
+        }
+        match host.read(&paths) {
+            Ok(now) => {
+                let state = prepared.desired.iter().find(|state| state.host == plan.host);
+                let state = state.expect("a plan is made from desired states");
+                diffs.insert(plan.host.clone(), plan.diffs(state, &now));
+            }
+            Err(error) => tracing::warn!(host = plan.host, %error, "cannot show differences"),
+        }
+    }
+    diffs
+}
+
+fn copy_directory(from: &Path, to: &Path) -> std::io::Result<()> {
+    if !from.exists() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            let mode = entry.metadata()?.permissions();
+            std::fs::create_dir_all(&target)?;
+            std::fs::set_permissions(&target, mode)?;
+            copy_directory(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! `kprov status`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::connect::{Asking, connect};
+use super::output::{Console, Failure};
+use super::prepare;
+use super::{Exit, Source, Surroundings, apply};
+use crate::execute::in_parallel;
+use crate::facts::{Facts, FactsQuery, UnitFact};
+use crate::host::Host;
+use crate::pki::Pki;
+use crate::preflight::Problem;
+use crate::ready::{self, NodeReadiness};
+use crate::state::HostState;
+
+/// A certificate that ends sooner than this is worth a warning, in days.
+const EXPIRY_WARNING_DAYS: i64 = 30;
+
+#[derive(Serialize)]
+struct Status {
+    cluster: String,
+    hosts: BTreeMap<String, HostStatus>,
+    unreachable: Vec<Problem>,
+    certificates: Vec<Certificate>,
+    nodes: BTreeMap<String, NodeReadiness>,
+    /// Why there are no nodes to show.
+    nodes_error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct HostStatus {
+    os: String,
+    kernel: String,
+    generation: Option<u64>,
+    units: BTreeMap<String, UnitFact>,
+}
+
+#[derive(Serialize)]
+struct Certificate {
+    id: String,
+    not_after: String,
+    days_left: i64,
+}
+
+pub(super) fn run(
+    source: &Source,
+    surroundings: &Surroundings,
+    console: &Console,
+) -> Result<Exit, Failure> {
+    let inventory = prepare::inventory(source, console)?;
+    let state_dir = prepare::state_dir(source, &inventory);
+    if !state_dir.exists() {
+        return Err(Failure::Other {
+            message: format!("{} has no certificates yet", state_dir.display()),
+            advice: "apply the inventory first, or name its --state-dir".to_owned(),
+        });
+    }
+    let pki = prepare::certificates(&inventory, &state_dir)?;
+    let states: Vec<_> = inventory
+        .hosts
+        .iter()
+        .map(|host| HostState::new(&inventory.cluster.name, &host.name))
+        .collect();
+    let _ = surroundings;
+    let asking = Asking { lock: None, force_unlock: false, source, state_dir: &state_dir };
+    let mut connected = connect(&inventory, &states, &asking);
+    let facts = std::mem::take(&mut connected.facts);
+    let asked =
+        connected.hosts.iter_mut().filter_map(|(name, h)| Some((name, h, facts.get(name)?)));
+    let hosts = in_parallel(asked.collect(), source.at_once, |(name, host, facts)| {
+        let status = HostStatus {
+            os: facts.os.pretty_name.clone(),
+            kernel: facts.kernel.clone(),
+            generation: facts.record.as_ref().map(|record| record.generation),
+            units: units_of(host.as_mut(), facts),
+        };
+        (name.clone(), status)
+    });
+    let hosts = hosts.into_iter().collect();
+    let (mut nodes, mut nodes_error) = (BTreeMap::new(), None);
+    for (master, request) in apply::nodes_requests(&inventory, &pki) {
+        let answer = match connected.hosts.get_mut(&master) {
+            Some(host) => ready::nodes(host.as_mut(), &request),
+            None => Err(format!("{master} is unreachable")),
+        };
+        match answer {
+            Ok(found) => {
+                (nodes, nodes_error) = (found, None);
+                break;
+            }
+            Err(error) => nodes_error = Some(error),
+        }
+    }
+    let status = Status {
+        cluster: inventory.cluster.name.clone(),
+        hosts,
+        unreachable: connected.problems,
+        certificates: certificates(&pki),
+        nodes,
+        nodes_error,
+    };
+    console.result(&status, || status.text())?;
+    Ok(status.exit())
+}
+
+/// The units that the host's own record names: that is known only after the first question.
+fn units_of(host: &mut dyn Host, facts: &Facts) -> BTreeMap<String, UnitFact> {
+    let record = facts.record.iter();
+    let units: BTreeSet<_> =
+        record.flat_map(|record| &record.units).map(|unit| unit.name.clone()).collect();
+    if units.is_empty() {
+        return BTreeMap::new();
+    }
+    let answer = host.facts(&FactsQuery { units, ..FactsQuery::default() }, None);
+    answer.map(|facts| facts.units).unwrap_or_default()
+}
+
+fn certificates(pki: &Pki) -> Vec<Certificate> {
+    let now = jiff::Timestamp::now();
+    let authorities = [("ca", &pki.cluster_ca), ("etcd-ca", &pki.etcd_ca)];
+    (authorities.into_iter())
+        .chain(pki.leaves())
+        .map(|(id, credential)| Certificate {
+            id: id.to_owned(),
+            not_after: credential.not_after.strftime("%Y-%m-%d").to_string(),
+            days_left: credential.not_after.duration_since(now).as_hours() / 24,
+        })
+        .collect()
+}
+
+impl Status {
+    fn exit(&self) -> Exit {
+        let active = |unit: &UnitFact| unit.active == "active";
+        let healthy = self.hosts.values().all(|host| host.units.values().all(active));
+        let ready = self.nodes_error.is_none() && self.nodes.values().all(|node| node.ready);
+        match (self.unreachable.is_empty(), healthy && ready) {
+            (false, _) => Exit::Unfit,
+            (true, false) => Exit::Failed,
+            (true, true) => Exit::Ok,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut table = table(["HOST", "GENERATION", "UNITS", "SYSTEM", "KERNEL"]);
+        for (name, host) in &self.hosts {
+            let generation = host.generation.map_or("-".to_owned(), |number| number.to_string());
+            table.add_row([name, &generation, &units(&host.units), &host.os, &host.kernel]);
+        }
+        for problem in &self.unreachable {
+            table.add_row([problem.host.as_str(), "-", &problem.message, "", ""]);
+        }
+        let mut out = format!("{table}\n\n");
+        match &self.nodes_error {
+            Some(error) => out.push_str(&format!("nodes: {error}\n")),
+            None => {
+                let mut nodes = self::table(["NODE", "STATUS", "VERSION"]);
+                for (name, node) in &self.nodes {
+                    let status = if node.ready {
+                        "Ready".to_owned()
+                    } else {
+                        format!("NotReady: {}", node.message)
+                    };
+                    nodes.add_row([name, &status, &node.version]);
+                }
+                out.push_str(&format!("{nodes}\n"));
+            }
+        }
+        out.push('\n');
+        let soonest = self.certificates.iter().min_by_key(|certificate| certificate.days_left);
+        if let Some(first) = soonest {
+            out.push_str(&format!(
+                "{} certificates; the first to end is {} on {} (in {} days)\n",
+                self.certificates.len(),
+                first.id,
+                first.not_after,
+                first.days_left
+            ));
+        }
+        let ending = |c: &&Certificate| c.days_left < EXPIRY_WARNING_DAYS;
+        for certificate in self.certificates.iter().filter(ending) {
+            let (id, days) = (&certificate.id, certificate.days_left);
+            out.push_str(&format!("warning: {id} ends in {days} days; apply renews it\n"));
+        }
+        out
+    }
+}
+
+/// `7 active`, or those that are not.
+fn units(units: &BTreeMap<String, UnitFact>) -> String {
+    let not_active: Vec<_> = (units.iter())
+        .filter(|(_, unit)| unit.active != "active")
+        .map(|(name, unit)| format!("{name} {}", unit.active))
+        .collect();
+    match (units.len(), not_active.is_empty()) {
+        (0, _) => "none of ours".to_owned(),
+        (count, true) => format!("{count} active"),
+        (_, false) => not_active.join(", "),
+    }
+}
+
+fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(header);
+    table
+}

@@ -1,0 +1,287 @@
+//! A host's state while it grows.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::ComposeError;
+use crate::{
+    artifacts::Artifacts,
+    digest::Digest,
+    inventory::{Host, Inventory, Role},
+    pki::{Credential, LeafKind, Pki},
+    render::Templates,
+    secret::Secret,
+    state::{
+        Blob, Content, DirectoryState, FileState, Gate, HostState, LinkState, Mode, Owner, PortUse,
+        Protocol, Stage, UnitState,
+    },
+};
+
+/// Ports that kprov gives to components.
+pub(super) mod port {
+    pub(crate) const ETCD_CLIENT: u16 = 2379;
+    pub(crate) const ETCD_PEER: u16 = 2380;
+    pub(crate) const FLANNELD_HEALTHZ: u16 = 10246;
+    pub(crate) const KUBELET_HEALTHZ: u16 = 10248;
+    pub(crate) const KUBE_PROXY_METRICS: u16 = 10249;
+    pub(crate) const KUBELET: u16 = 10250;
+    pub(crate) const KUBE_PROXY_HEALTHZ: u16 = 10256;
+    pub(crate) const CONTROLLER_MANAGER: u16 = 10257;
+    pub(crate) const SCHEDULER: u16 = 10259;
+}
+
+/// Where programs are put.
+pub(super) const BIN: &str = "/usr/local/bin";
+/// Where certificates of everything but etcd itself are put.
+pub(super) const PKI: &str = "/etc/kubernetes/pki";
+
+/// A program under systemd.
+pub(super) struct Component {
+    /// Its name: that of its unit, its environment file and its templates.
+    pub(super) name: &'static str,
+    /// Directory of its environment file.
+    pub(super) etc: &'static str,
+    pub(super) stage: Stage,
+    pub(super) health: Gate,
+    pub(super) ports: &'static [u16],
+    /// What it reads besides its unit, its environment file and its program.
+    pub(super) inputs: Vec<String>,
+}
+
+/// The state of one host, and all that goes into it.
+pub(super) struct Builder<'a> {
+    pub(super) inventory: &'a Inventory,
+    pub(super) pki: &'a Pki,
+    pub(super) artifacts: &'a Artifacts,
+    pub(super) host: &'a Host,
+    pub(super) state: HostState,
+    templates: &'a Templates,
+    values: Map<String, Value>,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(
+        inventory: &'a Inventory,
+        pki: &'a Pki,
+        templates: &'a Templates,
+        artifacts: &'a Artifacts,
+        host: &'a Host,
+    ) -> Self {
+        let state = HostState::new(&inventory.cluster.name, &host.name);
+        let values = values(inventory, host);
+        Self { inventory, pki, artifacts, host, state, templates, values }
+    }
+
+    /// Sorts what carries no order, so that the state depends on content alone.
+    pub(super) fn finish(mut self) -> HostState {
+        self.state.files.sort_by(|a, b| a.path.cmp(&b.path));
+        self.state.links.sort_by(|a, b| a.path.cmp(&b.path));
+        self.state.directories.sort_by(|a, b| a.path.cmp(&b.path));
+        self.state.ports.sort();
+        self.state
+    }
+
+    /// The base address of the API server that this host's components ask first.
+    pub(super) fn server(&self) -> String {
+        api_servers(self.inventory, self.host).into_iter().next().unwrap_or_default()
+    }
+
+    pub(super) fn directory(&mut self, path: &str, mode: Mode) {
+        if !self.state.directories.iter().any(|d| d.path == path) {
+            let path = path.to_owned();
+            self.state.directories.push(DirectoryState { path, mode, owner: Owner::root() });
+        }
+    }
+
+    /// Adds a file once; roles share some.
+    fn file(&mut self, path: &str, mode: Mode, content: Content) -> String {
+        if self.state.file(path).is_none() {
+            let owner = Owner::root();
+            self.state.files.push(FileState { path: path.to_owned(), mode, owner, content });
+        }
+        path.to_owned()
+    }
+
+    pub(super) fn text(&mut self, path: &str, text: String) -> String {
+        self.file(path, Mode::PUBLIC, Content::Text(text))
+    }
+
+    pub(super) fn secret(&mut self, path: &str, secret: Secret) -> String {
+        self.file(path, Mode::PRIVATE, Content::Secret(secret))
+    }
+
+    pub(super) fn program(&mut self, name: &str, blob: &Blob) -> String {
+        let path = format!("{BIN}/{name}");
+        self.file(&path, Mode::EXECUTABLE, Content::Blob(blob.clone()))
+    }
+
+    /// Adds hyperkube and a link to it; returns both paths.
+    pub(super) fn hyperkube(&mut self, name: &str) -> [String; 2] {
+        let artifacts = self.artifacts;
+        let program = self.program("hyperkube", &artifacts.hyperkube);
+        let path = format!("{BIN}/{name}");
+        self.state.links.push(LinkState { path: path.clone(), target: "hyperkube".to_owned() });
+        [program, path]
+    }
+
+    /// Adds the certificate and key of `kind` as `STEM.crt` and `STEM.key`; returns both paths.
+    pub(super) fn leaf(&mut self, kind: LeafKind, stem: &str) -> Result<[String; 2], ComposeError> {
+        let credential = self.credential(kind)?;
+        let (cert, key) = (credential.cert.clone(), credential.key.clone());
+        Ok([self.text(&format!("{stem}.crt"), cert), self.secret(&format!("{stem}.key"), key)])
+    }
+
+    fn credential(&self, kind: LeafKind) -> Result<&'a Credential, ComposeError> {
+        let host = &self.host.name;
+        self.pki.leaf(kind, host).ok_or_else(|| ComposeError::NoCertificate { id: kind.id(host) })
+    }
+
+    /// Fills a template in with the host's values and `more`.
+    pub(super) fn render(
+        &self,
+        template: &str,
+        path: &str,
+        more: &Value,
+    ) -> Result<String, ComposeError> {
+        let mut values = self.values.clone();
+        if let Value::Object(more) = more {
+            values.extend(more.clone());
+        }
+        self.templates.render(template, &values).map_err(|source| ComposeError::Render {
+            host: self.host.name.clone(),
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    /// Adds the kubeconfig `NAME.kubeconfig` of `user`, who shows the certificate at `leaf`.
+    pub(super) fn kubeconfig(
+        &mut self,
+        name: &str,
+        user: &str,
+        leaf: &[String; 2],
+    ) -> Result<String, ComposeError> {
+        let path = format!("/etc/kubernetes/{name}.kubeconfig");
+        let more = json!({
+            "server": self.server(),
+            "user": user,
+            "certificate": leaf[0],
+            "key": leaf[1],
+        });
+        let text = self.render("component.kubeconfig", &path, &more)?;
+        Ok(self.text(&path, text))
+    }
+
+    /// Adds a component: its environment file, its unit, its ports.
+    pub(super) fn component(&mut self, component: Component) -> Result<(), ComposeError> {
+        let Component { name, etc, stage, health, ports, inputs } = component;
+        let extra = self.inventory.components.args.get(name).cloned().unwrap_or_default();
+        let env = format!("{etc}/{name}.env");
+        let text = self.render(&format!("{name}.env"), &env, &json!({ "extra": extra }))?;
+        let env = self.text(&env, text);
+        let unit = format!("{name}.service");
+        let path = format!("/etc/systemd/system/{unit}");
+        let text = self.render(&unit, &path, &Value::Null)?;
+        let path = self.text(&path, text);
+        for port in ports {
+            let unit = unit.clone();
+            self.state.ports.push(PortUse { protocol: Protocol::Tcp, port: *port, unit });
+        }
+        let inputs: BTreeSet<String> = inputs.into_iter().chain([env, path]).collect();
+        self.state.units.push(UnitState { name: unit, enabled: true, stage, inputs, health });
+        Ok(())
+    }
+}
+
+/// What every template may use.
+fn values(inventory: &Inventory, host: &Host) -> Map<String, Value> {
+    let Inventory { cluster, network, components, .. } = inventory;
+    let labels: Vec<String> = host.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let taints: Vec<String> = host.taints.iter().map(ToString::to_string).collect();
+    let values = json!({
+        "cluster": {
+            "name": cluster.name,
+            "domain": cluster.domain,
+            "pod_cidr": cluster.pod_cidr.to_string(),
+            "service_cidr": cluster.service_cidr.to_string(),
+            "dns_address": cluster.dns_address.to_string(),
+            "node_cidr_mask": cluster.node_cidr_mask,
+            "node_ports": format!("{}-{}", cluster.node_ports.0, cluster.node_ports.1),
+            "pause_image": cluster.pause_image,
+        },
+        "host": {
+            "name": host.name,
+            "address": host.address.to_string(),
+            "labels": labels,
+            "taints": taints,
+            "max_pods": host.max_pods,
+        },
+        "network": {
+            "backend": network.backend.as_str(),
+            "mtu": network.mtu,
+            "masquerade": network.masquerade,
+            "proxy_mode": network.proxy_mode.as_config(),
+        },
+        "etcd": {
+            "servers": etcd_servers(inventory, host),
+            "initial_cluster": initial_cluster(inventory),
+        },
+        "ports": {
+            "api_server": crate::inventory::API_SERVER_PORT,
+            "controller_manager": port::CONTROLLER_MANAGER,
+            "scheduler": port::SCHEDULER,
+            "kubelet": port::KUBELET,
+            "kubelet_healthz": port::KUBELET_HEALTHZ,
+            "kube_proxy_healthz": port::KUBE_PROXY_HEALTHZ,
+            "kube_proxy_metrics": port::KUBE_PROXY_METRICS,
+            "flanneld_healthz": port::FLANNELD_HEALTHZ,
+        },
+        "api_servers": api_servers(inventory, host),
+        "log_level": components.log_level,
+        "open_files": components.open_files,
+    });
+    match values {
+        Value::Object(values) => values,
+        _ => Map::new(),
+    }
+}
+
+/// All API servers, the host's first choice first: its own on a master, else one that its name
+/// alone decides, so that no other host's coming or going moves it.
+fn api_servers(inventory: &Inventory, host: &Host) -> Vec<String> {
+    nearest_first(inventory, Role::Master, host).map(Host::api_server).collect()
+}
+
+fn etcd_servers(inventory: &Inventory, host: &Host) -> Vec<String> {
+    nearest_first(inventory, Role::Etcd, host)
+        .map(|h| format!("https://{}:{}", h.address, port::ETCD_CLIENT))
+        .collect()
+}
+
+fn initial_cluster(inventory: &Inventory) -> String {
+    let members: Vec<String> = inventory
+        .with_role(Role::Etcd)
+        .map(|h| format!("{}=https://{}:{}", h.name, h.address, port::ETCD_PEER))
+        .collect();
+    members.join(",")
+}
+
+fn nearest_first<'a>(
+    inventory: &'a Inventory,
+    role: Role,
+    host: &Host,
+) -> impl Iterator<Item = &'a Host> {
+    let servers: Vec<&Host> = inventory.with_role(role).collect();
+    let own = servers.iter().position(|s| s.name == host.name);
+    let first = own.unwrap_or_else(|| spread(&host.name, servers.len()));
+    let (before, after) = servers.split_at(first);
+    let turned: Vec<&Host> = after.iter().chain(before).copied().collect();
+    turned.into_iter()
+}
+
+/// A number below `count` that depends on `name` alone.
+fn spread(name: &str, count: usize) -> usize {
+    let digits = Digest::of(name.as_bytes()).short();
+    usize::from_str_radix(&digits, 16).unwrap_or(0).checked_rem(count).unwrap_or(0)
+}

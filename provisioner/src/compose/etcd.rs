@@ -1,0 +1,45 @@
+//! An etcd member.
+
+use super::{
+    ComposeError,
+    builder::{Builder, Component, port},
+};
+use crate::{
+    pki::LeafKind,
+    state::{ClientFiles, Gate, HttpsGate, Mode, Stage},
+};
+
+const ETC: &str = "/etc/etcd";
+
+pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
+    let pki = format!("{ETC}/pki");
+    builder.directory(ETC, Mode::EXECUTABLE);
+    builder.directory(&pki, Mode::EXECUTABLE);
+    builder.state.data.insert("/var/lib/etcd".to_owned());
+
+    let ca = builder.text(&format!("{pki}/ca.crt"), builder.pki.etcd_ca.cert.clone());
+    let server = builder.leaf(LeafKind::EtcdServer, &format!("{pki}/server"))?;
+    let peer = builder.leaf(LeafKind::EtcdPeer, &format!("{pki}/peer"))?;
+    let [cert, key] = builder.leaf(LeafKind::EtcdHealth, &format!("{pki}/healthcheck-client"))?;
+    let artifacts = builder.artifacts;
+    let program = builder.program("etcd", &artifacts.etcd);
+
+    let mut inputs = vec![program, ca.clone()];
+    inputs.extend(server);
+    inputs.extend(peer);
+    let health = Gate::Https(HttpsGate {
+        address: builder.host.address.to_string(),
+        port: port::ETCD_CLIENT,
+        path: "/health".to_owned(),
+        ca,
+        client: Some(ClientFiles { cert, key }),
+    });
+    builder.component(Component {
+        name: "etcd",
+        etc: ETC,
+        stage: Stage::Etcd,
+        health,
+        ports: &[port::ETCD_CLIENT, port::ETCD_PEER],
+        inputs,
+    })
+}

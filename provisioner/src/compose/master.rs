@@ -1,0 +1,110 @@
+//! A master: the API server, the controllers and the scheduler.
+
+use serde_json::json;
+
+use super::{
+    ComposeError,
+    builder::{Builder, Component, PKI, port},
+};
+use crate::{
+    inventory::API_SERVER_PORT,
+    pki::LeafKind,
+    secret::Secret,
+    state::{ClientFiles, Gate, HttpsGate, Mode, Stage},
+};
+
+const ETC: &str = "/etc/kubernetes";
+
+pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
+    builder.directory(ETC, Mode::EXECUTABLE);
+    builder.directory(PKI, Mode::EXECUTABLE);
+    let ca = builder.text(&format!("{PKI}/ca.crt"), builder.pki.cluster_ca.cert.clone());
+    api_server(builder, &ca)?;
+    controller_manager(builder, &ca)?;
+    scheduler(builder, &ca)
+}
+
+fn api_server(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
+    let pki = builder.pki;
+    let etcd_ca = builder.text(&format!("{PKI}/etcd-ca.crt"), pki.etcd_ca.cert.clone());
+    let etcd =
+        builder.leaf(LeafKind::ApiServerEtcdClient, &format!("{PKI}/apiserver-etcd-client"))?;
+    let serving = builder.leaf(LeafKind::ApiServer, &format!("{PKI}/apiserver"))?;
+    let kubelet = builder
+        .leaf(LeafKind::ApiServerKubeletClient, &format!("{PKI}/apiserver-kubelet-client"))?;
+    let signing = builder.secret(&format!("{PKI}/sa.key"), pki.service_account_key.clone());
+    let public = builder.text(&format!("{PKI}/sa.pub"), pki.service_account_public.clone());
+    let tokens = format!("{ETC}/token.csv");
+    let text =
+        builder.render("token.csv", &tokens, &json!({ "token": pki.bootstrap_token.expose() }))?;
+    let tokens = builder.secret(&tokens, Secret::new(text));
+
+    // The gate shows a certificate because the operator may switch anonymous requests off.
+    let health = Gate::Https(HttpsGate {
+        address: "127.0.0.1".to_owned(),
+        port: API_SERVER_PORT,
+        path: "/readyz".to_owned(),
+        ca: ca.to_owned(),
+        client: Some(ClientFiles { cert: kubelet[0].clone(), key: kubelet[1].clone() }),
+    });
+    let mut inputs = vec![ca.to_owned(), etcd_ca, signing, public, tokens];
+    inputs.extend(etcd.into_iter().chain(serving).chain(kubelet));
+    inputs.extend(builder.hyperkube("kube-apiserver"));
+    builder.component(Component {
+        name: "kube-apiserver",
+        etc: ETC,
+        stage: Stage::ControlPlane,
+        health,
+        ports: &[API_SERVER_PORT],
+        inputs,
+    })
+}
+
+fn controller_manager(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
+    let client = builder.leaf(LeafKind::ControllerManager, &format!("{PKI}/controller-manager"))?;
+    let serving = builder
+        .leaf(LeafKind::ControllerManagerServing, &format!("{PKI}/controller-manager-serving"))?;
+    let ca_key = builder.pki.cluster_ca.key.clone();
+    let signing = builder.secret(&format!("{PKI}/ca.key"), ca_key);
+    let kubeconfig =
+        builder.kubeconfig("controller-manager", "system:kube-controller-manager", &client)?;
+    let mut inputs = vec![ca.to_owned(), signing, kubeconfig];
+    inputs.extend(client.into_iter().chain(serving));
+    inputs.extend(builder.hyperkube("kube-controller-manager"));
+    builder.component(Component {
+        name: "kube-controller-manager",
+        etc: ETC,
+        stage: Stage::ControlPlane,
+        health: healthz(port::CONTROLLER_MANAGER, ca),
+        ports: &[port::CONTROLLER_MANAGER],
+        inputs,
+    })
+}
+
+fn scheduler(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
+    let client = builder.leaf(LeafKind::Scheduler, &format!("{PKI}/scheduler"))?;
+    let serving = builder.leaf(LeafKind::SchedulerServing, &format!("{PKI}/scheduler-serving"))?;
+    let kubeconfig = builder.kubeconfig("scheduler", "system:kube-scheduler", &client)?;
+    let mut inputs = vec![ca.to_owned(), kubeconfig];
+    inputs.extend(client.into_iter().chain(serving));
+    inputs.extend(builder.hyperkube("kube-scheduler"));
+    builder.component(Component {
+        name: "kube-scheduler",
+        etc: ETC,
+        stage: Stage::ControlPlane,
+        health: healthz(port::SCHEDULER, ca),
+        ports: &[port::SCHEDULER],
+        inputs,
+    })
+}
+
+/// Health checks are open to everyone who reaches the loopback address.
+fn healthz(port: u16, ca: &str) -> Gate {
+    Gate::Https(HttpsGate {
+        address: "127.0.0.1".to_owned(),
+        port,
+        path: "/healthz".to_owned(),
+        ca: ca.to_owned(),
+        client: None,
+    })
+}

@@ -1,0 +1,369 @@
+//! Whole host states: golden files, the least privilege of each host, and the units' inputs.
+
+use std::{collections::BTreeMap, path::Path, process::Command, sync::LazyLock};
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::{
+    digest::Digest,
+    kubeconfig,
+    state::{Blob, Content, FileState, Gate, Mode},
+};
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+/// An inventory of the repository, without the files that it refers to; `edit` changes its text.
+fn inventory(name: &str, edit: impl FnOnce(String) -> String) -> Inventory {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../inventory");
+    let source = std::fs::read_to_string(dir.join(name).with_extension("toml")).unwrap();
+    let source = edit(source).replace("key = \"../.lab/id_ed25519\"", "agent = true");
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("c.toml");
+    std::fs::write(&path, source).unwrap();
+    crate::inventory::load(&path).unwrap()
+}
+
+fn artifacts() -> Artifacts {
+    let blob = |name: &str| Blob {
+        sha256: Digest::of(name.as_bytes()),
+        len: 1,
+        source: Path::new("/artifacts").join(name),
+    };
+    Artifacts { hyperkube: blob("hyperkube"), etcd: blob("etcd"), images: Vec::new() }
+}
+
+fn pki(inventory: &Inventory) -> Pki {
+    let dir = tempfile::tempdir().unwrap();
+    crate::pki::ensure(inventory, dir.path(), now()).unwrap()
+}
+
+fn states(inventory: &Inventory, pki: &Pki) -> Vec<HostState> {
+    desired(inventory, pki, &Templates::embedded().unwrap(), &artifacts()).unwrap()
+}
+
+struct Composed {
+    pki: Pki,
+    states: Vec<HostState>,
+}
+
+static LAB: LazyLock<Composed> = LazyLock::new(|| {
+    let inventory = inventory("lab", |text| text);
+    let pki = pki(&inventory);
+    Composed { states: states(&inventory, &pki), pki }
+});
+
+/// The text of a file with what is random in it masked; `None` for certificates and programs.
+fn shown(file: &FileState, pki: &Pki) -> Option<String> {
+    let text = match &file.content {
+        Content::Text(text) => text.as_str(),
+        Content::Secret(secret) => secret.expose(),
+        Content::Blob(_) => return None,
+    };
+    if text.starts_with("-----BEGIN") {
+        return None;
+    }
+    let ca = kubeconfig::encode(&pki.cluster_ca.cert);
+    Some(text.replace(&ca, "<CA>").replace(pki.bootstrap_token.expose(), "<TOKEN>"))
+}
+
+macro_rules! golden {
+    ($name:expr, $text:expr) => {
+        insta::with_settings!({
+            snapshot_path => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"),
+            prepend_module_to_snapshot => false,
+            omit_expression => true,
+        }, {
+            insta::assert_snapshot!($name, $text);
+        });
+    };
+}
+
+#[test]
+fn every_file_of_a_host_with_all_roles() {
+    let host = &LAB.states[0];
+    for file in &host.files {
+        if let Some(text) = shown(file, &LAB.pki) {
+            let name = file.path.trim_start_matches('/').replace('/', "-");
+            golden!(format!("lab-{}-{name}", host.host), format!("{}\n{text}", file.mode));
+        }
+    }
+}
+
+/// What a host gets, a line a thing, and the text of what depends on the host.
+fn summary(state: &HostState, pki: &Pki, texts: &[&str]) -> String {
+    let mut out = String::new();
+    for file in &state.files {
+        out += &format!("{} {}\n", file.mode, file.path);
+    }
+    for link in &state.links {
+        out += &format!("link {} -> {}\n", link.path, link.target);
+    }
+    for directory in &state.directories {
+        out += &format!("{} {}/\n", directory.mode, directory.path);
+    }
+    for unit in &state.units {
+        out += &format!("{} [{}] {:?}\n", unit.name, unit.stage, unit.health);
+    }
+    out += &format!("sysctls {:?}\nmodules {:?}\n", state.sysctls, state.modules);
+    let ports: Vec<String> = state.ports.iter().map(|p| format!("{}:{}", p.port, p.unit)).collect();
+    out += &format!("ports {}\ndata {:?}\ndocker {}\n", ports.join(" "), state.data, state.docker);
+    for path in texts {
+        let text = state.file(path).and_then(|f| shown(f, pki)).unwrap();
+        out += &format!("\n--- {path}\n{text}");
+    }
+    out
+}
+
+#[test]
+fn each_role_gets_what_it_needs() {
+    golden!("lab-node-1", summary(&LAB.states[0], &LAB.pki, &[]));
+    golden!("lab-node-2", summary(&LAB.states[1], &LAB.pki, &["/etc/kubernetes/kubelet.env"]));
+}
+
+#[test]
+fn with_three_masters_every_component_knows_all() {
+    let inventory = inventory("ha", |text| text);
+    let pki = pki(&inventory);
+    let states = states(&inventory, &pki);
+    let master = [
+        "/etc/etcd/etcd.env",
+        "/etc/kubernetes/kube-apiserver.env",
+        "/etc/kubernetes/kube-scheduler.env",
+        "/etc/kubernetes/scheduler.kubeconfig",
+    ];
+    golden!("ha-node-2", summary(&states[1], &pki, &master));
+    let node = [
+        "/etc/kubernetes/bootstrap.kubeconfig",
+        "/etc/kubernetes/kube-proxy.env",
+        "/etc/kubernetes/kubelet.env",
+    ];
+    golden!("ha-node-4", summary(&states[3], &pki, &node));
+    let admin = kubeconfig::admin(&inventory, &pki, &Templates::embedded().unwrap()).unwrap();
+    let leaf = pki.leaf(crate::pki::LeafKind::Admin, "").unwrap();
+    let text = admin
+        .expose()
+        .replace(&kubeconfig::encode(&pki.cluster_ca.cert), "<CA>")
+        .replace(&kubeconfig::encode(&leaf.cert), "<CERTIFICATE>")
+        .replace(&kubeconfig::encode(leaf.key.expose()), "<KEY>");
+    golden!("ha-admin-kubeconfig", text);
+}
+
+#[test]
+fn keys_are_closed_and_only_where_they_are_needed() {
+    for file in LAB.states.iter().flat_map(|s| &s.files) {
+        let secret = matches!(file.content, Content::Secret(_));
+        assert_eq!(file.mode == Mode::PRIVATE, secret, "{}", file.path);
+        if let Content::Text(text) = &file.content {
+            assert!(!text.contains("PRIVATE KEY"), "{}", file.path);
+            assert!(!text.contains(LAB.pki.bootstrap_token.expose()), "{}", file.path);
+        }
+    }
+    let secrets = |state: &HostState| -> Vec<String> {
+        let secret = |f: &&FileState| matches!(f.content, Content::Secret(_));
+        state.files.iter().filter(secret).map(|f| f.path.clone()).collect()
+    };
+    assert_eq!(
+        secrets(&LAB.states[1]),
+        [
+            "/etc/kubernetes/bootstrap.kubeconfig",
+            "/etc/kubernetes/pki/flanneld.key",
+            "/etc/kubernetes/pki/kube-proxy.key",
+        ]
+    );
+    let etcd_ca_key = LAB.pki.etcd_ca.key.expose();
+    for file in LAB.states.iter().flat_map(|s| &s.files) {
+        let Content::Secret(secret) = &file.content else { continue };
+        assert!(secret.expose() != etcd_ca_key, "the key of etcd's authority is on no host");
+    }
+}
+
+#[test]
+fn units_name_files_that_exist_and_no_file_is_forgotten() {
+    for state in &LAB.states {
+        let mut known: BTreeMap<&str, usize> =
+            state.files.iter().map(|f| (f.path.as_str(), 0)).collect();
+        known.extend(state.links.iter().map(|l| (l.path.as_str(), 0)));
+        for unit in &state.units {
+            for input in &unit.inputs {
+                *known.get_mut(input.as_str()).unwrap_or_else(|| panic!("{input}")) += 1;
+            }
+            if let Gate::Https(gate) = &unit.health {
+                let client = gate.client.iter().flat_map(|c| [&c.cert, &c.key]);
+                for path in client.chain([&gate.ca]) {
+                    assert!(state.file(path).is_some(), "{path}");
+                }
+            }
+        }
+        let unused: Vec<&str> = known.iter().filter(|(_, n)| **n == 0).map(|(p, _)| *p).collect();
+        let expected: &[&str] = match state.host.as_str() {
+            // Read by the health check and by the kernel, not by a unit.
+            "node-1" => &[
+                "/etc/etcd/pki/healthcheck-client.crt",
+                "/etc/etcd/pki/healthcheck-client.key",
+                "/etc/modules-load.d/kprov.conf",
+                "/etc/sysctl.d/99-kprov.conf",
+            ],
+            _ => &["/etc/modules-load.d/kprov.conf", "/etc/sysctl.d/99-kprov.conf"],
+        };
+        assert_eq!(unused, expected, "{}", state.host);
+    }
+}
+
+/// Units of the lab whose inputs differ after a change of the inventory.
+fn restarted(edit: impl FnOnce(String) -> String) -> Vec<String> {
+    let changed = inventory("lab", edit);
+    let states = states(&changed, &LAB.pki);
+    let mut units = Vec::new();
+    for (before, after) in LAB.states.iter().zip(&states) {
+        for unit in &after.units {
+            let differs = |path: &String| before.file(path) != after.file(path);
+            if unit.inputs.iter().any(differs) {
+                units.push(format!("{} {}", after.host, unit.name));
+            }
+        }
+    }
+    units
+}
+
+#[test]
+fn a_change_restarts_exactly_what_uses_it() {
+    assert_eq!(restarted(|text| text), [""; 0]);
+    assert_eq!(
+        restarted(|text| text
+            .replace("roles = [\"node\"]\n\n", "roles = [\"node\"]\nlabels = { a = \"b\" }\n\n")),
+        ["node-2 kubelet.service"]
+    );
+    assert_eq!(
+        restarted(|text| text + "[components.kube-scheduler]\nargs = { v = 5 }\n"),
+        ["node-1 kube-scheduler.service"]
+    );
+    assert_eq!(
+        restarted(|text| text + "[network]\nproxy_mode = \"iptables\"\n"),
+        ["node-1 kube-proxy.service", "node-2 kube-proxy.service", "node-3 kube-proxy.service"]
+    );
+    assert_eq!(
+        restarted(|text| text.replace("[ssh]", "node_ports = \"31000-32000\"\n[ssh]")),
+        ["node-1 kube-apiserver.service"]
+    );
+}
+
+#[test]
+fn a_replaced_template_restarts_its_unit() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates/kubelet.yaml"),
+    );
+    let text =
+        text.unwrap().replace("nodeStatusUpdateFrequency: 10s", "nodeStatusUpdateFrequency: 5s");
+    std::fs::write(dir.path().join("kubelet.yaml"), text).unwrap();
+    let templates = Templates::with_overrides(dir.path()).unwrap();
+    let inventory = inventory("lab", |text| text);
+    let states = desired(&inventory, &LAB.pki, &templates, &artifacts()).unwrap();
+    let changed: Vec<&str> = LAB.states[0]
+        .files
+        .iter()
+        .filter(|f| states[0].file(&f.path) != Some(f))
+        .map(|f| f.path.as_str())
+        .collect();
+    assert_eq!(changed, ["/etc/kubernetes/kubelet.yaml"]);
+}
+
+#[test]
+fn another_inventorys_certificates_are_refused() {
+    let ha = inventory("ha", |text| text);
+    let result = desired(&ha, &LAB.pki, &Templates::embedded().unwrap(), &artifacts());
+    assert_eq!(result.unwrap_err().to_string(), "there is no certificate etcd-server.node-2");
+}
+
+/// Writes the files of a host under `root`, programs as stubs.
+fn write_under(root: &Path, state: &HostState) {
+    use std::os::unix::fs::PermissionsExt;
+    for file in &state.files {
+        let path = root.join(file.path.trim_start_matches('/'));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let text = match &file.content {
+            Content::Text(text) => text.as_str(),
+            Content::Secret(secret) => secret.expose(),
+            Content::Blob(_) => "#!/bin/sh\n",
+        };
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(file.mode.0)).unwrap();
+    }
+    for link in &state.links {
+        let path = root.join(link.path.trim_start_matches('/'));
+        std::os::unix::fs::symlink(&link.target, path).unwrap();
+    }
+}
+
+#[test]
+fn systemd_accepts_every_unit() {
+    let root = tempfile::tempdir().unwrap();
+    write_under(root.path(), &LAB.states[0]);
+    // The targets that every unit needs, and Docker.
+    let units = root.path().join("etc/systemd/system");
+    for target in ["basic", "multi-user", "network-online", "shutdown", "sysinit"] {
+        std::fs::write(units.join(format!("{target}.target")), "[Unit]\nDescription=x\n").unwrap();
+    }
+    let docker = "[Service]\nExecStart=/usr/local/bin/etcd\n";
+    std::fs::write(units.join("docker.service"), docker).unwrap();
+    let names: Vec<&str> = LAB.states[0].units.iter().map(|u| u.name.as_str()).collect();
+    assert_eq!(names.len(), 7);
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "--root"])
+        .arg(root.path())
+        .args(&names)
+        .output()
+        .expect("systemd-analyze is installed");
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Unknown settings are only warned about.
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn kubectl_reads_every_kubeconfig() {
+    let root = tempfile::tempdir().unwrap();
+    write_under(root.path(), &LAB.states[0]);
+    let inventory = inventory("lab", |text| text);
+    let admin = kubeconfig::admin(&inventory, &LAB.pki, &Templates::embedded().unwrap()).unwrap();
+    let etc = root.path().join("etc/kubernetes");
+    std::fs::write(etc.join("admin.kubeconfig"), admin.expose()).unwrap();
+    for (name, context, user) in [
+        ("admin", "lab", "lab-admin"),
+        ("bootstrap", "default", "kubelet-bootstrap"),
+        ("controller-manager", "default", "system:kube-controller-manager"),
+        ("flanneld", "default", "system:flannel"),
+        ("kube-proxy", "default", "system:kube-proxy"),
+        ("scheduler", "default", "system:kube-scheduler"),
+    ] {
+        let path = "{.current-context} {.contexts[0].context.user} {.users[0].name} \
+                    {.clusters[0].cluster.server}";
+        let output = Command::new("kubectl")
+            .args(["config", "view", "--output", &format!("jsonpath={path}"), "--kubeconfig"])
+            .arg(etc.join(format!("{name}.kubeconfig")))
+            .output()
+            .expect("kubectl is installed");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(said, format!("{context} {user} {user} https://10.99.0.11:6443"));
+    }
+}
+
+/// What systemd would give the program: the file as its reader reads it.
+#[test]
+fn environment_files_are_one_variable_of_plain_flags() {
+    for file in LAB.states.iter().flat_map(|s| &s.files).filter(|f| f.path.ends_with(".env")) {
+        let Content::Text(text) = &file.content else { panic!("{}", file.path) };
+        let joined = text.replace("\\\n", "");
+        for line in joined.lines().filter(|l| !l.starts_with('#')) {
+            let (_, value) = line.split_once('=').unwrap();
+            let Some(flags) = value.strip_prefix('"') else { continue };
+            let flags = flags.strip_suffix('"').unwrap();
+            for flag in flags.split_whitespace() {
+                let (name, value) = flag.split_once('=').unwrap();
+                assert!(name.starts_with("--") && !value.is_empty(), "{}: {flag}", file.path);
+            }
+        }
+    }
+}

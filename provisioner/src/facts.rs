@@ -1,0 +1,304 @@
+//! What is true of a host now, as far as kprov asks.
+//!
+//! A [`FactsQuery`] names what to look at; one command on the host answers it (`facts::script`),
+//! and `facts::answer` reads the answer. A fake host makes [`Facts`] directly.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::digest::Digest;
+use crate::record::{Prior, Record};
+use crate::state::{Content, FileState, HostState, Mode, Owner, Protocol};
+
+mod answer;
+mod script;
+
+pub(crate) use answer::last_lines;
+pub use answer::{FactsError, parse};
+pub(crate) use script::sysctl_path;
+pub use script::{FILE_SYSTEMS, LockRequest, script};
+
+/// The unit of the container engine.
+pub const ENGINE: &str = "docker.service";
+
+/// What to look at on a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FactsQuery {
+    /// Paths whose type, mode, owner and link target are asked for.
+    pub paths: BTreeSet<String>,
+    /// Those of `paths` whose digest is asked for too.
+    pub hashed: BTreeSet<String>,
+    /// Large files whose digest is asked for: one that has not changed since kprov put it in place
+    /// is not read again.
+    pub large: BTreeSet<String>,
+    /// Directories of which it matters whether they are empty.
+    pub data: BTreeSet<String>,
+    /// Units.
+    pub units: BTreeSet<String>,
+    /// Kernel settings.
+    pub sysctls: BTreeSet<String>,
+    /// Kernel modules.
+    pub modules: BTreeSet<String>,
+    /// Ports.
+    pub ports: BTreeSet<u16>,
+    /// Whether to ask Docker for its version and images.
+    pub docker: bool,
+}
+
+impl FactsQuery {
+    /// All that a plan for `desired` needs to know.
+    #[must_use]
+    pub fn for_state(desired: &HostState) -> Self {
+        let is_large = |file: &&FileState| matches!(file.content, Content::Blob(_));
+        let (large, small): (Vec<_>, Vec<_>) = desired.files.iter().partition(is_large);
+        let set = |files: Vec<&FileState>| -> BTreeSet<_> {
+            files.into_iter().map(|file| file.path.clone()).collect()
+        };
+        let (large, hashed) = (set(large), set(small));
+        let mut paths: BTreeSet<_> = hashed.union(&large).cloned().collect();
+        paths.extend(desired.links.iter().map(|link| link.path.clone()));
+        paths.extend(desired.directories.iter().map(|directory| directory.path.clone()));
+        let above: Vec<_> =
+            paths.iter().flat_map(|path| parents(path)).map(str::to_owned).collect();
+        paths.extend(above);
+        paths.extend(desired.data.iter().cloned());
+        Self {
+            paths,
+            hashed,
+            large,
+            data: desired.data.clone(),
+            units: (desired.units.iter().map(|unit| unit.name.clone()))
+                .chain(desired.docker.then(|| ENGINE.to_owned()))
+                .collect(),
+            sysctls: desired.sysctls.keys().cloned().collect(),
+            modules: desired.modules.clone(),
+            ports: desired.ports.iter().map(|port| port.port).collect(),
+            docker: desired.docker || !desired.images.is_empty(),
+        }
+    }
+}
+
+/// The directories above `path`, nearest first, without the root.
+pub(crate) fn parents(path: &str) -> impl Iterator<Item = &str> {
+    let mut at = path;
+    std::iter::from_fn(move || {
+        at = &at[..at.rfind('/').filter(|end| *end > 0)?];
+        Some(at)
+    })
+}
+
+/// The state of a host at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// Distribution, from `/etc/os-release`.
+    pub os: OsRelease,
+    /// Machine name as `uname -m` prints it.
+    pub arch: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Whether systemd is the init process.
+    pub systemd: bool,
+    /// A firewall service that is on: `firewalld` or `ufw`.
+    pub firewall: Option<String>,
+    /// Programs that kprov needs and the host lacks.
+    pub missing_programs: BTreeSet<String>,
+    /// The host's clock less the operator's, in milliseconds.
+    pub clock_skew_ms: i64,
+    /// Free bytes by mount point.
+    pub disk_free: BTreeMap<String, u64>,
+    /// What is at the paths asked for; a path that is not there has no entry.
+    pub paths: BTreeMap<String, PathFact>,
+    /// The units asked for.
+    pub units: BTreeMap<String, UnitFact>,
+    /// The kernel settings asked for; one that the kernel lacks has no entry.
+    pub sysctls: BTreeMap<String, String>,
+    /// The kernel modules asked for.
+    pub modules: BTreeMap<String, ModuleFact>,
+    /// Listeners on the ports asked for.
+    pub listeners: Vec<Listener>,
+    /// The container engine.
+    pub docker: DockerFact,
+    /// Image ids by reference.
+    pub images: BTreeMap<String, String>,
+    /// What kprov owns here; `None` for a host that it never touched.
+    pub record: Option<Record>,
+    /// Why a record that is there could not be read.
+    pub record_error: Option<String>,
+    /// With which inputs each unit of ours was last started.
+    pub started: BTreeMap<String, Digest>,
+    /// Which archive each image of ours was loaded from, and the id that it got.
+    pub loaded: BTreeMap<String, LoadedImage>,
+}
+
+impl Facts {
+    /// What is at `path`, as a record keeps it.
+    #[must_use]
+    pub fn prior(&self, path: &str) -> Prior {
+        match self.paths.get(path) {
+            None => Prior::Absent,
+            Some(PathFact::File { mode, owner, sha256, .. }) => {
+                Prior::File { mode: *mode, owner: owner.clone(), sha256: *sha256 }
+            }
+            Some(PathFact::Link { target }) => Prior::Link { target: target.clone() },
+            Some(PathFact::Directory { mode, owner, empty }) => {
+                Prior::Directory { mode: *mode, owner: owner.clone(), empty: *empty }
+            }
+            Some(PathFact::Other) => Prior::Other,
+        }
+    }
+
+    /// Whether the unit runs.
+    #[must_use]
+    pub fn is_active(&self, unit: &str) -> bool {
+        self.units.get(unit).is_some_and(|unit| unit.active == "active")
+    }
+
+    /// Free bytes where `path` would be written, if the host said so.
+    #[must_use]
+    pub fn free_at(&self, path: &str) -> Option<(&str, u64)> {
+        let within =
+            |mount: &str| mount == "/" || path == mount || path.starts_with(&format!("{mount}/"));
+        self.disk_free
+            .iter()
+            .filter(|(mount, _)| within(mount))
+            .max_by_key(|(mount, _)| mount.len())
+            .map(|(mount, free)| (mount.as_str(), *free))
+    }
+}
+
+/// The distribution.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct OsRelease {
+    /// `ID`, such as `debian`.
+    pub id: String,
+    /// `ID_LIKE`, words apart by blanks.
+    pub id_like: String,
+    /// `VERSION_ID`; empty on a rolling release.
+    pub version_id: String,
+    /// `PRETTY_NAME`.
+    pub pretty_name: String,
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathFact {
+    /// A regular file.
+    File {
+        /// Permission bits.
+        mode: Mode,
+        /// Owner and group.
+        owner: Owner,
+        /// Digest, where it was asked for.
+        sha256: Option<Digest>,
+        /// Length in bytes.
+        len: u64,
+    },
+    /// A symbolic link.
+    Link {
+        /// What it says.
+        target: String,
+    },
+    /// A directory.
+    Directory {
+        /// Permission bits.
+        mode: Mode,
+        /// Owner and group.
+        owner: Owner,
+        /// Whether it is known to have no entries.
+        empty: bool,
+    },
+    /// Anything else.
+    Other,
+}
+
+/// A unit as systemd sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct UnitFact {
+    /// `LoadState`: `loaded`, `not-found`, `masked` …
+    pub load: String,
+    /// `ActiveState`: `active`, `inactive`, `failed`, `activating` …
+    pub active: String,
+    /// `UnitFileState`: `enabled`, `disabled`, `static` … or nothing.
+    pub enablement: String,
+    /// Whether the unit file changed since systemd read it.
+    pub needs_reload: bool,
+}
+
+impl UnitFact {
+    /// Whether it starts at boot, by its own links or as another unit's part.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        matches!(self.enablement.as_str(), "enabled" | "static" | "alias" | "indirect")
+    }
+}
+
+/// A kernel module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModuleFact {
+    /// Loaded, or a visible part of the kernel.
+    Loaded,
+    /// `modprobe` knows it.
+    Loadable,
+    /// Not known as a module; the kernel may have it built in.
+    Unknown,
+}
+
+/// A program that listens on a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Port number.
+    pub port: u16,
+    /// The service that the program belongs to.
+    pub unit: Option<String>,
+    /// The program's name.
+    pub program: Option<String>,
+}
+
+/// The container engine of a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DockerFact {
+    /// There is no `docker` program, or nobody asked.
+    #[default]
+    Absent,
+    /// Installed, but the engine does not answer.
+    Stopped,
+    /// It answers.
+    Running {
+        /// The engine's version.
+        version: String,
+    },
+}
+
+/// An image that kprov loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LoadedImage {
+    /// Digest of the archive that it came from.
+    pub archive: Digest,
+    /// The id that the engine gave it; engines differ in how they make ids.
+    pub id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_go_up_without_the_root() {
+        assert_eq!(parents("/etc/a/b").collect::<Vec<_>>(), ["/etc/a", "/etc"]);
+        assert_eq!(parents("/etc").count(), 0);
+    }
+
+    #[test]
+    fn free_space_is_that_of_the_nearest_mount() {
+        let disk_free = [("/".to_owned(), 5), ("/var/lib".to_owned(), 7)].into();
+        let facts = Facts { disk_free, ..Facts::default() };
+        assert_eq!(facts.free_at("/var/lib/kprov"), Some(("/var/lib", 7)));
+        assert_eq!(facts.free_at("/var/library"), Some(("/", 5)));
+    }
+}

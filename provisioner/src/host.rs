@@ -1,0 +1,274 @@
+//! A host that kprov works on.
+//!
+//! The trait is at the level of operations, so that an in-memory host ([`fake`]) understands the
+//! very same plans as a real one. [`ssh`] and [`local`] speak one protocol (`shell`): scripts for a
+//! POSIX shell with line answers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use crate::digest::Digest;
+use crate::facts::{Facts, FactsError, FactsQuery, LockRequest};
+use crate::plan::Upload;
+use crate::step::Step;
+
+pub mod fake;
+pub mod https;
+pub mod known_hosts;
+pub mod local;
+mod script;
+mod shell;
+pub mod ssh;
+
+pub use https::{HttpsAnswer, HttpsGet};
+
+/// One host; all calls block until they are done or their deadline has passed.
+pub trait Host: Send {
+    /// The host's name in the inventory.
+    fn name(&self) -> &str;
+
+    /// Gathers facts; with `lock`, takes the host's lock first and holds it until the host value
+    /// is dropped or the program dies.
+    ///
+    /// # Errors
+    /// When the host cannot be asked, refuses, or is locked by somebody else.
+    fn facts(&mut self, query: &FactsQuery, lock: Option<&LockRequest>)
+    -> Result<Facts, HostError>;
+
+    /// Reads small text files; those that are not there are left out.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    fn read(&mut self, paths: &[String]) -> Result<BTreeMap<String, String>, HostError>;
+
+    /// Sends bytes to the staging area and has them checked there. Needs the lock. `sent` is told
+    /// how many bytes have travelled so far.
+    ///
+    /// # Errors
+    /// When sending fails or the bytes do not arrive as they were.
+    fn push(
+        &mut self,
+        uploads: &BTreeMap<Digest, Upload>,
+        sent: &mut dyn FnMut(u64),
+    ) -> Result<(), HostError>;
+
+    /// Runs steps in order and stops at the first that fails. Needs the lock.
+    ///
+    /// # Errors
+    /// The failed step with its output, or the loss of the connection or the lock.
+    fn run(&mut self, steps: &[Step], seen: &mut dyn FnMut(StepEvent<'_>))
+    -> Result<(), HostError>;
+
+    /// Asks an HTTPS endpoint as seen from the host.
+    ///
+    /// # Errors
+    /// When there is no valid answer.
+    fn get(&mut self, request: &HttpsGet) -> Result<HttpsAnswer, HostError>;
+
+    /// The last `lines` lines of a unit's journal.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    fn journal(&mut self, unit: &str, lines: u32) -> Result<String, HostError>;
+
+    /// Kills the process that holds the host's lock, if there is one, and says who it was.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    fn break_lock(&mut self) -> Result<Option<String>, HostError>;
+}
+
+/// What [`Host::run`] tells while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepEvent<'a> {
+    /// This step begins.
+    Begin(&'a Step),
+    /// Something that the operator should know and that is no failure.
+    Note(&'a str),
+}
+
+/// Why an operation on a host failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// This machine cannot be used as a host.
+    #[error("cannot run commands on this machine")]
+    Local(#[source] io::Error),
+    /// No TCP connection.
+    #[error("cannot connect to {address}")]
+    Unreachable {
+        /// Address and port.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection is there, but SSH did not come up.
+    #[error("the SSH handshake with {address} failed")]
+    Handshake {
+        /// Address and port.
+        address: String,
+        /// Why.
+        #[source]
+        source: ssh2::Error,
+    },
+    /// The host shows another key than the one it had.
+    #[error("the host key of {address} has changed: known {known}, shown {shown}")]
+    HostKeyChanged {
+        /// Name in the known-hosts file.
+        address: String,
+        /// Fingerprint of the known key.
+        known: String,
+        /// Fingerprint of the shown key.
+        shown: String,
+        /// The known-hosts file.
+        file: PathBuf,
+    },
+    /// The strict policy knows no key of this host.
+    #[error("no host key of {address} is known, and it shows {shown}")]
+    HostKeyUnknown {
+        /// Name in the known-hosts file.
+        address: String,
+        /// Fingerprint of the shown key.
+        shown: String,
+        /// The known-hosts file.
+        file: PathBuf,
+    },
+    /// The known-hosts file cannot be used.
+    #[error("cannot use the known-hosts file {file}")]
+    KnownHosts {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No key was accepted.
+    #[error("{user}@{address} accepted none of: {tried}")]
+    Authentication {
+        /// The user.
+        user: String,
+        /// Address and port.
+        address: String,
+        /// What was tried, and how each attempt failed.
+        tried: String,
+    },
+    /// The user may not become root without a password.
+    #[error("{user} cannot become root without a password: {output}")]
+    Sudo {
+        /// The user.
+        user: String,
+        /// What sudo said.
+        output: String,
+    },
+    /// The facts were refused or incomplete.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// The connection broke or fell silent.
+    #[error("the connection was lost while trying to {doing}")]
+    Lost {
+        /// What was being done.
+        doing: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Bytes to send cannot be read here.
+    #[error("cannot read {path}")]
+    Source {
+        /// The file on the operator's machine.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else took the lock.
+    #[error("another run has taken over this host's lock")]
+    LockLost,
+    /// A step failed.
+    #[error("could not {step} (exit code {code}){}", indented(.output))]
+    Step {
+        /// What was being done.
+        step: String,
+        /// Exit code of its command.
+        code: i32,
+        /// The last lines of its output.
+        output: String,
+        /// The unit whose journal may say more.
+        unit: Option<String>,
+    },
+    /// An HTTPS endpoint did not answer as it should.
+    #[error("no valid answer from https://{endpoint}")]
+    Https {
+        /// Address, port and path.
+        endpoint: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn indented(output: &str) -> String {
+    output.lines().map(|line| format!("\n    | {line}")).collect()
+}
+
+impl HostError {
+    /// What the operator can do about it.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        match self {
+            Self::Local(_) => "check that the program id can be run".to_owned(),
+            Self::Unreachable { .. } => {
+                "check that the host is up, its address and port, and firewalls between".to_owned()
+            }
+            Self::Handshake { .. } => {
+                "check that an SSH server answers there; a slow one may resolve names (UseDNS no)"
+                    .to_owned()
+            }
+            Self::HostKeyChanged { address, file, .. } => format!(
+                "if the host was reinstalled, remove the line of {address} from {} and apply again; \
+                 if not, somebody may be in between",
+                file.display()
+            ),
+            Self::HostKeyUnknown { address, file, .. } => format!(
+                "compare the fingerprint on the host's console, then add the key: \
+                 ssh-keyscan {address} >> {}",
+                file.display()
+            ),
+            Self::KnownHosts { .. } => "check that the file can be read and written".to_owned(),
+            Self::Authentication { .. } => {
+                "check the user and the key of the inventory's [ssh] section, and the user's \
+                 authorized_keys on the host"
+                    .to_owned()
+            }
+            Self::Sudo { user, .. } => {
+                format!(
+                    "allow it on the host: echo '{user} ALL=(ALL) NOPASSWD: ALL' \
+                         > /etc/sudoers.d/{user}"
+                )
+            }
+            Self::Facts(FactsError::Locked { .. }) => {
+                "wait for the other run; if its operator is gone for good, use --force-unlock"
+                    .to_owned()
+            }
+            Self::Facts(FactsError::Busy) => "wait for it, then try again".to_owned(),
+            Self::Facts(_) => {
+                "run the same command with -vv to see all that the host said".to_owned()
+            }
+            Self::Lost { .. } => {
+                "apply again: what was done is kept, what was not will be done".to_owned()
+            }
+            Self::Source { .. } => {
+                "the file changed or vanished since the plan; apply again".to_owned()
+            }
+            Self::LockLost => {
+                "find out who runs kprov on this cluster, then apply again".to_owned()
+            }
+            Self::Step { unit: Some(unit), .. } => {
+                format!("see journalctl -u {unit} on the host, then apply again")
+            }
+            Self::Step { .. } => "correct it on the host, then apply again".to_owned(),
+            Self::Https { .. } => "see the unit's journal on the host".to_owned(),
+        }
+    }
+}

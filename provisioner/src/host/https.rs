@@ -1,0 +1,172 @@
+//! One HTTPS question over any stream: health gates and the final look at the nodes.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::secret::Secret;
+
+/// Longest wait for a piece of an answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A list of all nodes of a large cluster fits.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// A GET request over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpsGet {
+    /// Address as seen from the host; the server's certificate must carry it.
+    pub address: String,
+    /// TCP port.
+    pub port: u16,
+    /// Path and query.
+    pub path: String,
+    /// The authority that signed the server's certificate, as PEM.
+    pub ca: String,
+    /// Client certificate and key as PEM.
+    pub client: Option<(String, Secret)>,
+}
+
+impl HttpsGet {
+    /// Address, port and path, for people.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("{}:{}{}", self.address, self.port, self.path)
+    }
+}
+
+/// What the server said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpsAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body, without transfer coding.
+    pub body: Vec<u8>,
+}
+
+/// Asks over `stream`.
+///
+/// # Errors
+/// When certificates are unusable or not trusted, or the answer is not HTTP.
+pub(super) fn get(mut stream: impl Read + Write, request: &HttpsGet) -> io::Result<HttpsAnswer> {
+    let name = ServerName::try_from(request.address.clone()).map_err(invalid)?;
+    let config = Arc::new(config(request)?);
+    let mut connection = ClientConnection::new(config, name).map_err(invalid)?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream)?;
+    }
+    let mut tls = StreamOwned::new(connection, stream);
+    // HTTP/1.0 and its closing connection save taking a chunked body apart.
+    let head = format!(
+        "GET {} HTTP/1.0\r\nHost: {}:{}\r\nAccept: application/json\r\nConnection: close\r\n\r\n",
+        request.path, request.address, request.port
+    );
+    tls.write_all(head.as_bytes())?;
+    tls.flush()?;
+    let mut bytes = Vec::new();
+    match tls.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes) {
+        // A server that closes without the TLS farewell has still said all it had to say, if the
+        // length that it announced is there.
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+        _ => {}
+    }
+    answer(&bytes)
+}
+
+fn config(request: &HttpsGet) -> io::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(request.ca.as_bytes()) {
+        roots.add(certificate.map_err(invalid)?).map_err(invalid)?;
+    }
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(invalid)?
+        .with_root_certificates(roots);
+    let Some((certificates, key)) = &request.client else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(certificates.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(invalid)?;
+    builder.with_client_auth_cert(chain.map_err(invalid)?, key).map_err(invalid)
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn answer(bytes: &[u8]) -> io::Result<HttpsAnswer> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+    let end = end.ok_or_else(|| invalid("the connection closed before an answer"))?;
+    let head = std::str::from_utf8(&bytes[..end]).map_err(invalid)?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    let status = status.ok_or_else(|| invalid("the answer is not HTTP"))?;
+    let headers: Vec<_> = lines.filter_map(|line| line.split_once(':')).collect();
+    let header = |name: &str| {
+        let found = headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.trim())
+    };
+    let body = &bytes[end + 4..];
+    let body = match header("content-length").and_then(|len| len.parse::<usize>().ok()) {
+        _ if header("transfer-encoding") == Some("chunked") => unchunked(body)?,
+        Some(len) => body.get(..len).ok_or_else(|| invalid("the answer ends early"))?.to_vec(),
+        None => body.to_vec(),
+    };
+    Ok(HttpsAnswer { status, body })
+}
+
+/// Some servers send chunks even to HTTP/1.0 clients.
+fn unchunked(mut bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let early = || invalid("the answer ends early");
+    let mut body = Vec::new();
+    loop {
+        let end = bytes.windows(2).position(|window| window == b"\r\n").ok_or_else(early)?;
+        let line = std::str::from_utf8(&bytes[..end]).map_err(invalid)?;
+        let digits = line.split(';').next().unwrap_or_default().trim();
+        let len = usize::from_str_radix(digits, 16).map_err(invalid)?;
+        if len == 0 {
+            return Ok(body);
+        }
+        let chunk = bytes.get(end + 2..).and_then(|rest| rest.get(..len)).ok_or_else(early)?;
+        body.extend_from_slice(chunk);
+        bytes = bytes.get(end + 2 + len + 2..).ok_or_else(early)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn answers_are_read_in_all_framings() {
+        let check = |text: &str, status: u16, body: &str| {
+            let answer = answer(text.as_bytes()).unwrap();
+            assert_eq!((answer.status, answer.body.as_slice()), (status, body.as_bytes()));
+        };
+        check("HTTP/1.1 200 OK\r\n\r\nok", 200, "ok");
+        check("HTTP/1.1 503 Bad\r\nContent-Length: 2\r\n\r\nnoXX", 503, "no");
+        check(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1;x\r\n!\r\n0\r\n\r\n",
+            200,
+            "ok!",
+        );
+        assert!(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort").is_err());
+        assert!(answer(b"hello").is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn no_answer_makes_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = answer(&bytes);
+            let _ = unchunked(&bytes);
+        }
+    }
+}

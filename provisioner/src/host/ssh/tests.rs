@@ -1,0 +1,218 @@
+//! Against a real OpenSSH server on loopback, started by each test on a port of its own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use super::*;
+use crate::digest::Digest;
+use crate::facts::{FactsQuery, PathFact};
+use crate::host::known_hosts::fingerprint;
+use crate::plan::Upload;
+use crate::state::Content;
+
+const SSHD: &str = "/usr/sbin/sshd";
+
+/// A server with keys and a directory of its own; it ends with the value.
+struct Server {
+    directory: tempfile::TempDir,
+    port: u16,
+    child: Child,
+}
+
+impl Server {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        keygen(&directory.path().join("host"));
+        keygen(&directory.path().join("user"));
+        fs::copy(directory.path().join("user.pub"), directory.path().join("authorized")).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Self::run(directory.path(), port);
+        let server = Self { directory, port, child };
+        server.wait();
+        server
+    }
+
+    fn run(directory: &Path, port: u16) -> Child {
+        let at = directory.display();
+        let config = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {at}/host\nPidFile none\n\
+             AuthorizedKeysFile {at}/authorized\nStrictModes no\nUsePAM no\nUseDNS no\n\
+             PasswordAuthentication no\nPermitRootLogin yes\n"
+        );
+        fs::write(directory.join("config"), config).unwrap();
+        // The server gives up its rights in this directory, which its package makes at boot.
+        let _ = fs::create_dir_all("/run/sshd");
+        Command::new(SSHD)
+            .args(["-D", "-e", "-f"])
+            .arg(directory.join("config"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{SSHD} (package openssh-server): {error}"))
+    }
+
+    fn wait(&self) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < until, "the server does not listen");
+            std::thread::yield_now();
+        }
+    }
+
+    /// The same machine, as far as a client can tell, with another key.
+    fn reinstall(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        fs::remove_file(self.directory.path().join("host")).unwrap();
+        keygen(&self.directory.path().join("host"));
+        self.child = Self::run(self.directory.path(), self.port);
+        self.wait();
+    }
+
+    fn target(&self) -> Target {
+        let user = Command::new("id").arg("-un").output().unwrap();
+        Target {
+            name: "n1".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            port: self.port,
+            user: String::from_utf8(user.stdout).unwrap().trim().to_owned(),
+            keys: vec![self.directory.path().join("user")],
+            agent: false,
+            sudo: false,
+            policy: HostKeyPolicy::AcceptNew,
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+
+    fn known(&self) -> KnownHosts {
+        KnownHosts::open(&self.directory.path().join("known_hosts")).unwrap()
+    }
+
+    fn host_key(&self) -> String {
+        let output = Command::new("ssh-keygen")
+            .arg("-lf")
+            .arg(self.directory.path().join("host.pub"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split(' ').nth(1).unwrap().to_owned()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn keygen(path: &Path) {
+    let status = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(path)
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+fn failure(result: Result<Box<dyn Host>, HostError>) -> HostError {
+    match result {
+        Ok(_) => panic!("the connection was accepted"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn facts_and_files_come_over_one_connection() {
+    let server = Server::start();
+    let mut host = connect(&server.target(), &server.known()).unwrap();
+    let file = server.directory.path().join("a file");
+    fs::write(&file, "line\n=end\nno end of line").unwrap();
+    let path = file.to_str().unwrap().to_owned();
+    let mut query = FactsQuery::default();
+    query.paths.insert(path.clone());
+    query.hashed.insert(path.clone());
+    let facts = host.facts(&query, None).unwrap();
+    let digest = Digest::of(b"line\n=end\nno end of line");
+    assert!(matches!(&facts.paths[&path], PathFact::File { sha256, .. }
+        if *sha256 == Some(digest)));
+    assert!(facts.clock_skew_ms.abs() < 5_000, "{}", facts.clock_skew_ms);
+    let texts = host.read(&[path.clone(), "/does/not/exist".to_owned()]).unwrap();
+    assert_eq!(texts, BTreeMap::from([(path, "line\n=end\nno end of line".to_owned())]));
+}
+
+#[test]
+fn a_changed_host_key_is_refused_with_both_fingerprints() {
+    let mut server = Server::start();
+    let known = server.known();
+    let first = server.host_key();
+    drop(connect(&server.target(), &known).unwrap());
+    drop(connect(&server.target(), &server.known()).unwrap());
+    server.reinstall();
+    let error = failure(connect(&server.target(), &server.known()));
+    let second = server.host_key();
+    let HostError::HostKeyChanged { known, shown, .. } = &error else { panic!("{error}") };
+    assert_eq!((known, shown), (&first, &second));
+    assert!(error.advice().contains("known_hosts"), "{}", error.advice());
+}
+
+#[test]
+fn the_strict_policy_accepts_only_known_keys() {
+    let server = Server::start();
+    let target = Target { policy: HostKeyPolicy::Strict, ..server.target() };
+    let error = failure(connect(&target, &server.known()));
+    let HostError::HostKeyUnknown { shown, .. } = &error else { panic!("{error}") };
+    assert_eq!(*shown, server.host_key());
+    drop(connect(&server.target(), &server.known()).unwrap());
+    connect(&target, &server.known()).unwrap();
+    assert!(fingerprint(b"").starts_with("SHA256:"));
+}
+
+#[test]
+fn a_key_that_is_not_authorized_is_named() {
+    let server = Server::start();
+    let other = server.directory.path().join("other");
+    keygen(&other);
+    let target = Target { keys: vec![other.clone()], ..server.target() };
+    let error = failure(connect(&target, &server.known()));
+    let text = error.to_string();
+    assert!(matches!(error, HostError::Authentication { .. }), "{text}");
+    assert!(text.contains(other.to_str().unwrap()), "{text}");
+}
+
+#[test]
+fn a_port_without_a_server_is_unreachable() {
+    let server = Server::start();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let target = Target { port, ..server.target() };
+    let error = failure(connect(&target, &server.known()));
+    assert!(matches!(error, HostError::Unreachable { .. }), "{error}");
+}
+
+#[test]
+fn a_server_that_never_speaks_is_given_up() {
+    let server = Server::start();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let connect_timeout = Duration::from_millis(300);
+    let target = Target { port, connect_timeout, ..server.target() };
+    let error = failure(connect(&target, &server.known()));
+    assert!(matches!(error, HostError::Handshake { .. }), "{error}");
+}
+
+#[test]
+fn nothing_is_sent_or_run_without_the_lock() {
+    let server = Server::start();
+    let mut host = connect(&server.target(), &server.known()).unwrap();
+    let content = Content::Text("x".to_owned());
+    let uploads = BTreeMap::from([(content.digest(), Upload::Content(content))]);
+    let error = host.push(&uploads, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, HostError::LockLost), "{error}");
+    let error = host.run(&[crate::step::Step::Reload], &mut |_| {}).unwrap_err();
+    assert!(matches!(error, HostError::LockLost), "{error}");
+}

@@ -1,0 +1,354 @@
+//! The inventory: what the operator writes, read and checked as a whole.
+//!
+//! [`load`] gives an [`Inventory`] in which every default is filled in, every host has its own
+//! settings and every rule holds, or [`Diagnostics`] with *all* that is wrong. Nothing later in the
+//! program parses or checks inventory text again.
+//!
+//! Hosts are sorted by name: their order in the file carries no meaning.
+
+mod diagnostics;
+mod document;
+mod fleet;
+mod hosts;
+mod place;
+mod ranges;
+mod resolve;
+mod rules;
+mod schema;
+mod suggest;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::Ipv4Net;
+
+pub use diagnostics::{Diagnostics, Finding, Problem, Severity};
+pub use document::{Backend, HostKeyPolicy, KeyAlgorithm, ProxyMode, Role};
+pub use schema::schema;
+
+use crate::digest::Digest;
+
+/// A checked inventory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inventory {
+    /// The file as the operator named it.
+    pub path: PathBuf,
+    /// The cluster as a whole.
+    pub cluster: Cluster,
+    /// The pod network and the service proxy.
+    pub network: Network,
+    /// Where hyperkube comes from.
+    pub hyperkube: ArtifactSource,
+    /// Where etcd comes from.
+    pub etcd: ArtifactSource,
+    /// Certificates and keys.
+    pub pki: PkiSettings,
+    /// Options of the components.
+    pub components: Components,
+    /// All hosts, sorted by name.
+    pub hosts: Vec<Host>,
+    /// What the operator should know although the inventory is usable.
+    pub warnings: Diagnostics,
+}
+
+impl Inventory {
+    /// The hosts that have `role`, sorted by name.
+    pub fn with_role(&self, role: Role) -> impl Iterator<Item = &Host> {
+        self.hosts.iter().filter(move |h| h.has(role))
+    }
+
+    /// The host called `name`.
+    #[must_use]
+    pub fn host(&self, name: &str) -> Option<&Host> {
+        self.hosts.iter().find(|h| h.name == name)
+    }
+
+    /// Where the cluster's keys and known hosts are kept unless told otherwise:
+    /// `.kprov/CLUSTER` beside the inventory file.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        directory_of(&self.path).join(".kprov").join(&self.cluster.name)
+    }
+
+    /// `https://ADDRESS:PORT` of every master's API server, sorted by host name.
+    #[must_use]
+    pub fn api_servers(&self) -> Vec<String> {
+        self.with_role(Role::Master).map(Host::api_server).collect()
+    }
+}
+
+/// The cluster as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Name of the cluster, a DNS label.
+    pub name: String,
+    /// DNS domain of services, without a final stop.
+    pub domain: String,
+    /// Addresses of pods.
+    pub pod_cidr: Ipv4Net,
+    /// Virtual addresses of services.
+    pub service_cidr: Ipv4Net,
+    /// Service address of the cluster DNS.
+    pub dns_address: Ipv4Addr,
+    /// Prefix length of each node's part of `pod_cidr`.
+    pub node_cidr_mask: u8,
+    /// First and last port of NodePort services.
+    pub node_ports: (u16, u16),
+    /// Container image of the pause container.
+    pub pause_image: String,
+    /// Image archives that every node loads.
+    pub images: Vec<PathBuf>,
+}
+
+impl Cluster {
+    /// Service address of the API server: the first of the service range.
+    #[must_use]
+    pub fn api_address(&self) -> Ipv4Addr {
+        nth_address(self.service_cidr, 1)
+    }
+}
+
+/// The pod network and the service proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// How pod packets travel between hosts.
+    pub backend: Backend,
+    /// Largest packet of the pod network in bytes.
+    pub mtu: u16,
+    /// Whether packets from pods to the outside are masqueraded.
+    pub masquerade: bool,
+    /// How services are translated.
+    pub proxy_mode: ProxyMode,
+}
+
+/// Where a program comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArtifactSource {
+    /// A file of the operator's machine.
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// The distribution package that brings it.
+        package: Option<String>,
+    },
+    /// The file of this name beside the running kprov.
+    Beside(String),
+    /// Fetched once, then kept in a cache under its digest.
+    Url {
+        /// Where it is fetched, over HTTPS.
+        url: String,
+        /// What it must be.
+        sha256: Digest,
+    },
+}
+
+/// Certificates and keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PkiSettings {
+    /// Kind of new keys.
+    pub algorithm: KeyAlgorithm,
+    /// Life of a new authority in days.
+    pub ca_days: u32,
+    /// Life of a new certificate in days.
+    pub leaf_days: u32,
+    /// Further names and addresses of the API server.
+    pub api_server_names: Vec<String>,
+}
+
+/// Options of the components.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Components {
+    /// How much all components log, 0 to 10.
+    pub log_level: u8,
+    /// Open files that etcd and the API server may have.
+    pub open_files: u32,
+    /// Further flags by component (`kube-apiserver`) and flag name without dashes.
+    pub args: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// One host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Name of the host and of its node, a DNS label.
+    pub name: String,
+    /// Address by which kprov and all other hosts reach it.
+    pub address: Ipv4Addr,
+    /// What it does.
+    pub roles: BTreeSet<Role>,
+    /// Labels of the node.
+    pub labels: BTreeMap<String, String>,
+    /// Taints of the node.
+    pub taints: BTreeSet<Taint>,
+    /// How it is reached.
+    pub ssh: Ssh,
+    /// Pods that the node may run.
+    pub max_pods: u16,
+}
+
+impl Host {
+    /// Tells whether the host has `role`.
+    #[must_use]
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// `https://ADDRESS:PORT` of the API server, were the host a master.
+    #[must_use]
+    pub fn api_server(&self) -> String {
+        format!("https://{}:{API_SERVER_PORT}", self.address)
+    }
+}
+
+/// Port of every API server.
+pub const API_SERVER_PORT: u16 = 6443;
+
+/// How a host is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ssh {
+    /// User to log in as.
+    pub user: String,
+    /// TCP port of sshd.
+    pub port: u16,
+    /// How to prove who we are.
+    pub auth: SshAuth,
+    /// Whether commands run through `sudo -n`.
+    pub sudo: bool,
+    /// What to do about a host key not seen before.
+    pub host_key_policy: HostKeyPolicy,
+    /// Known host keys; `None` stands for `known_hosts` in the state directory.
+    pub known_hosts: Option<PathBuf>,
+    /// How long to wait for a connection.
+    pub connect_timeout: Duration,
+}
+
+/// How to prove to sshd who we are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SshAuth {
+    /// With a private key file.
+    Key(PathBuf),
+    /// With the keys of the SSH agent.
+    Agent,
+}
+
+/// A taint of a node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Taint {
+    /// Qualified name.
+    pub key: String,
+    /// Effect, one of Kubernetes' three.
+    pub effect: String,
+    /// Value, maybe empty.
+    pub value: String,
+}
+
+impl fmt::Display for Taint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}:{}", self.key, self.value, self.effect)
+    }
+}
+
+/// What an inventory refers to outside of itself.
+pub(crate) struct Surroundings<'a> {
+    /// Directory that relative paths start from: that of the inventory file.
+    pub(crate) dir: &'a Path,
+    /// What `~/` stands for.
+    pub(crate) home: Option<PathBuf>,
+    /// Tells whether a file exists.
+    pub(crate) is_file: &'a dyn Fn(&Path) -> bool,
+}
+
+impl Surroundings<'_> {
+    /// Makes a path of the inventory one of the file system.
+    pub(crate) fn path(&self, text: &str) -> PathBuf {
+        match (text.strip_prefix("~/"), &self.home) {
+            (Some(rest), Some(home)) => home.join(rest),
+            _ => self.dir.join(text),
+        }
+    }
+}
+
+/// Reads and checks the inventory file at `path`.
+///
+/// # Errors
+/// All that is wrong with it, at once; also when the file cannot be read.
+pub fn load(path: &Path) -> Result<Inventory, Diagnostics> {
+    let source = match std::fs::read_to_string(path) {
+        Ok(source) => source,
+        Err(error) => {
+            let problem = Problem::error(format!("cannot read {}: {error}", path.display()))
+                .help("an inventory is a TOML file; `inventory/example.toml` shows every setting");
+            return Err(Diagnostics::new(path, "".into(), vec![problem]));
+        }
+    };
+    let surroundings = Surroundings {
+        dir: directory_of(path),
+        home: std::env::home_dir(),
+        is_file: &|path| path.is_file(),
+    };
+    read(path, &source, &surroundings)
+}
+
+/// Checks the inventory text `source`, without touching the file system.
+pub(crate) fn read(
+    path: &Path,
+    source: &str,
+    surroundings: &Surroundings<'_>,
+) -> Result<Inventory, Diagnostics> {
+    let (table, syntax) = toml::de::DeTable::parse_recoverable(source);
+    let mut problems: Vec<Problem> = syntax
+        .iter()
+        .map(|error| {
+            let problem = Problem::error(format!("not valid TOML: {}", error.message()));
+            match error.span() {
+                Some(span) => problem.at(span, "here"),
+                None => problem,
+            }
+        })
+        .collect();
+    // What the parser guessed after a syntax error is read too, but a section that it lost must
+    // not be reported as missing.
+    let broken = !problems.is_empty();
+    let well_formed = schema::check(&schema(), &table, &mut problems);
+    if broken {
+        problems.retain(|p| !p.label.starts_with("needs "));
+    }
+    let inventory = match serde_json::from_value(well_formed) {
+        Ok(document) => {
+            resolve::resolve(path, &document, &table, surroundings, broken, &mut problems)
+        }
+        // Only a rule that the schema cannot express gets here.
+        Err(error) => {
+            problems.push(Problem::error(error.to_string()));
+            None
+        }
+    };
+    let diagnostics = Diagnostics::new(path, Arc::from(source), problems);
+    match inventory {
+        Some(inventory) if !diagnostics.has_errors() => {
+            Ok(Inventory { warnings: diagnostics, ..inventory })
+        }
+        _ => Err(diagnostics),
+    }
+}
+
+/// The `index`-th address of `range`; the last one if there are not so many.
+pub(crate) fn nth_address(range: Ipv4Net, index: u32) -> Ipv4Addr {
+    let first = u32::from(range.network());
+    Ipv4Addr::from(first.saturating_add(index).min(u32::from(range.broadcast())))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}

@@ -1,0 +1,355 @@
+//! The inventory file as it is written. These structs are the one source of the JSON schema, of
+//! what the checker accepts, and of the editor's documentation.
+//!
+//! Every field is optional here, also those that the schema requires: a file with a mistake is
+//! read with that part left out, so that the rest of it is checked as well.
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+
+/// A cluster that kprov builds.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "kprov inventory", extend("required" = ["cluster"]))]
+pub(crate) struct Document {
+    /// The cluster as a whole.
+    pub(crate) cluster: ClusterSection,
+    /// How hosts are reached; groups and hosts may override each setting.
+    pub(crate) ssh: SshSection,
+    /// The pod network between hosts, and the service proxy.
+    pub(crate) network: NetworkSection,
+    /// Where the programs come from that kprov puts on hosts.
+    pub(crate) artifacts: ArtifactsSection,
+    /// Certificates and keys.
+    pub(crate) pki: PkiSection,
+    /// Options of the components.
+    pub(crate) components: ComponentsSection,
+    /// What holds for every host.
+    pub(crate) defaults: HostSettings,
+    /// Sets of hosts that share settings, by name.
+    pub(crate) groups: BTreeMap<String, GroupSection>,
+    /// Hosts one by one.
+    pub(crate) hosts: Vec<HostSection>,
+}
+
+/// The cluster as a whole.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name"]))]
+pub(crate) struct ClusterSection {
+    /// Name of the cluster: a DNS label. It names the state directory and the kubeconfig context.
+    pub(crate) name: Option<String>,
+    /// DNS domain of services. Default: `cluster.local`.
+    pub(crate) domain: Option<String>,
+    /// Addresses of pods, cut into one range a node. Default: `10.244.0.0/16`.
+    pub(crate) pod_cidr: Option<String>,
+    /// Virtual addresses of services. Default: `10.254.0.0/16`.
+    pub(crate) service_cidr: Option<String>,
+    /// Service address of the cluster DNS. Default: the tenth address of `service_cidr`.
+    pub(crate) dns_address: Option<String>,
+    /// Prefix length of each node's range. Default: 24.
+    pub(crate) node_cidr_mask: Option<u8>,
+    /// Ports of NodePort services, `FIRST-LAST`. Default: `30000-32767`.
+    pub(crate) node_ports: Option<String>,
+    /// Container image that holds each pod's namespaces. Default: `kprov.local/pause:3.10`.
+    pub(crate) pause_image: Option<String>,
+    /// Image archives (`docker save`) that are loaded on every node, relative to this file.
+    pub(crate) images: Vec<String>,
+}
+
+/// How a host is reached.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SshSection {
+    /// User to log in as. Default: `root`.
+    pub(crate) user: Option<String>,
+    /// TCP port of sshd. Default: 22.
+    pub(crate) port: Option<u16>,
+    /// Private key file, relative to this file; `~/` is the home directory.
+    pub(crate) key: Option<String>,
+    /// Take keys from the SSH agent. Default: true when no `key` is given.
+    pub(crate) agent: Option<bool>,
+    /// Run commands through `sudo -n`. Default: true unless the user is `root`.
+    pub(crate) sudo: Option<bool>,
+    /// What to do about a host key not seen before. Default: `accept-new`.
+    pub(crate) host_key_policy: Option<HostKeyPolicy>,
+    /// File of known host keys, relative to this file. Default: one of the cluster's own, in the
+    /// state directory.
+    pub(crate) known_hosts: Option<String>,
+    /// Seconds to wait for a connection. Default: 10.
+    pub(crate) connect_timeout_s: Option<u16>,
+}
+
+/// What to do about a host key not seen before. A changed key is refused in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostKeyPolicy {
+    /// Remember it.
+    AcceptNew,
+    /// Refuse the host.
+    Strict,
+}
+
+/// The pod network between hosts, and the service proxy.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct NetworkSection {
+    /// How pod packets travel between hosts. Default: `vxlan`.
+    pub(crate) backend: Option<Backend>,
+    /// Largest packet of the pod network in bytes. Default: 1450 for vxlan, 1500 for host-gw.
+    pub(crate) mtu: Option<u16>,
+    /// Masquerade packets from pods to addresses outside the pod network. Default: true.
+    pub(crate) masquerade: Option<bool>,
+    /// How services are translated. Default: `auto`.
+    pub(crate) proxy_mode: Option<ProxyMode>,
+}
+
+/// How pod packets travel between hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// In UDP, over any network.
+    Vxlan,
+    /// By routes, for hosts on one Ethernet segment.
+    HostGw,
+}
+
+impl Backend {
+    /// The value of flanneld's `--backend`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::HostGw => "host-gw",
+        }
+    }
+}
+
+/// How services are translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyMode {
+    /// nftables where the host has it, else iptables.
+    Auto,
+    /// nftables.
+    Nftables,
+    /// iptables.
+    Iptables,
+}
+
+impl ProxyMode {
+    /// The `mode` of KubeProxyConfiguration, where the empty text means automatic.
+    pub fn as_config(self) -> &'static str {
+        match self {
+            Self::Auto => "",
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
+}
+
+/// Where the programs come from that kprov puts on hosts.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ArtifactsSection {
+    /// The multi-call program of all components. Default: the file `hyperkube` beside kprov.
+    pub(crate) hyperkube: Option<ArtifactSection>,
+    /// The etcd server. Default: the file `etcd` beside kprov.
+    pub(crate) etcd: Option<ArtifactSection>,
+}
+
+/// One program: `file`, or `url` with `sha256`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ArtifactSection {
+    /// A file of the operator's machine, relative to this file.
+    pub(crate) file: Option<String>,
+    /// Distribution package that brings `file`: named in the message when it is missing.
+    pub(crate) package: Option<String>,
+    /// Where to fetch it, once, over HTTPS.
+    pub(crate) url: Option<String>,
+    /// SHA-256 of the program, 64 hexadecimal digits.
+    pub(crate) sha256: Option<String>,
+}
+
+/// Certificates and keys.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PkiSection {
+    /// Kind of new keys. Default: `ecdsa-p256`.
+    pub(crate) algorithm: Option<KeyAlgorithm>,
+    /// Life of a new authority in days. Default: 3650.
+    #[schemars(range(min = 1, max = 36500))]
+    pub(crate) ca_days: Option<u32>,
+    /// Life of a new certificate in days. Default: 365.
+    #[schemars(range(min = 1, max = 36500))]
+    pub(crate) leaf_days: Option<u32>,
+    /// Further names and addresses of the API server, such as that of a load balancer.
+    pub(crate) api_server_names: Vec<String>,
+}
+
+/// Kind of new keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum KeyAlgorithm {
+    /// ECDSA on the curve P-256.
+    #[serde(rename = "ecdsa-p256")]
+    EcdsaP256,
+    /// RSA with 2048 bits.
+    #[serde(rename = "rsa-2048")]
+    Rsa2048,
+}
+
+/// Options of the components.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ComponentsSection {
+    /// How much all components log, 0 (little) to 10. Default: 2.
+    #[schemars(range(max = 10))]
+    pub(crate) log_level: Option<u8>,
+    /// Open files that etcd and the API server may have. Default: 16384.
+    #[schemars(range(min = 1024, max = 1_048_576))]
+    pub(crate) open_files: Option<u32>,
+    /// etcd.
+    pub(crate) etcd: ComponentSection,
+    /// kube-apiserver.
+    #[serde(rename = "kube-apiserver")]
+    pub(crate) kube_apiserver: ComponentSection,
+    /// kube-controller-manager.
+    #[serde(rename = "kube-controller-manager")]
+    pub(crate) kube_controller_manager: ComponentSection,
+    /// kube-scheduler.
+    #[serde(rename = "kube-scheduler")]
+    pub(crate) kube_scheduler: ComponentSection,
+    /// kubelet.
+    pub(crate) kubelet: ComponentSection,
+    /// kube-proxy.
+    #[serde(rename = "kube-proxy")]
+    pub(crate) kube_proxy: ComponentSection,
+    /// flanneld, the pod network.
+    pub(crate) flanneld: ComponentSection,
+}
+
+/// Options of one component.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ComponentSection {
+    /// Further command-line flags, without the leading dashes; they win over kprov's own.
+    pub(crate) args: BTreeMap<String, Scalar>,
+}
+
+/// Settings that a host has, from itself, its groups or the defaults, nearest first.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct HostSettings {
+    /// What the host does.
+    pub(crate) roles: Option<Vec<Role>>,
+    /// Labels of the node.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Taints of the node, `KEY=VALUE:EFFECT` or `KEY:EFFECT`.
+    pub(crate) taints: Vec<String>,
+    /// How the host is reached.
+    pub(crate) ssh: SshSection,
+    /// Pods that the node may run. Default: 110.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) max_pods: Option<u16>,
+}
+
+/// A set of hosts that share settings.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["hosts"]))]
+pub(crate) struct GroupSection {
+    /// Names of hosts; `node-[01-40]` stands for forty.
+    pub(crate) hosts: Vec<String>,
+    /// Address of the first host: the others follow in order, and need no entry of their own.
+    pub(crate) address_first: Option<String>,
+    /// What the hosts do.
+    pub(crate) roles: Option<Vec<Role>>,
+    /// Labels of the nodes.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Taints of the nodes, `KEY=VALUE:EFFECT` or `KEY:EFFECT`.
+    pub(crate) taints: Vec<String>,
+    /// How the hosts are reached.
+    pub(crate) ssh: SshSection,
+    /// Pods that each node may run. Default: 110.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) max_pods: Option<u16>,
+}
+
+/// One host.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "address"]))]
+pub(crate) struct HostSection {
+    /// Name of the host and of its node: a DNS label.
+    pub(crate) name: Option<String>,
+    /// IPv4 address by which kprov and all other hosts reach it.
+    pub(crate) address: Option<String>,
+    /// What the host does.
+    pub(crate) roles: Option<Vec<Role>>,
+    /// Labels of the node.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Taints of the node, `KEY=VALUE:EFFECT` or `KEY:EFFECT`.
+    pub(crate) taints: Vec<String>,
+    /// How the host is reached.
+    pub(crate) ssh: SshSection,
+    /// Pods that the node may run. Default: 110.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) max_pods: Option<u16>,
+}
+
+/// What a host does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Keeps the cluster's data.
+    Etcd,
+    /// Runs the API server, the controllers and the scheduler.
+    Master,
+    /// Runs pods.
+    Node,
+}
+
+impl Role {
+    /// The word in the inventory.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::Master => "master",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// A flag's value: text, a whole number or a truth value.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Scalar {
+    /// `true` or `false`.
+    Truth(bool),
+    /// A whole number.
+    Number(i64),
+    /// Text.
+    Text(String),
+}
+
+impl std::fmt::Display for Scalar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Truth(value) => value.fmt(f),
+            Self::Number(value) => value.fmt(f),
+            Self::Text(value) => f.write_str(value),
+        }
+    }
+}
+
+impl JsonSchema for Scalar {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Scalar".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer", "boolean"] })
+    }
+}

@@ -1,0 +1,27 @@
+//! kprov: turns an inventory into running hosts over SSH.
+//!
+//! The flow of an apply: [`state::HostState`] (what should be) and facts (what is) give a plan, a
+//! pure value; executing it makes no choices. This crate never talks to a cluster's API beyond the
+//! final question whether the nodes are ready.
+
+pub mod artifacts;
+pub mod cli;
+pub mod compose;
+pub mod digest;
+pub mod execute;
+pub mod facts;
+pub mod host;
+pub mod inventory;
+pub mod kubeconfig;
+pub mod lock;
+pub mod pki;
+pub mod plan;
+pub mod preflight;
+pub mod progress;
+pub(crate) mod quote;
+pub mod ready;
+pub mod record;
+pub mod render;
+pub mod secret;
+pub mod state;
+pub mod step;

@@ -1,0 +1,177 @@
+//! Taking back what is no longer wanted, and all of it on a reset.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::host::{HostPlanner, is_unit_file};
+use super::{Batch, Change, HostPlan, Plan, UnitAction};
+use crate::facts::{ENGINE, Facts, parents};
+use crate::record::{OwnedUnit, Prior, Record};
+use crate::state::{HostState, Stage};
+use crate::step::Step;
+
+impl HostPlanner<'_> {
+    /// Plans the end of all that is owned and no longer desired.
+    pub(super) fn remove_unwanted(&mut self) {
+        self.finished = self.claimed.clone();
+        self.unwanted_units();
+        self.unwanted_paths();
+        self.unwanted_sysctls();
+    }
+
+    fn unwanted_units(&mut self) {
+        let mut wanted: BTreeSet<_> =
+            self.state.units.iter().map(|unit| unit.name.as_str()).collect();
+        wanted.extend(self.state.docker.then_some(ENGINE));
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.finished.units)
+            .into_iter()
+            .partition(|unit| wanted.contains(unit.name.as_str()));
+        self.finished.units = kept;
+        for unit in gone.iter().rev() {
+            self.unit_change(&unit.name, UnitAction::Stop, BTreeSet::new());
+            self.stops.extend(stop(unit));
+        }
+    }
+
+    fn unwanted_paths(&mut self) {
+        let state = self.state;
+        let mut wanted: BTreeSet<&str> = state.files.iter().map(|f| f.path.as_str()).collect();
+        wanted.extend(state.links.iter().map(|link| link.path.as_str()));
+        wanted.extend(state.directories.iter().map(|directory| directory.path.as_str()));
+        let above: Vec<_> = wanted.iter().flat_map(|path| parents(path)).collect();
+        wanted.extend(above);
+        let gone: BTreeMap<_, _> = (self.finished.paths.iter())
+            .filter(|(path, _)| !wanted.contains(path.as_str()))
+            .map(|(path, prior)| (path.clone(), prior.clone()))
+            .collect();
+        // Deepest first: reverse order puts children before their parents.
+        for (path, prior) in gone.iter().rev() {
+            self.finished.paths.remove(path);
+            let restores = *prior != Prior::Absent;
+            self.changes.push(Change::Remove { path: path.clone(), restores });
+            self.removals.push(Step::Restore { path: path.clone(), prior: prior.clone() });
+        }
+        if gone.keys().any(|path| is_unit_file(path)) {
+            self.removals.push(Step::Reload);
+        }
+    }
+
+    fn unwanted_sysctls(&mut self) {
+        let desired = &self.state.sysctls;
+        let gone: Vec<_> = (self.finished.sysctls.iter())
+            .filter(|(key, _)| !desired.contains_key(*key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        for (key, value) in gone {
+            self.finished.sysctls.remove(&key);
+            let from = self.facts.sysctls.get(&key).cloned();
+            self.changes.push(Change::Sysctl { key: key.clone(), from, to: value.clone() });
+            self.removals.push(Step::Sysctl { key, value });
+        }
+    }
+}
+
+/// Stops a unit of ours; one that was there before keeps running until its files are back.
+fn stop(unit: &OwnedUnit) -> Vec<Step> {
+    let name = unit.name.clone();
+    let mut steps = vec![Step::Forget { unit: name.clone() }];
+    if !unit.existed || !unit.active {
+        steps.push(Step::Stop { unit: name.clone() });
+    }
+    if !unit.enabled {
+        steps.push(Step::Disable { unit: name });
+    }
+    steps
+}
+
+/// The plan that gives a host back as it was. Nothing to do for a host without a record.
+#[must_use]
+pub fn reset(host: &str, facts: &Facts) -> HostPlan {
+    let mut plan = HostPlan {
+        host: host.to_owned(),
+        generation: 0,
+        changes: Vec::new(),
+        batches: BTreeMap::new(),
+        uploads: BTreeMap::new(),
+        warnings: Vec::new(),
+    };
+    if let Some(record) = &facts.record {
+        plan.changes = reset_changes(record);
+        let batch = Batch { steps: reset_steps(record, facts), ..Batch::default() };
+        plan.batches.insert(Stage::HostPrep, batch);
+    }
+    plan
+}
+
+fn reset_steps(record: &Record, facts: &Facts) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let (theirs, ours): (Vec<_>, Vec<_>) = record.units.iter().partition(|unit| unit.existed);
+    steps.extend(ours.iter().rev().flat_map(|unit| stop(unit)));
+    steps.push(Step::RemoveContainers);
+    let images = record.images.iter().cloned();
+    steps.extend(images.map(|reference| Step::RemoveImage { reference }));
+    steps.push(Step::RemoveNetwork);
+    let data = record.data.iter().map(|(path, prior)| (path.clone(), prior.clone()));
+    steps.extend(data.map(|(path, prior)| Step::RemoveData { path, prior }));
+    let paths = record.paths.iter().rev().map(|(path, prior)| (path.clone(), prior.clone()));
+    steps.extend(paths.map(|(path, prior)| Step::Restore { path, prior }));
+    let sysctls = record.sysctls.iter().map(|(key, value)| (key.clone(), value.clone()));
+    steps.extend(sysctls.map(|(key, value)| Step::Sysctl { key, value }));
+    steps.push(Step::Reload);
+    // With its own files back, a unit that was there before becomes what it was.
+    for unit in theirs.iter().rev() {
+        steps.extend(stop(unit));
+        let unit_again = |step: fn(String) -> Step| step(unit.name.clone());
+        if unit.enabled {
+            steps.push(unit_again(|unit| Step::Enable { unit }));
+        }
+        // A mark says that it was started with files of ours: it has to run with its own again.
+        match (unit.active, facts.started.contains_key(&unit.name)) {
+            (true, true) => steps.push(unit_again(|unit| Step::Restart { unit })),
+            (true, false) => steps.push(unit_again(|unit| Step::Start { unit })),
+            (false, _) => {}
+        }
+    }
+    let modules = record.modules.iter().cloned();
+    steps.extend(modules.map(|module| Step::UnloadModule { module }));
+    steps.extend([Step::ResetFailed, Step::RemoveRecord]);
+    steps
+}
+
+fn reset_changes(record: &Record) -> Vec<Change> {
+    let unit = |unit: &OwnedUnit| Change::Unit {
+        unit: unit.name.clone(),
+        action: if unit.active { UnitAction::Restart } else { UnitAction::Stop },
+        because: BTreeSet::new(),
+    };
+    let path = |(path, prior): (&String, &Prior)| Change::Remove {
+        path: path.clone(),
+        restores: *prior != Prior::Absent,
+    };
+    (record.units.iter().rev().map(unit))
+        .chain(record.paths.iter().rev().map(path))
+        .chain(record.data.iter().map(path))
+        .collect()
+}
+
+/// The state to ask facts about before a reset: only the record matters.
+#[must_use]
+pub fn reset_state(cluster: &str, host: &str) -> HostState {
+    HostState::new(cluster, host)
+}
+
+/// What a reset would do, host by host.
+#[must_use]
+pub fn reset_summary(plan: &Plan) -> String {
+    let mut out = String::new();
+    for host in &plan.hosts {
+        out.push_str(&format!("{}:\n", host.host));
+        let steps = host.batches.values().flat_map(|batch| &batch.steps);
+        for step in steps.filter(|step| !matches!(step, Step::Forget { .. })) {
+            out.push_str(&format!("  - {}\n", step.describe()));
+        }
+        if host.is_empty() {
+            out.push_str("  nothing of ours\n");
+        }
+    }
+    out
+}

@@ -1,0 +1,146 @@
+//! A plan as people read it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use similar::TextDiff;
+
+use super::{Action, Change, HostPlan, Plan, UnitAction};
+use crate::state::{Content, HostState};
+
+/// A text that differs between host and desired state.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ContentDiff {
+    /// Where.
+    pub path: String,
+    /// Unified diff with three lines of context.
+    pub diff: String,
+}
+
+/// Texts that are on a host now, by path: what diffs are made from.
+pub type DiffSource = BTreeMap<String, String>;
+
+/// A file longer than this is not shown as a diff.
+const DIFF_BYTES_MAX: u64 = 64 * 1024;
+
+impl HostPlan {
+    /// The paths whose present text is needed to show diffs: changed, text, not secret, not huge.
+    #[must_use]
+    pub fn diffable(&self) -> Vec<String> {
+        let path = |change: &Change| match change {
+            Change::File { path, action: Action::Update, secret: false, len }
+                if *len <= DIFF_BYTES_MAX =>
+            {
+                Some(path.clone())
+            }
+            _ => None,
+        };
+        self.changes.iter().filter_map(path).collect()
+    }
+
+    /// The diffs of all changed texts that `now` has. Secrets have none, by type.
+    #[must_use]
+    pub fn diffs(&self, desired: &HostState, now: &DiffSource) -> Vec<ContentDiff> {
+        let diff = |path: String| {
+            let Content::Text(new) = &desired.file(&path)?.content else { return None };
+            let old = now.get(&path)?;
+            let diff = TextDiff::from_lines(old.as_str(), new.as_str());
+            let diff = diff.unified_diff().context_radius(3).to_string();
+            Some(ContentDiff { path, diff })
+        };
+        self.diffable().into_iter().filter_map(diff).collect()
+    }
+}
+
+/// The plan as lines of text, with `diffs` by host below the files that they belong to.
+#[must_use]
+pub fn summary(plan: &Plan, diffs: &BTreeMap<String, Vec<ContentDiff>>) -> String {
+    let mut out = String::new();
+    for host in &plan.hosts {
+        let generation = host.generation;
+        if host.is_empty() {
+            let _ = writeln!(out, "{}: up to date", host.host);
+        } else {
+            let _ = writeln!(out, "{}: generation {generation}", host.host);
+        }
+        let none = Vec::new();
+        let diffs = diffs.get(&host.host).unwrap_or(&none);
+        for change in &host.changes {
+            let _ = writeln!(out, "  {}", line(change));
+            if let Change::File { path, .. } = change
+                && let Some(diff) = diffs.iter().find(|diff| diff.path == *path)
+            {
+                for line in diff.diff.lines() {
+                    let _ = writeln!(out, "      {line}");
+                }
+            }
+        }
+        for warning in &host.warnings {
+            let _ = writeln!(out, "  ! {warning}");
+        }
+    }
+    out
+}
+
+/// One change as one line: a sign (`+` new, `~` changed, `-` gone), then what.
+fn line(change: &Change) -> String {
+    let sign = |action: &Action| if *action == Action::Create { '+' } else { '~' };
+    match change {
+        Change::Directory { path, action } => format!("{} directory {path}", sign(action)),
+        Change::File { path, action: Action::Attributes, .. } => {
+            format!("~ file {path} (mode or owner)")
+        }
+        Change::File { path, action: Action::Update, secret: true, .. } => {
+            format!("~ file {path} (secret changed)")
+        }
+        Change::File { path, action, secret: true, .. } => {
+            format!("{} file {path} (secret)", sign(action))
+        }
+        Change::File { path, action, len, .. } => {
+            format!("{} file {path} ({})", sign(action), size(*len))
+        }
+        Change::Link { path, target, action } => {
+            format!("{} link {path} -> {target}", sign(action))
+        }
+        Change::Remove { path, restores: true } => format!("- restore {path}"),
+        Change::Remove { path, restores: false } => format!("- remove {path}"),
+        Change::Sysctl { key, from: Some(from), to } => format!("~ sysctl {key}: {from} -> {to}"),
+        Change::Sysctl { key, from: None, to } => format!("+ sysctl {key} = {to}"),
+        Change::Module { module } => format!("+ module {module}"),
+        Change::Image { reference, len } => format!("+ image {reference} ({})", size(*len)),
+        Change::Unit { unit, action, because } => unit_line(unit, *action, because),
+        Change::Record => "~ record of owned objects".to_owned(),
+    }
+}
+
+fn unit_line(
+    unit: &str,
+    action: UnitAction,
+    because: &std::collections::BTreeSet<String>,
+) -> String {
+    let text = match action {
+        UnitAction::Start => "+ start",
+        UnitAction::Restart => "~ restart",
+        UnitAction::Stop => "- stop",
+        UnitAction::Enable => "+ enable",
+        UnitAction::Disable => "- disable",
+    };
+    if action != UnitAction::Restart {
+        return format!("{text} {unit}");
+    }
+    let mut because = because.iter();
+    match (because.next(), because.len()) {
+        (None, _) => format!("{text} {unit} (it runs with older inputs)"),
+        (Some(first), 0) => format!("{text} {unit} (because of {first})"),
+        (Some(first), more) => format!("{text} {unit} (because of {first} and {more} more)"),
+    }
+}
+
+/// A length for people.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{}.{} kB", bytes / 1024, bytes % 1024 * 10 / 1024),
+        _ => format!("{}.{} MB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20),
+    }
+}

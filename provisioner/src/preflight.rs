@@ -1,0 +1,230 @@
+//! What makes a host unfit, found before anything changes: a pure function of state and facts.
+
+use serde::Serialize;
+
+use crate::facts::{DockerFact, ENGINE, Facts, PathFact};
+use crate::plan::HostPlan;
+use crate::state::{HostState, PortUse};
+
+/// A clock further off than this makes certificates look not yet valid, in milliseconds.
+pub const CLOCK_SKEW_MAX_MS: i64 = 30_000;
+
+/// Room that must be left on a file system after the files are in place, in bytes.
+const DISK_SPARE: u64 = 64 << 20;
+
+/// One reason not to touch a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The host.
+    pub host: String,
+    /// Which check found it, as a word that scripts can match.
+    pub check: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub advice: String,
+}
+
+/// Distributions that kprov knows the ways of, by `ID` or a word of `ID_LIKE`.
+const DISTRIBUTIONS: [&str; 10] =
+    ["debian", "ubuntu", "centos", "rhel", "fedora", "rocky", "almalinux", "ol", "amzn", "suse"];
+
+/// Processor architectures that Kubernetes components exist for, as `uname -m` names them.
+const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+
+/// Checks one host; `plan` says what would be sent to it.
+#[must_use]
+pub fn check(state: &HostState, facts: &Facts, plan: &HostPlan) -> Vec<Problem> {
+    let mut found = Found { host: &state.host, problems: Vec::new() };
+    system(facts, &mut found);
+    owner(state, facts, &mut found);
+    docker(state, facts, &mut found);
+    paths(state, facts, &mut found);
+    disk(facts, plan, &mut found);
+    for port in &state.ports {
+        port_free(port, facts, &mut found);
+    }
+    clock(facts, &mut found);
+    found.problems
+}
+
+struct Found<'a> {
+    host: &'a str,
+    problems: Vec<Problem>,
+}
+
+impl Found<'_> {
+    fn add(&mut self, check: &'static str, message: String, advice: impl Into<String>) {
+        let (host, advice) = (self.host.to_owned(), advice.into());
+        self.problems.push(Problem { host, check, message, advice });
+    }
+}
+
+fn system(facts: &Facts, found: &mut Found<'_>) {
+    if !facts.systemd {
+        let message = "systemd is not running as the init process".to_owned();
+        found.add("systemd", message, "use a host that boots with systemd");
+    }
+    let mut like = facts.os.id_like.split(' ').chain([facts.os.id.as_str()]);
+    if !like.any(|id| DISTRIBUTIONS.contains(&id)) {
+        let name = [&facts.os.pretty_name, &facts.os.id].into_iter().find(|name| !name.is_empty());
+        let name = name.map_or("the distribution", String::as_str);
+        let message = format!("{name} is not a distribution that kprov supports");
+        found.add("os", message, format!("supported: {}", DISTRIBUTIONS.join(", ")));
+    }
+    if !ARCHITECTURES.contains(&facts.arch.as_str()) {
+        let message = format!("the processor architecture {} is not supported", facts.arch);
+        found.add("arch", message, format!("supported: {}", ARCHITECTURES.join(", ")));
+    }
+    for program in &facts.missing_programs {
+        // Without systemd its own message says enough.
+        if program != "systemctl" {
+            let package = match program.as_str() {
+                "flock" => "util-linux",
+                "ss" => "iproute2 (iproute on CentOS)",
+                "awk" => "mawk or gawk",
+                "tar" => "tar",
+                _ => "coreutils",
+            };
+            let message = format!("the program {program} is missing");
+            found.add("program", message, format!("install the package {package}"));
+        }
+    }
+}
+
+fn owner(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
+    if let Some(error) = &facts.record_error {
+        let message = format!("kprov's record on the host cannot be used: {error}");
+        found.add("record", message, "use the kprov version that wrote it");
+    }
+    let Some(record) = &facts.record else { return };
+    if record.cluster != state.cluster {
+        let message = format!("it belongs to the cluster {}", record.cluster);
+        let advice = "remove it from this inventory, or reset it with its own first";
+        found.add("cluster", message, advice);
+    } else if record.host != state.host {
+        let message = format!("it was set up under the name {}", record.host);
+        let advice = "two entries of the inventory may lead to one machine; \
+                      to rename a host, reset it under its old name first";
+        found.add("name", message, advice);
+    }
+}
+
+fn docker(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
+    if !state.docker && state.images.is_empty() {
+        return;
+    }
+    match &facts.docker {
+        DockerFact::Absent => {
+            let package = if like(facts, "debian") {
+                "apt-get install docker.io"
+            } else {
+                "yum install docker (or docker-ce from Docker's own repository)"
+            };
+            let message = "Docker is not installed".to_owned();
+            found.add("docker", message, format!("on the host: {package}"));
+        }
+        // The plan starts one that is stopped; one that runs and does not answer is broken.
+        DockerFact::Stopped if facts.is_active(ENGINE) => {
+            let message = "Docker runs but does not answer".to_owned();
+            found.add("docker", message, "on the host: systemctl restart docker; docker version");
+        }
+        DockerFact::Stopped | DockerFact::Running { .. } => {}
+    }
+}
+
+fn like(facts: &Facts, id: &str) -> bool {
+    facts.os.id == id || facts.os.id_like.split(' ').any(|word| word == id)
+}
+
+fn paths(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
+    let files = state.files.iter().map(|file| &file.path);
+    for path in files.chain(state.links.iter().map(|link| &link.path)) {
+        let what = match facts.paths.get(path) {
+            Some(PathFact::Directory { .. }) => "a directory",
+            Some(PathFact::Other) => "a device, socket or pipe",
+            _ => continue,
+        };
+        let message = format!("{path} should be a file and is {what}");
+        found.add("path", message, "move it away");
+    }
+    for directory in &state.directories {
+        let what = match facts.paths.get(&directory.path) {
+            Some(PathFact::File { .. }) => "a file",
+            Some(PathFact::Link { .. }) => "a link",
+            Some(PathFact::Other) => "a device, socket or pipe",
+            Some(PathFact::Directory { .. }) | None => continue,
+        };
+        let message = format!("{} should be a directory and is {what}", directory.path);
+        found.add("path", message, "move it away");
+    }
+}
+
+/// Every byte lies in the staging area and at its place for a while.
+fn disk(facts: &Facts, plan: &HostPlan, found: &mut Found<'_>) {
+    use crate::step::Step;
+    let mut needed = std::collections::BTreeMap::new();
+    let mut need = |path: &str, bytes: u64| {
+        if let Some((mount, free)) = facts.free_at(path) {
+            let entry = needed.entry(mount.to_owned()).or_insert((free, 0_u64));
+            entry.1 += bytes;
+        }
+    };
+    need(crate::record::DIRECTORY, plan.upload_bytes());
+    for step in plan.batches.values().flat_map(|batch| &batch.steps) {
+        match step {
+            Step::Install { path, sha256, .. } => {
+                need(path, plan.uploads.get(sha256).map_or(0, crate::plan::Upload::len));
+            }
+            Step::LoadImage { archive, .. } => {
+                let len = plan.uploads.get(archive).map_or(0, crate::plan::Upload::len);
+                need("/var/lib/docker", len);
+            }
+            _ => {}
+        }
+    }
+    for (mount, (free, bytes)) in needed {
+        if bytes > 0 && free < bytes + DISK_SPARE {
+            let (free, bytes) = (crate::plan::size(free), crate::plan::size(bytes + DISK_SPARE));
+            let message = format!("{mount} has {free} free, and {bytes} are needed");
+            found.add("disk", message, format!("free some space on {mount}"));
+        }
+    }
+}
+
+fn port_free(port: &PortUse, facts: &Facts, found: &mut Found<'_>) {
+    let same = |l: &&crate::facts::Listener| (l.protocol, l.port) == (port.protocol, port.port);
+    let ours = |unit: &str| {
+        unit == port.unit || facts.record.as_ref().is_some_and(|r| r.unit(unit).is_some())
+    };
+    for listener in facts.listeners.iter().filter(same) {
+        if listener.unit.as_deref().is_some_and(ours) {
+            continue;
+        }
+        let who = match (&listener.program, &listener.unit) {
+            (Some(program), Some(unit)) => format!("{program} ({unit})"),
+            (Some(name), None) | (None, Some(name)) => name.clone(),
+            (None, None) => "the kernel or an unknown program".to_owned(),
+        };
+        let (protocol, number) = (port.protocol, port.port);
+        let message = format!("port {number}/{protocol} of {} is in use by {who}", port.unit);
+        found.add("port", message, format!("stop it, or give {} another port", port.unit));
+        return;
+    }
+}
+
+fn clock(facts: &Facts, found: &mut Found<'_>) {
+    let skew = facts.clock_skew_ms;
+    if skew.abs() > CLOCK_SKEW_MAX_MS {
+        let seconds = skew.abs() / 1000;
+        let direction = if skew > 0 { "ahead of" } else { "behind" };
+        let message = format!(
+            "its clock is {seconds} s {direction} this machine's; {} s are allowed",
+            CLOCK_SKEW_MAX_MS / 1000
+        );
+        found.add("clock", message, "set the clocks (chrony or systemd-timesyncd), then try again");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+use super::*;
+use crate::facts::{FactsQuery, Listener};
+use crate::host::fake::FakeMachine;
+use crate::plan;
+use crate::record::Record;
+use crate::state::{Content, FileState, Mode, Owner, Protocol};
+
+fn state() -> HostState {
+    let mut state = HostState::new("lab", "n1");
+    state.docker = true;
+    let port = |port, unit: &str| PortUse { protocol: Protocol::Tcp, port, unit: unit.to_owned() };
+    state.ports = vec![port(6443, "kube-apiserver.service"), port(2379, "etcd.service")];
+    state.files.push(FileState {
+        path: "/etc/kubernetes".to_owned(),
+        mode: Mode::PUBLIC,
+        owner: Owner::root(),
+        content: Content::Text("x".repeat(4096)),
+    });
+    state
+}
+
+/// Spoils the facts of a good host and compares all that preflight says.
+fn check_all(spoil: impl FnOnce(&mut Facts), expected: &[(&str, &str)]) {
+    let state = state();
+    let mut host = FakeMachine::new("n1").connect();
+    let mut facts = host.facts(&FactsQuery::for_state(&state), None).unwrap();
+    spoil(&mut facts);
+    let all = [("n1".to_owned(), facts.clone())].into();
+    let plan = plan::plan(std::slice::from_ref(&state), &all);
+    let problems = check(&state, &facts, &plan.hosts[0]);
+    let found: Vec<_> = problems.iter().map(|p| (p.check, p.message.as_str())).collect();
+    assert_eq!(found, expected);
+    assert!(problems.iter().all(|problem| !problem.advice.is_empty()));
+}
+
+#[test]
+fn a_good_host_has_no_problems() {
+    check_all(|_| {}, &[]);
+}
+
+#[test]
+fn a_host_without_systemd_or_of_an_unknown_kind_is_refused() {
+    check_all(
+        |facts| {
+            facts.systemd = false;
+            facts.os.id = "plan9".to_owned();
+            facts.os.pretty_name = "Plan 9".to_owned();
+            facts.arch = "mips".to_owned();
+            facts.missing_programs.insert("flock".to_owned());
+        },
+        &[
+            ("systemd", "systemd is not running as the init process"),
+            ("os", "Plan 9 is not a distribution that kprov supports"),
+            ("arch", "the processor architecture mips is not supported"),
+            ("program", "the program flock is missing"),
+        ],
+    );
+}
+
+#[test]
+fn derived_distributions_are_known_by_what_they_are_like() {
+    let like = |facts: &mut Facts| {
+        facts.os.id = "linuxmint".to_owned();
+        facts.os.id_like = "ubuntu debian".to_owned();
+    };
+    check_all(like, &[]);
+}
+
+#[test]
+fn docker_must_be_there_and_answer() {
+    check_all(|f| f.docker = DockerFact::Absent, &[("docker", "Docker is not installed")]);
+    check_all(
+        |facts| {
+            facts.docker = DockerFact::Stopped;
+            facts.units.entry(ENGINE.to_owned()).or_default().active = "active".to_owned();
+        },
+        &[("docker", "Docker runs but does not answer")],
+    );
+}
+
+#[test]
+fn a_full_disk_is_found_before_anything_is_sent() {
+    check_all(
+        |facts| _ = facts.disk_free.insert("/".to_owned(), 60 << 20),
+        &[("disk", "/ has 60.0 MB free, and 64.0 MB are needed")],
+    );
+}
+
+#[test]
+fn a_port_of_ours_in_foreign_hands_is_named_with_its_holder() {
+    let listener = |port, unit: Option<&str>, program: &str| Listener {
+        protocol: Protocol::Tcp,
+        port,
+        unit: unit.map(str::to_owned),
+        program: Some(program.to_owned()),
+    };
+    check_all(
+        |facts| {
+            facts.listeners = vec![
+                listener(6443, Some("nginx.service"), "nginx"),
+                listener(2379, Some("etcd.service"), "etcd"),
+            ];
+        },
+        &[("port", "port 6443/tcp of kube-apiserver.service is in use by nginx (nginx.service)")],
+    );
+}
+
+#[test]
+fn clocks_may_differ_by_half_a_minute() {
+    check_all(|facts| facts.clock_skew_ms = -30_000, &[]);
+    check_all(
+        |facts| facts.clock_skew_ms = 45_600,
+        &[("clock", "its clock is 45 s ahead of this machine's; 30 s are allowed")],
+    );
+}
+
+#[test]
+fn hosts_of_others_are_left_alone() {
+    check_all(
+        |facts| facts.record = Some(Record::new("prod", "n1")),
+        &[("cluster", "it belongs to the cluster prod")],
+    );
+    check_all(
+        |facts| facts.record = Some(Record::new("lab", "n7")),
+        &[("name", "it was set up under the name n7")],
+    );
+}
+
+#[test]
+fn a_directory_in_the_way_of_a_file_is_refused() {
+    check_all(
+        |facts| {
+            let (mode, owner) = (Mode::EXECUTABLE, Owner::root());
+            let fact = PathFact::Directory { mode, owner, empty: false };
+            facts.paths.insert("/etc/kubernetes".to_owned(), fact);
+        },
+        &[("path", "/etc/kubernetes should be a file and is a directory")],
+    );
+}

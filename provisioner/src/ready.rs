@@ -1,0 +1,178 @@
+//! The last question of an apply: are the nodes ready?
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::execute::chain;
+use crate::host::{Host, HttpsGet};
+
+/// Pause between two looks at the nodes.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What the cluster says about one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeReadiness {
+    /// Whether its `Ready` condition is true.
+    pub ready: bool,
+    /// Why not, in the cluster's words.
+    pub message: String,
+    /// The kubelet's version.
+    pub version: String,
+}
+
+/// Why not all nodes are ready.
+#[derive(Debug, thiserror::Error)]
+#[error("after {waited:.1?}, {} of {expected} nodes are not ready{}", .missing.len(), listed(.missing))]
+pub struct NotReadyError {
+    /// How long it was waited for.
+    pub waited: Duration,
+    /// How many nodes there should be.
+    pub expected: usize,
+    /// Those that are not ready, and why.
+    pub missing: BTreeMap<String, String>,
+}
+
+fn listed(missing: &BTreeMap<String, String>) -> String {
+    missing.iter().map(|(name, why)| format!("\n    {name}: {why}")).collect()
+}
+
+/// Asks for all nodes once.
+///
+/// # Errors
+/// Why there is no answer, in one line.
+pub fn nodes(
+    host: &mut dyn Host,
+    request: &HttpsGet,
+) -> Result<BTreeMap<String, NodeReadiness>, String> {
+    let answer = host.get(request).map_err(|error| chain(&error))?;
+    if answer.status != 200 {
+        let body = String::from_utf8_lossy(&answer.body);
+        return Err(format!("{} answers {} {}", request.endpoint(), answer.status, body.trim()));
+    }
+    let list: NodeList = serde_json::from_slice(&answer.body)
+        .map_err(|error| format!("{} answers no node list: {error}", request.endpoint()))?;
+    Ok(list.items.into_iter().map(|node| (node.metadata.name.clone(), node.readiness())).collect())
+}
+
+/// Waits until every node of `expected` is ready.
+///
+/// # Errors
+/// Those that are not, when `until` has come.
+pub fn wait(
+    host: &mut dyn Host,
+    request: &HttpsGet,
+    expected: &BTreeSet<String>,
+    until: Instant,
+    mut waiting: impl FnMut(usize),
+) -> Result<Duration, NotReadyError> {
+    let began = Instant::now();
+    loop {
+        let seen = nodes(host, request);
+        let missing: BTreeMap<_, _> = (expected.iter())
+            .filter_map(|name| Some((name.clone(), why_not(&seen, name)?)))
+            .collect();
+        if missing.is_empty() {
+            return Ok(began.elapsed());
+        }
+        if Instant::now() >= until {
+            let (waited, expected) = (began.elapsed(), expected.len());
+            return Err(NotReadyError { waited, expected, missing });
+        }
+        waiting(missing.len());
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn why_not(seen: &Result<BTreeMap<String, NodeReadiness>, String>, name: &str) -> Option<String> {
+    match seen.as_ref().map(|nodes| nodes.get(name)) {
+        Ok(Some(node)) => (!node.ready).then(|| node.message.clone()),
+        Ok(None) => Some("it has not registered".to_owned()),
+        Err(error) => Some(error.clone()),
+    }
+}
+
+#[derive(Deserialize)]
+struct NodeList {
+    #[serde(default)]
+    items: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    metadata: Metadata,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Status {
+    conditions: Vec<Condition>,
+    node_info: NodeInfo,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeInfo {
+    kubelet_version: String,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl Node {
+    fn readiness(self) -> NodeReadiness {
+        let version = self.status.node_info.kubelet_version;
+        match self.status.conditions.into_iter().find(|condition| condition.kind == "Ready") {
+            Some(condition) => NodeReadiness {
+                ready: condition.status == "True",
+                message: condition.message,
+                version,
+            },
+            None => {
+                let message = "its kubelet has not reported yet".to_owned();
+                NodeReadiness { ready: false, message, version }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_is_read_from_a_node_list() {
+        let json = br#"{"kind":"NodeList","items":[
+            {"metadata":{"name":"n1"},"status":{"conditions":[
+                {"type":"MemoryPressure","status":"False"},
+                {"type":"Ready","status":"True","message":"kubelet is posting ready status"}],
+                "nodeInfo":{"kubeletVersion":"v1.33.0"}}},
+            {"metadata":{"name":"n2"},"status":{"conditions":[
+                {"type":"Ready","status":"False","message":"no network"}]}},
+            {"metadata":{"name":"n3"}}]}"#;
+        let list: NodeList = serde_json::from_slice(json).unwrap();
+        let nodes: BTreeMap<_, _> =
+            list.items.into_iter().map(|n| (n.metadata.name.clone(), n.readiness())).collect();
+        assert!(nodes["n1"].ready && nodes["n1"].version == "v1.33.0");
+        let seen = Ok(nodes);
+        let why = |name: &str| why_not(&seen, name).unwrap_or_default();
+        assert_eq!(why("n1"), "");
+        assert_eq!(why("n2"), "no network");
+        assert_eq!(why("n3"), "its kubelet has not reported yet");
+        assert_eq!(why("n4"), "it has not registered");
+    }
+}

@@ -1,0 +1,114 @@
+//! The closed set of things that kprov does to a host.
+//!
+//! A plan is a list of steps and executing makes no choices. Every step is idempotent, and each is
+//! atomic as far as a later run can see: a crash leaves it done or not done.
+
+use serde::Serialize;
+
+use crate::digest::Digest;
+use crate::record::{Prior, Record};
+use crate::state::{Mode, Owner};
+
+/// One action on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the fields are those of the state and record types")]
+pub enum Step {
+    /// Keeps the bytes that are at `path` now, for the day of a reset.
+    BackUp { path: String },
+    /// Replaces the host's record.
+    WriteRecord { record: Box<Record> },
+    /// Forgets with which inputs `unit` was started: until it is marked again, the next plan
+    /// restarts it.
+    Forget { unit: String },
+    /// Makes a directory, or sets its attributes.
+    MakeDirectory { path: String, mode: Mode, owner: Owner },
+    /// Puts the staged bytes with this digest at `path`.
+    Install { path: String, mode: Mode, owner: Owner, sha256: Digest },
+    /// Sets mode and owner of a file whose bytes are right.
+    SetAttributes { path: String, mode: Mode, owner: Owner },
+    /// Makes a symbolic link.
+    Link { path: String, target: String },
+    /// Gives a path back what was there before.
+    Restore { path: String, prior: Prior },
+    /// Sets a kernel setting.
+    Sysctl { key: String, value: String },
+    /// Loads a kernel module.
+    LoadModule { module: String },
+    /// Unloads a kernel module where nothing uses it.
+    UnloadModule { module: String },
+    /// Makes systemd read its unit files again.
+    Reload,
+    /// Has a unit start at boot.
+    Enable { unit: String },
+    /// Has a unit not start at boot.
+    Disable { unit: String },
+    /// Starts a unit that does not run.
+    Start { unit: String },
+    /// Starts a unit, or restarts it, and waits until systemd calls it active.
+    Restart { unit: String },
+    /// Stops a unit.
+    Stop { unit: String },
+    /// Remembers with which inputs `unit` was started.
+    MarkStarted { unit: String, inputs: Digest },
+    /// Loads a staged image archive into Docker.
+    LoadImage { reference: String, archive: Digest },
+    /// Removes an image from Docker.
+    RemoveImage { reference: String },
+    /// Removes the containers that our kubelet made.
+    RemoveContainers,
+    /// Removes links, tables and chains that our components made.
+    RemoveNetwork,
+    /// Unmounts and removes what the components left at `path`.
+    RemoveData { path: String, prior: Prior },
+    /// Forgets failures and unit files that are no more.
+    ResetFailed,
+    /// Removes what was sent and is in place now.
+    ClearStaging,
+    /// Removes the record and all that kprov kept on the host.
+    RemoveRecord,
+}
+
+impl Step {
+    /// What is being done, for progress and errors.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::BackUp { path } => format!("keep {path}"),
+            Self::WriteRecord { .. } => "write the record".to_owned(),
+            Self::Forget { unit } => format!("prepare restart of {unit}"),
+            Self::MakeDirectory { path, .. } => format!("make directory {path}"),
+            Self::Install { path, .. } => format!("install {path}"),
+            Self::SetAttributes { path, .. } => format!("set mode and owner of {path}"),
+            Self::Link { path, .. } => format!("link {path}"),
+            Self::Restore { path, prior: Prior::Absent } => format!("remove {path}"),
+            Self::Restore { path, .. } => format!("restore {path}"),
+            Self::Sysctl { key, value } => format!("set {key} = {value}"),
+            Self::LoadModule { module } => format!("load module {module}"),
+            Self::UnloadModule { module } => format!("unload module {module}"),
+            Self::Reload => "reload systemd".to_owned(),
+            Self::Enable { unit } => format!("enable {unit}"),
+            Self::Disable { unit } => format!("disable {unit}"),
+            Self::Start { unit } | Self::Restart { unit } => format!("start {unit}"),
+            Self::Stop { unit } => format!("stop {unit}"),
+            Self::MarkStarted { unit, .. } => format!("note the start of {unit}"),
+            Self::LoadImage { reference, .. } => format!("load image {reference}"),
+            Self::RemoveImage { reference } => format!("remove image {reference}"),
+            Self::RemoveContainers => "remove containers".to_owned(),
+            Self::RemoveNetwork => "remove network links and rules".to_owned(),
+            Self::RemoveData { path, .. } => format!("remove data in {path}"),
+            Self::ResetFailed => "forget failed units".to_owned(),
+            Self::ClearStaging => "clear the staging area".to_owned(),
+            Self::RemoveRecord => "remove the record".to_owned(),
+        }
+    }
+
+    /// The unit whose journal explains a failure of this step.
+    #[must_use]
+    pub fn unit(&self) -> Option<&str> {
+        match self {
+            Self::Start { unit } | Self::Restart { unit } | Self::Stop { unit } => Some(unit),
+            _ => None,
+        }
+    }
+}
