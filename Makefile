@@ -1,0 +1,68 @@
+# What a person types. `make` alone lists it.
+
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+LAB := cargo run --quiet --release --package lab --
+
+# To build: a C compiler and OpenSSL for ssh2, protoc for the etcd client.
+# To test: Docker and mmdebstrap for the lab, etcd, busybox and openssl for what runs in it.
+PACKAGES := git make gcc libc6-dev pkg-config libssl-dev zlib1g-dev protobuf-compiler \
+	libprotobuf-dev ca-certificates curl docker.io mmdebstrap etcd-server busybox-static \
+	iproute2 iptables nftables openssh-client openssl util-linux
+
+.PHONY: help setup build test lab-up lab-down demo demo-down bench
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing (Debian packages, Rust, nextest)
+	@missing=""
+	for package in $(PACKAGES); do
+	    dpkg-query --show --showformat='$${Status}' "$$package" 2>/dev/null |
+	        grep --quiet 'install ok installed' || missing="$$missing $$package"
+	done
+	command -v kubectl >/dev/null || missing="$$missing kubernetes-client"
+	if [ -n "$$missing" ]; then
+	    echo "installing:$$missing"
+	    $(SUDO) apt-get update --quiet
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	        apt-get install --quiet --yes --no-install-recommends $$missing
+	    # Only the program is wanted; the service that comes with it is not ours to run.
+	    case "$$missing" in *etcd-server*)
+	        $(SUDO) systemctl disable --now etcd.service 2>/dev/null || true ;;
+	    esac
+	fi
+	if ! command -v cargo >/dev/null; then
+	    curl --proto '=https' --tlsv1.2 --silent --show-error --fail https://sh.rustup.rs |
+	        sh -s -- -y --profile minimal --component clippy,rustfmt --no-modify-path
+	fi
+	cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest
+
+# Only the last step of hyperkube is told to link statically: all crates before it are shared.
+build: ## Build kprov and the static hyperkube into target/release
+	cargo build --release --package provisioner --bin kprov
+	cargo rustc --release --package hyperkube --bin hyperkube -- \
+	    -C target-feature=+crt-static
+
+test: ## Run every check and test, the end-to-end tests in the lab included
+	cargo xtask ci
+
+lab-up: ## Boot three bare lab hosts
+	$(LAB) up
+
+lab-down: ## Remove the lab hosts
+	$(LAB) down
+
+demo: setup build ## Boot hosts, make a cluster, deploy to it, show it; leaves it running
+	$(LAB) demo
+
+demo-down: lab-down ## Remove what demo made
+	rm -f .lab/kubeconfig
+
+bench: build ## Measure the goals' figures; writes target/bench/*.json
+	cargo xtask bench

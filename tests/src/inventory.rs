@@ -1,0 +1,122 @@
+//! Inventories for labs of any size.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use lab::{Lab, workspace_root};
+
+/// What a host does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Stores the cluster's state.
+    Etcd,
+    /// Runs the control plane.
+    Master,
+    /// Runs pods.
+    Node,
+}
+
+impl Role {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::Master => "master",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// An inventory for a lab's hosts.
+#[derive(Clone, Debug)]
+pub struct Inventory {
+    name: String,
+    roles: Vec<Vec<Role>>,
+    /// Labels of each host.
+    pub labels: Vec<Vec<(String, String)>>,
+    /// Lines appended to the file.
+    pub extra: String,
+}
+
+impl Inventory {
+    /// One master that is also etcd and a node, the other hosts are nodes.
+    pub fn single_master(name: &str, hosts: usize) -> Self {
+        let mut roles = vec![vec![Role::Node]; hosts];
+        roles[0] = vec![Role::Etcd, Role::Master, Role::Node];
+        Self::new(name, roles)
+    }
+
+    /// Three masters with etcd, and nodes.
+    pub fn three_masters(name: &str, nodes: usize) -> Self {
+        let mut roles = vec![vec![Role::Etcd, Role::Master]; 3];
+        roles.extend(vec![vec![Role::Node]; nodes]);
+        Self::new(name, roles)
+    }
+
+    fn new(name: &str, roles: Vec<Vec<Role>>) -> Self {
+        let labels = vec![Vec::new(); roles.len()];
+        Self { name: name.to_owned(), roles, labels, extra: String::new() }
+    }
+
+    /// Adds a host with one role.
+    pub fn add(&mut self, role: Role) {
+        self.roles.push(vec![role]);
+        self.labels.push(Vec::new());
+    }
+
+    /// The name of cluster and lab.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many hosts it names.
+    pub fn len(&self) -> usize {
+        self.roles.len()
+    }
+
+    /// Whether it names no host.
+    pub fn is_empty(&self) -> bool {
+        self.roles.is_empty()
+    }
+
+    /// Writes the file into `folder`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, lab: &Lab, folder: &Path) -> Result<PathBuf> {
+        let root = workspace_root();
+        let images = lab.options().images_dir();
+        let image = |name: &str| format!("{:?}", images.join(name).display().to_string());
+        let mut text = format!(
+            "[cluster]\nname = {:?}\nimages = [{}, {}, {}, {}]\n\n\
+             [ssh]\nuser = \"kprov\"\nkey = {:?}\n\n\
+             [artifacts]\nhyperkube = {{ file = {:?} }}\netcd = {{ file = \"/usr/bin/etcd\" }}\n",
+            self.name,
+            image("pause-3.10.tar"),
+            image("echo-1.tar"),
+            image("echo-2.tar"),
+            image("busybox-1.tar"),
+            lab.ssh_key().display().to_string(),
+            root.join("target/release/hyperkube").display().to_string(),
+        );
+        text.push_str(&self.extra);
+        for ((host, roles), labels) in lab.hosts().iter().zip(&self.roles).zip(&self.labels) {
+            let roles: Vec<String> = roles.iter().map(|r| format!("{:?}", r.name())).collect();
+            write!(
+                text,
+                "\n[[hosts]]\nname = {:?}\naddress = \"{}\"\nroles = [{}]\n",
+                host.name,
+                host.address,
+                roles.join(", ")
+            )?;
+            if !labels.is_empty() {
+                let pairs: Vec<String> =
+                    labels.iter().map(|(k, v)| format!("{k:?} = {v:?}")).collect();
+                writeln!(text, "labels = {{ {} }}", pairs.join(", "))?;
+            }
+        }
+        let path = folder.join("inventory.toml");
+        std::fs::write(&path, text)?;
+        Ok(path)
+    }
+}

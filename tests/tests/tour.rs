@@ -1,0 +1,260 @@
+//! What an operator does on the first day, with the real kubectl.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::{Cluster, Inventory, eventually};
+
+const SOON: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn start_run_expose_scale_update_undo() -> Result<()> {
+    let cluster = Cluster::up(Inventory::single_master("tour", 3)).await?;
+    let echo = "kprov.local/echo";
+    cluster.kubectl("cluster-info").await?;
+    let namespaces = cluster.get("namespaces", "{.items[*].metadata.name}").await?;
+    ensure!(namespaces == ["default", "kube-node-lease", "kube-public", "kube-system"]);
+
+    cluster.kubectl(&format!("create deployment web --image={echo}:1 --port=8080")).await?;
+    cluster.kubectl("rollout status deployment/web --timeout=60s").await?;
+    cluster.kubectl(&format!("run single --image={echo}:1 --port=8080")).await?;
+    cluster.kubectl("wait pod/single --for=condition=Ready --timeout=60s").await?;
+    let wide = cluster.kubectl("get pods -o wide").await?;
+    ensure!(wide.contains("1/1") && wide.contains("10.244."), "{wide}");
+    let described = cluster.kubectl("describe pod single").await?;
+    for part in ["Successfully assigned default/single to", "Started container single"] {
+        ensure!(described.contains(part), "{part:?} is missing:\n{described}");
+    }
+
+    cluster.kubectl("expose deployment/web --type=NodePort --port=80 --target-port=8080").await?;
+    cluster.kubectl("scale deployments/web --replicas=3").await?;
+    cluster.kubectl("rollout status deployment/web --timeout=60s").await?;
+    everything_reaches_the_service(&cluster).await?;
+    udp_too(&cluster).await?;
+    cluster.kubectl("scale deployments/web --replicas=2").await?;
+    replicas(&cluster, "web", 2).await?;
+
+    cluster.kubectl(&format!("set image deployment/web echo={echo}:2")).await?;
+    cluster.kubectl("rollout status deployment/web --timeout=90s").await?;
+    images_are(&cluster, "kprov.local/echo:2").await?;
+    cluster.kubectl("rollout undo deployment/web").await?;
+    cluster.kubectl("rollout status deployment/web --timeout=90s").await?;
+    images_are(&cluster, "kprov.local/echo:1").await?;
+
+    let logs = cluster.kubectl("logs single --tail=5").await?;
+    ensure!(!logs.trim().is_empty(), "no logs");
+    let said = cluster.kubectl("exec single -- /bin/echo get http://127.0.0.1:8080/").await?;
+    ensure!(said.contains("pod=single"), "{said}");
+    let failed = cluster.try_kubectl(&["exec", "single", "--", "/nothing"]).await?;
+    ensure!(failed.code != 0, "a missing program ran");
+    let events = cluster.kubectl("get events").await?;
+    ensure!(events.contains("ScalingReplicaSet"), "{events}");
+    cluster.kubectl("delete pod single").await?;
+    cluster.kubectl("delete deployment/web service/web").await?;
+    eventually("no pods", SOON, async || {
+        let left = cluster.get("pods", "{.items[*].metadata.name}").await?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+async fn replicas(cluster: &Cluster, app: &str, count: usize) -> Result<()> {
+    eventually("the replicas", SOON, async || {
+        let pods = cluster
+            .get(
+                &format!("pods -l app={app}"),
+                "{.items[?(@.status.phase==\"Running\")].metadata.name}",
+            )
+            .await?;
+        ensure!(pods.len() == count, "{pods:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+async fn images_are(cluster: &Cluster, image: &str) -> Result<()> {
+    eventually("the images", SOON, async || {
+        let images = cluster.get("pods -l app=web", "{.items[*].spec.containers[0].image}").await?;
+        ensure!(!images.is_empty() && images.iter().all(|i| i == image), "{images:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+async fn everything_reaches_the_service(cluster: &Cluster) -> Result<()> {
+    let service = cluster.get("service/web", "{.spec.clusterIP} {.spec.ports[0].nodePort}").await?;
+    let [address, port] = service.as_slice() else { anyhow::bail!("{service:?}") };
+    let pods = cluster
+        .get("pods -l app=web", "{range .items[*]}{.metadata.name}={.status.podIP} {end}")
+        .await?;
+    let hosts = cluster.get("pods -l app=web", "{.items[*].spec.nodeName}").await?;
+    let mut distinct = hosts.clone();
+    distinct.sort();
+    distinct.dedup();
+    ensure!(distinct.len() == 3, "three replicas are not on three hosts: {hosts:?}");
+    for host in cluster.lab.hosts() {
+        // From the host: each pod, the service, and every host's node port.
+        for pod in &pods {
+            let (name, ip) = pod.split_once('=').context("no address")?;
+            let answer = curl(cluster, &host.name, &format!("http://{ip}:8080/")).await?;
+            ensure!(answer.contains(&format!("pod={name}")), "{} to {pod}: {answer}", host.name);
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..30 {
+            let answer = curl(cluster, &host.name, &format!("http://{address}/")).await?;
+            seen.insert(answer.split_whitespace().next().unwrap_or_default().to_owned());
+        }
+        ensure!(seen.len() == 3, "{}: the service does not balance: {seen:?}", host.name);
+        for other in cluster.lab.hosts() {
+            let url = format!("http://{}:{port}/", other.address);
+            curl(cluster, &host.name, &url).await?;
+        }
+    }
+    // From each pod: each pod, and the service (itself among its endpoints: hairpin).
+    for pod in &pods {
+        let (name, _) = pod.split_once('=').context("no address")?;
+        for other in &pods {
+            let (_, ip) = other.split_once('=').context("no address")?;
+            cluster.kubectl(&format!("exec {name} -- /bin/echo get http://{ip}:8080/")).await?;
+        }
+        for _ in 0..8 {
+            cluster.kubectl(&format!("exec {name} -- /bin/echo get http://{address}/")).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn udp_too(cluster: &Cluster) -> Result<()> {
+    cluster
+        .create(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: udp}\nspec:\n  selector: {app: web}\n  \
+             ports: [{name: u, protocol: UDP, port: 91, targetPort: 9091}]\n",
+        )
+        .await?;
+    let address = cluster.get("service/udp", "{.spec.clusterIP}").await?;
+    let address = address.first().context("no address")?;
+    let pod = cluster.get("pods -l app=web", "{.items[0].metadata.name}").await?;
+    eventually("an answer by UDP", SOON, async || {
+        let said =
+            cluster.kubectl(&format!("exec {} -- /bin/echo udp {address}:91", pod[0])).await?;
+        ensure!(said.contains("pod=web-"), "{said}");
+        Ok(())
+    })
+    .await?;
+    cluster.kubectl("delete service/udp").await?;
+    Ok(())
+}
+
+async fn curl(cluster: &Cluster, host: &str, url: &str) -> Result<String> {
+    let script = format!("curl -sf --max-time 3 {url}");
+    let (answer, _) =
+        eventually(&format!("{url} from {host}"), Duration::from_secs(15), async || {
+            Ok(cluster.lab.run(host, &["sh", "-c", &script]).await?)
+        })
+        .await?;
+    Ok(answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replication_controllers_keep_their_number() -> Result<()> {
+    let cluster = Cluster::up(Inventory::single_master("replication", 3)).await?;
+    cluster
+        .create(
+            r#"{"apiVersion":"v1","kind":"ReplicationController","metadata":{"name":"six"},
+            "spec":{"replicas":6,"selector":{"app":"six"},"template":{"metadata":{"labels":{"app":
+            "six"}},"spec":{"containers":[{"name":"echo","image":"kprov.local/echo:1",
+            "resources":{"requests":{"cpu":"50m","memory":"16Mi"},"limits":{"memory":"64Mi"}},
+            "ports":[{"containerPort":8080}],
+            "volumeMounts":[{"name":"h","mountPath":"/host"}]}],
+            "volumes":[{"name":"h","hostPath":{"path":"/tmp"}}]}}}}"#,
+        )
+        .await?;
+    replicas(&cluster, "six", 6).await?;
+    cluster.kubectl("delete pods -l app=six --wait=false").await?;
+    replicas(&cluster, "six", 6).await?;
+
+    killed_container_restarts(&cluster).await?;
+
+    cluster
+        .create(
+            r#"{"apiVersion":"v1","kind":"ReplicationController","metadata":{"name":"port"},
+            "spec":{"replicas":4,"selector":{"app":"port"},"template":{"metadata":{"labels":{"app":
+            "port"}},"spec":{"containers":[{"name":"echo","image":"kprov.local/echo:1",
+            "ports":[{"containerPort":8080,"hostPort":8081}]}]}}}}"#,
+        )
+        .await?;
+    replicas(&cluster, "port", 3).await?;
+    let pending = eventually("the fourth to be refused", SOON, async || {
+        let path = "{.items[*].status.conditions[?(@.status==\"False\")].message}";
+        let text = cluster.get("pods -l app=port", path).await?.join(" ");
+        ensure!(text.contains("3 node(s) didn't have free ports"), "{text}");
+        Ok(())
+    });
+    pending.await?;
+    let address = cluster.lab.host("node-2")?.address;
+    curl(&cluster, "node-1", &format!("http://{address}:8081/")).await?;
+    cluster.kubectl("delete rc/port").await?;
+
+    a_lost_host_is_noticed_and_returns(&cluster).await
+}
+
+async fn killed_container_restarts(cluster: &Cluster) -> Result<()> {
+    let pod = cluster
+        .get("pods -l app=six", "{.items[0].metadata.name} {.items[0].spec.nodeName}")
+        .await?;
+    let (name, host) = (&pod[0], &pod[1]);
+    let script = format!("docker kill $(docker ps -q --filter name=k8s_echo_{name}_)");
+    cluster.lab.run(host, &["sh", "-c", &script]).await?;
+    eventually("the restart", SOON, async || {
+        let path =
+            "{.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}";
+        let status = cluster.get(&format!("pod/{name}"), path).await?;
+        ensure!(status == ["1", "true"], "{status:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+async fn a_lost_host_is_noticed_and_returns(cluster: &Cluster) -> Result<()> {
+    // Pods that leave an unreachable host at once, so that the test need not wait 5 minutes.
+    cluster
+        .create(
+            r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"quick"},"spec":{
+            "replicas":3,"selector":{"matchLabels":{"app":"quick"}},"template":{"metadata":{
+            "labels":{"app":"quick"}},"spec":{"tolerations":[
+            {"key":"node.kubernetes.io/unreachable","operator":"Exists","effect":"NoExecute",
+            "tolerationSeconds":1}],"containers":[{"name":"echo","image":"kprov.local/echo:1"}]}}}}"#,
+        )
+        .await?;
+    cluster.kubectl("rollout status deployment/quick --timeout=60s").await?;
+    cluster.lab.fault("node-3", lab::Fault::Kill).await?;
+    let ready = "{.status.conditions[?(@.type==\"Ready\")].status}";
+    let (_, noticed) = eventually("NotReady", Duration::from_secs(50), async || {
+        let status = cluster.get("node/node-3", ready).await?;
+        ensure!(status == ["Unknown"], "{status:?}");
+        Ok(())
+    })
+    .await?;
+    ensure!(noticed < Duration::from_secs(50), "noticed after {noticed:?}");
+    eventually("the replacement", SOON, async || {
+        let path = "{range .items[?(@.status.phase==\"Running\")]}{.spec.nodeName} {end}";
+        let hosts = cluster.get("pods -l app=quick", path).await?;
+        let elsewhere = hosts.iter().filter(|h| *h != "node-3").count();
+        ensure!(elsewhere == 3, "{hosts:?}");
+        Ok(())
+    })
+    .await?;
+    cluster.lab.fault("node-3", lab::Fault::Start).await?;
+    eventually("Ready again", SOON, async || {
+        let status = cluster.get("node/node-3", ready).await?;
+        ensure!(status == ["True"], "{status:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! `cargo xtask`: the project's own chores, so that a person and CI run the same ones.
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod ci;
+mod protobuf_table;
+mod tidy;
+
+/// The project's own chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Xtask {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Runs every check and test; exactly what CI runs.
+    Ci {
+        /// Leave out the end-to-end tests, which need Docker and root.
+        #[arg(long)]
+        no_e2e: bool,
+    },
+    /// Checks the import rule, file sizes and names.
+    Tidy,
+    /// Measures the goals' figures in the lab; writes `target/bench/*.json`.
+    Bench,
+    /// Writes the table that protobuf requests are decoded by.
+    ProtobufTable,
+}
+
+fn main() -> anyhow::Result<()> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask is a folder of the workspace");
+    match Xtask::parse().chore {
+        Chore::Ci { no_e2e } => ci::run(root, !no_e2e),
+        Chore::Tidy => tidy::run(root),
+        Chore::Bench => bench::run(root),
+        Chore::ProtobufTable => protobuf_table::run(root),
+    }
+}
