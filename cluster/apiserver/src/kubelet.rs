@@ -324,8 +324,8 @@ mod tests {
 
     fn place(subresource: &str, query: &str, node: &str) -> Result<Option<String>, String> {
         let pod = format!(
-            r#"{{"metadata":{{"name":"p"}},"spec":{{"nodeName":"{node}","containers":[{{"name":"a"}},
-            {{"name":"b"}}],"initContainers":[{{"name":"i"}}]}}}}"#
+            r#"{{"metadata":{{"name":"p"}},"spec":{{"nodeName":"{node}",
+            "containers":[{{"name":"a"}},{{"name":"b"}}],"initContainers":[{{"name":"i"}}]}}}}"#
         );
         let (pod, _) = codec::decode(Kind::Pod, pod.as_bytes()).unwrap();
         let node = r#"{"metadata":{"name":"n"},"status":{"addresses":[

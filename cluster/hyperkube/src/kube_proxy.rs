@@ -43,7 +43,8 @@ pub(crate) struct Flags {
     /// Where to serve health checks, over plain HTTP to anyone.
     #[arg(long, value_name = "ADDRESS")]
     healthz_bind_address: Option<String>,
-    /// Where to serve metrics, over plain HTTP; a loopback address.
+    /// Where to serve metrics, over plain HTTP to anyone who asks: a loopback address. Off by
+    /// default.
     #[arg(long, value_name = "ADDRESS")]
     metrics_bind_address: Option<String>,
     /// Remove all service rules from this host, then exit.
@@ -133,7 +134,7 @@ impl Options {
         let health = flags.healthz_bind_address.clone().or(file.healthz_bind_address);
         let metrics = flags.metrics_bind_address.clone().or(file.metrics_bind_address);
         let health = address(health, "0.0.0.0:10256").context("healthzBindAddress")?;
-        let metrics = address(metrics, "127.0.0.1:10249").context("metricsBindAddress")?;
+        let metrics = address(metrics, "").context("metricsBindAddress")?;
         if let Some(address) = metrics.filter(|address| !address.ip().is_loopback()) {
             bail!("metrics are served to anyone who asks: {address} must be a loopback address");
         }

@@ -78,9 +78,13 @@ impl ConfigSource {
         }
     }
 
-    /// Takes the answer to a read.
-    pub(crate) fn answer(&mut self, now: Time, key: &Key, result: Result<Reply, ApiError>) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
+    /// Takes the answer to a read. Returns whether it tells anything new.
+    pub(crate) fn answer(&mut self, now: Time, key: &Key, result: Result<Reply, ApiError>) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        let state = |e: &Entry| {
+            (e.answered == Time::ZERO, e.object.as_ref().map(Object::revision), e.error.clone())
+        };
+        let before = state(entry);
         entry.asked = None;
         entry.answered = now;
         match result {
@@ -96,7 +100,9 @@ impl ConfigSource {
             // What was read before is better than nothing.
             Err(error) => entry.error = Some(error.to_string()),
         }
+        let news = state(entry) != before;
         self.entries.retain(|_, e| now.since(e.used) < FORGET || e.asked.is_some());
+        news
     }
 
     /// The read that [`ConfigSource::data`] asked for.

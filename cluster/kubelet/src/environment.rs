@@ -262,7 +262,8 @@ mod tests {
     fn service_links() {
         let service = |ns: &str, name: &str, ip: &str| {
             let text = format!(
-                r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"{name}","namespace":"{ns}"}},
+                r#"{{"apiVersion":"v1","kind":"Service",
+                "metadata":{{"name":"{name}","namespace":"{ns}"}},
                 "spec":{{"clusterIP":"{ip}","ports":[{{"name":"http","port":80}}]}}}}"#
             );
             api::codec::decode_any(text.as_bytes()).unwrap().get::<Service>().unwrap().clone()

@@ -250,8 +250,9 @@ impl Kubelet {
         let Some(purpose) = self.ctx.api_calls.remove(&id) else { return };
         match purpose {
             ApiPurpose::Config(key) => {
-                self.ctx.configs.answer(now, &key, result);
-                self.config_changed(&key, now);
+                if self.ctx.configs.answer(now, &key, result) {
+                    self.config_changed(&key, now);
+                }
             }
             ApiPurpose::Status { uid } => {
                 if let Some(worker) = self.workers.get_mut(&uid) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::{Revision, Time};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, PodStatus};
 
 use crate::naming;
 use crate::probe::ProbeSet;
@@ -247,7 +247,12 @@ impl PodWorker {
         let all = status.into_iter().flat_map(|s| {
             s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten())
         });
-        all.filter(|c| c.name == name && c.container_id.is_some())
+        let ran = |c: &ContainerStatus| {
+            let last = c.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+            let state = c.state.as_ref().and_then(|s| s.terminated.as_ref());
+            c.container_id.is_some() || last.is_some() || state.is_some()
+        };
+        all.filter(|c| c.name == name && ran(c))
             .map(|c| u32::try_from(c.restart_count).unwrap_or(0).saturating_add(1))
             .next()
             .unwrap_or(0)

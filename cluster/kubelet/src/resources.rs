@@ -137,7 +137,8 @@ mod tests {
         );
         check(
             r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"100m","memory":"512Mi"}}},
-                {"name":"b"}],"initContainers":[{"name":"i","resources":{"requests":{"cpu":"2"}}}]}"#,
+                {"name":"b"}],
+                "initContainers":[{"name":"i","resources":{"requests":{"cpu":"2"}}}]}"#,
             "Burstable",
             2000,
             102,

@@ -18,9 +18,10 @@ use crate::start;
 use crate::termination;
 use crate::volume_source::{self, VolumeProblem};
 
-/// Between attempts to write volumes or make a sandbox.
+/// Between attempts to write volumes or make a sandbox. What a volume waits for may come at any
+/// time and is not watched: the pause stays short.
 pub(crate) const RETRY: Backoff =
-    Backoff { first: Duration::from_millis(500), max: Duration::from_secs(120) };
+    Backoff { first: Duration::from_millis(500), max: Duration::from_secs(10) };
 /// How often files from configmaps and secrets are compared with the API.
 const CONFIG_CHECK: Duration = Duration::from_secs(60);
 /// How soon a look is worth it while something is being read.

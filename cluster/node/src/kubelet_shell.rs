@@ -13,7 +13,7 @@ use bollard::Docker;
 use client::{Client, Clock, WatchSpec};
 use http::Method;
 use k8s_openapi::api::authentication::v1::TokenRequest;
-use kubelet::{Kubelet, KubeletConfig, NodeEffect, NodeInput, RuntimeInput};
+use kubelet::{Kubelet, KubeletConfig, NodeEffect, NodeInput, RuntimeInput, RuntimeRequest};
 use machine::{ApiEffect, ApiInput, Machine, WatchEvent};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -178,9 +178,10 @@ impl Hands {
                     let runtime = self.runtime.clone();
                     let inputs = self.inputs.clone();
                     tokio::spawn(async move {
+                        let what = subject(&request);
                         let result = runtime.call(request).await;
                         if let Err(error) = &result {
-                            tracing::warn!(%error, "runtime call failed");
+                            tracing::warn!(%error, %what, "runtime call failed");
                         }
                         let reply = RuntimeInput::Reply { id, result };
                         let _ = inputs.send(NodeInput::Runtime(reply)).await;
@@ -188,6 +189,25 @@ impl Hands {
                 }
             }
         }
+    }
+}
+
+/// A request in a few words, for the log: specifications hold secrets.
+fn subject(request: &RuntimeRequest) -> String {
+    match request {
+        RuntimeRequest::List => "list".to_owned(),
+        RuntimeRequest::ReadFacts => "read facts".to_owned(),
+        RuntimeRequest::Inspect { id } => format!("inspect {id}"),
+        RuntimeRequest::EnsureNetwork { pod_cidr } => format!("network {pod_cidr}"),
+        RuntimeRequest::StartSandbox(spec) => format!("start {}", spec.name),
+        RuntimeRequest::StartContainer(spec) => format!("start {}", spec.name),
+        RuntimeRequest::Stop { id, .. } => format!("stop {id}"),
+        RuntimeRequest::Remove { id } => format!("remove {id}"),
+        RuntimeRequest::InspectImage { image } => format!("inspect image {image}"),
+        RuntimeRequest::PullImage { image } => format!("pull {image}"),
+        RuntimeRequest::Probe { container_id, .. } => format!("probe {container_id}"),
+        RuntimeRequest::PrepareVolumes { folder, .. } => format!("volumes of {folder}"),
+        RuntimeRequest::RemovePodFolder { uid } => format!("remove the folder of {uid}"),
     }
 }
 

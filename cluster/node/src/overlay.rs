@@ -142,14 +142,6 @@ pub async fn run(
         tokio::select! {
             biased;
             _ = shutdown.wait_for(|stop| *stop) => break,
-            Some(event) = news.recv() => {
-                daemon.cache.apply(clock.now(), event);
-                due.get_or_insert_with(|| Instant::now() + COALESCE);
-            }
-            Some(()) = events.recv() => {
-                due.get_or_insert_with(|| Instant::now() + COALESCE);
-                filter_due = filter_due.min(Instant::now() + FILTER_DELAY);
-            }
             () = at(due) => match daemon.sync(filter_due <= Instant::now()).await {
                 Ok(progress) => {
                     (due, failures) = (None, 0);
@@ -169,6 +161,14 @@ pub async fn run(
                     vitals.set(Some(text));
                 }
             },
+            Some(event) = news.recv() => {
+                daemon.cache.apply(clock.now(), event);
+                due.get_or_insert_with(|| Instant::now() + COALESCE);
+            }
+            Some(()) = events.recv() => {
+                due.get_or_insert_with(|| Instant::now() + COALESCE);
+                filter_due = filter_due.min(Instant::now() + FILTER_DELAY);
+            }
             () = tokio::time::sleep_until(filter_due), if due.is_none() => {
                 due = Some(Instant::now());
             }
@@ -222,9 +222,6 @@ impl Daemon {
             return Ok(Progress { waiting, filtered: false });
         };
         kernel_setting::ensure("net/ipv4/ip_forward", "1").map_err(OverlayError::Forwarding)?;
-        if filter {
-            firewall::ensure(&self.firewall).await?;
-        }
         let underlay = self.kernel.underlay(own.host).await?;
         let mtu = self.mtu(&underlay);
         let link = match self.settings.backend {
@@ -239,6 +236,9 @@ impl Daemon {
         };
         self.connect(own, link).await?;
         self.kernel.ensure_hairpin(&self.settings.bridge).await?;
+        if filter {
+            firewall::ensure(&self.firewall).await?;
+        }
         self.tell(own, mtu)?;
         Ok(Progress { waiting: None, filtered: filter })
     }

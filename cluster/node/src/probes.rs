@@ -58,28 +58,37 @@ pub async fn run(
             })
         }
         ProbeAction::Http { scheme, host, port, path, headers } => {
-            let url = format!("{scheme}://{}{path}", address(host, *port));
-            let attempt = http(scheme == "https", host, *port, path, headers);
-            Ok(match tokio::time::timeout(timeout, attempt).await {
-                Ok(Ok((200..400, body))) => outcome(true, body),
-                Ok(Ok((code, _))) => {
-                    outcome(false, format!("HTTP probe failed with statuscode: {code}"))
-                }
-                Ok(Err(error)) => outcome(false, format!("Get \"{url}\": {error}")),
-                Err(_) => outcome(
-                    false,
-                    format!(
-                        "Get \"{url}\": context deadline exceeded (Client.Timeout exceeded \
-                         while awaiting headers)"
-                    ),
-                ),
-            })
+            let tls = scheme == "https";
+            Ok(http_probe(tls, (host, *port), path, headers, timeout).await)
         }
         ProbeAction::Sleep { seconds } => {
             let pause = Duration::from_secs(u64::from(*seconds)).min(timeout);
             tokio::time::sleep(pause).await;
             Ok(outcome(true, ""))
         }
+    }
+}
+
+async fn http_probe(
+    tls: bool,
+    (host, port): (&str, u16),
+    path: &str,
+    headers: &[(String, String)],
+    timeout: Duration,
+) -> ProbeOutcome {
+    let scheme = if tls { "https" } else { "http" };
+    let url = format!("{scheme}://{}{path}", address(host, port));
+    match tokio::time::timeout(timeout, http(tls, host, port, path, headers)).await {
+        Ok(Ok((200..400, body))) => outcome(true, body),
+        Ok(Ok((code, _))) => outcome(false, format!("HTTP probe failed with statuscode: {code}")),
+        Ok(Err(error)) => outcome(false, format!("Get \"{url}\": {error}")),
+        Err(_) => outcome(
+            false,
+            format!(
+                "Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting \
+                 headers)"
+            ),
+        ),
     }
 }
 
@@ -220,5 +229,50 @@ impl ServerCertVerifier for Trusting {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn answering(response: &'static str) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 1024];
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(response.as_bytes()).await;
+            }
+        });
+        port
+    }
+
+    async fn get(port: u16) -> (bool, String) {
+        let headers = [("X-A".to_owned(), "b".to_owned())];
+        let patience = Duration::from_secs(5);
+        let found = http_probe(false, ("127.0.0.1", port), "/ok", &headers, patience).await;
+        (found.success, found.output.replace(&port.to_string(), "PORT"))
+    }
+
+    #[tokio::test]
+    async fn http_probes_judge_by_status() {
+        let ok = answering("HTTP/1.1 204 No Content\r\n\r\n").await;
+        assert_eq!(get(ok).await, (true, String::new()));
+        let bad = answering("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(get(bad).await, (false, "HTTP probe failed with statuscode: 500".to_owned()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closed = listener.local_addr().unwrap().port();
+        drop(listener);
+        let (success, output) = get(closed).await;
+        assert!(!success);
+        assert_eq!(
+            output,
+            "Get \"http://127.0.0.1:PORT/ok\": dial tcp 127.0.0.1:PORT: connect: connection refused"
+        );
     }
 }

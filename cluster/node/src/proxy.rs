@@ -178,13 +178,6 @@ pub async fn run(
         tokio::select! {
             biased;
             _ = shutdown.wait_for(|stop| *stop) => break,
-            Some(event) = news.recv() => {
-                let changed = !proxy.cache.apply(clock.now(), event).is_empty();
-                // The first complete lists count even when they are empty.
-                if (changed || proxy.current.is_none()) && proxy.cache.synced(KINDS) {
-                    due.get_or_insert_with(|| Instant::now() + COALESCE);
-                }
-            }
             () = at(due) => {
                 if proxy.sync().await {
                     (due, failures) = (None, 0);
@@ -196,6 +189,13 @@ pub async fn run(
                     due = Some(Instant::now() + RETRY.delay(failures));
                 }
                 check = Instant::now() + CHECK;
+            }
+            Some(event) = news.recv() => {
+                let changed = !proxy.cache.apply(clock.now(), event).is_empty();
+                // The first complete lists count even when they are empty.
+                if (changed || proxy.current.is_none()) && proxy.cache.synced(KINDS) {
+                    due.get_or_insert_with(|| Instant::now() + COALESCE);
+                }
             }
             () = async {
                 tokio::select! {

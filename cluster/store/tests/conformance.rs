@@ -11,7 +11,7 @@ use api::Revision;
 use bytes::Bytes;
 use store::{Commit, CommitError, Etcd, EtcdOptions, Memory, Range, Store, StoreError, Watch};
 
-use etcd_process::{Certificates, EtcdProcess};
+use etcd_process::{Certificates, EtcdProcess, free_port};
 
 #[tokio::test]
 async fn memory_conforms() {
@@ -62,9 +62,21 @@ fn certificates(directory: &Path) -> Certificates {
     }
 }
 
+/// Three members of one cluster.
+async fn three_members() -> [EtcdProcess; 3] {
+    let ports = [0, 1, 2].map(|_| (free_port(), free_port()));
+    let names = ["m0", "m1", "m2"];
+    let peer = |i: usize| format!("{}=http://127.0.0.1:{}", names[i], ports[i].1);
+    let cluster = [0, 1, 2].map(peer).join(",");
+    let members =
+        [0, 1, 2].map(|i| EtcdProcess::launch(names[i], ports[i].0, ports[i].1, None, &cluster));
+    members[0].ready().await;
+    members
+}
+
 #[tokio::test]
 async fn two_members_of_three_carry_on() {
-    let mut members = EtcdProcess::start_three().await;
+    let mut members = three_members().await;
     let endpoints = members.iter().map(EtcdProcess::endpoint).collect();
     let store = Etcd::connect(EtcdOptions { endpoints, tls: None }).await.unwrap();
     for round in 0..3_u32 {

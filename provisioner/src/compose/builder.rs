@@ -24,7 +24,6 @@ pub(super) mod port {
     pub(crate) const ETCD_PEER: u16 = 2380;
     pub(crate) const FLANNELD_HEALTHZ: u16 = 10246;
     pub(crate) const KUBELET_HEALTHZ: u16 = 10248;
-    pub(crate) const KUBE_PROXY_METRICS: u16 = 10249;
     pub(crate) const KUBELET: u16 = 10250;
     pub(crate) const KUBE_PROXY_HEALTHZ: u16 = 10256;
     pub(crate) const CONTROLLER_MANAGER: u16 = 10257;
@@ -234,7 +233,6 @@ fn values(inventory: &Inventory, host: &Host) -> Map<String, Value> {
             "kubelet": port::KUBELET,
             "kubelet_healthz": port::KUBELET_HEALTHZ,
             "kube_proxy_healthz": port::KUBE_PROXY_HEALTHZ,
-            "kube_proxy_metrics": port::KUBE_PROXY_METRICS,
             "flanneld_healthz": port::FLANNELD_HEALTHZ,
         },
         "api_servers": api_servers(inventory, host),

@@ -109,7 +109,7 @@ fn kube_proxy(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
         etc: ETC,
         stage: Stage::Node,
         health: Gate::Active,
-        ports: &[port::KUBE_PROXY_HEALTHZ, port::KUBE_PROXY_METRICS],
+        ports: &[port::KUBE_PROXY_HEALTHZ],
         inputs,
     })
 }

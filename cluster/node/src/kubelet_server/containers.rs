@@ -38,8 +38,8 @@ pub(crate) struct Running {
 pub(crate) struct Sandbox {
     /// The process that holds the pod's network namespace.
     pub(crate) pid: Option<i32>,
-    /// The pod's address as the host sees it.
-    pub(crate) address: String,
+    /// The pod's address as the host sees it, when it has one.
+    pub(crate) address: Option<String>,
 }
 
 impl Containers {
@@ -112,7 +112,7 @@ impl Containers {
         let found = self.inspect(&id).await?.ok_or_else(missing)?;
         let pid = found.state.as_ref().filter(|s| s.running == Some(true)).and_then(|s| s.pid);
         let pid = pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
-        Ok(Sandbox { pid, address: address(&found).ok_or_else(missing)? })
+        Ok(Sandbox { pid, address: address(&found) })
     }
 
     /// Describes a container; `None` when there is none.

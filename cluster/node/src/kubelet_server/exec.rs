@@ -41,7 +41,6 @@ pub(crate) struct Command {
     docker: Docker,
     id: String,
     container: String,
-    tty: bool,
 }
 
 impl Command {
@@ -62,13 +61,15 @@ impl Command {
             ..CreateExecOptions::default()
         };
         let id = docker.create_exec(container, options).await?.id;
-        Ok(Self { docker, id, container: container.to_owned(), tty: wanted.tty })
+        Ok(Self { docker, id, container: container.to_owned() })
     }
 
     /// Runs it to its end, or until the other side has gone.
     pub(crate) async fn run(self, streams: Streams) -> Outcome {
+        // The terminal was asked for when the command was made. Here the runtime is only told to
+        // frame the output, without which bytes of a terminal could be taken for a frame.
         let options =
-            StartExecOptions { detach: false, tty: self.tty, output_capacity: Some(32 << 10) };
+            StartExecOptions { detach: false, tty: false, output_capacity: Some(32 << 10) };
         let (output, input) = match self.docker.start_exec(&self.id, Some(options)).await {
             Ok(StartExecResults::Attached { output, input }) => (output, input),
             Ok(StartExecResults::Detached) => {

@@ -183,7 +183,9 @@ async fn connect(sandbox: &Sandbox, port: u16) -> io::Result<TcpStream> {
             Inside::NotEntered => {}
         }
     }
-    TcpStream::connect((sandbox.address.as_str(), port)).await
+    let no_address = || io::Error::new(io::ErrorKind::AddrNotAvailable, "it has no address");
+    let address = sandbox.address.as_deref().ok_or_else(no_address)?;
+    TcpStream::connect((address, port)).await
 }
 
 enum Inside {

@@ -3,8 +3,8 @@
 //! Source: Linux, `include/uapi/linux/netfilter/nf_tables.h`: the group 7 of the packet filter's
 //! netlink socket carries what transactions of nftables did.
 
-use rtnetlink::sys::Socket;
-use tokio::io::unix::AsyncFd;
+use nix::errno::Errno;
+use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use tokio::sync::mpsc;
 
 use super::conntrack::{NETLINK_NETFILTER, attribute, messages};
@@ -29,25 +29,23 @@ pub(super) fn watch_table(name: &'static str) -> mpsc::Receiver<()> {
 }
 
 async fn follow(name: &str, sink: &mpsc::Sender<()>) -> std::io::Result<()> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.add_membership(GROUP_NFTABLES)?;
-    socket.set_non_blocking(true)?;
-    let socket = AsyncFd::new(socket)?;
+    let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+    socket.socket_mut().bind_auto()?;
+    socket.socket_ref().add_membership(GROUP_NFTABLES)?;
     loop {
-        let mut ready = tokio::select! {
-            ready = socket.readable() => ready?,
+        let received = tokio::select! {
+            received = socket.recv_from_full() => received,
             () = sink.closed() => return Ok(()),
         };
-        match ready.try_io(|socket| socket.get_ref().recv_from_full()) {
-            Ok(Ok((bytes, _))) if !removes(&bytes, name) => {}
+        let matters = match received {
+            Ok((bytes, _)) => removes(&bytes, name),
             // An overrun socket has lost news of anything.
-            Ok(Ok(_)) => drop(sink.try_send(())),
-            Ok(Err(error)) if error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32) => {
-                drop(sink.try_send(()));
-            }
-            Ok(Err(error)) => return Err(error),
-            Err(_would_block) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => true,
+            Err(error) => return Err(error),
+        };
+        if matters {
+            // A full channel holds a token already.
+            let _ = sink.try_send(());
         }
     }
 }

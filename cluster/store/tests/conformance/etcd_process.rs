@@ -36,23 +36,7 @@ impl EtcdProcess {
         etcd
     }
 
-    /// Three members of one cluster.
-    pub(crate) async fn start_three() -> [Self; 3] {
-        let ports = [0, 1, 2].map(|_| (free_port(), free_port()));
-        let names = ["m0", "m1", "m2"];
-        let peers: Vec<String> = names
-            .iter()
-            .zip(ports)
-            .map(|(name, (_, peer))| format!("{name}=http://127.0.0.1:{peer}"))
-            .collect();
-        let cluster = peers.join(",");
-        let members =
-            [0, 1, 2].map(|i| Self::launch(names[i], ports[i].0, ports[i].1, None, &cluster));
-        members[0].ready().await;
-        members
-    }
-
-    fn launch(
+    pub(crate) fn launch(
         name: &'static str,
         client_port: u16,
         peer_port: u16,
@@ -109,7 +93,7 @@ impl EtcdProcess {
         self.ready().await;
     }
 
-    async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         let store = self.store().await;
         for _ in 0..200 {
             if store.current_revision().await.is_ok() {
@@ -128,6 +112,6 @@ impl Drop for EtcdProcess {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -240,7 +240,8 @@ fn volumes_hold_what_the_api_has() {
     let mut spec = plain();
     spec["serviceAccountName"] = json!("robot");
     spec["volumes"] = json!([
-        {"name": "conf", "configMap": {"name": "settings", "items": [{"key": "a", "path": "x/y"}]}},
+        {"name": "conf",
+            "configMap": {"name": "settings", "items": [{"key": "a", "path": "x/y"}]}},
         {"name": "all", "projected": {"sources": [
             {"serviceAccountToken": {"path": "token"}},
             {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}},
@@ -402,4 +403,43 @@ fn deadlines_fail_pods() {
     w.delete("web");
     w.run_for(1);
     assert!(!w.exists("web") && w.containers.is_empty());
+}
+
+#[test]
+fn a_program_that_is_not_there_is_a_start_error() {
+    let mut w = World::new();
+    w.broken.insert("app".into());
+    w.pod("web", plain());
+    w.run_for(12);
+    assert_eq!(w.line("web"), "Running ready=False app=CrashLoopBackOff*2");
+    let app = w.status("web").container_statuses.unwrap()[0].clone();
+    let last = app.last_state.unwrap().terminated.unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (128, Some("StartError")));
+    assert!(w.saw("Failed: Error: failed to start container \"app\": no program"));
+    // Nothing of it is left in the runtime, yet the count goes on.
+    w.restart_kubelet();
+    assert_eq!(w.line("web"), "Running ready=False app=CrashLoopBackOff*4");
+    w.broken.clear();
+    w.run_for(60);
+    assert_eq!(w.line("web"), "Running ready=True app=running*5");
+}
+
+#[test]
+fn a_job_that_ended_while_the_kubelet_was_away_is_put_to_rest() {
+    let mut w = World::new();
+    let mut spec = plain();
+    spec["restartPolicy"] = json!("Never");
+    w.pod("job", spec);
+    let id = w.running("app").unwrap().id.clone();
+    let record = w.containers.get_mut(&id).unwrap();
+    record.state = crate::runtime::ContainerState::Exited;
+    record.finished_at = w.now;
+    w.restart_kubelet();
+    assert_eq!(w.line("job"), "Succeeded ready=False app=Completed(0)");
+    assert!(w.running_names().is_empty());
+    // The log stays until the pod is deleted.
+    assert!(w.containers.contains_key(&id));
+    w.delete("job");
+    w.run_for(1);
+    assert!(w.containers.is_empty() && !w.exists("job"));
 }

@@ -33,6 +33,8 @@ pub(super) struct World {
     /// By container name: how every instance ends.
     pub(super) exits: BTreeMap<String, Exit>,
     exit_at: BTreeMap<(Time, String), i32>,
+    /// Containers that cannot be started.
+    pub(super) broken: BTreeSet<String>,
     /// Containers whose probes fail.
     pub(super) sick: BTreeSet<String>,
     /// Containers that take all their grace.
@@ -102,6 +104,7 @@ impl World {
             images: BTreeSet::from(["web:1".to_owned()]),
             exits: BTreeMap::new(),
             exit_at: BTreeMap::new(),
+            broken: BTreeSet::new(),
             sick: BTreeSet::new(),
             stubborn: BTreeSet::new(),
             late: BTreeMap::new(),
@@ -421,8 +424,8 @@ impl World {
         record
     }
 
-    fn runtime(&mut self, request: RuntimeRequest) -> Result<RuntimeReply, RuntimeError> {
-        let short = match &request {
+    fn short(&self, request: &RuntimeRequest) -> String {
+        match request {
             RuntimeRequest::StartSandbox(s) => format!("sandbox {}", s.name),
             RuntimeRequest::StartContainer(s) => format!("start {}", s.name),
             RuntimeRequest::Stop { id, grace_seconds } => {
@@ -432,7 +435,11 @@ impl World {
             RuntimeRequest::PrepareVolumes { .. } => "volumes".to_owned(),
             RuntimeRequest::RemovePodFolder { uid } => format!("remove-folder {uid}"),
             _ => String::new(),
-        };
+        }
+    }
+
+    fn runtime(&mut self, request: RuntimeRequest) -> Result<RuntimeReply, RuntimeError> {
+        let short = self.short(&request);
         self.requests.extend(Some(short).filter(|s| !s.is_empty()));
         let boxed = |r: Option<ContainerRecord>| Ok(RuntimeReply::Container(r.map(Box::new)));
         match request {
@@ -447,6 +454,11 @@ impl World {
                 let ip = if spec.host_network { "" } else { "10.244.1.5" };
                 let record = self.container(&spec.name, &spec.labels, ip);
                 boxed(Some(record))
+            }
+            RuntimeRequest::StartContainer(spec)
+                if self.broken.contains(&spec.labels[naming::CONTAINER_NAME]) =>
+            {
+                Err(RuntimeError { kind: RuntimeErrorKind::Start, message: "no program".into() })
             }
             RuntimeRequest::StartContainer(spec) => {
                 let record = self.container(&spec.name, &spec.labels, "");

@@ -7,7 +7,7 @@ fn start() -> (TestClient, tokio::task::JoinHandle<()>) {
     let (client, server) = TestClient::new();
     let gone = CancellationToken::new();
     let session = Session::start(server, gone.clone());
-    let sandbox = Sandbox { pid: None, address: "127.0.0.1".to_owned() };
+    let sandbox = Sandbox { pid: None, address: Some("127.0.0.1".to_owned()) };
     (client, tokio::spawn(serve(session, sandbox, "p_ns".to_owned(), gone)))
 }
 
