@@ -63,7 +63,7 @@ async fn one_of_three_masters_may_go() -> Result<()> {
         .map(|h| h.name.clone())
         .find(|name| *name != victim)
         .context("no master is left")?;
-    let context = format!("--context {}@{survivor}", cluster.inventory.name());
+    let context = format!("--context {}-{survivor}", cluster.inventory.name());
     // Controllers and scheduler work again within 20 s: a pod more is made and runs.
     let start = std::time::Instant::now();
     eventually("kubectl through another master", Duration::from_secs(20), async || {

@@ -174,8 +174,16 @@ async fn replication_controllers_keep_their_number() -> Result<()> {
         )
         .await?;
     replicas(&cluster, "six", 6).await?;
+    let uids = "{.items[?(@.status.phase==\"Running\")].metadata.uid}";
+    let first = cluster.get("pods -l app=six", uids).await?;
     cluster.kubectl("delete pods -l app=six --wait=false").await?;
-    replicas(&cluster, "six", 6).await?;
+    eventually("six others", SOON, async || {
+        let now = cluster.get("pods -l app=six", uids).await?;
+        let new = now.iter().filter(|uid| !first.contains(uid)).count();
+        ensure!(new == 6 && now.len() == 6, "{new} of {now:?} are new");
+        Ok(())
+    })
+    .await?;
 
     killed_container_restarts(&cluster).await?;
 

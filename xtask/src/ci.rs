@@ -38,6 +38,8 @@ fn step(root: &Path, name: &str, command: &[&str]) -> anyhow::Result<()> {
     let status = Command::new(command[0])
         .args(&command[1..])
         .current_dir(root)
+        // An assertion says what is wrong; pages of frames hide it.
+        .env("RUST_BACKTRACE", "0")
         .status()
         .with_context(|| format!("cannot start {}", command[0]))?;
     ensure!(status.success(), "{name} failed: {}", command.join(" "));

@@ -138,12 +138,7 @@ impl Containers {
     }
 
     fn pod(&self, target: &Target) -> Option<Arc<Pod>> {
-        self.pods.pods().iter().find_map(|object| {
-            let meta = object.meta();
-            let same = meta.name.as_deref() == Some(&target.pod)
-                && meta.namespace.as_deref() == Some(&target.namespace);
-            same.then(|| object.share::<Pod>()).flatten()
-        })
+        newest_pod(&self.pods.pods(), target)
     }
 
     fn named(&self, target: &Target, previous: bool) -> Option<String> {
@@ -193,6 +188,17 @@ impl Containers {
         found.sort_by_key(|c| std::cmp::Reverse(order(c)));
         Ok(found)
     }
+}
+
+/// The pod of the target's name: of two the one made last, for the other one is on its way out.
+fn newest_pod(pods: &[api::Object], target: &Target) -> Option<Arc<Pod>> {
+    let of_name = pods.iter().filter(|object| {
+        let meta = object.meta();
+        meta.name.as_deref() == Some(&target.pod)
+            && meta.namespace.as_deref() == Some(&target.namespace)
+    });
+    let made = |object: &&api::Object| object.meta().creation_timestamp.as_ref().map(|t| t.0);
+    of_name.max_by_key(made)?.share::<Pod>()
 }
 
 /// A label of a container, empty when it has none of that name.
@@ -313,7 +319,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn check(status: Value, previous: bool, expected: Result<&str, &str>) {
+    fn check(status: &Value, previous: bool, expected: Result<&str, &str>) {
         let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}],
             "initContainers": [{"name": "i"}]}, "status": {"containerStatuses": [status]}});
         let (pod, _) = api::codec::decode(api::Kind::Pod, pod.to_string().as_bytes()).unwrap();
@@ -336,22 +342,43 @@ mod tests {
     fn statuses_point_to_logs() {
         let ended = |id: &str| json!({"terminated": {"exitCode": 1, "containerID": id}});
         let running = json!({"containerID": "docker://a", "state": {"running": {}}});
-        check(status(&running), false, Ok("a"));
+        check(&status(&running), false, Ok("a"));
         let missing = Err(r#"previous terminated container "c" in pod "p" not found"#);
-        check(status(&running), true, missing);
-        check(status(&json!({"state": ended("docker://b")})), false, Ok("b"));
+        check(&status(&running), true, missing);
+        check(&status(&json!({"state": ended("docker://b")})), false, Ok("b"));
         let crashed = json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}},
             "lastState": ended("docker://d")});
-        check(status(&crashed), false, Ok("d"));
-        check(status(&crashed), true, Ok("d"));
+        check(&status(&crashed), false, Ok("d"));
+        check(&status(&crashed), true, Ok("d"));
         let waiting = |reason: &str| status(&json!({"state": {"waiting": {"reason": reason}}}));
         let refused = |why: &str| format!(r#"container "c" in pod "p" is waiting to start{why}"#);
-        check(waiting("ContainerCreating"), false, Err(&refused(": ContainerCreating")));
-        check(waiting("ErrImagePull"), false, Err(&refused(": image can't be pulled")));
+        check(&waiting("ContainerCreating"), false, Err(&refused(": ContainerCreating")));
+        check(&waiting("ErrImagePull"), false, Err(&refused(": image can't be pulled")));
         let backing_off = refused(": trying and failing to pull image");
-        check(waiting("ImagePullBackOff"), false, Err(&backing_off));
-        check(status(&json!({})), false, Err(&refused(" - no logs yet")));
+        check(&waiting("ImagePullBackOff"), false, Err(&backing_off));
+        check(&status(&json!({})), false, Err(&refused(" - no logs yet")));
         let other = status(&json!({"name": "x"}));
-        check(other, false, Err(r#"container "c" in pod "p" is not available"#));
+        check(&other, false, Err(r#"container "c" in pod "p" is not available"#));
+    }
+
+    #[test]
+    fn of_two_pods_the_later_is_meant() {
+        let pods =
+            [("p", "a", 7), ("p", "b", 9), ("p", "c", 8), ("q", "d", 10)].map(|(name, uid, s)| {
+                let pod = json!({"metadata": {"name": name, "namespace": "ns", "uid": uid,
+                "creationTimestamp": format!("2026-01-01T00:00:{s:02}Z")}});
+                api::codec::decode(api::Kind::Pod, pod.to_string().as_bytes()).unwrap().0
+            });
+        let find = |pod: &str| {
+            let target = Target {
+                namespace: "ns".into(),
+                pod: pod.into(),
+                uid: None,
+                container: "c".into(),
+            };
+            newest_pod(&pods, &target).and_then(|pod| pod.metadata.uid.clone())
+        };
+        assert_eq!(find("p").as_deref(), Some("b"));
+        assert_eq!(find("x"), None);
     }
 }

@@ -187,8 +187,9 @@ impl Writer {
     async fn data(&self, bytes: Bytes, fin: bool) -> Result<(), Closed> {
         let data = Out::Data { id: self.state.id, bytes, fin };
         tokio::select! {
-            sent = self.out.send(data) => sent.map_err(|_| Closed),
+            biased;
             () = self.state.reset.cancelled() => Err(Closed),
+            sent = self.out.send(data) => sent.map_err(|_| Closed),
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// How long nothing may happen on a connection.
 pub(crate) const IDLE_MAX: Duration = Duration::from_secs(4 * 60 * 60);
 /// How often the other side is asked for a sign of life: dead connections show then.
-pub(crate) const PING: Duration = Duration::from_secs(20);
+pub(crate) const PING: Duration = Duration::from_secs(10);
 /// Chunks of input that wait for the container.
 pub(crate) const INPUT_CHUNKS: usize = 8;
 /// Sizes of the terminal that wait to be set; more make no difference.

@@ -23,6 +23,8 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::*;
 use fake_api::FakeApi;
 use fake_docker::FakeDocker;
+use spdy::tests::{Received, TestClient};
+use websocket::ByteStream;
 
 /// An authority and whom it vouches for.
 pub(crate) struct Pki {
@@ -150,31 +152,58 @@ impl World {
         (code, String::from_utf8(body.to_vec()).unwrap())
     }
 
-    /// Changes to a WebSocket.
-    async fn web_socket(
+    /// Changes to another protocol.
+    async fn upgrade(
         &self,
         path: &str,
-        protocol: &str,
-    ) -> WebSocketStream<TokioIo<hyper::upgrade::Upgraded>> {
+        headers: &[(&'static str, &str)],
+    ) -> TokioIo<hyper::upgrade::Upgraded> {
         let mut request = request(path);
-        for (name, value) in [
-            ("connection", "Upgrade"),
-            ("upgrade", "websocket"),
-            ("sec-websocket-version", "13"),
-            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-            ("sec-websocket-protocol", protocol),
-        ] {
-            request.headers_mut().insert(name, value.parse().unwrap());
+        request.headers_mut().insert(header::CONNECTION, "Upgrade".parse().unwrap());
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
         }
         let response = self.send(Some("admin"), request).await;
         if response.status() != 101 {
             let body = response.into_body().collect().await.unwrap().to_bytes();
             panic!("{}", String::from_utf8_lossy(&body));
         }
-        assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
-        let io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+        let (name, protocol) = headers.last().unwrap();
+        assert_eq!(response.headers()[*name], *protocol);
+        TokioIo::new(hyper::upgrade::on(response).await.unwrap())
+    }
+
+    async fn web_socket(
+        &self,
+        path: &str,
+        protocol: &str,
+    ) -> WebSocketStream<TokioIo<hyper::upgrade::Upgraded>> {
+        let headers = [
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-protocol", protocol),
+        ];
+        let io = self.upgrade(path, &headers).await;
         WebSocketStream::from_raw_socket(io, Role::Client, None).await
     }
+
+    async fn spdy(&self, path: &str, protocol: &str) -> TestClient {
+        let headers = [("upgrade", "SPDY/3.1"), ("x-stream-protocol-version", protocol)];
+        carry(self.upgrade(path, &headers).await)
+    }
+}
+
+/// Speaks SPDY over any connection.
+fn carry<T>(mut io: T) -> TestClient
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (client, mut end) = TestClient::new();
+    tokio::spawn(async move {
+        let _ = tokio::io::copy_bidirectional(&mut end, &mut io).await;
+    });
+    client
 }
 
 fn request(path: &str) -> Request<Empty<Bytes>> {
@@ -301,6 +330,54 @@ async fn commands_over_web_sockets() {
     assert_eq!(created[0]["Cmd"], json!(["cat", "-"]));
     assert_eq!(created[0]["AttachStdin"], json!(true));
     assert_eq!(created[0]["Tty"], json!(false));
+}
+
+#[tokio::test]
+async fn commands_over_spdy() {
+    let world = World::start(Arc::new(ByLabels)).await;
+    let path = "/exec/ns/p/c?command=cat&stdin=true&stdout=true&stderr=true";
+    let mut client = world.spdy(path, "v4.channel.k8s.io").await;
+    let mut ids = Vec::new();
+    for kind in ["error", "stdin", "stdout", "stderr"] {
+        ids.push(client.open(&[("streamtype", kind)]).await);
+    }
+    client.data(ids[1], b"hello", true).await;
+    let mut received = vec![String::new(); 4];
+    loop {
+        match client.receive().await {
+            Received::Data(id, bytes, _) => {
+                let place = ids.iter().position(|i| *i == id).unwrap();
+                received[place].push_str(std::str::from_utf8(&bytes).unwrap());
+            }
+            Received::End => break,
+            _ => {}
+        }
+    }
+    assert_eq!(received[1..], ["", "hello", "bye"]);
+    assert!(received[0].contains(r#""reason":"NonZeroExitCode""#), "{}", received[0]);
+}
+
+#[tokio::test]
+async fn connections_into_a_pod() {
+    let world = World::start(Arc::new(ByLabels)).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (mut from, mut to) = stream.split();
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+        }
+    });
+    let spdy = world.spdy("/portForward/ns/p", port_forward::PROTOCOL).await;
+    let socket = world.web_socket("/portForward/ns/p", port_forward::TUNNELED).await;
+    for mut client in [spdy, carry(ByteStream::of(socket))] {
+        let headers = |kind| [("streamtype", kind), ("port", port.as_str()), ("requestid", "0")];
+        let error = client.open(&headers("error")).await;
+        let data = client.open(&headers("data")).await;
+        client.data(data, b"through", true).await;
+        assert_eq!(client.rest_of(data).await, b"through");
+        assert_eq!(client.rest_of(error).await, b"");
+    }
 }
 
 #[tokio::test]

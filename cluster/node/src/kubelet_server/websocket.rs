@@ -283,6 +283,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ByteStream<T> {
     pub(crate) async fn new(io: T) -> Self {
         Self { socket: socket(io).await, pending: Bytes::new() }
     }
+
+    /// Reads and writes through a WebSocket, as a client does.
+    #[cfg(test)]
+    pub(crate) const fn of(socket: WebSocketStream<T>) -> Self {
+        Self { socket, pending: Bytes::new() }
+    }
 }
 
 fn broken(error: Error) -> io::Error {
