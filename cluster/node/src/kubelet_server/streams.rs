@@ -211,7 +211,12 @@ mod tests {
         check(
             Outcome::Exited(3),
             &format!(
-                r#"{{"details":{{"causes":[{{"message":"3","reason":"ExitCode"}}]}},"message":"{message}","metadata":{{}},"reason":"NonZeroExitCode","status":"Failure"}}"#
+                concat!(
+                    r#"{{"details":{{"causes":[{{"message":"3","reason":"ExitCode"}}]}},"#,
+                    r#""message":"{message}","metadata":{{}},"#,
+                    r#""reason":"NonZeroExitCode","status":"Failure"}}"#
+                ),
+                message = message
             ),
             Some(message),
         );

@@ -215,7 +215,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_headers_survive(pairs in prop::collection::btree_map("[a-z]{0,8}", ".{0,40}", 0..6)) {
+        fn any_headers_survive(
+            pairs in prop::collection::btree_map("[a-z]{0,8}", ".{0,40}", 0..6),
+        ) {
             let (mut deflater, mut inflater) = (Deflater::new(), Inflater::new());
             for _ in 0..2 {
                 let block = deflater.block(&pairs);

@@ -184,7 +184,8 @@ fn header_blocks_of_others() {
     };
     check(
         "error",
-        "78f9e3c6a7c202253a703a2b294a4dcc851625aca9a0808614cb45a024cc64610024398b209198094adc8c0600000000ffff",
+        "78f9e3c6a7c202253a703a2b294a4dcc851625aca9a0808614cb45a024cc64610024398b2091\
+         98094adc8c0600000000ffff",
     );
     check("data", "c2aa15540a2512d209000000ffff");
 }
