@@ -13,7 +13,7 @@ LAB := cargo run --quiet --release --package lab --
 # To test: Docker and mmdebstrap for the lab, etcd, busybox and openssl for what runs in it.
 PACKAGES := git make gcc libc6-dev pkg-config libssl-dev zlib1g-dev protobuf-compiler \
 	libprotobuf-dev ca-certificates curl docker.io mmdebstrap etcd-server busybox-static \
-	iproute2 iptables nftables openssh-client openssl util-linux
+	iproute2 iptables nftables openssh-client openssh-server openssl systemd util-linux
 
 .PHONY: help setup build test lab-up lab-down demo demo-down bench
 
@@ -48,6 +48,8 @@ build: ## Build kprov and the static hyperkube into target/release
 	cargo build --release --package provisioner --bin kprov
 	cargo rustc --release --package hyperkube --bin hyperkube -- \
 	    -C target-feature=+crt-static
+	# The pause image belongs beside kprov; the others are for the lab.
+	cargo run --quiet --package lab -- images --output target/release/images
 
 test: ## Run every check and test, the end-to-end tests in the lab included
 	cargo xtask ci

@@ -13,10 +13,12 @@ use thiserror::Error;
 
 use crate::{
     digest::Digest,
-    inventory::{ArtifactSource, Inventory},
+    inventory::{ArtifactSource, Inventory, PAUSE_IMAGE},
     state::{Blob, ImageState},
 };
 
+/// Where the archive of the pause image is, seen from kprov.
+const PAUSE_ARCHIVE: &str = "images/pause-3.10.tar";
 /// The largest manifest of an image archive: one line an image and layer.
 const MANIFEST_LEN_MAX: u64 = 1 << 20;
 /// The largest configuration of an image.
@@ -142,6 +144,13 @@ pub fn resolve(
             Err(error) => errors.push(error),
         }
     }
+    let named = loaded.iter().any(|image| image.reference == PAUSE_IMAGE);
+    if inventory.cluster.pause_image == PAUSE_IMAGE && !named {
+        match own_pause(beside) {
+            Ok(found) => loaded.extend(found),
+            Err(error) => errors.push(error),
+        }
+    }
     loaded.sort_by(|a, b| a.reference.cmp(&b.reference));
     loaded.dedup();
     match (hyperkube, etcd) {
@@ -233,6 +242,19 @@ fn download(what: &str, url: &str, to: &Path) -> Result<(), ArtifactError> {
 struct ManifestEntry {
     config: String,
     repo_tags: Option<Vec<String>>,
+}
+
+/// The pause image beside kprov: no pod starts without it, and it cannot be pulled.
+fn own_pause(beside: &Path) -> Result<Vec<ImageState>, ArtifactError> {
+    images(&beside.join(PAUSE_ARCHIVE)).map_err(|error| match error {
+        ArtifactError::Missing { path, .. } => ArtifactError::Missing {
+            what: "the pause image".to_owned(),
+            path,
+            hint: "; put it beside kprov, or name an archive that holds it in `cluster.images`"
+                .to_owned(),
+        },
+        other => other,
+    })
 }
 
 /// Reads the images of an archive: each of its names with its id.

@@ -37,6 +37,9 @@ pub use schema::schema;
 
 use crate::digest::Digest;
 
+/// The pause image that comes with kprov; it is in no registry.
+pub const PAUSE_IMAGE: &str = "kprov.local/pause:3.10";
+
 /// A checked inventory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inventory {

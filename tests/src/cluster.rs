@@ -145,6 +145,35 @@ impl Cluster {
         run(command, stdin).await
     }
 
+    /// Every kubectl on this machine: the chosen one and other versions beside it.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn kubectls(&self) -> Result<Vec<PathBuf>> {
+        let folder = self.kubectl.parent().context("kubectl has no folder")?;
+        let mut found = vec![self.kubectl.clone()];
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+            if name.is_some_and(|n| n.starts_with("kubectl.1.")) && path != self.kubectl {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Runs a certain kubectl and returns what it printed.
+    ///
+    /// # Errors
+    /// It failed.
+    pub async fn kubectl_of(&self, program: &Path, line: &str, stdin: &str) -> Result<String> {
+        let mut command = Command::new(program);
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(line.split_whitespace());
+        let what = format!("{} {line}", program.display());
+        Ok(run(command, stdin).await?.expect_success(&what)?.stdout)
+    }
+
     /// Runs kubectl and returns what it printed.
     ///
     /// # Errors

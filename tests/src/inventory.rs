@@ -88,11 +88,10 @@ impl Inventory {
         let images = lab.options().images_dir();
         let image = |name: &str| format!("{:?}", images.join(name).display().to_string());
         let mut text = format!(
-            "[cluster]\nname = {:?}\nimages = [{}, {}, {}, {}]\n\n\
+            "[cluster]\nname = {:?}\nimages = [{}, {}, {}]\n\n\
              [ssh]\nuser = \"kprov\"\nkey = {:?}\n\n\
              [artifacts]\nhyperkube = {{ file = {:?} }}\netcd = {{ file = \"/usr/bin/etcd\" }}\n",
             self.name,
-            image("pause-3.10.tar"),
             image("echo-1.tar"),
             image("echo-2.tar"),
             image("busybox-1.tar"),

@@ -152,6 +152,16 @@ async fn a_change_changes_that_alone(cluster: &mut Cluster) -> Result<()> {
     ensure!(changed == ["kubelet.service"], "restarted on node-3: {changed:?}");
     ensure!(others == cluster.lab.activations("node-2").await?, "node-2 was touched");
 
+    // A changed flag restarts the one component that has it, on the one host that runs it.
+    let before = cluster.lab.activations("node-1").await?;
+    cluster.inventory.extra = "\n[components.kube-scheduler]\nargs = { v = 3 }\n".to_owned();
+    cluster.rewrite()?;
+    cluster.apply().await?;
+    let after = cluster.lab.activations("node-1").await?;
+    let changed: Vec<&String> =
+        before.keys().filter(|unit| before.get(*unit) != after.get(*unit)).collect();
+    ensure!(changed == ["kube-scheduler.service"], "restarted on node-1: {changed:?}");
+
     // A changed template restarts exactly the units that use it.
     let templates = cluster.folder().join("templates");
     std::fs::create_dir_all(&templates)?;

@@ -1,5 +1,7 @@
 //! What an operator does on the first day, with the real kubectl.
 
+#![expect(clippy::print_stdout, reason = "a test report names the clients it used")]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -45,6 +47,7 @@ async fn start_run_expose_scale_update_undo() -> Result<()> {
     ensure!(!logs.trim().is_empty(), "no logs");
     let said = cluster.kubectl("exec single -- /bin/echo get http://127.0.0.1:8080/").await?;
     ensure!(said.contains("pod=single"), "{said}");
+    every_client_works(&cluster).await?;
     let failed = cluster.try_kubectl(&["exec", "single", "--", "/nothing"]).await?;
     ensure!(failed.code != 0, "a missing program ran");
     let events = cluster.kubectl("get events").await?;
@@ -57,6 +60,32 @@ async fn start_run_expose_scale_update_undo() -> Result<()> {
         Ok(())
     })
     .await?;
+    Ok(())
+}
+
+/// What clients of several versions do differently: bodies in protobuf or JSON, discovery,
+/// validation, streams over websockets or SPDY.
+async fn every_client_works(cluster: &Cluster) -> Result<()> {
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: applied}\ndata: {a: b}\n";
+    for program in cluster.kubectls()? {
+        let version = cluster.kubectl_of(&program, "version", "").await?;
+        println!("{}: {}", program.display(), version.replace('\n', ", "));
+        let check = async |line: &str, expected: &str| -> Result<()> {
+            let said = cluster.kubectl_of(&program, line, map).await?;
+            ensure!(said.contains(expected), "{} {line}: {said}", program.display());
+            Ok(())
+        };
+        check("get pods -o wide", "single").await?;
+        check("apply -f -", "configmap/applied").await?;
+        check("create configmap made --from-literal=a=b", "configmap/made created").await?;
+        check("create deployment other --image=kprov.local/echo:1", "created").await?;
+        check("label configmap made x=y", "labeled").await?;
+        check("logs single --tail=1", "http").await?;
+        check("exec single -- /bin/echo get http://127.0.0.1:8080/", "pod=single").await?;
+        check("explain pod.spec.containers", "containers").await?;
+        check("auth can-i delete pods", "yes").await?;
+        check("delete deployment/other configmap/made configmap/applied", "deleted").await?;
+    }
     Ok(())
 }
 
@@ -145,6 +174,12 @@ async fn udp_too(cluster: &Cluster) -> Result<()> {
         Ok(())
     })
     .await?;
+    let script =
+        format!("exec 3<>/dev/udp/{address}/91 && echo hello >&3 && timeout 3 head -c 20 <&3");
+    for host in cluster.lab.hosts() {
+        let said = cluster.lab.exec(&host.name, &["bash", "-c", &script]).await?;
+        ensure!(said.stdout.contains("web-"), "UDP from {}: {said:?}", host.name);
+    }
     cluster.kubectl("delete service/udp").await?;
     Ok(())
 }

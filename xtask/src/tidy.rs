@@ -39,6 +39,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("provisioner", &["api"]),
+    ("pause", &[]),
     ("echo", &[]),
 ];
 const UNRESTRICTED: &[&str] = &["tests", "lab", "xtask"];

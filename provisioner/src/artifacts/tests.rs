@@ -26,6 +26,19 @@ fn an_archive_tells_names_and_ids() {
 }
 
 #[test]
+fn the_pause_image_comes_with_kprov_or_is_missed_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = own_pause(dir.path()).unwrap_err().to_string();
+    assert!(error.starts_with("the pause image: there is no file"), "{error}");
+    assert!(error.ends_with("name an archive that holds it in `cluster.images`"), "{error}");
+    fs::create_dir(dir.path().join("images")).unwrap();
+    let manifest = format!(r#"[{{"Config":"c.json","RepoTags":["{PAUSE_IMAGE}"]}}]"#);
+    let made = archive(dir.path(), &[("c.json", b"{}"), ("manifest.json", manifest.as_bytes())]);
+    fs::rename(made, dir.path().join(PAUSE_ARCHIVE)).unwrap();
+    assert_eq!(own_pause(dir.path()).unwrap()[0].reference, PAUSE_IMAGE);
+}
+
+#[test]
 fn what_is_no_archive_is_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let check = |entries: &[(&str, &[u8])], expected: &str| {

@@ -229,7 +229,7 @@ impl Resolver<'_> {
 
     fn pause_image(&mut self) -> String {
         let image = self.document.cluster.pause_image.as_deref();
-        let image = image.unwrap_or("kprov.local/pause:3.10");
+        let image = image.unwrap_or(super::PAUSE_IMAGE);
         let shaped = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
         if image.is_empty() || !image.chars().all(shaped) {
             let message = format!("`{image}` is no image name");

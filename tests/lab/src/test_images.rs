@@ -115,7 +115,7 @@ async fn build_programs(root: &Path) -> Result<PathBuf, TestImagesError> {
         // shared with the other release programs.
         cargo
             .current_dir(root)
-            .args(["rustc", "--quiet", "--release", "--package", "echo"])
+            .args(["rustc", "--quiet", "--release", "--package", program])
             .args(["--bin", program, "--target-dir"])
             .arg(&target_dir)
             .args(["--", "-C", "target-feature=+crt-static"])

@@ -24,6 +24,8 @@ pub(crate) struct Target {
 pub(crate) enum Route {
     /// Whether the server lives.
     Healthz,
+    /// What this build calls itself.
+    Version,
     /// The node's pods.
     Pods,
     /// A container's log.
@@ -56,7 +58,8 @@ impl Route {
             container: container.to_owned(),
         };
         Some(match segments.as_slice() {
-            ["healthz"] => Self::Healthz,
+            ["healthz" | "livez" | "readyz"] => Self::Healthz,
+            ["version"] => Self::Version,
             ["pods"] => Self::Pods,
             ["stats", "summary"] => Self::Summary,
             ["metrics"] => Self::Metrics,
@@ -86,6 +89,7 @@ impl Route {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Healthz => "healthz",
+            Self::Version => "version",
             Self::Pods => "pods",
             Self::Logs(_) => "containerLogs",
             Self::Exec(_) => "exec",
@@ -119,6 +123,8 @@ mod tests {
             assert_eq!(found.as_deref(), expected, "{path}");
         };
         check("/healthz", Some("healthz"));
+        check("/readyz", Some("healthz"));
+        check("/version", Some("version"));
         check("/pods/", Some("pods"));
         check("/containerLogs/ns/p/c", Some("ns/p None c"));
         check("/exec/ns/p/c", Some("ns/p None c"));

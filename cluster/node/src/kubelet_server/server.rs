@@ -116,6 +116,7 @@ impl Server {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         match route {
             Route::Healthz => Ok(text(StatusCode::OK, "ok")),
+            Route::Version => Ok(text(StatusCode::OK, api::version::GIT_VERSION)),
             Route::Pods => Ok(self.pods()),
             Route::Logs(target) => {
                 let options = LogOptions::parse(&query, Timestamp::now())?;
