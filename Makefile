@@ -32,9 +32,12 @@ setup: ## Install what is missing (Debian packages, Rust, nextest)
 	    $(SUDO) apt-get update --quiet
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	        apt-get install --quiet --yes --no-install-recommends $$missing
-	    # Only the program is wanted; the service that comes with it is not ours to run.
+	    # Only the programs are wanted; the services that come with them are not ours to run.
 	    case "$$missing" in *etcd-server*)
 	        $(SUDO) systemctl disable --now etcd.service 2>/dev/null || true ;;
+	    esac
+	    case "$$missing" in *openssh-server*)
+	        $(SUDO) systemctl disable --now ssh.service 2>/dev/null || true ;;
 	    esac
 	fi
 	if ! command -v cargo >/dev/null; then
