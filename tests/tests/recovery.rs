@@ -83,13 +83,38 @@ async fn one_of_three_masters_may_go() -> Result<()> {
     .await?;
     let took = start.elapsed();
     ensure!(took < Duration::from_secs(20), "the other masters took over after {took:?}");
-    // Every node still reports.
-    eventually("the nodes", SOON, async || {
-        let path = "{.items[*].status.conditions[?(@.type==\"Ready\")].status}";
-        let ready = cluster.get(&format!("{context} nodes"), path).await?;
-        ensure!(ready == ["True", "True", "True"], "{ready:?}");
+    every_node_works_on(&cluster, &context).await?;
+    Ok(())
+}
+
+/// After the loss of a master, kubelets report and start pods, and kube-proxy follows services.
+async fn every_node_works_on(cluster: &Cluster, context: &str) -> Result<()> {
+    let leases = format!("{context} leases -n kube-node-lease");
+    let renewed = "{range .items[*]}{.metadata.name}={.spec.renewTime} {end}";
+    let before = cluster.get(&leases, renewed).await?;
+    eventually("every lease renewed", SOON, async || {
+        let now = cluster.get(&leases, renewed).await?;
+        let stale: Vec<&String> = before.iter().filter(|lease| now.contains(lease)).collect();
+        ensure!(now.len() == 3 && stale.is_empty(), "not renewed: {stale:?}");
         Ok(())
     })
     .await?;
+    cluster.kubectl(&format!("{context} scale deployment/web --replicas=9")).await?;
+    cluster.kubectl(&format!("{context} rollout status deployment/web --timeout=60s")).await?;
+    let ready = "{.items[*].status.conditions[?(@.type==\"Ready\")].status}";
+    let ready = cluster.get(&format!("{context} nodes"), ready).await?;
+    ensure!(ready == ["True", "True", "True"], "{ready:?}");
+    cluster
+        .kubectl(&format!("{context} expose deployment/web --port=80 --target-port=8080"))
+        .await?;
+    let address = cluster.get(&format!("{context} service/web"), "{.spec.clusterIP}").await?;
+    let script = format!("curl -sf --max-time 3 http://{}/", address[0]);
+    let nodes = cluster.get(&format!("{context} nodes"), "{.items[*].metadata.name}").await?;
+    for node in &nodes {
+        eventually(&format!("the new service on {node}"), SOON, async || {
+            Ok(cluster.lab.run(node, &["sh", "-c", &script]).await?)
+        })
+        .await?;
+    }
     Ok(())
 }

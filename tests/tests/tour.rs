@@ -153,6 +153,10 @@ async fn everything_reaches_the_service(cluster: &Cluster) -> Result<()> {
         for _ in 0..8 {
             cluster.kubectl(&format!("exec {name} -- /bin/echo get http://{address}/")).await?;
         }
+        for host in cluster.lab.hosts() {
+            let url = format!("http://{}:{port}/", host.address);
+            cluster.kubectl(&format!("exec {name} -- /bin/echo get {url}")).await?;
+        }
     }
     Ok(())
 }
