@@ -198,5 +198,10 @@ pub fn plan(desired: &[HostState], facts: &BTreeMap<String, Facts>) -> Plan {
 
 /// The record that a host will have when `desired` is true of it, as far as its facts tell.
 pub(crate) fn owned(desired: &HostState, facts: &Facts) -> Record {
-    facts.record.clone().unwrap_or_else(|| Record::new(&desired.cluster, &desired.host))
+    let mut record =
+        facts.record.clone().unwrap_or_else(|| Record::new(&desired.cluster, &desired.host));
+    if !desired.authority.is_empty() {
+        record.authority.clone_from(&desired.authority);
+    }
+    record
 }

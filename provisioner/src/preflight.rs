@@ -102,12 +102,30 @@ fn owner(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
         let message = format!("it belongs to the cluster {}", record.cluster);
         let advice = "remove it from this inventory, or reset it with its own first";
         found.add("cluster", message, advice);
+    } else if !record.authority.is_empty()
+        && !state.authority.is_empty()
+        && record.authority != state.authority
+    {
+        let message = format!(
+            "it belongs to a cluster {} of another certificate authority ({}, here {})",
+            record.cluster,
+            short(&record.authority),
+            short(&state.authority)
+        );
+        let advice = "use the --state-dir the cluster was made with (`.kprov/CLUSTER` beside its \
+                      inventory), or reset the host with that one first";
+        found.add("authority", message, advice);
     } else if record.host != state.host {
         let message = format!("it was set up under the name {}", record.host);
         let advice = "two entries of the inventory may lead to one machine; \
                       to rename a host, reset it under its old name first";
         found.add("name", message, advice);
     }
+}
+
+/// As much of a fingerprint as tells two apart.
+fn short(fingerprint: &str) -> &str {
+    fingerprint.get(..12).unwrap_or(fingerprint)
 }
 
 fn docker(state: &HostState, facts: &Facts, found: &mut Found<'_>) {

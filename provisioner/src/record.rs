@@ -24,6 +24,9 @@ pub struct Record {
     pub format: u32,
     /// The cluster that owns the host.
     pub cluster: String,
+    /// Fingerprint of that cluster's certificate authority.
+    #[serde(default)]
+    pub authority: String,
     /// The host's name in the inventory.
     pub host: String,
     /// Rises by one with every apply that changes something; 0 before the first one has finished.
@@ -54,6 +57,7 @@ impl Record {
         Self {
             format: FORMAT,
             cluster: cluster.into(),
+            authority: String::new(),
             host: host.into(),
             generation: 0,
             paths: BTreeMap::new(),

@@ -20,6 +20,9 @@ pub struct HostState {
     pub host: String,
     /// The cluster's name; a host that belongs to another cluster is refused.
     pub cluster: String,
+    /// Fingerprint of the cluster's certificate authority; a host that another authority of that
+    /// name owns is refused. Empty where no authority is at hand.
+    pub authority: String,
     /// Directories, parents before children.
     pub directories: Vec<DirectoryState>,
     /// Regular files; one entry a path.
@@ -50,6 +53,7 @@ impl HostState {
         Self {
             host: host.into(),
             cluster: cluster.into(),
+            authority: String::new(),
             directories: Vec::new(),
             files: Vec::new(),
             links: Vec::new(),

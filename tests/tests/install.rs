@@ -31,6 +31,7 @@ async fn bare_hosts_become_a_cluster_and_bare_hosts_again() -> Result<()> {
     no_secret_is_printed(&cluster, &plan.stdout)?;
 
     second_apply_changes_nothing(&cluster).await?;
+    another_authority_is_refused(&cluster).await?;
     a_change_changes_that_alone(&mut cluster).await?;
 
     cluster.kprov("reset", &["--yes"]).await?.expect_success("kprov reset")?;
@@ -131,6 +132,18 @@ async fn second_apply_changes_nothing(cluster: &Cluster) -> Result<()> {
         let files = cluster.lab.snapshot(&host.name).await?;
         ensure!(snapshot.section("files") == files.section("files"), "{} was written", host.name);
     }
+    Ok(())
+}
+
+/// An operator whose state is gone must not replace the cluster's authority by accident.
+async fn another_authority_is_refused(cluster: &Cluster) -> Result<()> {
+    let before = cluster.lab.snapshot("node-1").await?;
+    let empty = cluster.folder().join("empty").display().to_string();
+    let refused = cluster.kprov("apply", &["--state-dir", &empty]).await?;
+    ensure!(refused.code == 3, "{refused:?}");
+    ensure!(refused.stderr.contains("another certificate authority"), "{}", refused.stderr);
+    let after = cluster.lab.snapshot("node-1").await?;
+    ensure!(before.section("files") == after.section("files"), "a refused apply wrote");
     Ok(())
 }
 

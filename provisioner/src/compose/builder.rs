@@ -67,7 +67,8 @@ impl<'a> Builder<'a> {
         artifacts: &'a Artifacts,
         host: &'a Host,
     ) -> Self {
-        let state = HostState::new(&inventory.cluster.name, &host.name);
+        let mut state = HostState::new(&inventory.cluster.name, &host.name);
+        state.authority = Digest::of(pki.cluster_ca.cert.as_bytes()).to_string();
         let values = values(inventory, host);
         Self { inventory, pki, artifacts, host, state, templates, values }
     }

@@ -7,6 +7,7 @@ use crate::state::{Content, FileState, Mode, Owner, Protocol};
 
 fn state() -> HostState {
     let mut state = HostState::new("lab", "n1");
+    state.authority = "ours".to_owned();
     state.docker = true;
     let port = |port, unit: &str| PortUse { protocol: Protocol::Tcp, port, unit: unit.to_owned() };
     state.ports = vec![port(6443, "kube-apiserver.service"), port(2379, "etcd.service")];
@@ -120,6 +121,13 @@ fn hosts_of_others_are_left_alone() {
         |facts| facts.record = Some(Record::new("prod", "n1")),
         &[("cluster", "it belongs to the cluster prod")],
     );
+    let of = |authority: &str| {
+        Some(Record { authority: authority.to_owned(), ..Record::new("lab", "n1") })
+    };
+    let message = "it belongs to a cluster lab of another certificate authority \
+                   (theirs, here ours)";
+    check_all(|facts| facts.record = of("theirs"), &[("authority", message)]);
+    check_all(|facts| facts.record = of("ours"), &[]);
     check_all(
         |facts| facts.record = Some(Record::new("lab", "n7")),
         &[("name", "it was set up under the name n7")],
