@@ -34,6 +34,9 @@ pub struct Config {
     pub requests_max: usize,
     /// How much history the watch cache keeps.
     pub history: Limits,
+    /// How often this server tells the others that it is alive; one that missed three turns is
+    /// taken out of the endpoints of the `kubernetes` service.
+    pub masters_renewal: Duration,
 }
 
 /// Certificate files, PEM.
@@ -115,6 +118,7 @@ impl Config {
             store: StoreConfig::Memory,
             requests_max: 600,
             history: Limits::default(),
+            masters_renewal: Duration::from_secs(10),
         }
     }
 

@@ -26,8 +26,10 @@ const NAMESPACE: &str = "kube-system";
 const IDENTITY: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
 /// Where a lease says how its server is reached.
 const ADDRESS: &str = "kprov.io/advertise-address";
-const RENEW_PERIOD: Duration = Duration::from_secs(10);
-const LEASE_SECONDS: i32 = 30;
+/// A server that missed as many renewals counts as dead.
+const MISSED_MAX: u32 = 3;
+/// A round that failed is repeated after this part of the period.
+const RETRIES_PER_PERIOD: u32 = 10;
 /// How long leaving may take.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 
@@ -42,19 +44,36 @@ pub(crate) async fn keep(server: Arc<Server>) {
     let mut seen = BTreeMap::new();
     let mut stopping = server.stopping.subscribe();
     loop {
-        if let Err(status) = round(&server, &mut seen).await {
-            tracing::warn!(message = status.message, "the API servers' endpoints were not kept");
-        }
+        let period = server.config.masters_renewal;
+        let result = {
+            let _round = server.masters.lock().await;
+            // Who is leaving must not come back.
+            if *stopping.borrow() {
+                return;
+            }
+            round(&server, &mut seen).await
+        };
+        let pause = match result {
+            Ok(()) => period,
+            Err(status) => {
+                tracing::warn!(
+                    message = status.message,
+                    "the API servers' endpoints were not kept"
+                );
+                period / RETRIES_PER_PERIOD
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(RENEW_PERIOD) => {}
+            () = tokio::time::sleep(pause) => {}
             _ = stopping.wait_for(|stop| *stop) => return,
         }
     }
 }
 
-/// Takes this server out of the endpoints.
+/// Takes this server, which is stopping, out of the endpoints.
 pub(crate) async fn leave(server: &Server) {
     let leaving = async {
+        let _round = server.masters.lock().await;
         let key = Key::new(Kind::Lease, NAMESPACE, &lease_name(server));
         let options = DeleteOptions::default();
         write(server, &Operation::Delete { key, options }).await?;
@@ -95,7 +114,7 @@ async fn round(server: &Server, seen: &mut BTreeMap<String, Seen>) -> Result<(),
         if known.renewed != renewed {
             *known = Seen { renewed, at: now };
         }
-        let patience = Duration::from_secs(u64::from(LEASE_SECONDS.unsigned_abs()));
+        let patience = server.config.masters_renewal * MISSED_MAX;
         if now.duration_since(known.at) < patience {
             alive.insert(address);
         }
@@ -127,13 +146,13 @@ fn advertised(server: &Server) -> BTreeMap<String, String> {
 }
 
 async fn renew(server: &Server) -> Result<(), Status> {
+    let lease_seconds = (server.config.masters_renewal * MISSED_MAX).as_secs().max(1);
     let name = lease_name(server);
     let key = Key::new(Kind::Lease, NAMESPACE, &name);
     let found = server.hub.read().window.get(&key).and_then(|e| e.object().ok());
     let time = Some(now().to_micro());
     if let Some(Object::Lease(found)) = found {
         let mut lease = found.as_ref().clone();
-        lease.metadata.resource_version = None;
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
         spec.renew_time = time;
         let object = lease.into_object();
@@ -152,7 +171,7 @@ async fn renew(server: &Server) -> Result<(), Status> {
         },
         spec: Some(LeaseSpec {
             holder_identity: Some(name),
-            lease_duration_seconds: Some(LEASE_SECONDS),
+            lease_duration_seconds: i32::try_from(lease_seconds).ok(),
             acquire_time: time.clone(),
             renew_time: time,
             ..LeaseSpec::default()

@@ -77,6 +77,7 @@ pub async fn run(
         metrics: Metrics::default(),
         stopping: watch::Sender::new(false),
         ready: watch::Sender::new(false),
+        masters: tokio::sync::Mutex::new(()),
     });
     tracing::info!(%address, "listening");
     let following = acceptor.clone();

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use api::Time;
 use registry::Stamp;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::authenticate::Authenticator;
 use crate::config::Config;
@@ -28,6 +28,8 @@ pub(crate) struct Server {
     pub(crate) stopping: watch::Sender<bool>,
     /// Becomes true when the watch cache is filled and the bootstrap is done.
     pub(crate) ready: watch::Sender<bool>,
+    /// Held by whoever changes this server's place among the API servers.
+    pub(crate) masters: Mutex<()>,
 }
 
 impl Server {

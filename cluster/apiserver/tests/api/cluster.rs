@@ -83,6 +83,11 @@ impl Cluster {
         self.server.await.unwrap();
     }
 
+    /// Ends the server in the middle of whatever it does.
+    pub(crate) fn kill(self) {
+        self.server.abort();
+    }
+
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

@@ -48,6 +48,43 @@ async fn servers_see_each_others_writes_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_falls_silent_is_taken_out_and_no_other() {
+    let etcd = EtcdProcess::start().await;
+    let start = async |address: &str| {
+        Cluster::start_with(|config| {
+            config.store =
+                apiserver::StoreConfig::Etcd { endpoints: vec![etcd.endpoint()], tls: None };
+            config.advertise_address = address.parse().unwrap();
+            config.masters_renewal = Duration::from_millis(200);
+        })
+        .await
+    };
+    let (first, second) = (start("192.0.2.7").await, start("192.0.2.8").await);
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases?watch=1";
+    let mut events = first.admin().watch(leases).await;
+    let mut renewals = std::collections::BTreeMap::<String, u32>::new();
+    // Ten renewals of each: more than a server may miss.
+    while renewals.len() < 2 || renewals.values().any(|n| *n < 10) {
+        let event = events.next().await.unwrap();
+        let name = event["object"]["metadata"]["name"].as_str().unwrap().to_owned();
+        *renewals.entry(name).or_default() += 1;
+    }
+    let endpoints = "/api/v1/namespaces/default/endpoints/kubernetes";
+    let addresses = async || {
+        let (_, found) = first.admin().get(endpoints).await;
+        let addresses = found["subsets"][0]["addresses"].as_array().unwrap().clone();
+        addresses.iter().map(|a| a["ip"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(addresses().await, ["192.0.2.7", "192.0.2.8"]);
+    second.kill();
+    let mut events = first.admin().watch(leases).await;
+    while addresses().await != ["192.0.2.7"] {
+        events.next().await.expect("the first server renews");
+    }
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_outlives_the_death_of_etcd() {
     let mut etcd = EtcdProcess::start().await;
     let cluster = Cluster::start_on(apiserver::StoreConfig::Etcd {
