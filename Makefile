@@ -10,10 +10,11 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 LAB := cargo run --quiet --release --package lab --
 
 # To build: a C compiler and OpenSSL for ssh2, protoc for the etcd client.
-# To test: Docker and mmdebstrap for the lab, etcd, busybox and openssl for what runs in it.
+# To test: Docker and mmdebstrap for the lab, etcd, busybox and openssl for what runs in it,
+# Chromium to look at the charts of reports.
 PACKAGES := git make gcc libc6-dev pkg-config libssl-dev zlib1g-dev protobuf-compiler \
 	libprotobuf-dev ca-certificates curl docker.io mmdebstrap etcd-server busybox-static \
-	iproute2 iptables nftables openssh-client openssh-server openssl systemd util-linux
+	iproute2 iptables nftables chromium openssh-client openssh-server openssl systemd util-linux
 
 .PHONY: help setup build test lab-up lab-down demo demo-down bench
 

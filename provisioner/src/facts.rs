@@ -129,6 +129,8 @@ pub struct Facts {
     pub started: BTreeMap<String, Digest>,
     /// Which archive each image of ours was loaded from, and the id that it got.
     pub loaded: BTreeMap<String, LoadedImage>,
+    /// Whether bytes that a broken-off run sent still lie in the staging area.
+    pub staged: bool,
 }
 
 impl Facts {

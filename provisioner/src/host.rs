@@ -21,7 +21,7 @@ mod script;
 mod shell;
 pub mod ssh;
 
-pub use https::{HttpsAnswer, HttpsGet};
+pub use https::{HttpsAnswer, HttpsEndpoint};
 
 /// One host; all calls block until they are done or their deadline has passed.
 pub trait Host: Send {
@@ -64,7 +64,17 @@ pub trait Host: Send {
     ///
     /// # Errors
     /// When there is no valid answer.
-    fn get(&mut self, request: &HttpsGet) -> Result<HttpsAnswer, HostError>;
+    fn get(&mut self, endpoint: &HttpsEndpoint) -> Result<HttpsAnswer, HostError>;
+
+    /// Merges JSON into what an HTTPS endpoint holds, as seen from the host.
+    ///
+    /// # Errors
+    /// When there is no valid answer.
+    fn merge_patch(
+        &mut self,
+        endpoint: &HttpsEndpoint,
+        json: &str,
+    ) -> Result<HttpsAnswer, HostError>;
 
     /// The last `lines` lines of a unit's journal.
     ///

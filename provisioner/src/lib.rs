@@ -2,7 +2,7 @@
 //!
 //! The flow of an apply: [`state::HostState`] (what should be) and facts (what is) give a plan, a
 //! pure value; executing it makes no choices. This crate never talks to a cluster's API beyond the
-//! final question whether the nodes are ready.
+//! final question whether the nodes are ready and the label that tells masters from others.
 
 pub mod artifacts;
 pub mod cli;
@@ -22,6 +22,7 @@ pub(crate) mod quote;
 pub mod ready;
 pub mod record;
 pub mod render;
+pub mod role_label;
 pub mod secret;
 pub mod state;
 pub mod step;

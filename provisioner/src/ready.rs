@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::execute::chain;
-use crate::host::{Host, HttpsGet};
+use crate::host::{Host, HttpsEndpoint};
+use crate::role_label::CONTROL_PLANE;
 
 /// Pause between two looks at the nodes.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -20,6 +21,8 @@ pub struct NodeReadiness {
     pub message: String,
     /// The kubelet's version.
     pub version: String,
+    /// Whether it is labelled as one of the control plane.
+    pub control_plane: bool,
 }
 
 /// Why not all nodes are ready.
@@ -44,7 +47,7 @@ fn listed(missing: &BTreeMap<String, String>) -> String {
 /// Why there is no answer, in one line.
 pub fn nodes(
     host: &mut dyn Host,
-    request: &HttpsGet,
+    request: &HttpsEndpoint,
 ) -> Result<BTreeMap<String, NodeReadiness>, String> {
     let answer = host.get(request).map_err(|error| chain(&error))?;
     if answer.status != 200 {
@@ -62,7 +65,7 @@ pub fn nodes(
 /// Those that are not, when `until` has come.
 pub fn wait(
     host: &mut dyn Host,
-    request: &HttpsGet,
+    request: &HttpsEndpoint,
     expected: &BTreeSet<String>,
     until: Instant,
     mut waiting: impl FnMut(usize),
@@ -109,6 +112,8 @@ struct Node {
 #[derive(Deserialize)]
 struct Metadata {
     name: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -136,15 +141,17 @@ struct Condition {
 impl Node {
     fn readiness(self) -> NodeReadiness {
         let version = self.status.node_info.kubelet_version;
+        let control_plane = self.metadata.labels.contains_key(CONTROL_PLANE);
         match self.status.conditions.into_iter().find(|condition| condition.kind == "Ready") {
             Some(condition) => NodeReadiness {
                 ready: condition.status == "True",
                 message: condition.message,
                 version,
+                control_plane,
             },
             None => {
                 let message = "its kubelet has not reported yet".to_owned();
-                NodeReadiness { ready: false, message, version }
+                NodeReadiness { ready: false, message, version, control_plane }
             }
         }
     }
@@ -157,7 +164,8 @@ mod tests {
     #[test]
     fn readiness_is_read_from_a_node_list() {
         let json = br#"{"kind":"NodeList","items":[
-            {"metadata":{"name":"n1"},"status":{"conditions":[
+            {"metadata":{"name":"n1","labels":{"node-role.kubernetes.io/control-plane":""}},
+                "status":{"conditions":[
                 {"type":"MemoryPressure","status":"False"},
                 {"type":"Ready","status":"True","message":"kubelet is posting ready status"}],
                 "nodeInfo":{"kubeletVersion":"v1.33.0"}}},
@@ -168,6 +176,7 @@ mod tests {
         let nodes: BTreeMap<_, _> =
             list.items.into_iter().map(|n| (n.metadata.name.clone(), n.readiness())).collect();
         assert!(nodes["n1"].ready && nodes["n1"].version == "v1.33.0");
+        assert!(nodes["n1"].control_plane && !nodes["n2"].control_plane);
         let seen = Ok(nodes);
         let why = |name: &str| why_not(&seen, name).unwrap_or_default();
         assert_eq!(why("n1"), "");

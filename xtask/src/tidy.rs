@@ -39,6 +39,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("provisioner", &["api"]),
+    ("simulator", &["api", "machine", "registry", "scheduler", "controllers", "kubelet"]),
     ("pause", &[]),
     ("echo", &[]),
 ];
@@ -52,7 +53,7 @@ const EMPTY_NAMES: &[&str] = &["common", "utils", "util", "helpers", "types", "m
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     let mut faults = imports(root)?;
     let mut files = Vec::new();
-    for folder in ["cluster", "provisioner", "tests", "xtask"] {
+    for folder in ["cluster", "provisioner", "simulator", "tests", "xtask"] {
         rust_files(&root.join(folder), &mut files)?;
     }
     for file in &files {

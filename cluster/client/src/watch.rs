@@ -218,6 +218,7 @@ fn revision_of(event: &WatchEvent) -> Revision {
         WatchEvent::Changed(object) => object.revision(),
         WatchEvent::Deleted { revision, .. }
         | WatchEvent::Replaced { revision, .. }
+        | WatchEvent::Renewing { revision, .. }
         | WatchEvent::Progress { revision, .. } => *revision,
     }
 }

@@ -7,15 +7,16 @@
 //! Source: kubernetes 1.33, `pkg/controller/certificates/approver` and
 //! `pkg/apis/certificates/helpers.go`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use api::{ApiObject, Key, Kind, Object, Request, Subresource, Time};
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition,
 };
 use k8s_openapi::api::core::v1::Node;
-use machine::{Cache, Delta, Plan, Reconciler};
+use machine::{Cache, Delta, Index, Plan, Reconciler};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
@@ -40,6 +41,10 @@ impl Reconciler for CsrApprover {
         &[Kind::CertificateSigningRequest, Kind::Node]
     }
 
+    fn indexes(&self) -> Vec<Box<dyn Index>> {
+        vec![Box::<Pending>::default()]
+    }
+
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
         if delta.key.kind == Kind::CertificateSigningRequest {
             return vec![delta.key.clone()];
@@ -51,12 +56,8 @@ impl Reconciler for CsrApprover {
             return Vec::new();
         }
         let user = format!("{NODE_PREFIX}{}", delta.key.name);
-        cache
-            .list::<CertificateSigningRequest>()
-            .filter(|csr| is_pending(csr) && csr.spec.username.as_ref() == Some(&user))
-            .filter_map(|csr| csr.metadata.name.as_deref())
-            .map(|name| Key::cluster(Kind::CertificateSigningRequest, name))
-            .collect()
+        let Pending(pending) = cache.index();
+        pending.get(&user).into_iter().flatten().map(|key| Key::clone(key)).collect()
     }
 
     fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
@@ -84,6 +85,34 @@ impl Reconciler for CsrApprover {
 
 fn is_pending(csr: &CertificateSigningRequest) -> bool {
     !has_condition(csr, "Approved") && !has_condition(csr, "Denied") && !is_issued(csr)
+}
+
+/// The requests that wait, by who made them.
+#[derive(Debug, Default)]
+struct Pending(BTreeMap<String, BTreeSet<Arc<Key>>>);
+
+impl Index for Pending {
+    fn kinds(&self) -> &'static [Kind] {
+        &[Kind::CertificateSigningRequest]
+    }
+
+    fn update(&mut self, key: &Arc<Key>, old: Option<&Object>, new: Option<&Object>) {
+        let user = |object: Option<&Object>| {
+            let csr = object?.get::<CertificateSigningRequest>().filter(|csr| is_pending(csr))?;
+            csr.spec.username.clone()
+        };
+        if let Some(old) = user(old)
+            && let Some(keys) = self.0.get_mut(&old)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.0.remove(&old);
+            }
+        }
+        if let Some(new) = user(new) {
+            self.0.entry(new).or_default().insert(key.clone());
+        }
+    }
 }
 
 /// Why the request is approved; `None` leaves it to people.

@@ -11,16 +11,18 @@ mod rollout;
 mod sets;
 mod strategy;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{ApiError, ApiObject, Key, Kind, Object, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use machine::{Cache, Delta, Plan, Reconciler};
+use machine::{Cache, Delta, Index, Plan, Reconciler};
 
 use self::sets::Sets;
 use self::strategy::Strategy;
-use crate::ownership::{self, Claim, workload_selector};
+use crate::labels::{Labels, Orphans};
+use crate::ownership::{self, Claim, required_labels, workload_selector};
+use crate::selectors::{Selecting, Selectors};
 use crate::{announce, pods};
 
 /// The number that `kubectl rollout history` shows.
@@ -36,6 +38,10 @@ impl Reconciler for Deployments {
 
     fn kinds(&self) -> &'static [Kind] {
         &[Kind::Deployment, Kind::ReplicaSet, Kind::Pod]
+    }
+
+    fn indexes(&self) -> Vec<Box<dyn Index>> {
+        vec![Box::<Orphans<ReplicaSet>>::default(), Box::<Selectors<Deployment>>::default()]
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
@@ -81,15 +87,39 @@ fn of_replica_set(cache: &Cache, delta: &Delta) -> Vec<Key> {
     }
     let orphan = delta.new.as_ref().map(Object::meta).filter(|m| meta::controller_of(m).is_none());
     if let Some(orphan) = orphan.filter(|m| !meta::is_terminating(m)) {
-        for deployment in cache.list_in::<Deployment>(&delta.key.namespace) {
-            let selector = deployment.spec.as_ref().map(|s| workload_selector(&s.selector));
-            if selector.is_some_and(|s| s.matches(orphan.labels.as_ref())) {
-                let name = deployment.metadata.name.as_deref().unwrap_or_default();
-                keys.insert(Key::new(Kind::Deployment, &delta.key.namespace, name));
+        let labels = orphan.labels.as_ref();
+        for key in Selectors::<Deployment>::find(cache, &delta.key.namespace, labels) {
+            let deployment = cache.object(key).and_then(Object::get::<Deployment>);
+            let spec = deployment.and_then(|d| d.spec.as_ref());
+            if spec.is_some_and(|s| workload_selector(&s.selector).matches(labels)) {
+                keys.insert(Key::clone(key));
             }
         }
     }
     keys.into_iter().collect()
+}
+
+impl Selecting for Deployment {
+    fn required_labels(&self) -> Option<&Labels> {
+        required_labels(&self.spec.as_ref()?.selector)
+    }
+}
+
+/// The replica sets that a deployment has or may adopt, by name.
+fn candidates<'a>(cache: &'a Cache, deployment: &Deployment) -> Vec<&'a ReplicaSet> {
+    let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
+    let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
+    let orphans = match deployment.required_labels() {
+        None => Vec::new(),
+        Some(labels) if labels.is_empty() => cache.list_in(namespace).collect(),
+        Some(labels) => Orphans::find(cache, namespace, labels),
+    };
+    let sets = cache.owned::<ReplicaSet>(uid).chain(orphans);
+    let by_name: BTreeMap<Option<&str>, &ReplicaSet> = sets
+        .filter(|set| set.metadata.namespace.as_deref() == Some(namespace))
+        .map(|set| (set.metadata.name.as_deref(), set))
+        .collect();
+    by_name.into_values().collect()
 }
 
 /// The deployment that waits for a pod to end before it makes new ones.
@@ -132,10 +162,9 @@ impl<'a> Pass<'a> {
             refuse_everything(deployment, plan);
             return None;
         }
-        let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
         let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
         let mut owned = Vec::new();
-        for set in cache.list_in::<ReplicaSet>(namespace) {
+        for set in candidates(cache, deployment) {
             match ownership::claim(&deployment.metadata, &selector, &set.metadata) {
                 Claim::Keep => owned.push(set),
                 Claim::Ignore => {}

@@ -11,7 +11,7 @@ use api::hash::{fnv64, letters};
 use api::{ApiObject, Key, Kind, Object, Request, Time, meta};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
-use machine::{Cache, Delta, Plan, Reconciler};
+use machine::{Cache, Delta, Index, Plan, Reconciler};
 
 use crate::{ownership, pods, service_pods};
 
@@ -39,6 +39,10 @@ impl Reconciler for EndpointSlices {
         &[Kind::Service, Kind::Pod, Kind::Node, Kind::EndpointSlice]
     }
 
+    fn indexes(&self) -> Vec<Box<dyn Index>> {
+        service_pods::indexes()
+    }
+
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
         match delta.key.kind {
             Kind::Service => vec![delta.key.clone()],
@@ -63,7 +67,7 @@ impl Reconciler for EndpointSlices {
             .filter(|s| meta::label(&s.metadata, MANAGED_BY) == Some(MANAGER))
             .filter(|s| !meta::is_terminating(&s.metadata))
             .collect();
-        let pods: Vec<&Pod> = service_pods::selected(cache, service, &selector)
+        let pods: Vec<&Pod> = service_pods::selected(cache, service, selector)
             .filter(|p| service_pods::is_endpoint(p, true))
             .collect();
         let families = service_pods::families(service);
@@ -108,13 +112,8 @@ fn services_of_node(cache: &Cache, delta: &Delta) -> Vec<Key> {
     let mut keys = BTreeSet::new();
     for pod in cache.pods_of_node(&delta.key.name) {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        for service in cache.list_in::<Service>(namespace) {
-            let selector = service_pods::selector(service);
-            if selector.is_some_and(|s| s.matches(pod.metadata.labels.as_ref())) {
-                let name = service.metadata.name.as_deref().unwrap_or_default();
-                keys.insert(Key::new(Kind::Service, namespace, name));
-            }
-        }
+        let labels = pod.metadata.labels.as_ref();
+        keys.extend(service_pods::services_of_labels(cache, namespace, labels));
     }
     keys.into_iter().collect()
 }

@@ -8,7 +8,7 @@ use api::{ApiObject, Key, Kind, Request, Time, meta};
 use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort, EndpointSubset, Endpoints as EndpointsObject, Pod, Service,
 };
-use machine::{Cache, Delta, Plan, Reconciler};
+use machine::{Cache, Delta, Index, Plan, Reconciler};
 
 use crate::{ownership, pods, service_pods};
 
@@ -30,6 +30,10 @@ impl Reconciler for Endpoints {
 
     fn kinds(&self) -> &'static [Kind] {
         &[Kind::Service, Kind::Pod, Kind::Endpoints]
+    }
+
+    fn indexes(&self) -> Vec<Box<dyn Index>> {
+        service_pods::indexes()
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
@@ -60,7 +64,7 @@ impl Reconciler for Endpoints {
             return plan;
         }
         let (subsets, truncated) =
-            subsets_of(service, service_pods::selected(cache, service, &selector));
+            subsets_of(service, service_pods::selected(cache, service, selector));
         let mut wanted = current.cloned().unwrap_or_default();
         wanted.metadata.name = service.metadata.name.clone();
         wanted.metadata.namespace = service.metadata.namespace.clone();

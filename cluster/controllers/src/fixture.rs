@@ -1,7 +1,7 @@
 //! A store that answers requests as the API does, as far as controllers can tell, and a bench
 //! for one reconciler on top of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use api::{
@@ -221,7 +221,8 @@ pub(crate) struct Fixture<R> {
 impl<R: Reconciler> Fixture<R> {
     pub(crate) fn new(reconciler: R) -> Self {
         let store = Store { now: START, ..Store::default() };
-        Self { reconciler, cache: Cache::default(), store }
+        let cache = Cache::with_indexes(reconciler.indexes());
+        Self { reconciler, cache, store }
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -265,12 +266,18 @@ impl<R: Reconciler> Fixture<R> {
     }
 
     fn deliver(&mut self) -> Vec<Key> {
-        let mut keys = std::collections::BTreeSet::new();
-        for (_, event) in std::mem::take(&mut self.store.news) {
-            for delta in self.cache.apply(self.store.now, event) {
-                keys.extend(self.reconciler.keys_for(&self.cache, &delta));
-            }
-        }
+        let news = std::mem::take(&mut self.store.news);
+        let keys: BTreeSet<Key> =
+            news.into_iter().flat_map(|(_, event)| self.deliver_event(event)).collect();
+        keys.into_iter().collect()
+    }
+
+    /// Lets the cache see the event; returns the keys it affects.
+    pub(crate) fn deliver_event(&mut self, event: WatchEvent) -> Vec<Key> {
+        let mut keys = BTreeSet::new();
+        self.cache.apply_each(self.store.now, event, |cache, delta| {
+            keys.extend(self.reconciler.keys_for(cache, &delta));
+        });
         keys.into_iter().collect()
     }
 

@@ -58,11 +58,12 @@ impl Reconciler for GarbageCollector {
         let old = delta.old.as_ref().map(Object::meta);
         let new = delta.new.as_ref().map(Object::meta);
         let same_uid = old.zip(new).is_none_or(|(old, new)| old.uid == new.uid);
-        let facts = |m: &ObjectMeta| {
-            let owners = m.owner_references.clone();
-            (owners, m.finalizers.clone(), meta::is_terminating(m))
-        };
-        if same_uid && old.map(facts) == new.map(facts) {
+        if let Some((old, new)) = old.zip(new)
+            && same_uid
+            && old.owner_references == new.owner_references
+            && old.finalizers == new.finalizers
+            && meta::is_terminating(old) == meta::is_terminating(new)
+        {
             return Vec::new();
         }
         let mut keys = BTreeSet::new();

@@ -5,9 +5,11 @@
 //! API. Signing certificates is asked of the shell, which holds the key.
 
 mod announce;
+mod labels;
 mod ownership;
 mod pods;
 mod replicas;
+mod selectors;
 mod service_pods;
 
 pub mod csr_approver;
@@ -30,8 +32,11 @@ pub mod taint_eviction;
 use ipnet::IpNet;
 use machine::Reconciler;
 
+/// Kubernetes' default of `--unhealthy-zone-threshold`.
+const UNHEALTHY_ZONE_THRESHOLD_PERCENT: u8 = 55;
+
 /// What the controllers must be told about the cluster.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Config {
     /// The addresses of all pods; without them nodes get no range.
     pub cluster_cidr: Option<IpNet>,
@@ -45,13 +50,13 @@ pub struct Config {
 pub fn all(config: Config) -> Vec<Box<dyn Reconciler + Send>> {
     let mut all: Vec<Box<dyn Reconciler + Send>> = vec![
         Box::new(deployment::Deployments),
-        Box::new(replica_set::ReplicaSets),
-        Box::new(replication_controller::ReplicationControllers),
+        Box::new(replica_set::ReplicaSets::new()),
+        Box::new(replication_controller::ReplicationControllers::new()),
         Box::new(endpoints::Endpoints),
         Box::new(endpoint_slice::EndpointSlices),
         Box::new(namespace::Namespaces),
         Box::new(service_account::ServiceAccounts),
-        Box::new(node_lifecycle::NodeLifecycle),
+        Box::new(node_lifecycle::NodeLifecycle::new(UNHEALTHY_ZONE_THRESHOLD_PERCENT)),
         Box::new(taint_eviction::TaintEviction),
         Box::new(pod_gc::PodGc),
         Box::new(garbage_collector::GarbageCollector),

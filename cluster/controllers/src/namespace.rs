@@ -2,12 +2,13 @@
 //!
 //! Source: kubernetes 1.33, `pkg/controller/namespace/deletion`.
 
-use std::collections::BTreeMap;
+mod contents;
 
 use api::{ApiObject, Key, Kind, Object, Request, Subresource, Time, meta};
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
-use machine::{Cache, Delta, Plan, Reconciler};
+use machine::{Cache, Delta, Index, Plan, Reconciler};
 
+use self::contents::Contents;
 use crate::ownership;
 
 /// The finalizer that this controller removes when a namespace is empty.
@@ -66,13 +67,18 @@ impl Reconciler for Namespaces {
         KINDS
     }
 
+    fn indexes(&self) -> Vec<Box<dyn Index>> {
+        vec![Box::<Contents>::default()]
+    }
+
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
         if delta.key.kind == Kind::Namespace {
             return vec![delta.key.clone()];
         }
-        let key = Key::cluster(Kind::Namespace, &delta.key.namespace);
-        let terminating = cache.object(&key).is_some_and(|o| meta::is_terminating(o.meta()));
-        if terminating { vec![key] } else { Vec::new() }
+        let name = &delta.key.namespace;
+        let namespace = cache.get::<Namespace>("", name);
+        let terminating = namespace.is_some_and(|n| meta::is_terminating(&n.metadata));
+        if terminating { vec![Key::cluster(Kind::Namespace, name)] } else { Vec::new() }
     }
 
     fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
@@ -85,8 +91,7 @@ impl Reconciler for Namespaces {
         if !meta::is_terminating(&namespace.metadata) || !ours {
             return plan;
         }
-        let remaining = contents(cache, &key.name);
-        for object in remaining.iter().filter(|o| !meta::is_terminating(o.meta())).take(BURST_MAX) {
+        for object in undeleted(cache, &key.name).take(BURST_MAX) {
             plan.request(Request::Delete {
                 key: object.key(),
                 uid: Some(object.uid().to_owned()),
@@ -98,8 +103,8 @@ impl Reconciler for Namespaces {
         if !plan.requests.is_empty() {
             return plan;
         }
-        if !remaining.is_empty() {
-            report(namespace, &remaining, now, &mut plan);
+        if ORDER.iter().any(|kind| cache.count_in(*kind, &key.name) > 0) {
+            report(cache, namespace, &key.name, now, &mut plan);
             return plan;
         }
         // Since the namespace is terminating nothing new is admitted to it; but the watch of a
@@ -115,8 +120,13 @@ impl Reconciler for Namespaces {
     }
 }
 
-fn contents<'a>(cache: &'a Cache, namespace: &str) -> Vec<&'a Object> {
-    ORDER.iter().flat_map(|kind| cache.objects_in(*kind, namespace)).collect()
+/// What the namespace holds that nobody deleted yet.
+fn undeleted<'a>(cache: &'a Cache, namespace: &'a str) -> impl Iterator<Item = &'a Object> {
+    let kinds = ORDER.iter().filter(|kind| {
+        cache.count_in(**kind, namespace) > Contents::terminating(cache, **kind, namespace)
+    });
+    let objects = kinds.flat_map(|kind| cache.objects_in(*kind, namespace));
+    objects.filter(|o| !meta::is_terminating(o.meta()))
 }
 
 fn finalized(namespace: &Namespace) -> Request {
@@ -128,22 +138,19 @@ fn finalized(namespace: &Namespace) -> Request {
 }
 
 /// Says in the status what the deletion waits for.
-fn report(namespace: &Namespace, remaining: &[&Object], now: Time, plan: &mut Plan) {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    let mut held: BTreeMap<&str, usize> = BTreeMap::new();
-    for object in remaining {
-        let info = object.kind().info();
-        *counts.entry(format!("{}.{}", info.plural, info.group)).or_default() += 1;
-        for finalizer in object.meta().finalizers.iter().flatten() {
-            *held.entry(finalizer).or_default() += 1;
-        }
-    }
-    let listed = |items: Vec<String>| items.join(", ");
-    let resources = listed(
-        counts.iter().map(|(name, n)| format!("{name} has {n} resource instances")).collect(),
-    );
-    let finalizers =
-        listed(held.iter().map(|(name, n)| format!("{name} in {n} resource instances")).collect());
+fn report(cache: &Cache, namespace: &Namespace, name: &str, now: Time, plan: &mut Plan) {
+    let count = |kind: &Kind| {
+        let (info, count) = (kind.info(), cache.count_in(*kind, name));
+        let text = format!("{}.{} has {count} resource instances", info.plural, info.group);
+        (count > 0).then_some(text)
+    };
+    let mut resources: Vec<String> = ORDER.iter().filter_map(count).collect();
+    resources.sort();
+    let resources = resources.join(", ");
+    let held: Vec<String> = Contents::finalizers(cache, name)
+        .map(|(finalizer, count)| format!("{finalizer} in {count} resource instances"))
+        .collect();
+    let finalizers = held.join(", ");
     let mut wanted = namespace.clone();
     let status = wanted.status.get_or_insert_default();
     status.phase = Some("Terminating".to_owned());

@@ -5,13 +5,14 @@
 //!
 //! Source: kubernetes 1.33, `pkg/controller/nodeipam/ipam/range_allocator.go`.
 
-use std::collections::BTreeSet;
+mod ranges;
 
-use api::{ApiObject, Key, Kind, Request, Time, meta};
+use api::{ApiObject, Key, Kind, Object, Request, Time};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use machine::{Cache, Delta, Plan, Reconciler};
+use machine::{Cache, Delta, Index, Plan, Reconciler};
 
+use self::ranges::{Ranges, ranges};
 use crate::announce;
 
 /// No more nodes get their range in one pass.
@@ -39,8 +40,12 @@ impl Reconciler for NodeIpam {
         &[Kind::Node]
     }
 
+    fn indexes(&self) -> Vec<Box<dyn Index>> {
+        vec![Box::<Ranges>::default()]
+    }
+
     fn keys_for(&self, _cache: &Cache, delta: &Delta) -> Vec<Key> {
-        let has_range = |object: &api::Object| object.get().is_some_and(|n| !ranges(n).is_empty());
+        let has_range = |object: &Object| object.get().is_some_and(|n| !ranges(n).is_empty());
         // A node that goes frees its range for one that waits.
         let concerns = delta.new.as_ref().is_none_or(|new| !has_range(new));
         if concerns { vec![Key::cluster(Kind::Node, "")] } else { Vec::new() }
@@ -48,24 +53,9 @@ impl Reconciler for NodeIpam {
 
     fn reconcile(&self, cache: &Cache, _key: &Key, _now: Time) -> Plan {
         let mut plan = Plan::nothing();
-        let taken: Vec<IpNet> =
-            cache.list::<Node>().flat_map(ranges).filter_map(|text| text.parse().ok()).collect();
-        // Ranges of the usual size are compared by their first address; others, of an earlier
-        // configuration, one by one.
-        let (usual, odd): (Vec<IpNet>, Vec<IpNet>) =
-            taken.into_iter().partition(|net| net.prefix_len() == self.mask_bits);
-        let usual: BTreeSet<IpNet> = usual.into_iter().map(|net| net.trunc()).collect();
-        let overlaps = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
-        let mut free = self
-            .cluster
-            .subnets(self.mask_bits)
-            .into_iter()
-            .flatten()
-            .filter(|net| !usual.contains(net) && !odd.iter().any(|o| overlaps(o, net)));
-        for node in cache.list::<Node>() {
-            if !ranges(node).is_empty() || meta::is_terminating(&node.metadata) {
-                continue;
-            }
+        let index = cache.index::<Ranges>();
+        let mut free = index.free(self.cluster, self.mask_bits);
+        for node in index.without().filter_map(|key| cache.object(key)?.get::<Node>()) {
             let Some(range) = free.next() else {
                 let name = node.metadata.name.as_deref().unwrap_or_default();
                 let message = format!("Node {name} status is now: CIDRNotAvailable");
@@ -83,14 +73,6 @@ impl Reconciler for NodeIpam {
         }
         plan
     }
-}
-
-/// The ranges a node has.
-fn ranges(node: &Node) -> Vec<&str> {
-    let Some(spec) = &node.spec else { return Vec::new() };
-    let first = spec.pod_cidr.as_deref().filter(|c| !c.is_empty());
-    let more = spec.pod_cidrs.iter().flatten().map(String::as_str);
-    first.into_iter().chain(more.filter(|c| Some(*c) != first)).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use api::{ApiObject, Key, Kind, Object, Request, Time, meta};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, PodCondition, Taint};
-use machine::{Cache, Delta, Plan, Reconciler};
+use machine::{Cache, Delta, Index, Plan, Reconciler};
 
 use self::zones::Permission;
 use crate::{announce, ownership, pods};
@@ -47,7 +47,17 @@ const PRESSURES: [(&str, &str); 4] = [
 ];
 
 /// Keeps conditions and taints of nodes in step with what is heard of them.
-pub struct NodeLifecycle;
+pub struct NodeLifecycle {
+    unhealthy_zone_threshold_percent: u8,
+}
+
+impl NodeLifecycle {
+    /// Makes a controller for which a zone is disrupted when at least that many of a hundred of
+    /// its nodes are silent; above 100 none ever is.
+    pub const fn new(unhealthy_zone_threshold_percent: u8) -> Self {
+        Self { unhealthy_zone_threshold_percent }
+    }
+}
 
 impl Reconciler for NodeLifecycle {
     fn name(&self) -> &'static str {
@@ -58,16 +68,13 @@ impl Reconciler for NodeLifecycle {
         &[Kind::Node, Kind::Lease, Kind::Pod]
     }
 
+    fn indexes(&self) -> Vec<Box<dyn Index>> {
+        vec![Box::<zones::Zones>::default()]
+    }
+
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
         match delta.key.kind {
-            Kind::Node if changes_zone(delta) => {
-                let mut keys: Vec<Key> = cache.objects(Kind::Node).map(Object::key).collect();
-                if delta.new.is_none() {
-                    keys.push(delta.key.clone());
-                }
-                keys
-            }
-            Kind::Node => vec![delta.key.clone()],
+            Kind::Node => zones::affected(cache, delta).into_iter().collect(),
             Kind::Lease if &*delta.key.namespace == LEASES => {
                 vec![Key::cluster(Kind::Node, &delta.key.name)]
             }
@@ -97,7 +104,7 @@ impl Reconciler for NodeLifecycle {
             }
             return plan;
         }
-        let taints = taints_of(cache, node, now, &mut plan);
+        let taints = taints_of(cache, node, self.unhealthy_zone_threshold_percent, now, &mut plan);
         let present = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
         if taints != present {
             let mut node = node.clone();
@@ -126,17 +133,6 @@ fn is_eviction_taint(taint: &Taint) -> bool {
     taint.effect == NO_EXECUTE && (taint.key == NOT_READY || taint.key == UNREACHABLE)
 }
 
-/// Whether the change of a node may change what is allowed for the others.
-fn changes_zone(delta: &Delta) -> bool {
-    let facts = |object: &Option<Object>| {
-        object.as_ref().and_then(Object::get::<Node>).map(|node| {
-            let ready = condition(node, "Ready").map(|c| c.status.clone());
-            (ready, eviction_taint(node).map(|t| t.time_added.clone()), zones::zone_of(node))
-        })
-    };
-    facts(&delta.old) != facts(&delta.new)
-}
-
 /// The node of a ready pod that nothing is heard of.
 fn silent_node_of(cache: &Cache, delta: &Delta) -> Option<Key> {
     let pod = delta.new.as_ref()?.get::<Pod>().filter(|p| pods::is_ready(p))?;
@@ -149,6 +145,9 @@ fn silent_node_of(cache: &Cache, delta: &Delta) -> Option<Key> {
 /// yet; else asks to be called again when it will have been.
 fn note_silence(cache: &Cache, node: &Node, key: &Key, now: Time, plan: &mut Plan) -> Option<Node> {
     let lease = Key::new(Lease::KIND, LEASES, &key.name);
+    if cache.is_renewing(&lease) {
+        return None;
+    }
     // A kubelet that comes back may post its status before it renews the lease.
     let heard = cache.seen_at(&lease).max(cache.seen_at(key))?;
     let grace = if condition(node, "Ready").is_some() { GRACE } else { STARTUP_GRACE };
@@ -182,7 +181,13 @@ fn note_silence(cache: &Cache, node: &Node, key: &Key, now: Time, plan: &mut Pla
 }
 
 /// The taints the node should have: those of others as they are, and ours by its conditions.
-fn taints_of(cache: &Cache, node: &Node, now: Time, plan: &mut Plan) -> Vec<Taint> {
+fn taints_of(
+    cache: &Cache,
+    node: &Node,
+    disrupted_percent: u8,
+    now: Time,
+    plan: &mut Plan,
+) -> Vec<Taint> {
     let present = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
     let ready = condition(node, "Ready").map(|c| c.status.as_str());
     let mut wanted: Vec<(&str, &str)> = Vec::new();
@@ -205,7 +210,7 @@ fn taints_of(cache: &Cache, node: &Node, now: Time, plan: &mut Plan) -> Vec<Tain
         _ => None,
     };
     if let Some(key) = eviction {
-        match zones::may_evict(cache, node, now) {
+        match zones::may_evict(cache, node, disrupted_percent, now) {
             Permission::Granted => wanted.push((key, NO_EXECUTE)),
             Permission::Later(delay) => plan.revisit_in(delay),
             Permission::Denied => {}

@@ -5,12 +5,25 @@ use api::selector::Selector;
 use api::{ApiObject, Request, Subresource, meta};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 
+use crate::labels::Labels;
+use crate::selectors::NO_LABELS;
+
 /// The selector of a workload. One that is empty or malformed matches nothing: the API refuses
 /// both, and taking every pod of a namespace would be the worst way to meet one.
 pub(crate) fn workload_selector(selector: &LabelSelector) -> Selector {
     match Selector::of_label_selector(selector) {
         Ok(selector) if !selector.is_everything() => selector,
         _ => Selector::nothing(),
+    }
+}
+
+/// Labels that all that the selector of a workload matches have; `None` when it matches nothing,
+/// none of them when it does not ask for certain values.
+pub(crate) fn required_labels(selector: &LabelSelector) -> Option<&Labels> {
+    match selector.match_labels.as_ref().filter(|labels| !labels.is_empty()) {
+        Some(labels) => Some(labels),
+        None if selector.match_expressions.as_ref().is_none_or(Vec::is_empty) => None,
+        None => Some(&NO_LABELS),
     }
 }
 

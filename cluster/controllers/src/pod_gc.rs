@@ -4,11 +4,12 @@
 //! Source: kubernetes 1.33, `pkg/controller/podgc/gc_controller.go`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApiObject, Key, Kind, Object, Request, Subresource, Time, meta};
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
-use machine::{Cache, Delta, Plan, Reconciler};
+use machine::{Cache, Delta, Index, Plan, Reconciler};
 
 use crate::pods;
 
@@ -35,6 +36,10 @@ impl Reconciler for PodGc {
         &[Kind::Pod, Kind::Node]
     }
 
+    fn indexes(&self) -> Vec<Box<dyn Index>> {
+        vec![Box::<Ended>::default()]
+    }
+
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
         let namespaced = |pod: &Pod| {
             let meta = &pod.metadata;
@@ -43,8 +48,12 @@ impl Reconciler for PodGc {
         };
         match (delta.key.kind, &delta.new) {
             (Kind::Pod, Some(object)) => {
-                let mut keys = vec![delta.key.clone()];
-                if object.get().is_some_and(pods::is_terminal) {
+                let Some(pod) = object.get::<Pod>() else { return Vec::new() };
+                let mut keys = Vec::new();
+                if is_abandoned(cache, pod) {
+                    keys.push(delta.key.clone());
+                }
+                if pods::is_terminal(pod) {
                     keys.push(all_ended());
                 }
                 keys
@@ -61,14 +70,11 @@ impl Reconciler for PodGc {
             return plan;
         }
         let Some(pod) = cache.object(key).and_then(Object::get::<Pod>) else { return plan };
-        let node = pods::node_name(pod);
-        if node.is_empty() {
-            if meta::is_terminating(&pod.metadata) {
-                remove(pod, None, now, &mut plan);
-            }
+        if !is_abandoned(cache, pod) {
             return plan;
         }
-        if cache.get::<Node>("", node).is_some() {
+        if pods::node_name(pod).is_empty() {
+            remove(pod, None, now, &mut plan);
             return plan;
         }
         let seen = cache.seen_at(key).unwrap_or(now);
@@ -83,6 +89,43 @@ impl Reconciler for PodGc {
     }
 }
 
+/// Whether no kubelet is there to end the pod: its node is gone, or it is deleted before it got
+/// one.
+fn is_abandoned(cache: &Cache, pod: &Pod) -> bool {
+    match pods::node_name(pod) {
+        "" => meta::is_terminating(&pod.metadata),
+        node => cache.get::<Node>("", node).is_none(),
+    }
+}
+
+/// The ended pods that nobody deleted, the oldest first.
+#[derive(Debug, Default)]
+struct Ended(BTreeSet<(Time, Arc<Key>)>);
+
+impl Index for Ended {
+    fn kinds(&self) -> &'static [Kind] {
+        &[Kind::Pod]
+    }
+
+    fn update(&mut self, key: &Arc<Key>, old: Option<&Object>, new: Option<&Object>) {
+        let ended = |object: Option<&Object>| {
+            let pod = object?.get::<Pod>().filter(|p| pods::is_terminal(p))?;
+            let kept = !meta::is_terminating(&pod.metadata);
+            kept.then(|| meta::created_at(&pod.metadata))
+        };
+        let (old, new) = (ended(old), ended(new));
+        if old == new {
+            return;
+        }
+        if let Some(created) = old {
+            self.0.remove(&(created, key.clone()));
+        }
+        if let Some(created) = new {
+            self.0.insert((created, key.clone()));
+        }
+    }
+}
+
 /// The key of the limit on ended pods.
 fn all_ended() -> Key {
     Key::cluster(Kind::Node, "")
@@ -94,24 +137,12 @@ fn disruption(pod: &Pod) -> Option<&PodCondition> {
 
 /// Deletes the oldest ended pods beyond the limit.
 fn delete_ended(cache: &Cache, plan: &mut Plan) {
-    let mut ended: Vec<&Pod> = cache
-        .list::<Pod>()
-        .filter(|p| pods::is_terminal(p) && !meta::is_terminating(&p.metadata))
-        .collect();
+    let Ended(ended) = cache.index();
     let surplus = ended.len().saturating_sub(TERMINATED_PODS_MAX);
-    if surplus == 0 {
-        return;
-    }
-    ended.sort_by_key(|p| (meta::created_at(&p.metadata), p.metadata.uid.as_ref()));
-    let doomed: BTreeSet<&str> = ended
-        .iter()
-        .take(surplus.min(BURST_MAX))
-        .filter_map(|p| p.metadata.uid.as_deref())
-        .collect();
-    for pod in
-        ended.into_iter().filter(|p| doomed.contains(p.metadata.uid.as_deref().unwrap_or_default()))
-    {
-        plan.request(delete_now(pod));
+    for (_, key) in ended.iter().take(surplus.min(BURST_MAX)) {
+        if let Some(pod) = cache.object(key).and_then(Object::get::<Pod>) {
+            plan.request(delete_now(pod));
+        }
     }
 }
 
@@ -209,5 +240,28 @@ mod tests {
         let keys = fixture.remove(&Key::cluster(Kind::Node, "a"));
         assert_eq!(keys, [Key::new(Kind::Pod, "n", "p")]);
         assert!(fixture.reconcile(&keys[0]).revisit.is_some());
+    }
+
+    #[test]
+    fn the_oldest_ended_pods_go_when_there_are_too_many() {
+        let mut fixture = Fixture::new(PodGc);
+        fixture.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}}));
+        let mut ended = |name: &str, created_secs: u64, terminating: bool| {
+            let mut pod = pod(name, "a", "Failed", terminating);
+            pod["metadata"]["creationTimestamp"] = json!(Time::from_secs(created_secs).to_meta());
+            assert_eq!(fixture.put(pod), [all_ended()]);
+        };
+        for i in 0..TERMINATED_PODS_MAX {
+            ended(&format!("p{i:05}"), 1_000, false);
+        }
+        ended("gone", 1, true);
+        ended("young", 2_000, false);
+        ended("old", 999, false);
+        assert_eq!(
+            summary(&fixture.reconcile(&all_ended())),
+            ["delete pods/n/old grace 0", "delete pods/n/p00000 grace 0"]
+        );
+        fixture.settle(&all_ended());
+        assert_eq!(fixture.cache.count_in(Kind::Pod, "n"), TERMINATED_PODS_MAX + 1);
     }
 }

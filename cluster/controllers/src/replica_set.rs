@@ -1,45 +1,18 @@
 //! `ReplicaSet`: so many pods of one template.
 
-use api::{ApiError, Key, Kind, Request, Time};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
-use machine::{Cache, Delta, Plan, Reconciler};
 
-use crate::ownership::workload_selector;
-use crate::replicas::{self, Desired, Replicated, count, seconds};
+use crate::labels::Labels;
+use crate::ownership::{required_labels, workload_selector};
+use crate::replicas::{Desired, Replicas, Replicated, count, seconds};
+use crate::selectors::Selecting;
 
 /// Keeps each replica set at its number of pods.
-pub struct ReplicaSets;
-
-impl Reconciler for ReplicaSets {
-    fn name(&self) -> &'static str {
-        "replicaset-controller"
-    }
-
-    fn kinds(&self) -> &'static [Kind] {
-        &[Kind::ReplicaSet, Kind::Pod]
-    }
-
-    fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
-        replicas::keys_for::<ReplicaSet>(cache, delta)
-    }
-
-    fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
-        replicas::reconcile::<ReplicaSet>(cache, key, now)
-    }
-
-    fn note_refusal(
-        &self,
-        cache: &Cache,
-        key: &Key,
-        request: &Request,
-        error: &ApiError,
-        now: Time,
-    ) -> Option<Request> {
-        replicas::note_refusal::<ReplicaSet>(cache, key, request, error, now)
-    }
-}
+pub type ReplicaSets = Replicas<ReplicaSet>;
 
 impl Replicated for ReplicaSet {
+    const CONTROLLER: &'static str = "replicaset-controller";
+
     fn desired(&self) -> Desired<'_> {
         let spec = self.spec.as_ref();
         Desired {
@@ -57,5 +30,11 @@ impl Replicated for ReplicaSet {
 
     fn set_status(&mut self, status: ReplicaSetStatus) {
         self.status = Some(status);
+    }
+}
+
+impl Selecting for ReplicaSet {
+    fn required_labels(&self) -> Option<&Labels> {
+        required_labels(&self.spec.as_ref()?.selector)
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Source: kubernetes 1.33, `pkg/controller/replicaset/replica_set.go`.
 
+mod tally;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use api::hash::{fnv64, letters};
@@ -10,9 +13,12 @@ use api::selector::Selector;
 use api::{ApiError, ApiObject, Key, Kind, Object, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
-use machine::{Announcement, Cache, Delta, Plan};
+use machine::{Announcement, Cache, Delta, Index, Plan, Reconciler};
 
+use self::tally::PodTallies;
+use crate::labels::Orphans;
 use crate::ownership::{self, Claim};
+use crate::selectors::{Selecting, Selectors};
 use crate::{announce, pods};
 
 /// No more pods are created or deleted in one pass: a mistake in a replica count must not flood
@@ -33,7 +39,9 @@ pub(crate) struct Desired<'a> {
 }
 
 /// A kind that keeps a number of pods.
-pub(crate) trait Replicated: ApiObject {
+pub(crate) trait Replicated: Selecting + Default {
+    /// The name of its controller in logs, metrics and events.
+    const CONTROLLER: &'static str;
     /// What the object asks for.
     fn desired(&self) -> Desired<'_>;
     /// The status, in the form of replica sets.
@@ -52,48 +60,107 @@ pub(crate) fn seconds(secs: Option<i32>) -> Duration {
     Duration::from_secs(u64::try_from(secs.unwrap_or(0)).unwrap_or(0))
 }
 
-/// The keys of `T` that a change of a pod or of an object of `T` affects.
-pub(crate) fn keys_for<T: Replicated>(cache: &Cache, delta: &Delta) -> Vec<Key> {
-    if delta.key.kind == T::KIND {
-        return vec![delta.key.clone()];
+/// Keeps each object of the type at its number of pods.
+pub struct Replicas<T>(PhantomData<fn() -> T>);
+
+impl<T> Replicas<T> {
+    /// Makes the controller of the type.
+    pub const fn new() -> Self {
+        Self(PhantomData)
     }
-    let mut keys = BTreeSet::new();
-    let states = [&delta.old, &delta.new].into_iter().flatten();
-    for meta in states.clone().map(Object::meta) {
-        let owner = meta::controller_of(meta).filter(|o| o.kind == T::KIND.name());
-        keys.extend(owner.map(|o| Key::new(T::KIND, &delta.key.namespace, &o.name)));
+}
+
+impl<T: Replicated> Reconciler for Replicas<T> {
+    fn name(&self) -> &'static str {
+        T::CONTROLLER
     }
-    // Anybody may adopt an orphan.
-    let orphan = delta.new.as_ref().map(Object::meta).filter(|m| meta::controller_of(m).is_none());
-    if let Some(orphan) = orphan.filter(|m| !meta::is_terminating(m) && m.labels.is_some()) {
-        for owner in cache.list_in::<T>(&delta.key.namespace) {
-            if owner.desired().selector.matches(orphan.labels.as_ref()) {
-                let name = owner.meta().name.as_deref().unwrap_or_default();
-                keys.insert(Key::new(T::KIND, &delta.key.namespace, name));
+
+    fn kinds(&self) -> &'static [Kind] {
+        const { &[T::KIND, Kind::Pod] }
+    }
+
+    fn indexes(&self) -> Vec<Box<dyn Index>> {
+        vec![
+            Box::<PodTallies>::default(),
+            Box::<Orphans<Pod>>::default(),
+            Box::<Selectors<T>>::default(),
+        ]
+    }
+
+    fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
+        if delta.key.kind == T::KIND {
+            return vec![delta.key.clone()];
+        }
+        let pod = |object: &'_ Option<Object>| object.as_ref().and_then(Object::share::<Pod>);
+        let (old, new) = (pod(&delta.old), pod(&delta.new));
+        if let (Some(old), Some(new)) = (&old, &new)
+            && relevant(old) == relevant(new)
+        {
+            return Vec::new();
+        }
+        let mut keys = BTreeSet::new();
+        for pod in [&old, &new].into_iter().flatten() {
+            let owner = meta::controller_of(&pod.metadata).filter(|o| o.kind == T::KIND.name());
+            keys.extend(owner.map(|o| Key::new(T::KIND, &delta.key.namespace, &o.name)));
+        }
+        // Anybody may adopt an orphan.
+        let orphan = new.as_ref().map(|p| &p.metadata).filter(|m| meta::controller_of(m).is_none());
+        if let Some(orphan) = orphan.filter(|m| !meta::is_terminating(m) && m.labels.is_some()) {
+            let labels = orphan.labels.as_ref();
+            for key in Selectors::<T>::find(cache, &delta.key.namespace, labels) {
+                let owner = cache.object(key).and_then(Object::get::<T>);
+                if owner.is_some_and(|o| o.desired().selector.matches(labels)) {
+                    keys.insert(Key::clone(key));
+                }
             }
         }
+        keys.into_iter().collect()
     }
-    keys.into_iter().collect()
+
+    fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
+        reconcile::<T>(cache, key, now)
+    }
+
+    fn note_refusal(
+        &self,
+        cache: &Cache,
+        key: &Key,
+        request: &Request,
+        error: &ApiError,
+        now: Time,
+    ) -> Option<Request> {
+        note_refusal::<T>(cache, key, request, error, now)
+    }
+}
+
+/// What may change the plan of a pod's owner.
+fn relevant(pod: &Pod) -> impl PartialEq + '_ {
+    let meta = &pod.metadata;
+    (
+        (meta.uid.as_ref(), meta.labels.as_ref(), meta::controller_of(meta)),
+        (pods::is_active(pod), meta::is_terminating(meta), pods::ready_since(pod)),
+    )
 }
 
 /// Brings the number of pods to what `key` asks for and reports it.
-pub(crate) fn reconcile<T: Replicated>(cache: &Cache, key: &Key, now: Time) -> Plan {
+fn reconcile<T: Replicated>(cache: &Cache, key: &Key, now: Time) -> Plan {
     let mut plan = Plan::nothing();
     let Some(owner) = cache.object(key).and_then(Object::get::<T>) else { return plan };
     let desired = owner.desired();
-    let owned = claim_pods(cache, owner, &desired, &mut plan);
+    let census = Census::take(cache, owner, &desired);
     // What is adopted or released now is counted when the cache shows it.
+    claim_pods(cache, owner, &desired, &census, &mut plan);
     if !plan.requests.is_empty() {
         return plan;
     }
     if !meta::is_terminating(owner.meta()) {
-        if owned.len() < desired.replicas {
-            create_pods(cache, owner, &desired, desired.replicas - owned.len(), &mut plan);
+        if census.owned < desired.replicas {
+            create_pods(cache, owner, &desired, desired.replicas - census.owned, &mut plan);
         } else {
-            delete_pods(cache, owner, &owned, owned.len() - desired.replicas, now, &mut plan);
+            delete_pods(cache, owner, census.owned - desired.replicas, now, &mut plan);
         }
     }
-    let status = observe(owner, &desired, &owned, now, &mut plan);
+    let status = observe(cache, owner, &desired, &census, now, &mut plan);
     if status != owner.status() {
         let mut owner = owner.clone();
         owner.set_status(status);
@@ -103,7 +170,7 @@ pub(crate) fn reconcile<T: Replicated>(cache: &Cache, key: &Key, now: Time) -> P
 }
 
 /// The write that notes in the status that a pod could not be created or deleted.
-pub(crate) fn note_refusal<T: Replicated>(
+fn note_refusal<T: Replicated>(
     cache: &Cache,
     key: &Key,
     request: &Request,
@@ -132,20 +199,67 @@ pub(crate) fn note_refusal<T: Replicated>(
     Some(ownership::update_status(owner))
 }
 
-/// The active pods that are owned, and the writes that adopt and release others.
-fn claim_pods<'a, T: Replicated>(
-    cache: &'a Cache,
+/// The active pods of an owner, in numbers.
+#[derive(Default)]
+struct Census {
+    owned: usize,
+    ready: usize,
+    /// Those that have the labels of the template.
+    labeled: usize,
+    /// Pods that match no more.
+    strays: usize,
+}
+
+impl Census {
+    fn take<T: Replicated>(cache: &Cache, owner: &T, desired: &Desired<'_>) -> Self {
+        let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
+        let uid = owner.meta().uid.as_deref().unwrap_or_default();
+        // The garbage collector decides about what a dying owner leaves behind.
+        let keeps_all = meta::is_terminating(owner.meta());
+        let wanted = desired.template.and_then(|t| t.metadata.as_ref()?.labels.as_ref());
+        let template = wanted.map(Selector::of_map).unwrap_or_default();
+        let mut census = Self::default();
+        for (labels, tally) in PodTallies::of(cache, namespace, uid) {
+            if !keeps_all && !desired.selector.matches(Some(labels)) {
+                census.strays += tally.active;
+                continue;
+            }
+            census.owned += tally.active;
+            census.ready += tally.ready;
+            if template.matches(Some(labels)) {
+                census.labeled += tally.active;
+            }
+        }
+        census
+    }
+}
+
+/// The writes that adopt and release pods.
+fn claim_pods<T: Replicated>(
+    cache: &Cache,
     owner: &T,
     desired: &Desired<'_>,
+    census: &Census,
     plan: &mut Plan,
-) -> Vec<&'a Pod> {
+) {
     let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
     let uid = owner.meta().uid.as_deref().unwrap_or_default();
-    let mut owned = Vec::new();
-    for pod in cache.list_in::<Pod>(namespace).filter(|p| pods::is_active(p)) {
+    let orphans = match owner.required_labels() {
+        // An owner that goes adopts nothing.
+        _ if meta::is_terminating(owner.meta()) => Vec::new(),
+        None => Vec::new(),
+        Some(labels) if labels.is_empty() => cache.list_in::<Pod>(namespace).collect(),
+        Some(labels) => Orphans::<Pod>::find(cache, namespace, labels),
+    };
+    let owned = if census.strays > 0 { Some(cache.owned::<Pod>(uid)) } else { None };
+    let pods = owned.into_iter().flatten().chain(orphans);
+    let candidates: BTreeMap<Option<&str>, &Pod> = pods
+        .filter(|p| pods::is_active(p) && p.metadata.namespace.as_deref() == Some(namespace))
+        .map(|p| (p.metadata.name.as_deref(), p))
+        .collect();
+    for pod in candidates.into_values() {
         match ownership::claim(owner.meta(), &desired.selector, &pod.metadata) {
-            Claim::Keep => owned.push(pod),
-            Claim::Ignore => {}
+            Claim::Keep | Claim::Ignore => {}
             Claim::Adopt => {
                 plan.request(ownership::adopt(pod, meta::controller_reference(owner)));
             }
@@ -155,7 +269,16 @@ fn claim_pods<'a, T: Replicated>(
             break;
         }
     }
-    owned
+}
+
+/// The active pods that the owner controls, once none is a stray.
+fn owned_pods<'a, T: Replicated>(cache: &'a Cache, owner: &T) -> impl Iterator<Item = &'a Pod> {
+    let uid = owner.meta().uid.as_deref().unwrap_or_default();
+    cache.owned::<Pod>(uid).filter(move |pod| {
+        pods::is_active(pod)
+            && pod.metadata.namespace == owner.meta().namespace
+            && meta::controller_of(&pod.metadata).is_some_and(|o| o.uid == uid)
+    })
 }
 
 fn create_pods<T: Replicated>(
@@ -225,7 +348,6 @@ fn pod_of_template<T: Replicated>(owner: &T, template: &PodTemplateSpec, name: S
 fn delete_pods<T: Replicated>(
     cache: &Cache,
     owner: &T,
-    owned: &[&Pod],
     surplus: usize,
     now: Time,
     plan: &mut Plan,
@@ -234,7 +356,7 @@ fn delete_pods<T: Replicated>(
         return;
     }
     let crowd = related_pods(cache, owner);
-    let mut ranked = owned.to_vec();
+    let mut ranked: Vec<&Pod> = owned_pods(cache, owner).collect();
     ranked.sort_by_cached_key(|pod| pods::deletion_rank(pod, &crowd, now));
     for pod in ranked.into_iter().take(surplus.min(BURST_MAX)) {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
@@ -265,20 +387,19 @@ fn related_pods<'a, T: Replicated>(cache: &'a Cache, owner: &T) -> BTreeMap<&'a 
 
 /// The status that the pods add up to; asks to be called again when one becomes available.
 fn observe<T: Replicated>(
+    cache: &Cache,
     owner: &T,
     desired: &Desired<'_>,
-    owned: &[&Pod],
+    census: &Census,
     now: Time,
     plan: &mut Plan,
 ) -> ReplicaSetStatus {
-    let wanted = desired.template.and_then(|t| t.metadata.as_ref()?.labels.as_ref());
-    let template = wanted.map(Selector::of_map).unwrap_or_default();
-    let (mut labeled, mut ready, mut available) = (0, 0, 0);
-    for pod in owned {
-        labeled += usize::from(template.matches(pod.metadata.labels.as_ref()));
-        if let Some(at) = pods::available_at(pod, desired.min_ready) {
-            ready += 1;
-            if desired.min_ready.is_zero() || at <= now {
+    let mut available = census.ready;
+    if !desired.min_ready.is_zero() {
+        available = 0;
+        for at in owned_pods(cache, owner).filter_map(|p| pods::available_at(p, desired.min_ready))
+        {
+            if at <= now {
                 available += 1;
             } else {
                 plan.revisit_in(at.since(now));
@@ -286,12 +407,12 @@ fn observe<T: Replicated>(
         }
     }
     let mut status = owner.status();
-    status.replicas = number(owned.len());
-    status.fully_labeled_replicas = nonzero(labeled);
-    status.ready_replicas = nonzero(ready);
+    status.replicas = number(census.owned);
+    status.fully_labeled_replicas = nonzero(census.labeled);
+    status.ready_replicas = nonzero(census.ready);
     status.available_replicas = nonzero(available);
     status.observed_generation = owner.meta().generation;
-    if owned.len() == desired.replicas
+    if census.owned == desired.replicas
         && let Some(conditions) = &mut status.conditions
     {
         conditions.retain(|c| c.type_ != REPLICA_FAILURE);

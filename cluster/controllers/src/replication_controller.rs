@@ -1,58 +1,27 @@
 //! `ReplicationController`: the ancestor of replica sets, with a selector of equalities.
 
 use api::selector::Selector;
-use api::{ApiError, Key, Kind, Request, Time};
 use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
     ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
 };
-use machine::{Cache, Delta, Plan, Reconciler};
 
-use crate::replicas::{self, Desired, Replicated, count, seconds};
+use crate::labels::Labels;
+use crate::replicas::{Desired, Replicas, Replicated, count, seconds};
+use crate::selectors::Selecting;
 
 /// Keeps each replication controller at its number of pods.
-pub struct ReplicationControllers;
-
-impl Reconciler for ReplicationControllers {
-    fn name(&self) -> &'static str {
-        "replication-controller"
-    }
-
-    fn kinds(&self) -> &'static [Kind] {
-        &[Kind::ReplicationController, Kind::Pod]
-    }
-
-    fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
-        replicas::keys_for::<ReplicationController>(cache, delta)
-    }
-
-    fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
-        replicas::reconcile::<ReplicationController>(cache, key, now)
-    }
-
-    fn note_refusal(
-        &self,
-        cache: &Cache,
-        key: &Key,
-        request: &Request,
-        error: &ApiError,
-        now: Time,
-    ) -> Option<Request> {
-        replicas::note_refusal::<ReplicationController>(cache, key, request, error, now)
-    }
-}
+pub type ReplicationControllers = Replicas<ReplicationController>;
 
 impl Replicated for ReplicationController {
+    const CONTROLLER: &'static str = "replication-controller";
+
     fn desired(&self) -> Desired<'_> {
         let spec = self.spec.as_ref();
         let template = spec.and_then(|s| s.template.as_ref());
-        let selector = spec
-            .and_then(|s| s.selector.as_ref().filter(|labels| !labels.is_empty()))
-            .or_else(|| template.and_then(|t| t.metadata.as_ref()?.labels.as_ref()))
-            .filter(|labels| !labels.is_empty());
         Desired {
             replicas: spec.map_or(0, |s| count(s.replicas)),
-            selector: selector.map_or(Selector::nothing(), Selector::of_map),
+            selector: self.required_labels().map_or(Selector::nothing(), Selector::of_map),
             template,
             min_ready: seconds(spec.and_then(|s| s.min_ready_seconds)),
         }
@@ -94,5 +63,17 @@ impl Replicated for ReplicationController {
             ready_replicas: status.ready_replicas,
             replicas: status.replicas,
         });
+    }
+}
+
+impl Selecting for ReplicationController {
+    fn required_labels(&self) -> Option<&Labels> {
+        let spec = self.spec.as_ref()?;
+        let template = spec.template.as_ref();
+        spec.selector
+            .as_ref()
+            .filter(|labels| !labels.is_empty())
+            .or_else(|| template.and_then(|t| t.metadata.as_ref()?.labels.as_ref()))
+            .filter(|labels| !labels.is_empty())
     }
 }

@@ -2,22 +2,34 @@
 
 use std::collections::BTreeSet;
 
-use api::selector::Selector;
-use api::{Key, Kind, Object, meta};
+use api::{Key, Object, meta};
 use k8s_openapi::api::core::v1::{ContainerPort, ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use machine::{Cache, Delta};
+use machine::{Cache, Delta, Index};
 
+use crate::labels::{Labelled, Labels};
 use crate::pods;
+use crate::selectors::{Selecting, Selectors};
 
-/// The selector of a service whose endpoints are derived from pods; `None` when they are somebody
-/// else's business.
-pub(crate) fn selector(service: &Service) -> Option<Selector> {
+/// The labels of the pods behind a service whose endpoints are derived from pods; `None` when
+/// they are somebody else's business.
+pub(crate) fn selector(service: &Service) -> Option<&Labels> {
     let spec = service.spec.as_ref()?;
     if spec.type_.as_deref() == Some("ExternalName") {
         return None;
     }
-    spec.selector.as_ref().filter(|labels| !labels.is_empty()).map(Selector::of_map)
+    spec.selector.as_ref().filter(|labels| !labels.is_empty())
+}
+
+impl Selecting for Service {
+    fn required_labels(&self) -> Option<&Labels> {
+        selector(self)
+    }
+}
+
+/// The indexes by which services and pods find each other.
+pub(crate) fn indexes() -> Vec<Box<dyn Index>> {
+    vec![Box::<Labelled<Pod>>::default(), Box::<Selectors<Service>>::default()]
 }
 
 /// Whether the service has no address of its own.
@@ -118,35 +130,37 @@ pub(crate) fn hostname(pod: &Pod, service: &Service) -> Option<String> {
 pub(crate) fn selected<'a>(
     cache: &'a Cache,
     service: &Service,
-    selector: &'a Selector,
+    selector: &Labels,
 ) -> impl Iterator<Item = &'a Pod> {
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-    cache
-        .list_in::<Pod>(namespace)
-        .filter(move |pod| selector.matches(pod.metadata.labels.as_ref()))
+    Labelled::find(cache, namespace, selector).into_iter()
+}
+
+/// The services that select a pod of that namespace and these labels, as keys.
+pub(crate) fn services_of_labels(
+    cache: &Cache,
+    namespace: &str,
+    labels: Option<&Labels>,
+) -> impl Iterator<Item = Key> {
+    let found = Selectors::<Service>::find(cache, namespace, labels);
+    found.into_iter().map(|key| Key::clone(key))
 }
 
 /// The services whose endpoints a change of a pod may change, as keys.
 pub(crate) fn services_of_pod(cache: &Cache, delta: &Delta) -> Vec<Key> {
-    let state = |object: &Option<Object>| object.as_ref().and_then(Object::share::<Pod>);
+    // A pod that is not among endpoints, neither before nor now, is no service's business.
+    let state = |object: &Option<Object>| {
+        let pod = object.as_ref().and_then(Object::share::<Pod>);
+        pod.filter(|p| is_endpoint(p, true))
+    };
     let (old, new) = (state(&delta.old), state(&delta.new));
-    if let (Some(old), Some(new)) = (&old, &new)
-        && relevant(old) == relevant(new)
-    {
+    if old.as_deref().map(relevant) == new.as_deref().map(relevant) {
         return Vec::new();
     }
-    let mut keys = BTreeSet::new();
-    for service in cache.list_in::<Service>(&delta.key.namespace) {
-        let Some(selector) = selector(service) else { continue };
-        let matched = [&old, &new]
-            .into_iter()
-            .flatten()
-            .any(|p| selector.matches(p.metadata.labels.as_ref()));
-        if matched {
-            let name = service.metadata.name.as_deref().unwrap_or_default();
-            keys.insert(Key::new(Kind::Service, &delta.key.namespace, name));
-        }
-    }
+    let labels: BTreeSet<Option<&Labels>> =
+        [&old, &new].into_iter().flatten().map(|p| p.metadata.labels.as_ref()).collect();
+    let of_labels = |labels| services_of_labels(cache, &delta.key.namespace, labels);
+    let keys: BTreeSet<Key> = labels.into_iter().flat_map(of_labels).collect();
     keys.into_iter().collect()
 }
 

@@ -31,11 +31,10 @@ impl Reconciler for TaintEviction {
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
         if delta.key.kind == Kind::Node {
-            let taints = |o: &Option<Object>| {
-                let node = o.as_ref().and_then(Object::get::<Node>);
-                node.map(|n| evicting(n).cloned().collect::<Vec<Taint>>()).unwrap_or_default()
-            };
-            let changed = taints(&delta.old) != taints(&delta.new);
+            let node = |o: &'_ Option<Object>| o.as_ref().and_then(Object::share::<Node>);
+            let (old, new) = (node(&delta.old), node(&delta.new));
+            let taints = |node| Option::into_iter(node).flat_map(evicting);
+            let changed = !taints(old.as_deref()).eq(taints(new.as_deref()));
             return if changed { vec![delta.key.clone()] } else { Vec::new() };
         }
         let pod = delta.new.as_ref().and_then(Object::get::<Pod>);

@@ -5,20 +5,33 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use sd_notify::NotifyState;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::flags::Log;
 
+/// How many threads a component works on; each has its stack and its part of the heap.
+#[derive(Clone, Copy)]
+pub(crate) enum Threads {
+    /// It seldom has anything to do, and never two things at once.
+    One,
+    /// It serves others while it works; it waits more than it computes.
+    Two,
+}
+
 /// Runs a component until it ends or fails.
-pub(crate) fn run(log: &Log, component: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+pub(crate) fn run(
+    log: &Log,
+    threads: Threads,
+    component: impl Future<Output = anyhow::Result<()>>,
+) -> ExitCode {
     start_logging(log);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        // Components wait more than they compute; two threads keep memory small.
-        .worker_threads(2)
-        .enable_all()
-        .build();
+    let runtime = match threads {
+        Threads::One => Builder::new_current_thread().enable_all().build(),
+        Threads::Two => Builder::new_multi_thread().worker_threads(2).enable_all().build(),
+    };
     let result = match runtime {
         Ok(runtime) => runtime.block_on(component),
         Err(error) => Err(error.into()),

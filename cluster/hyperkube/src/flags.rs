@@ -3,9 +3,12 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
-use client::{Client, Kubeconfig};
+use client::{Client, Kubeconfig, Pem};
+
+use crate::health_server::{Certificate, Identity};
 
 /// Logging.
 #[derive(Args)]
@@ -56,4 +59,82 @@ pub(crate) struct Serving {
     /// Authorities whose client certificates may read metrics.
     #[arg(long, value_name = "FILE")]
     pub(crate) client_ca_file: PathBuf,
+}
+
+impl Serving {
+    /// What these flags make the server.
+    pub(crate) fn identity(&self) -> Identity {
+        let (cert, key) = (self.tls_cert_file.clone(), self.tls_private_key_file.clone());
+        Identity {
+            certificate: Certificate::Files(cert, key),
+            client_ca: Pem::File(self.client_ca_file.clone()),
+        }
+    }
+}
+
+/// The port on which a node's component serves metrics over TLS.
+#[derive(Args)]
+pub(crate) struct NodeServing {
+    /// Certificate of the metrics port; default: one that is made in memory and signed by itself.
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    tls_cert_file: Option<PathBuf>,
+    /// Key of that certificate.
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_private_key_file: Option<PathBuf>,
+}
+
+impl NodeServing {
+    /// What these flags make the server of the node; clients of `cluster_ca` may read metrics.
+    pub(crate) fn identity(&self, node_name: &str, cluster_ca: Pem) -> Identity {
+        let certificate = match (&self.tls_cert_file, &self.tls_private_key_file) {
+            (Some(cert), Some(key)) => Certificate::Files(cert.clone(), key.clone()),
+            _ => {
+                let names = [node_name, "localhost", "127.0.0.1"];
+                Certificate::SelfSigned(names.map(str::to_owned).to_vec())
+            }
+        };
+        Identity { certificate, client_ca: cluster_ca }
+    }
+}
+
+/// Reads a duration as Go writes it, in whole numbers: `8760h0m0s`, `90s`.
+pub(crate) fn go_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration such as 8760h0m0s or 90s");
+    let (mut rest, mut sum) = (text, Duration::ZERO);
+    while !rest.is_empty() || text.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, tail) = rest.split_at(digits);
+        let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit);
+        let unit: u32 = match unit {
+            "h" => 3600,
+            "m" => 60,
+            "s" => 1,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let part = Duration::from_secs(number).checked_mul(unit).ok_or_else(wrong)?;
+        sum = sum.checked_add(part).ok_or_else(wrong)?;
+        rest = tail;
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        let check = |text: &str, seconds: Option<u64>| {
+            assert_eq!(go_duration(text).ok().map(|d| d.as_secs()), seconds, "{text:?}");
+        };
+        check("8760h0m0s", Some(8760 * 3600));
+        check("1h30m", Some(5400));
+        check("150s", Some(150));
+        for wrong in ["", "5", "h", "1d", "-1s", "1.5h", "1h ", "99999999999999999999s"] {
+            check(wrong, None);
+        }
+        check(&format!("{}h", u64::MAX), None);
+    }
 }

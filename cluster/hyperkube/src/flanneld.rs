@@ -13,7 +13,8 @@ use node::overlay::{self, Settings, Vitals};
 use node::plain_health;
 
 use crate::daemon;
-use crate::flags::Log;
+use crate::flags::{Log, NodeServing};
+use crate::health_server::{self, Health};
 use crate::kube_proxy::node_name;
 
 /// Arguments of flanneld.
@@ -49,6 +50,11 @@ pub(crate) struct Flags {
     /// Where to serve health checks, over plain HTTP to anyone.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10254")]
     healthz_bind_address: SocketAddr,
+    /// Where to serve metrics, over TLS to clients with a certificate of the cluster's CA.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10247")]
+    metrics_bind_address: SocketAddr,
+    #[command(flatten)]
+    serving: NodeServing,
     /// Where others learn this node's pod network.
     #[arg(long, value_name = "FILE", default_value = overlay::SUBNET_FILE)]
     subnet_file: PathBuf,
@@ -100,6 +106,7 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     let settings = flags.settings(network)?;
     let shutdown = daemon::shutdown()?;
     let config = Kubeconfig::load(kubeconfig, &flags.api_servers, "flanneld")?;
+    let identity = flags.serving.identity(&settings.node_name, config.ca.clone());
     let client = Client::new(config)?;
     let vitals = Arc::new(Vitals::default());
     let address = flags.healthz_bind_address;
@@ -107,8 +114,20 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     plain_health::serve(address, move || health.check(), shutdown.clone())
         .await
         .with_context(|| format!("cannot listen on {address}"))?;
+    let metrics = Arc::clone(&vitals) as Arc<dyn Health>;
+    health_server::serve(flags.metrics_bind_address, identity, metrics, shutdown.clone()).await?;
     overlay::run(client, settings, vitals, daemon::ready, shutdown).await?;
     Ok(())
+}
+
+impl Health for Vitals {
+    fn check(&self) -> Result<(), String> {
+        Self::check(self)
+    }
+
+    fn metrics(&self) -> String {
+        Self::metrics(self)
+    }
 }
 
 async fn clean(subnet_file: &Path) -> anyhow::Result<()> {

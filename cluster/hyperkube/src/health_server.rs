@@ -1,27 +1,30 @@
 //! The small HTTPS server of components that serve nothing but health checks and metrics.
 //!
-//! Health checks answer anyone; everything else needs a client certificate of the cluster.
+//! Health checks and the version answer anyone; everything else needs a client certificate of the
+//! cluster.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
+use client::Pem;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use node::kubelet_server::ServingCertificate;
+use node::plain_health;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
-
-use crate::flags::Serving;
 
 /// A probe has no business taking longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,19 +37,44 @@ pub(crate) trait Health: Send + Sync + 'static {
     fn check(&self) -> Result<(), String>;
     /// Metrics in Prometheus' text format.
     fn metrics(&self) -> String;
+    /// What else a known client is told, by path.
+    fn page(&self, _path: &str) -> Option<String> {
+        None
+    }
+}
+
+/// How the server proves who it is, and whose clients it trusts.
+pub(crate) struct Identity {
+    pub(crate) certificate: Certificate,
+    /// Authorities whose client certificates may read metrics.
+    pub(crate) client_ca: Pem,
+}
+
+/// The server's own certificate.
+pub(crate) enum Certificate {
+    /// PEM files of the certificate and its key.
+    Files(PathBuf, PathBuf),
+    /// Signed by itself for these names and addresses, never written anywhere.
+    SelfSigned(Vec<String>),
 }
 
 /// Listens and serves until `shutdown` turns true.
 pub(crate) async fn serve(
-    flags: &Serving,
-    port: u16,
+    address: SocketAddr,
+    identity: Identity,
     health: Arc<dyn Health>,
     mut shutdown: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let address = SocketAddr::new(flags.bind_address, port);
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    let acceptor = TlsAcceptor::from(Arc::new(tls(flags)?));
+    // Mistakes in files are told at the start. A certificate of one's own is made for the first
+    // client: most nodes' metrics are never read, and the memory of their daemons is counted.
+    let made = match &identity.certificate {
+        Certificate::Files(..) => Some(identity.acceptor()?),
+        Certificate::SelfSigned(_) => None,
+    };
+    let acceptor = Arc::new(OnceCell::new_with(made));
+    let identity = Arc::new(identity);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::spawn(async move {
         loop {
@@ -56,9 +84,18 @@ pub(crate) async fn serve(
             };
             let Ok((stream, _)) = accepted else { continue };
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-            let (acceptor, health) = (acceptor.clone(), Arc::clone(&health));
+            let (acceptor, health) = (Arc::clone(&acceptor), Arc::clone(&health));
+            let identity = Arc::clone(&identity);
             tokio::spawn(async move {
                 let _slot = slot;
+                let made = acceptor.get_or_try_init(async || identity.acceptor()).await;
+                let acceptor = match made {
+                    Ok(acceptor) => acceptor,
+                    Err(error) => {
+                        tracing::warn!(error = format!("{error:#}"), "metrics cannot be served");
+                        return;
+                    }
+                };
                 let handshake = tokio::time::timeout(REQUEST_TIMEOUT, acceptor.accept(stream));
                 let Ok(Ok(stream)) = handshake.await else { return };
                 let known = stream.get_ref().1.peer_certificates().is_some();
@@ -78,49 +115,66 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-fn tls(flags: &Serving) -> anyhow::Result<rustls::ServerConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    for cert in CertificateDer::pem_file_iter(&flags.client_ca_file)
-        .with_context(|| format!("cannot read {}", flags.client_ca_file.display()))?
-    {
-        roots.add(cert?)?;
+impl Identity {
+    fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
+        let mut roots = rustls::RootCertStore::empty();
+        let authorities = match &self.client_ca {
+            Pem::Inline(text) => text.clone().into_bytes(),
+            Pem::File(path) => {
+                std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?
+            }
+        };
+        for authority in CertificateDer::pem_slice_iter(&authorities) {
+            roots.add(authority.context("the client authority is no PEM")?)?;
+        }
+        let verifier =
+            WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
+        let builder = rustls::ServerConfig::builder().with_client_cert_verifier(verifier);
+        let config = match &self.certificate {
+            Certificate::Files(cert, key) => {
+                let chain = CertificateDer::pem_file_iter(cert)
+                    .with_context(|| format!("cannot read {}", cert.display()))?
+                    .collect::<Result<Vec<_>, _>>()?;
+                let key = PrivateKeyDer::from_pem_file(key)
+                    .with_context(|| format!("cannot read {}", key.display()))?;
+                builder.with_single_cert(chain, key)?
+            }
+            Certificate::SelfSigned(names) => {
+                builder.with_cert_resolver(Arc::new(ServingCertificate::self_signed(names)?))
+            }
+        };
+        Ok(TlsAcceptor::from(Arc::new(config)))
     }
-    let verifier =
-        WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
-    let chain = CertificateDer::pem_file_iter(&flags.tls_cert_file)
-        .with_context(|| format!("cannot read {}", flags.tls_cert_file.display()))?
-        .collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_file(&flags.tls_private_key_file)
-        .with_context(|| format!("cannot read {}", flags.tls_private_key_file.display()))?;
-    Ok(rustls::ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?)
 }
 
 fn answer(request: &Request<Incoming>, health: &dyn Health, known: bool) -> Response<Full<Bytes>> {
-    let (code, text) = if request.method() == Method::GET {
+    let (code, kind, text) = if request.method() == Method::GET {
         respond(request.uri().path(), health, known)
     } else {
-        (StatusCode::METHOD_NOT_ALLOWED, "method not allowed".to_owned())
+        (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "method not allowed".to_owned())
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = code;
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response
 }
 
-fn respond(path: &str, health: &dyn Health, known: bool) -> (StatusCode, String) {
+const PLAIN: &str = "text/plain";
+
+/// Status, content type and text.
+fn respond(path: &str, health: &dyn Health, known: bool) -> (StatusCode, &'static str, String) {
     match path {
         "/healthz" | "/livez" | "/readyz" => match health.check() {
-            Ok(()) => (StatusCode::OK, "ok".to_owned()),
-            Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, why),
+            Ok(()) => (StatusCode::OK, PLAIN, "ok".to_owned()),
+            Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, PLAIN, why),
         },
-        _ if !known => (StatusCode::UNAUTHORIZED, "Unauthorized".to_owned()),
-        "/metrics" => (StatusCode::OK, health.metrics()),
-        "/version" => (StatusCode::OK, api::version::GIT_VERSION.to_owned()),
-        _ => (StatusCode::NOT_FOUND, "404 page not found".to_owned()),
+        "/version" => (StatusCode::OK, "application/json", plain_health::version()),
+        _ if !known => (StatusCode::UNAUTHORIZED, PLAIN, "Unauthorized".to_owned()),
+        "/metrics" => (StatusCode::OK, PLAIN, health.metrics()),
+        _ => match health.page(path) {
+            Some(text) => (StatusCode::OK, PLAIN, text),
+            None => (StatusCode::NOT_FOUND, PLAIN, "404 page not found".to_owned()),
+        },
     }
 }
 
@@ -140,11 +194,12 @@ mod tests {
     }
 
     #[test]
-    fn only_health_is_public() {
+    fn only_health_and_version_are_public() {
         let check = |path: &str, known: bool, code: u16| {
             assert_eq!(respond(path, &Fine, known).0.as_u16(), code, "{path} {known}");
         };
         check("/healthz", false, 200);
+        check("/version", false, 200);
         check("/metrics", false, 401);
         check("/metrics", true, 200);
         check("/nothing", false, 401);

@@ -1,9 +1,11 @@
 //! `kube-controller-manager`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{ArgAction, Args};
@@ -11,7 +13,7 @@ use client::{Clock, WatchSpec, drive};
 use ipnet::IpNet;
 use machine::{ControllerManager, LeaderElector};
 
-use crate::flags::{Api, Log, Serving};
+use crate::flags::{Api, Log, Serving, go_duration};
 use crate::health_server::{self, Health};
 use crate::signer::{Signer, SigningClient};
 use crate::{daemon, kube_scheduler};
@@ -54,6 +56,9 @@ pub(crate) struct Flags {
     /// Key of that authority.
     #[arg(long, value_name = "FILE")]
     cluster_signing_key_file: PathBuf,
+    /// Longest life of a certificate that is signed; a request may ask for less.
+    #[arg(long, value_name = "DURATION", default_value = "8760h0m0s", value_parser = go_duration)]
+    cluster_signing_duration: Duration,
     /// Authority that pods trust, published in every namespace.
     #[arg(long, value_name = "FILE")]
     root_ca_file: PathBuf,
@@ -99,7 +104,11 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     }
     tracing::info!(cluster = flags.cluster_name, "starting");
     let client = flags.api.client("kube-controller-manager")?;
-    let signer = Signer::load(&flags.cluster_signing_cert_file, &flags.cluster_signing_key_file)?;
+    let signer = Signer::load(
+        &flags.cluster_signing_cert_file,
+        &flags.cluster_signing_key_file,
+        flags.cluster_signing_duration,
+    )?;
     let root_ca = std::fs::read_to_string(&flags.root_ca_file)
         .with_context(|| format!("cannot read {}", flags.root_ca_file.display()))?;
     let config = controllers::Config {
@@ -114,8 +123,8 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     let specs = manager.kinds().into_iter().map(WatchSpec::all).collect();
     let vitals = Arc::new(Vitals::default());
     health_server::serve(
-        &flags.serving,
-        flags.secure_port,
+        SocketAddr::new(flags.serving.bind_address, flags.secure_port),
+        flags.serving.identity(),
         Arc::clone(&vitals) as Arc<dyn Health>,
         shutdown.clone(),
     )

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use client::{Client, Kubeconfig};
+use client::{Client, Kubeconfig, Pem};
 use ipnet::Ipv4Net;
 use network::ProxyConfig;
-use node::plain_health::{self, Pages};
+use node::plain_health;
 use node::proxy::{self, Mode, Settings, Vitals};
 use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::daemon;
-use crate::flags::Log;
+use crate::flags::{Log, NodeServing};
+use crate::health_server::{self, Health};
 
 /// Arguments of kube-proxy.
 #[derive(Args)]
@@ -43,10 +44,12 @@ pub(crate) struct Flags {
     /// Where to serve health checks, over plain HTTP to anyone.
     #[arg(long, value_name = "ADDRESS")]
     healthz_bind_address: Option<String>,
-    /// Where to serve metrics, over plain HTTP to anyone who asks: a loopback address. Off by
-    /// default.
+    /// Where to serve metrics, over TLS to clients with a certificate of the cluster's CA; empty:
+    /// nowhere. Default: 127.0.0.1:10249.
     #[arg(long, value_name = "ADDRESS")]
     metrics_bind_address: Option<String>,
+    #[command(flatten)]
+    serving: NodeServing,
     /// Remove all service rules from this host, then exit.
     #[arg(long)]
     cleanup: bool,
@@ -134,10 +137,7 @@ impl Options {
         let health = flags.healthz_bind_address.clone().or(file.healthz_bind_address);
         let metrics = flags.metrics_bind_address.clone().or(file.metrics_bind_address);
         let health = address(health, "0.0.0.0:10256").context("healthzBindAddress")?;
-        let metrics = address(metrics, "").context("metricsBindAddress")?;
-        if let Some(address) = metrics.filter(|address| !address.ip().is_loopback()) {
-            bail!("metrics are served to anyone who asks: {address} must be a loopback address");
-        }
+        let metrics = address(metrics, "127.0.0.1:10249").context("metricsBindAddress")?;
         let settings = Settings { node_name: node_name(&name)?, mode, rules };
         Ok(Self { kubeconfig, settings, health, metrics })
     }
@@ -189,15 +189,18 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     let options = Options::new(flags, file)?;
     let shutdown = daemon::shutdown()?;
     let config = Kubeconfig::load(&options.kubeconfig, &flags.api_servers, "kube-proxy")?;
+    let cluster_ca = config.ca.clone();
     let client = Client::new(config)?;
     let vitals = Arc::new(Vitals::default());
-    serve(&options, &vitals, &shutdown).await?;
+    serve(&options, &flags.serving, cluster_ca, &vitals, &shutdown).await?;
     proxy::run(client, options.settings, vitals, daemon::ready, shutdown).await?;
     Ok(())
 }
 
 async fn serve(
     options: &Options,
+    serving: &NodeServing,
+    cluster_ca: Pem,
     vitals: &Arc<Vitals>,
     shutdown: &watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
@@ -208,19 +211,25 @@ async fn serve(
             .with_context(|| format!("cannot listen on {address}"))?;
     }
     if let Some(address) = options.metrics {
-        let vitals = Arc::clone(vitals);
-        let pages: Pages = Arc::new(move |path| match path {
-            "/healthz" | "/livez" | "/readyz" => Some(vitals.check().map(|()| "ok".to_owned())),
-            "/metrics" => Some(Ok(vitals.metrics())),
-            "/proxyMode" => Some(Ok(vitals.mode())),
-            "/version" => Some(Ok(api::version::GIT_VERSION.to_owned())),
-            _ => None,
-        });
-        plain_health::serve_pages(address, pages, shutdown.clone())
-            .await
-            .with_context(|| format!("cannot listen on {address}"))?;
+        let identity = serving.identity(&options.settings.node_name, cluster_ca);
+        let health = Arc::clone(vitals) as Arc<dyn Health>;
+        health_server::serve(address, identity, health, shutdown.clone()).await?;
     }
     Ok(())
+}
+
+impl Health for Vitals {
+    fn check(&self) -> Result<(), String> {
+        Self::check(self)
+    }
+
+    fn metrics(&self) -> String {
+        Self::metrics(self)
+    }
+
+    fn page(&self, path: &str) -> Option<String> {
+        (path == "/proxyMode").then(|| self.mode())
+    }
 }
 
 #[cfg(test)]
@@ -238,7 +247,7 @@ mod tests {
     const FILE: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n\
         kind: KubeProxyConfiguration\nbindAddress: 0.0.0.0\n\
         clientConnection:\n  kubeconfig: /etc/proxy\nclusterCIDR: 10.244.0.0/16\nmode: iptables\n\
-        metricsBindAddress: 127.0.0.1:10249\n";
+        metricsBindAddress: 127.0.0.1:1\n";
 
     fn options(arguments: &[&str], file: &str) -> anyhow::Result<Options> {
         let arguments = ["kube-proxy"].iter().chain(arguments);
@@ -251,16 +260,21 @@ mod tests {
         assert_eq!(given.kubeconfig, Path::new("/etc/proxy"));
         assert_eq!(given.settings.mode, Mode::Iptables);
         assert_eq!(given.health, Some("0.0.0.0:10256".parse().unwrap()));
+        assert_eq!(given.metrics, Some("127.0.0.1:1".parse().unwrap()));
+        let usual = options(&[], &FILE.replace("metricsBindAddress: 127.0.0.1:1\n", "")).unwrap();
+        assert_eq!(usual.metrics, Some("127.0.0.1:10249".parse().unwrap()));
         let flags = [
             "--proxy-mode=nftables",
             "--cluster-cidr=fd00::/48,10.0.0.0/8",
             "--hostname-override=Node-1",
             "--healthz-bind-address=",
+            "--metrics-bind-address=",
         ];
         let given = options(&flags, FILE).unwrap();
         assert_eq!(given.settings.mode, Mode::Nftables);
         assert_eq!(given.settings.rules.cluster_cidr, Some("10.0.0.0/8".parse().unwrap()));
         assert_eq!((given.settings.node_name.as_str(), given.health), ("node-1", None));
+        assert_eq!(given.metrics, None);
     }
 
     #[test]
@@ -273,7 +287,7 @@ mod tests {
         check(&[], "kind: Pod\n", "is not understood");
         check(&["--proxy-mode=ipvs"], FILE, "use nftables or iptables");
         check(&["--cluster-cidr=10.0.0.0"], FILE, "is no network");
-        check(&["--metrics-bind-address=0.0.0.0:1"], FILE, "loopback");
+        check(&["--metrics-bind-address=here"], FILE, "metricsBindAddress");
         let none = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
         check(&[], none, "no kubeconfig is given");
     }

@@ -1,5 +1,6 @@
 //! `kube-scheduler`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -79,8 +80,8 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     let specs = Scheduler::KINDS.iter().copied().map(WatchSpec::all).collect();
     let vitals = Arc::new(Vitals::default());
     health_server::serve(
-        &flags.serving,
-        flags.secure_port,
+        SocketAddr::new(flags.serving.bind_address, flags.secure_port),
+        flags.serving.identity(),
         Arc::clone(&vitals) as Arc<dyn Health>,
         shutdown.clone(),
     )

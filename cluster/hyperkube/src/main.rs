@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use daemon::Threads;
 
 mod daemon;
 mod flags;
@@ -78,15 +79,20 @@ fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .expect("no other provider is installed before main");
+    use Threads::{One, Two};
     match parsed.component {
-        Component::KubeApiserver(flags) => daemon::run(&flags.log, kube_apiserver::run(&flags)),
-        Component::KubeControllerManager(flags) => {
-            daemon::run(&flags.log, kube_controller_manager::run(&flags))
+        Component::KubeApiserver(flags) => {
+            daemon::run(&flags.log, Two, kube_apiserver::run(&flags))
         }
-        Component::KubeScheduler(flags) => daemon::run(&flags.log, kube_scheduler::run(&flags)),
-        Component::Kubelet(flags) => daemon::run(&flags.log, kubelet::run(&flags)),
-        Component::KubeProxy(flags) => daemon::run(&flags.log, kube_proxy::run(&flags)),
-        Component::Flanneld(flags) => daemon::run(&flags.log, flanneld::run(&flags)),
+        Component::KubeControllerManager(flags) => {
+            daemon::run(&flags.log, Two, kube_controller_manager::run(&flags))
+        }
+        Component::KubeScheduler(flags) => {
+            daemon::run(&flags.log, Two, kube_scheduler::run(&flags))
+        }
+        Component::Kubelet(flags) => daemon::run(&flags.log, Two, kubelet::run(&flags)),
+        Component::KubeProxy(flags) => daemon::run(&flags.log, One, kube_proxy::run(&flags)),
+        Component::Flanneld(flags) => daemon::run(&flags.log, One, flanneld::run(&flags)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use api::{ApiError, ApiObject, Key, Reply, Request, Status, Subresource};
@@ -17,21 +17,22 @@ use rcgen::{
 };
 use x509_parser::prelude::FromDer;
 
-/// Certificates live a year unless the request asks for less.
-const DURATION_SECONDS_MAX: i64 = 365 * 24 * 3600;
 /// Clocks of nodes may lag: a certificate counts from a little earlier.
 const BACKDATE_SECONDS: i64 = 300;
 
 /// The cluster's certificate authority.
 pub(crate) struct Signer {
     issuer: Issuer<'static, KeyPair>,
+    /// Certificates live this long unless the request asks for less.
+    seconds_max: i64,
     /// No leaf outlives its authority.
     authority_ends: i64,
 }
 
 impl Signer {
-    /// Reads the authority's certificate and key.
-    pub(crate) fn load(cert: &Path, key: &Path) -> anyhow::Result<Self> {
+    /// Reads the authority's certificate and key; what is signed lives for `longest` at most.
+    pub(crate) fn load(cert: &Path, key: &Path, longest: Duration) -> anyhow::Result<Self> {
+        ensure!(!longest.is_zero(), "certificates must live for some time");
         let read = |path: &Path| {
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
         };
@@ -39,21 +40,22 @@ impl Signer {
         let der = pem::parse(&cert).context("the signing certificate is no PEM")?;
         let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(der.contents())?;
         Ok(Self {
+            seconds_max: i64::try_from(longest.as_secs()).unwrap_or(i64::MAX),
             authority_ends: parsed.validity().not_after.timestamp(),
             issuer: Issuer::from_ca_cert_pem(&cert, KeyPair::from_pem(&key)?)?,
         })
     }
 
-    /// Signs a request for at most a year; `now` is in seconds since the Unix epoch.
+    /// Signs a request; `now` is in seconds since the Unix epoch.
     fn sign(&self, spec: &CertificateSigningRequestSpec, now: i64) -> anyhow::Result<String> {
         let text = std::str::from_utf8(&spec.request.0).context("the request is no PEM")?;
         one_organization(text)?;
         let mut request = CertificateSigningRequestParams::from_pem(text)?;
-        let wanted = spec.expiration_seconds.map_or(DURATION_SECONDS_MAX, i64::from);
-        let ends = (now + wanted.min(DURATION_SECONDS_MAX)).min(self.authority_ends);
+        let wanted = spec.expiration_seconds.map_or(self.seconds_max, i64::from);
+        let ends = now.saturating_add(wanted.min(self.seconds_max)).min(self.authority_ends);
         let time = |seconds: i64| {
             let since = u64::try_from(seconds).unwrap_or(0);
-            (SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(since)).into()
+            (SystemTime::UNIX_EPOCH + Duration::from_secs(since)).into()
         };
         let params = &mut request.params;
         params.not_before = time(now - BACKDATE_SECONDS);
@@ -153,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    fn authority(folder: &Path) -> Signer {
+    fn authority(folder: &Path, longest_seconds: u64) -> Signer {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -161,7 +163,8 @@ mod tests {
         let cert = params.self_signed(&key).unwrap();
         std::fs::write(folder.join("ca.crt"), cert.pem()).unwrap();
         std::fs::write(folder.join("ca.key"), key.serialize_pem()).unwrap();
-        Signer::load(&folder.join("ca.crt"), &folder.join("ca.key")).unwrap()
+        let longest = Duration::from_secs(longest_seconds);
+        Signer::load(&folder.join("ca.crt"), &folder.join("ca.key"), longest).unwrap()
     }
 
     fn request() -> CertificateSigningRequestSpec {
@@ -182,7 +185,7 @@ mod tests {
     #[test]
     fn signs_for_the_time_and_the_usages_asked_for() {
         let folder = tempfile::tempdir().unwrap();
-        let signer = authority(folder.path());
+        let signer = authority(folder.path(), 7200);
         let now = 1_800_000_000;
         let pem = signer.sign(&request(), now).unwrap();
         let der = pem::parse(pem).unwrap();
@@ -197,9 +200,26 @@ mod tests {
     }
 
     #[test]
+    fn signs_for_no_longer_than_is_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = 1_800_000_000;
+        let check = |longest: u64, wanted: Option<i32>, lives: i64| {
+            let spec = CertificateSigningRequestSpec { expiration_seconds: wanted, ..request() };
+            let pem = authority(folder.path(), longest).sign(&spec, now).unwrap();
+            let der = pem::parse(pem).unwrap();
+            let (_, cert) =
+                x509_parser::certificate::X509Certificate::from_der(der.contents()).unwrap();
+            assert_eq!(cert.validity().not_after.timestamp() - now, lives);
+        };
+        check(7200, None, 7200);
+        check(7200, Some(600), 600);
+        check(150, Some(600), 150);
+    }
+
+    #[test]
     fn refuses_what_it_does_not_understand() {
         let folder = tempfile::tempdir().unwrap();
-        let signer = authority(folder.path());
+        let signer = authority(folder.path(), 7200);
         let mut spec = request();
         spec.usages = Some(vec!["cert sign".into()]);
         assert!(signer.sign(&spec, 1_800_000_000).is_err());

@@ -2,7 +2,7 @@
 //!
 //! Source: kubernetes 1.33, `pkg/kubelet/lifecycle/predicate.go`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use api::Time;
 use api::selector::Selector;
@@ -10,27 +10,27 @@ use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Pod, Taint, Toleration}
 
 use crate::context::Context;
 use crate::pod_worker::PodWorker;
-use crate::resources;
+use crate::resources::{HostPort, LIMITED, Takes};
 
 /// Reason and message of a refusal.
 pub(crate) type Refusal = (String, String);
 
-/// Judges `pod` beside the `others` that are to run here.
+/// Judges `pod`, which takes `takes`, beside the `others` that are to run here. `allocatable` is
+/// in the order of [`LIMITED`].
 pub(crate) fn admit<'a>(
     ctx: &Context,
     pod: &Pod,
+    takes: &Takes,
     others: impl Iterator<Item = &'a PodWorker> + Clone,
-    allocatable: &BTreeMap<&'static str, i64>,
+    allocatable: &[i64; LIMITED.len()],
 ) -> Result<(), Refusal> {
-    resources_fit(pod, &others, allocatable)?;
-    let node = ctx.cache.get::<Node>("", &ctx.config.node_name);
-    if let Some(node) = node {
+    resources_fit(takes, others.clone(), allocatable)?;
+    if let Some(node) = ctx.node() {
         matches_node(pod, node)?;
         tolerates(pod, node)?;
     }
-    let wanted = host_ports(pod);
-    let taken: BTreeSet<(String, i32, String)> = others.flat_map(|w| host_ports(&w.pod)).collect();
-    if wanted.iter().any(|port| taken.iter().any(|other| clash(port, other))) {
+    let mut taken = others.flat_map(|w| &w.takes.ports);
+    if !takes.ports.is_empty() && taken.any(|other| takes.ports.iter().any(|p| clash(p, other))) {
         return Err(predicate(
             "NodePorts",
             "node(s) didn't have free ports for the requested pod ports",
@@ -44,20 +44,19 @@ fn predicate(name: &str, why: &str) -> Refusal {
 }
 
 fn resources_fit<'a>(
-    pod: &Pod,
-    others: &(impl Iterator<Item = &'a PodWorker> + Clone),
-    allocatable: &BTreeMap<&'static str, i64>,
+    takes: &Takes,
+    others: impl Iterator<Item = &'a PodWorker>,
+    allocatable: &[i64; LIMITED.len()],
 ) -> Result<(), Refusal> {
-    for (resource, capacity) in allocatable {
-        let of = |p: &Pod| {
-            if *resource == "pods" { 1 } else { resources::pod_request(p, resource) }
-        };
-        let wanted = of(pod);
-        if wanted == 0 {
-            continue;
+    let mut used = [0_i64; LIMITED.len()];
+    for other in others {
+        for (sum, amount) in used.iter_mut().zip(&other.takes.amounts) {
+            *sum = sum.saturating_add(*amount);
         }
-        let used = others.clone().map(|w| of(&w.pod)).fold(0_i64, i64::saturating_add);
-        if used.saturating_add(wanted) > *capacity {
+    }
+    for (place, resource) in LIMITED.into_iter().enumerate() {
+        let (wanted, used, capacity) = (takes.amounts[place], used[place], allocatable[place]);
+        if wanted != 0 && used.saturating_add(wanted) > capacity {
             return Err((
                 format!("OutOf{resource}"),
                 format!(
@@ -70,21 +69,7 @@ fn resources_fit<'a>(
     Ok(())
 }
 
-/// Address, port and protocol of each port of the node that a pod takes.
-fn host_ports(pod: &Pod) -> BTreeSet<(String, i32, String)> {
-    let containers = pod.spec.iter().flat_map(|s| &s.containers);
-    let ports = containers.flat_map(|c| c.ports.iter().flatten());
-    ports
-        .filter_map(|p| {
-            let port = p.host_port.filter(|p| *p > 0)?;
-            let ip = p.host_ip.clone().unwrap_or_default();
-            let ip = if ip == "0.0.0.0" { String::new() } else { ip };
-            Some((ip, port, p.protocol.clone().unwrap_or_else(|| "TCP".to_owned())))
-        })
-        .collect()
-}
-
-fn clash(a: &(String, i32, String), b: &(String, i32, String)) -> bool {
+fn clash(a: &HostPort, b: &HostPort) -> bool {
     a.1 == b.1 && a.2 == b.2 && (a.0 == b.0 || a.0.is_empty() || b.0.is_empty())
 }
 

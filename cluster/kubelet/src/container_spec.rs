@@ -59,7 +59,7 @@ pub(crate) fn container(
     attempt: u32,
     now: Time,
 ) -> Result<ContainerSpec, EnvProblem> {
-    let Some(sandbox_id) = worker.sandbox.running().map(|s| s.id.clone()) else {
+    let Some(sandbox_id) = worker.sandbox.running().map(|s| s.id.to_string()) else {
         return Err(EnvProblem::Pending);
     };
     let env = environment::resolve(ctx, worker, container, now)?;

@@ -1,16 +1,17 @@
 //! What all pods of the node share: configuration, the API cache, calls under way, effects.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::{Object, Request, Time, meta};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use machine::{ApiEffect, Cache, CallId, Record, Recorder};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
+use machine::{ApiEffect, CallId, Record, Recorder, WatchEvent};
 
 use crate::KubeletConfig;
+use crate::calls::Calls;
 use crate::config_source::ConfigSource;
 use crate::probe::ProbeKind;
 use crate::runtime::{NodeEffect, NodeFacts, RuntimeRequest};
-use crate::volume::VolumeSpec;
+use crate::watched::{News, Watched};
 
 /// What an API call was made for.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,11 +19,11 @@ pub(crate) enum ApiPurpose {
     /// Reads a configmap or secret.
     Config(api::Key),
     /// Writes a pod's status.
-    Status { uid: String },
+    Status { uid: Arc<str> },
     /// Forgets a pod that ended.
-    DeletePod { uid: String },
+    DeletePod { uid: Arc<str> },
     /// Signs a token for a volume.
-    Token { uid: String, volume: String, path: String },
+    Token { uid: Arc<str>, volume: String, path: String },
     /// Makes or removes a mirror pod.
     Mirror { name: (String, String) },
     /// Registers, reads or writes the node.
@@ -42,32 +43,31 @@ pub(crate) enum RuntimePurpose {
         pod_cidr: String,
     },
     Sandbox {
-        uid: String,
+        uid: Arc<str>,
     },
     StopSandbox {
-        uid: String,
+        uid: Arc<str>,
     },
     InspectSandbox {
-        uid: String,
+        uid: Arc<str>,
     },
     /// A step in the life of a container.
     Container {
-        uid: String,
+        uid: Arc<str>,
         container: String,
     },
     InspectContainer {
-        uid: String,
+        uid: Arc<str>,
         container: String,
     },
     Probe {
-        uid: String,
+        uid: Arc<str>,
         container: String,
         id: String,
         kind: ProbeKind,
     },
     Volumes {
-        uid: String,
-        volumes: Vec<VolumeSpec>,
+        uid: Arc<str>,
     },
     /// Ends or removes something that belongs to no pod.
     Orphan {
@@ -80,9 +80,9 @@ pub(crate) enum RuntimePurpose {
 /// What all pods of the node share.
 pub(crate) struct Context {
     pub(crate) config: KubeletConfig,
-    pub(crate) cache: Cache,
+    pub(crate) watched: Watched,
     pub(crate) configs: ConfigSource,
-    pub(crate) facts: Option<NodeFacts>,
+    pub(crate) facts: Option<Box<NodeFacts>>,
     /// Whether the runtime answers; else why not.
     pub(crate) runtime: Result<(), String>,
     /// Whether all containers of ours are known.
@@ -90,8 +90,8 @@ pub(crate) struct Context {
     /// Whether the pod network is there; else why not.
     pub(crate) network: Result<(), String>,
     pub(crate) recorder: Recorder,
-    pub(crate) api_calls: BTreeMap<CallId, ApiPurpose>,
-    pub(crate) runtime_calls: BTreeMap<CallId, RuntimePurpose>,
+    pub(crate) api_calls: Calls<ApiPurpose>,
+    pub(crate) runtime_calls: Calls<RuntimePurpose>,
     pub(crate) effects: Vec<NodeEffect>,
     next_call: u64,
 }
@@ -106,14 +106,14 @@ impl Context {
         Self {
             recorder: Recorder::new("kubelet", &config.node_name),
             config,
-            cache: Cache::default(),
+            watched: Watched::default(),
             configs: ConfigSource::default(),
             facts: None,
             runtime: Err("container runtime is down".to_owned()),
             listed: false,
             network: Err(NO_NETWORK.to_owned()),
-            api_calls: BTreeMap::new(),
-            runtime_calls: BTreeMap::new(),
+            api_calls: Calls::default(),
+            runtime_calls: Calls::default(),
             effects: Vec::new(),
             next_call: 0,
         }
@@ -127,13 +127,13 @@ impl Context {
 
     pub(crate) fn api(&mut self, purpose: ApiPurpose, request: Request) {
         let id = self.next_id();
-        self.api_calls.insert(id, purpose);
+        self.api_calls.begin(id, purpose);
         self.effects.push(NodeEffect::Api(ApiEffect::Call { id, request }));
     }
 
     pub(crate) fn runtime(&mut self, purpose: RuntimePurpose, request: RuntimeRequest) {
         let id = self.next_id();
-        self.runtime_calls.insert(id, purpose);
+        self.runtime_calls.begin(id, purpose);
         self.effects.push(NodeEffect::Runtime { id, request });
     }
 
@@ -161,7 +161,7 @@ impl Context {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         // Static pods are known to the API by their mirror.
-        let seen = self.cache.get::<Pod>(namespace, name).unwrap_or(pod);
+        let seen = self.watched.pods.get(namespace, name).map_or(pod, |p| p);
         ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -194,23 +194,23 @@ impl Context {
     }
 
     /// The API's pod of that name, if it is the pod (or its mirror) that `uid` means here.
-    pub(crate) fn api_pod(&self, pod: &Pod, uid: &str) -> Option<&Pod> {
+    pub(crate) fn api_pod(&self, pod: &Pod, uid: &str) -> Option<&Arc<Pod>> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        self.cache.get::<Pod>(namespace, name).filter(|p| {
+        self.watched.pods.get(namespace, name).filter(|p| {
             p.metadata.uid.as_deref() == Some(uid)
                 || meta::annotation(&p.metadata, crate::mirror::MIRROR) == Some(uid)
         })
     }
 
-    /// Applies news of a watch.
-    pub(crate) fn watch(&mut self, now: Time, event: machine::WatchEvent) -> Vec<machine::Delta> {
-        self.cache.apply(now, event)
+    /// The API's node.
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        self.watched.nodes.get("", &self.config.node_name)
     }
 
     /// Keeps what an answer carried.
-    pub(crate) fn learn(&mut self, now: Time, object: Object) {
-        self.cache.apply(now, machine::WatchEvent::Changed(object));
+    pub(crate) fn learn(&mut self, object: Object) -> News {
+        self.watched.apply(&WatchEvent::Changed(object))
     }
 }
 

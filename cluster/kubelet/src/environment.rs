@@ -4,6 +4,7 @@
 //! `third_party/forked/golang/expansion`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::{Key, Kind, Time};
 use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource, Pod, Service};
@@ -32,10 +33,12 @@ pub(crate) fn resolve(
     now: Time,
 ) -> Result<Environment, EnvProblem> {
     let links = worker.spec().enable_service_links.unwrap_or(true);
-    let services = if worker.is_static && !ctx.cache.synced([Kind::Service]) {
+    let known = ctx.watched.services.synced();
+    let services = if worker.is_static && !known {
         Environment::new()
-    } else if ctx.cache.synced([Kind::Service]) {
-        service_variables(ctx.cache.list::<Service>(), worker.namespace(), links)
+    } else if known {
+        let services = ctx.watched.services.iter().map(Arc::as_ref);
+        service_variables(services, worker.namespace(), links)
     } else {
         return Err(EnvProblem::Pending);
     };
@@ -155,12 +158,12 @@ pub(crate) fn service_variables<'a>(
     namespace: &str,
     links: bool,
 ) -> Environment {
-    let mut found: BTreeMap<String, &Service> = BTreeMap::new();
+    let mut found: BTreeMap<&str, &Service> = BTreeMap::new();
     for service in services {
-        let name = service.metadata.name.clone().unwrap_or_default();
+        let name = service.metadata.name.as_deref().unwrap_or_default();
         let of = service.metadata.namespace.as_deref().unwrap_or_default();
         let master = of == "default" && name == "kubernetes";
-        if (links && of == namespace) || (master && !found.contains_key(&name)) {
+        if (links && of == namespace) || (master && !found.contains_key(name)) {
             found.insert(name, service);
         }
     }

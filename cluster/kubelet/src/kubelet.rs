@@ -5,20 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApiError, Key, Kind, Object, Reply, Time};
-use k8s_openapi::api::core::v1::Pod;
-use machine::{ApiInput, CallId, Machine, WatchEvent};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use machine::{ApiInput, CallId, Machine};
 
 use crate::KubeletConfig;
 use crate::admission;
 use crate::context::{ApiPurpose, Context, POD_WARNING, RuntimePurpose};
+use crate::instance::Instance;
 use crate::mirror::{self, Mirrors};
 use crate::naming;
-use crate::node_agent::NodeAgent;
+use crate::node_agent::{NodeAgent, next_after};
 use crate::node_status;
 use crate::orphans::Orphans;
 use crate::pod_status;
 use crate::pod_worker::{PodWorker, SandboxSlot, Stage, Step};
 use crate::replies;
+use crate::resources::Takes;
 use crate::runtime::{
     ContainerRecord, ContainerState, NodeEffect, NodeInput, RuntimeError, RuntimeErrorKind,
     RuntimeEvent, RuntimeInput, RuntimeReply, RuntimeRequest,
@@ -26,6 +28,7 @@ use crate::runtime::{
 use crate::sync::{RETRY, sync};
 use crate::termination;
 use crate::volume_source;
+use crate::watched::{Change, News};
 
 /// How often all containers are listed though nothing says that one was missed.
 const RELIST: Duration = Duration::from_secs(180);
@@ -36,15 +39,20 @@ const RELIST_SOON: Duration = Duration::from_secs(2);
 pub struct Kubelet {
     ctx: Context,
     node: NodeAgent,
-    workers: BTreeMap<String, PodWorker>,
+    workers: BTreeMap<Arc<str>, Box<PodWorker>>,
+    /// When each worker that waits for a time is looked at again.
+    wakes: BTreeSet<(Time, Arc<str>)>,
     orphans: Orphans,
     mirrors: Mirrors,
     /// By UID.
     static_pods: BTreeMap<String, Arc<Pod>>,
     static_seen: bool,
-    dirty: BTreeSet<String>,
+    /// Workers to look at in this step, in any order.
+    dirty: Vec<Arc<str>>,
     relist_at: Time,
     listing: bool,
+    /// Whether the last listing failed.
+    list_failed: bool,
     /// What the last listing found of pods that were not known then.
     unclaimed: Vec<ContainerRecord>,
     folders: Vec<String>,
@@ -57,13 +65,15 @@ impl Kubelet {
             ctx: Context::new(config),
             node: NodeAgent::default(),
             workers: BTreeMap::new(),
+            wakes: BTreeSet::new(),
             orphans: Orphans::default(),
             mirrors: Mirrors::default(),
             static_pods: BTreeMap::new(),
             static_seen: false,
-            dirty: BTreeSet::new(),
+            dirty: Vec::new(),
             relist_at: Time::ZERO,
             listing: false,
+            list_failed: false,
             unclaimed: Vec::new(),
             folders: Vec::new(),
         }
@@ -76,8 +86,15 @@ impl Kubelet {
     pub fn pods(&self) -> Vec<Pod> {
         self.workers
             .values()
-            .map(|w| Pod { status: Some(w.status.wanted.clone()), ..w.pod.as_ref().clone() })
+            .map(|w| Pod { status: Some(self.status(w)), ..w.pod.as_ref().clone() })
             .collect()
+    }
+
+    fn status(&self, worker: &PodWorker) -> PodStatus {
+        let wanted = worker.status.wanted.as_deref();
+        let posted = worker.status.posted.as_ref();
+        let known = posted.or_else(|| self.ctx.api_pod(&worker.pod, &worker.uid));
+        wanted.or_else(|| known.and_then(|p| p.status.as_ref())).cloned().unwrap_or_default()
     }
 
     /// The present instance of a container, or the one before, of the pod of that name (with
@@ -94,7 +111,7 @@ impl Kubelet {
         previous: bool,
     ) -> Result<ContainerRecord, String> {
         let found = self.workers.values().filter(|w| {
-            w.name() == pod && w.namespace() == namespace && (uid.is_empty() || w.uid == uid)
+            w.name() == pod && w.namespace() == namespace && (uid.is_empty() || *w.uid == *uid)
         });
         // Of two pods of one name the later one is meant.
         let Some(worker) = found.max_by_key(|w| w.seen_at) else {
@@ -110,7 +127,12 @@ impl Kubelet {
         let record = if previous { &slot.previous } else { &slot.current };
         // A container that waits for its next start shows the log of its last one.
         let record = record.as_ref().filter(|r| !r.id.is_empty());
-        record.cloned().ok_or_else(|| {
+        let definition = worker.definition(name).map(|(c, _)| c);
+        let whole = record.zip(definition).map(|(r, c)| {
+            let (pod, uid) = (&worker.pod, &worker.uid);
+            r.record(naming::container_labels(pod, uid, c, r.attempt, &r.sandbox_id))
+        });
+        whole.ok_or_else(|| {
             if previous {
                 format!("previous terminated container \"{name}\" in pod \"{pod}\" not found")
             } else {
@@ -125,7 +147,10 @@ impl Kubelet {
     pub fn sandbox(&self, namespace: &str, pod: &str) -> Option<ContainerRecord> {
         let mut found =
             self.workers.values().filter(|w| w.name() == pod && w.namespace() == namespace);
-        found.find_map(|w| w.sandbox.running().cloned())
+        found.find_map(|w| {
+            let record = w.sandbox.running()?;
+            Some(record.record(naming::sandbox_labels(&w.pod, &w.uid, record.attempt)))
+        })
     }
 
     /// Whether the runtime answers and the pod network is there; else why not.
@@ -136,83 +161,165 @@ impl Kubelet {
         self.ctx.runtime.clone()
     }
 
+    /// When [`Machine::wake_at`] would be if it were not for periodic duties: measuring the node,
+    /// renewing its lease, comparing and reporting its status, listing all containers. What is
+    /// pending because something changed or failed counts.
+    ///
+    /// While [`Kubelet::is_settled`] holds, whoever drives a kubelet may do these duties for it
+    /// (in closed form, if there are very many), wake it at this time alone and tell it by
+    /// [`Kubelet::duties_done`] before each step. When it is not settled this is
+    /// [`Machine::wake_at`].
+    pub fn work_at(&self) -> Option<Time> {
+        if self.is_settled() { self.pods_wake_at() } else { self.wake_at() }
+    }
+
+    /// Whether all is well with the node: it is registered and reported ready, its lease is held,
+    /// its network is there, its containers are known, and no call for any of that is under way
+    /// or has failed. Pods may have work under way: that goes on by their calls and by
+    /// [`Kubelet::work_at`].
+    pub fn is_settled(&self) -> bool {
+        self.ctx.runtime.is_ok()
+            && self.ctx.network.is_ok()
+            && self.ctx.listed
+            && !self.listing
+            && !self.list_failed
+            && self.unclaimed.is_empty()
+            && self.folders.is_empty()
+            && self.orphans.is_empty()
+            && self.node.settled(&self.ctx)
+    }
+
+    /// Tells a settled kubelet that all its periodic duties were carried out up to `now` by
+    /// whoever drives it, as it would have done them; its next are those after `now`. `lease` is
+    /// the node's lease as last written: it is renewed from there.
+    pub fn duties_done(&mut self, now: Time, lease: Option<&Object>) {
+        self.node.duties_done(now, lease.and_then(Object::share));
+        self.relist_at = next_after(self.relist_at, RELIST, now);
+    }
+
+    fn pods_wake_at(&self) -> Option<Time> {
+        let pods = self.wakes.first().map(|(at, _)| *at);
+        [pods, self.mirrors.wake_at()].into_iter().flatten().min()
+    }
+
     fn mark_all(&mut self) {
         self.dirty.extend(self.workers.keys().cloned());
     }
 
     // --- the API ---------------------------------------------------------------------------
 
-    fn watch(&mut self, now: Time, event: WatchEvent) {
-        let deltas = self.ctx.watch(now, event);
-        let kinds: BTreeSet<Kind> = deltas.iter().map(|d| d.key.kind).collect();
-        if kinds.contains(&Kind::Node) {
-            self.node.report_now(now);
-        }
-        if kinds.contains(&Kind::Pod) || !self.ctx.cache.synced([Kind::Pod]) {
-            self.assign(now);
-        }
-        if kinds.contains(&Kind::Service) {
-            // Only pods that wait for the first list care.
-            self.mark_all();
+    fn learned(&mut self, now: Time, news: News) {
+        match news {
+            News::Nothing => {}
+            News::Node => {
+                self.node.report_now(now);
+                self.mirrors.compare();
+            }
+            News::Pod(change) => self.pod_changed(change, now),
+            News::Pods => self.assign(now),
+            News::Service { first } => {
+                if first {
+                    // Only pods that wait for the first list care.
+                    self.mark_all();
+                }
+            }
         }
     }
 
-    /// Compares the pods that are wanted with those that are known.
+    /// Whether a pod of the API is to run here.
+    fn is_ours(&self, pod: &Pod) -> bool {
+        let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
+        node == Some(&self.ctx.config.node_name) && !mirror::is_mirror(pod)
+    }
+
+    /// One pod of the API changed.
+    fn pod_changed(&mut self, change: Change<Pod>, now: Time) {
+        let latest = change.new.as_ref().or(change.old.as_ref());
+        if latest.is_some_and(|p| mirror::is_mirror(p)) || !self.static_pods.is_empty() {
+            self.mirrors.compare();
+            // Mirrors carry the status of static pods.
+            self.mark_static();
+        }
+        let uid = |pod: &Arc<Pod>| pod.metadata.uid.clone().unwrap_or_default();
+        let old = change.old.filter(|p| self.is_ours(p)).as_ref().map(uid);
+        let new = change.new.filter(|p| self.is_ours(p));
+        let gone = old.filter(|old| new.as_ref().map(uid).as_ref() != Some(old));
+        if let Some(pod) = new {
+            self.want(pod, now);
+        }
+        if let Some(uid) = gone.filter(|_| self.ctx.watched.pods.synced()) {
+            self.end(vec![uid.into()], now);
+        }
+    }
+
+    /// Compares all pods that are wanted with those that are known.
     fn assign(&mut self, now: Time) {
-        let node = self.ctx.config.node_name.clone();
-        let mut wanted: Vec<Arc<Pod>> = self
-            .ctx
-            .cache
-            .objects(Kind::Pod)
-            .filter_map(Object::share::<Pod>)
-            .filter(|p| p.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&node))
-            .filter(|p| !mirror::is_mirror(p))
-            .collect();
+        let pods = self.ctx.watched.pods.iter();
+        let mut wanted: Vec<Arc<Pod>> = pods.filter(|p| self.is_ours(p)).cloned().collect();
         // Older pods have the better right to the node's resources.
         wanted.sort_by_key(|p| (api::meta::created_at(&p.metadata), p.metadata.name.clone()));
         let mut present = BTreeSet::new();
         for pod in wanted {
-            let uid = pod.metadata.uid.clone().unwrap_or_default();
-            present.insert(uid.clone());
-            let ending = pod.metadata.deletion_timestamp.is_some();
-            match self.workers.get_mut(&uid) {
-                Some(worker) if Arc::ptr_eq(&worker.pod, &pod) => continue,
-                Some(worker) => worker.pod = pod,
-                None => self.add(pod, &uid, false, now),
-            }
-            if ending && let Some(worker) = self.workers.get_mut(&uid) {
-                termination::begin(worker, now);
-            }
-            self.dirty.insert(uid);
+            present.insert(pod.metadata.uid.clone().unwrap_or_default());
+            self.want(pod, now);
         }
-        if self.ctx.cache.synced([Kind::Pod]) {
+        if self.ctx.watched.pods.synced() {
             let api_uids = self.workers.values().filter(|w| !w.is_static);
-            let gone: Vec<String> =
-                api_uids.map(|w| w.uid.clone()).filter(|uid| !present.contains(uid)).collect();
+            let gone: Vec<Arc<str>> =
+                api_uids.map(|w| w.uid.clone()).filter(|uid| !present.contains(&**uid)).collect();
             self.end(gone, now);
         }
-        // Mirrors carry the status of static pods.
-        let statics = self.workers.values().filter(|w| w.is_static).map(|w| w.uid.clone());
-        self.dirty.extend(statics.collect::<Vec<_>>());
+        self.mirrors.compare();
+        self.mark_static();
     }
 
-    fn end(&mut self, uids: Vec<String>, now: Time) {
+    fn mark_static(&mut self) {
+        let statics = self.workers.values().filter(|w| w.is_static).map(|w| w.uid.clone());
+        self.dirty.extend(statics);
+    }
+
+    /// Takes the newest state of a pod that is to run here.
+    fn want(&mut self, pod: Arc<Pod>, now: Time) {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let ending = pod.metadata.deletion_timestamp.is_some();
+        let uid = match self.workers.get_mut(uid) {
+            Some(worker) if Arc::ptr_eq(&worker.pod, &pod) => return,
+            Some(worker) => {
+                if worker.admitted && worker.pod.spec != pod.spec {
+                    worker.takes = Takes::of(&pod);
+                }
+                worker.pod = pod;
+                worker.uid.clone()
+            }
+            None => {
+                let uid: Arc<str> = uid.into();
+                self.add(pod, &uid, false, now);
+                uid
+            }
+        };
+        if ending && let Some(worker) = self.workers.get_mut(&uid) {
+            termination::begin(worker, now);
+        }
+        self.dirty.push(uid);
+    }
+
+    fn end(&mut self, uids: Vec<Arc<str>>, now: Time) {
         for uid in uids {
             if let Some(worker) = self.workers.get_mut(&uid) {
                 if matches!(worker.stage, Stage::Active | Stage::Rejected { .. }) {
                     termination::begin(worker, now);
                 }
-                self.dirty.insert(uid);
+                self.dirty.push(uid);
             }
         }
     }
 
-    fn add(&mut self, pod: Arc<Pod>, uid: &str, is_static: bool, now: Time) {
-        let mut worker = PodWorker::new(pod, uid, is_static, now);
+    fn add(&mut self, pod: Arc<Pod>, uid: &Arc<str>, is_static: bool, now: Time) {
+        let mut worker = Box::new(PodWorker::new(pod, uid.clone(), is_static, now));
         let records: Vec<&ContainerRecord> =
-            self.unclaimed.iter().filter(|r| r.pod_uid() == uid).collect();
+            self.unclaimed.iter().filter(|r| *r.pod_uid() == **uid).collect();
         worker.adopt(now, &records);
-        self.workers.insert(uid.to_owned(), worker);
+        self.workers.insert(uid.clone(), worker);
         self.admit(uid, now);
     }
 
@@ -226,17 +333,20 @@ impl Kubelet {
         if worker.terminal || worker.admitted || worker.stage != Stage::Active {
             return;
         }
-        let others = self.workers.values().filter(|w| w.uid != uid && w.is_active());
-        let allocatable = node_status::limits(&self.ctx.config, facts);
+        let takes = Takes::of(&worker.pod);
         let verdict = if began || ending {
             // It was judged before this kubelet started, or is not to start.
             Ok(())
         } else {
-            admission::admit(&self.ctx, &worker.pod, others, &allocatable)
+            let others = self.workers.values().map(Box::as_ref);
+            let others = others.filter(|w| *w.uid != *uid && w.is_active());
+            let allocatable = node_status::limits(&self.ctx.config, facts);
+            admission::admit(&self.ctx, &worker.pod, &takes, others, &allocatable)
         };
         let pod = worker.pod.clone();
         if let Some(worker) = self.workers.get_mut(uid) {
             worker.admitted = verdict.is_ok();
+            worker.takes = takes;
         }
         if let Err((reason, message)) = verdict {
             self.ctx.event(now, &pod, POD_WARNING, &reason, message.clone());
@@ -247,7 +357,7 @@ impl Kubelet {
     }
 
     fn api_reply(&mut self, now: Time, id: CallId, result: Result<Reply, ApiError>) {
-        let Some(purpose) = self.ctx.api_calls.remove(&id) else { return };
+        let Some(purpose) = self.ctx.api_calls.end(id) else { return };
         match purpose {
             ApiPurpose::Config(key) => {
                 if self.ctx.configs.answer(now, &key, result) {
@@ -257,7 +367,7 @@ impl Kubelet {
             ApiPurpose::Status { uid } => {
                 if let Some(worker) = self.workers.get_mut(&uid) {
                     pod_status::answer(worker, result, now);
-                    self.dirty.insert(uid);
+                    self.dirty.push(uid);
                 }
             }
             ApiPurpose::DeletePod { uid } => {
@@ -266,7 +376,7 @@ impl Kubelet {
                     if result.is_err() && !matches!(gone, Some(404 | 409)) {
                         termination::forget_failed(worker, now);
                     }
-                    self.dirty.insert(uid);
+                    self.dirty.push(uid);
                 }
             }
             ApiPurpose::Token { uid, volume, path } => {
@@ -277,14 +387,17 @@ impl Kubelet {
                     if let Err(message) = outcome {
                         crate::sync::volume_failed(&mut self.ctx, worker, &volume, &message, now);
                     }
-                    self.dirty.insert(uid);
+                    self.dirty.push(uid);
                 }
             }
             ApiPurpose::Mirror { name } => {
-                self.mirrors.answer(&mut self.ctx, &name, result, now);
-                self.assign(now);
+                let news = self.mirrors.answer(&mut self.ctx, &name, result, now);
+                self.learned(now, news);
             }
-            ApiPurpose::Node => self.node.node_answer(&mut self.ctx, now, result),
+            ApiPurpose::Node => {
+                self.node.node_answer(&mut self.ctx, now, result);
+                self.mirrors.compare();
+            }
             ApiPurpose::Lease => self.node.lease_answer(now, result),
         }
     }
@@ -303,7 +416,7 @@ impl Kubelet {
                         slot.retry_at = slot.retry_at.min(now);
                     }
                 }
-                self.dirty.insert(uid.clone());
+                self.dirty.push(uid.clone());
             }
         }
     }
@@ -322,19 +435,20 @@ impl Kubelet {
             wanted.insert(uid, pod);
         }
         self.static_pods = wanted;
+        self.mirrors.compare();
         let known = self.workers.values().filter(|w| w.is_static).map(|w| w.uid.clone());
-        let gone: Vec<String> = known.filter(|u| !self.static_pods.contains_key(u)).collect();
+        let gone: Vec<Arc<str>> = known.filter(|u| !self.static_pods.contains_key(&**u)).collect();
         self.end(gone, now);
         self.start_static(now);
     }
 
     /// Starts static pods, each after the last pod of its name is gone.
     fn start_static(&mut self, now: Time) {
-        let fresh: Vec<(String, Arc<Pod>)> = self
+        let fresh: Vec<(Arc<str>, Arc<Pod>)> = self
             .static_pods
             .iter()
-            .filter(|(uid, _)| !self.workers.contains_key(*uid))
-            .map(|(uid, pod)| (uid.clone(), pod.clone()))
+            .filter(|(uid, _)| !self.workers.contains_key(uid.as_str()))
+            .map(|(uid, pod)| (uid.as_str().into(), pod.clone()))
             .collect();
         for (uid, pod) in fresh {
             let busy = self.workers.values().any(|w| {
@@ -344,7 +458,7 @@ impl Kubelet {
             });
             if !busy {
                 self.add(pod, &uid, true, now);
-                self.dirty.insert(uid);
+                self.dirty.push(uid);
             }
         }
     }
@@ -365,16 +479,16 @@ impl Kubelet {
                 self.node.report_now(now);
             }
             RuntimeEvent::ContainerChanged { id, pod_uid, container } => {
-                self.container_changed(id, pod_uid, &container);
+                self.container_changed(id, &pod_uid, &container);
             }
         }
     }
 
-    fn container_changed(&mut self, id: String, pod_uid: String, container: &str) {
-        let Some(worker) = self.workers.get_mut(&pod_uid) else { return };
+    fn container_changed(&mut self, id: String, pod_uid: &str, container: &str) {
+        let Some(worker) = self.workers.get_mut(pod_uid) else { return };
         if container == naming::SANDBOX {
-            if worker.sandbox.record.as_ref().is_some_and(|r| r.id == id) {
-                let purpose = RuntimePurpose::InspectSandbox { uid: pod_uid };
+            if worker.sandbox.record.as_ref().is_some_and(|r| *r.id == *id) {
+                let purpose = RuntimePurpose::InspectSandbox { uid: worker.uid.clone() };
                 self.ctx.runtime(purpose, RuntimeRequest::Inspect { id });
             }
             return;
@@ -383,13 +497,13 @@ impl Kubelet {
         if slot.step == Step::Start {
             // Perhaps of the container whose start is not answered yet.
             slot.recheck = true;
-        } else if slot.current.as_ref().is_some_and(|r| r.id == id) {
+        } else if slot.current.as_ref().is_some_and(|r| *r.id == *id) {
             replies::inspect(&mut self.ctx, worker, container);
         }
     }
 
     fn runtime_reply(&mut self, now: Time, id: CallId, result: Result<RuntimeReply, RuntimeError>) {
-        let Some(purpose) = self.ctx.runtime_calls.remove(&id) else { return };
+        let Some(purpose) = self.ctx.runtime_calls.end(id) else { return };
         match purpose {
             RuntimePurpose::List { asked } => self.listed(now, asked, result),
             RuntimePurpose::Facts => self.facts(now, result),
@@ -412,30 +526,30 @@ impl Kubelet {
                 if let (Some(worker), Ok(RuntimeReply::Container(record))) =
                     (self.workers.get_mut(&uid), result)
                 {
-                    let slot = &mut worker.sandbox;
-                    slot.record = match record {
-                        Some(record) => Some(*record),
-                        None => slot.record.take().map(crate::pod_worker::lost),
-                    };
-                    self.dirty.insert(uid);
+                    match (record, &mut worker.sandbox.record) {
+                        (Some(record), known) => *known = Some(Instance::new(&record)),
+                        (None, Some(known)) => known.lose(),
+                        (None, None) => {}
+                    }
+                    self.dirty.push(uid);
                 }
             }
-            RuntimePurpose::Volumes { uid, volumes } => {
+            RuntimePurpose::Volumes { uid } => {
                 if let Some(worker) = self.workers.get_mut(&uid) {
-                    replies::volumes_written(&mut self.ctx, worker, volumes, result, now);
-                    self.dirty.insert(uid);
+                    replies::volumes_written(&mut self.ctx, worker, result, now);
+                    self.dirty.push(uid);
                 }
             }
             RuntimePurpose::Container { uid, container } => {
                 if let Some(worker) = self.workers.get_mut(&uid) {
                     replies::container_reply(&mut self.ctx, worker, &container, result, now);
-                    self.dirty.insert(uid);
+                    self.dirty.push(uid);
                 }
             }
             RuntimePurpose::InspectContainer { uid, container } => {
                 if let Some(worker) = self.workers.get_mut(&uid) {
                     replies::inspected(&mut self.ctx, worker, &container, result);
-                    self.dirty.insert(uid);
+                    self.dirty.push(uid);
                 }
             }
             RuntimePurpose::Probe { uid, container, id, kind } => {
@@ -447,7 +561,7 @@ impl Kubelet {
                         result,
                         now,
                     );
-                    self.dirty.insert(uid);
+                    self.dirty.push(uid);
                 }
             }
         }
@@ -456,20 +570,20 @@ impl Kubelet {
     fn sandbox_reply(
         &mut self,
         now: Time,
-        uid: String,
+        uid: Arc<str>,
         result: Result<RuntimeReply, RuntimeError>,
     ) {
         let Some(worker) = self.workers.get_mut(&uid) else {
             return;
         };
-        self.dirty.insert(uid);
+        self.dirty.push(uid);
         let slot: &mut SandboxSlot = &mut worker.sandbox;
         slot.busy = false;
         match result {
             Ok(RuntimeReply::Container(Some(record))) => {
                 slot.next_attempt = record.attempt().saturating_add(1);
                 slot.failures = 0;
-                slot.record = Some(*record);
+                slot.record = Some(Instance::new(&record));
             }
             Ok(RuntimeReply::Container(None)) => slot.record = None,
             Ok(_) => {
@@ -496,12 +610,15 @@ impl Kubelet {
     }
 
     fn facts(&mut self, now: Time, result: Result<RuntimeReply, RuntimeError>) {
-        self.node.facts_answered(now);
-        let Ok(RuntimeReply::Facts(facts)) = result else { return };
-        let first = self.ctx.facts.replace(*facts).is_none();
-        if first {
+        let Ok(RuntimeReply::Facts(facts)) = result else {
+            self.node.facts_answered(now, false, false);
+            return;
+        };
+        let changed = self.ctx.facts.as_ref() != Some(&facts);
+        self.node.facts_answered(now, true, changed);
+        if self.ctx.facts.replace(facts).is_none() {
             // What came before the node was known is judged now.
-            let mut all: Vec<(Time, String)> = self
+            let mut all: Vec<(Time, Arc<str>)> = self
                 .workers
                 .values()
                 .map(|w| (api::meta::created_at(&w.pod.metadata), w.uid.clone()))
@@ -518,15 +635,19 @@ impl Kubelet {
         self.listing = false;
         let Ok(RuntimeReply::Listing { containers, folders }) = result else {
             self.relist_at = now + RELIST_SOON;
+            self.list_failed = true;
             return;
         };
         self.relist_at = now + RELIST;
+        self.list_failed = false;
         self.ctx.listed = true;
         self.folders = folders;
+        let mut by_pod: BTreeMap<&str, Vec<&ContainerRecord>> = BTreeMap::new();
+        for record in &containers {
+            by_pod.entry(record.pod_uid()).or_default().push(record);
+        }
         for (uid, worker) in &mut self.workers {
-            let records: Vec<&ContainerRecord> =
-                containers.iter().filter(|r| r.pod_uid() == uid).collect();
-            worker.adopt(asked, &records);
+            worker.adopt(asked, by_pod.get(&**uid).map_or(&[], Vec::as_slice));
         }
         self.unclaimed = containers;
         self.mark_all();
@@ -535,7 +656,7 @@ impl Kubelet {
 
     /// Removes what belongs to no pod, once all pods are known.
     fn sweep(&mut self) {
-        let complete = self.ctx.cache.synced([Kind::Pod]) && self.static_seen;
+        let complete = self.ctx.watched.pods.synced() && self.static_seen;
         if !complete || !self.ctx.listed {
             return;
         }
@@ -551,7 +672,7 @@ impl Kubelet {
 
     fn remove_folders(&mut self) {
         for uid in std::mem::take(&mut self.folders) {
-            if !self.workers.contains_key(&uid) {
+            if !self.workers.contains_key(uid.as_str()) {
                 let request = RuntimeRequest::RemovePodFolder { uid };
                 self.ctx.runtime(RuntimePurpose::Nothing, request);
             }
@@ -576,13 +697,34 @@ impl Kubelet {
             self.sweep();
         }
         self.mirrors.act(&mut self.ctx, &self.static_pods, now);
-        let due = self.workers.values().filter(|w| w.wake.is_some_and(|t| t <= now));
-        self.dirty.extend(due.map(|w| w.uid.clone()).collect::<Vec<_>>());
-        for uid in std::mem::take(&mut self.dirty) {
+        while let Some((at, _)) = self.wakes.first()
+            && *at <= now
+        {
+            let Some((_, uid)) = self.wakes.pop_first() else { break };
+            if let Some(worker) = self.workers.get_mut(&uid) {
+                worker.noted_wake = None;
+            }
+            self.dirty.push(uid);
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        dirty.dedup();
+        for uid in dirty {
             let Some(worker) = self.workers.get_mut(&uid) else { continue };
             sync(&mut self.ctx, worker, now);
-            if self.over(&uid) {
+            let (before, after) = (worker.noted_wake, worker.wake);
+            worker.noted_wake = after;
+            let over = self.over(&uid);
+            if over {
                 self.workers.remove(&uid);
+            }
+            if let Some(at) = before.filter(|_| over || before != after) {
+                self.wakes.remove(&(at, uid.clone()));
+            }
+            if let Some(at) = after.filter(|_| !over && before != after) {
+                self.wakes.insert((at, uid));
+            }
+            if over {
                 self.start_static(now);
             }
         }
@@ -592,7 +734,7 @@ impl Kubelet {
     fn over(&self, uid: &str) -> bool {
         let Some(worker) = self.workers.get(uid) else { return false };
         let Stage::Stopped(t) = &worker.stage else { return false };
-        let synced = self.ctx.cache.synced([Kind::Pod]) || worker.is_static;
+        let synced = self.ctx.watched.pods.synced() || worker.is_static;
         let known = !worker.is_static && self.ctx.api_pod(&worker.pod, uid).is_some();
         t.cleaned && synced && !known
     }
@@ -603,8 +745,13 @@ impl Machine for Kubelet {
     type Effect = NodeEffect;
 
     fn step(&mut self, now: Time, input: NodeInput, out: &mut Vec<NodeEffect>) {
+        // The caller's room for effects is used: none is kept for the next step.
+        std::mem::swap(out, &mut self.ctx.effects);
         match input {
-            NodeInput::Api(ApiInput::Watch(event)) => self.watch(now, event),
+            NodeInput::Api(ApiInput::Watch(event)) => {
+                let news = self.ctx.watched.apply(&event);
+                self.learned(now, news);
+            }
             NodeInput::Api(ApiInput::Reply { id, result }) => self.api_reply(now, id, result),
             NodeInput::StaticPods(objects) => self.static_pods(now, &objects),
             NodeInput::Runtime(RuntimeInput::Event(event)) => self.runtime_event(now, event),
@@ -614,14 +761,13 @@ impl Machine for Kubelet {
             NodeInput::Api(ApiInput::Wake) | NodeInput::Wake => {}
         }
         self.settle(now);
-        out.append(&mut self.ctx.effects);
+        std::mem::swap(out, &mut self.ctx.effects);
     }
 
     fn wake_at(&self) -> Option<Time> {
-        let pods = self.workers.values().filter_map(|w| w.wake).min();
         let list = (!self.listing && self.ctx.runtime.is_ok()).then_some(self.relist_at);
-        let node = Some(self.node.wake_at(&self.ctx));
-        [pods, list, node, self.mirrors.wake_at()].into_iter().flatten().min()
+        let node = self.node.wake_at(&self.ctx);
+        [self.pods_wake_at(), list, node].into_iter().flatten().min()
     }
 }
 

@@ -12,10 +12,12 @@ pub mod runtime;
 pub mod volume;
 
 mod admission;
+mod calls;
 mod config_source;
 mod container_spec;
 mod context;
 mod environment;
+mod instance;
 mod mirror;
 mod node_agent;
 mod node_status;
@@ -29,9 +31,11 @@ mod probing;
 mod replies;
 mod resources;
 mod start;
+mod status_patch;
 mod sync;
 mod termination;
 mod volume_source;
+mod watched;
 
 pub use config::KubeletConfig;
 pub use kubelet::Kubelet;

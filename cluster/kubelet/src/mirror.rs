@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApiError, ApiObject, Key, Kind, Object, Reply, Request, Time, codec, hash, meta};
-use k8s_openapi::api::core::v1::{Node, Pod, Toleration};
+use k8s_openapi::api::core::v1::{Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::KubeletConfig;
 use crate::context::{ApiPurpose, Context};
+use crate::watched::News;
 
 /// The hash of the manifest that a mirror shows.
 pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -58,22 +59,29 @@ pub(crate) fn is_mirror(pod: &Pod) -> bool {
 pub(crate) struct Mirrors {
     busy: BTreeMap<(String, String), bool>,
     retry_at: Option<Time>,
+    /// Whether nothing has changed since mirrors and pods were last compared.
+    compared: bool,
 }
 
 impl Mirrors {
     /// Compares mirrors with `pods`, by UID.
     pub(crate) fn act(&mut self, ctx: &mut Context, pods: &BTreeMap<String, Arc<Pod>>, now: Time) {
-        if !ctx.cache.synced([Kind::Pod, Kind::Node]) || self.retry_at.is_some_and(|t| now < t) {
+        if self.compared && self.retry_at.is_none_or(|t| now < t) {
+            return;
+        }
+        let synced = ctx.watched.pods.synced() && ctx.watched.nodes.synced();
+        if !synced || self.retry_at.is_some_and(|t| now < t) {
             return;
         }
         self.retry_at = None;
-        let node = ctx.cache.get::<Node>("", &ctx.config.node_name);
-        let Some(node_uid) = node.and_then(|n| n.metadata.uid.clone()) else { return };
+        let Some(node_uid) = ctx.node().and_then(|n| n.metadata.uid.clone()) else { return };
+        self.compared = true;
         let wanted: BTreeMap<(String, String), &Arc<Pod>> =
             pods.values().map(|p| (name_of(p), p)).collect();
         let existing: Vec<(Key, String, Option<String>)> = ctx
-            .cache
-            .list::<Pod>()
+            .watched
+            .pods
+            .iter()
             .filter_map(|p| {
                 let hash = meta::annotation(&p.metadata, MIRROR)?.to_owned();
                 let (namespace, name) = name_of(p);
@@ -96,7 +104,7 @@ impl Mirrors {
             }
         }
         for (name, pod) in wanted {
-            let there = ctx.cache.get::<Pod>(&name.0, &name.1).is_some();
+            let there = ctx.watched.pods.get(&name.0, &name.1).is_some();
             if !there && self.begin(name.clone()) {
                 let object = mirror_of(pod, &ctx.config, &node_uid);
                 ctx.api(ApiPurpose::Mirror { name }, Request::Create(object));
@@ -104,23 +112,31 @@ impl Mirrors {
         }
     }
 
+    /// Pods, mirrors or the node changed: they are compared again.
+    pub(crate) fn compare(&mut self) {
+        self.compared = false;
+    }
+
     fn begin(&mut self, name: (String, String)) -> bool {
         self.busy.insert(name, true).is_none()
     }
 
+    /// Takes the answer to a call, and says what is known by it.
     pub(crate) fn answer(
         &mut self,
         ctx: &mut Context,
         name: &(String, String),
         result: Result<Reply, ApiError>,
         now: Time,
-    ) {
+    ) -> News {
+        let mut news = News::Nothing;
         self.busy.remove(name);
+        self.compared = false;
         match result {
             Ok(Reply::Object(object)) if object.get::<Pod>().is_some_and(is_mirror) => {
                 // Else it would be made again before the watch tells of it.
                 if object.meta().deletion_timestamp.is_none() {
-                    ctx.learn(now, object);
+                    news = ctx.learn(object);
                 }
             }
             Ok(_) => {}
@@ -128,6 +144,7 @@ impl Mirrors {
         }
         // A removed mirror is seen to be gone by the watch.
         self.retry_at.get_or_insert(now + RETRY / 4);
+        news
     }
 
     pub(crate) const fn wake_at(&self) -> Option<Time> {

@@ -33,6 +33,9 @@ pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationM
 /// Seconds the pod has to end.
 pub const TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 
+/// The labels of a container.
+pub type Labels = BTreeMap<String, String>;
+
 /// The runtime's name of a container: `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`.
 pub fn container_name(pod: &Pod, uid: &str, container: &str, attempt: u32) -> String {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
@@ -41,7 +44,7 @@ pub fn container_name(pod: &Pod, uid: &str, container: &str, attempt: u32) -> St
 }
 
 /// The labels of a pause container.
-pub fn sandbox_labels(pod: &Pod, uid: &str, attempt: u32) -> BTreeMap<String, String> {
+pub fn sandbox_labels(pod: &Pod, uid: &str, attempt: u32) -> Labels {
     let text = |v: &Option<String>| v.clone().unwrap_or_default();
     BTreeMap::from([
         (OWNER.to_owned(), "true".to_owned()),
@@ -68,7 +71,7 @@ pub fn container_labels(
     container: &Container,
     attempt: u32,
     sandbox_id: &str,
-) -> BTreeMap<String, String> {
+) -> Labels {
     let mut labels = sandbox_labels(pod, uid, attempt);
     let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     for (key, value) in [
@@ -84,8 +87,13 @@ pub fn container_labels(
 
 /// A hash of what makes a running container out of date: its name and image.
 pub fn container_hash(container: &Container) -> String {
+    format!("{:x}", definition_hash(container))
+}
+
+/// The same as a number.
+pub(crate) fn definition_hash(container: &Container) -> u32 {
     let image = container.image.as_deref().unwrap_or_default();
-    format!("{:x}", fnv32a(format!("{}\0{image}", container.name).as_bytes()))
+    fnv32a([container.name.as_bytes(), b"\0", image.as_bytes()].concat().as_slice())
 }
 
 impl ContainerRecord {

@@ -1,5 +1,6 @@
 //! Registers the node, keeps its status and lease current, asks for its pod network.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApiError, ApiObject, Key, Kind, Object, Patch, PatchKind, Reply, Request, Subresource};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use crate::context::{ApiPurpose, Context, NO_NETWORK, RuntimePurpose};
 use crate::node_status;
 use crate::runtime::RuntimeRequest;
+use crate::status_patch;
 
 /// How often the node is measured.
 const CHECK: Duration = Duration::from_secs(10);
@@ -32,14 +34,21 @@ pub(crate) struct NodeAgent {
     node_at: Time,
     node_busy: bool,
     reported_at: Time,
-    lease: Option<Lease>,
+    /// The node, as it was when it was last found to say what it should. What else that depends
+    /// on takes it away ([`NodeAgent::report_now`]).
+    found_right: Option<Arc<Node>>,
+    lease: Option<Arc<Lease>>,
     lease_at: Time,
     lease_busy: bool,
     lease_missing: bool,
     network_busy: bool,
     network_for: Option<String>,
+    /// Whether the network was found to fit the node as it is.
+    network_right: bool,
     network_at: Time,
     started: bool,
+    /// Whether the last measurement succeeded.
+    measured: bool,
 }
 
 impl NodeAgent {
@@ -59,25 +68,56 @@ impl NodeAgent {
         self.renew(ctx, now);
     }
 
-    /// When to act again.
-    pub(crate) fn wake_at(&self, ctx: &Context) -> Time {
-        let mut at = self.facts_at;
-        if ctx.facts.is_some() && !self.node_busy {
-            at = at.min(self.node_at);
+    /// When to act again: what waits for an answer or a list is not waited for by time.
+    pub(crate) fn wake_at(&self, ctx: &Context) -> Option<Time> {
+        let facts = (!self.facts_busy).then_some(self.facts_at);
+        let registers = ctx.facts.is_some() && !self.node_busy && ctx.watched.nodes.synced();
+        let node = registers.then_some(self.node_at);
+        let lease = (!self.lease_busy).then_some(self.lease_at);
+        [facts, node, lease].into_iter().flatten().min()
+    }
+
+    /// Whether the node is registered and says that it is ready, its lease is held, its network is
+    /// there, and no call for any of them is under way or has failed.
+    pub(crate) fn settled(&self, ctx: &Context) -> bool {
+        let calls = self.facts_busy || self.node_busy || self.lease_busy || self.network_busy;
+        let node = ctx.node();
+        let same = |right: &Arc<Node>| node.is_some_and(|n| Arc::ptr_eq(n, right));
+        !calls
+            && self.measured
+            && self.lease.is_some()
+            && self.found_right.as_ref().is_some_and(same)
+            && node.is_some_and(|n| node_status::is_ready(n) && self.network_fits(n))
+    }
+
+    fn network_fits(&self, node: &Node) -> bool {
+        self.network_for.as_deref() == node_status::pod_cidr(node)
+    }
+
+    /// Everything periodic was done up to `now` by someone else, who last wrote `lease`. Each
+    /// duty keeps its phase.
+    pub(crate) fn duties_done(&mut self, now: Time, lease: Option<Arc<Lease>>) {
+        self.facts_at = next_after(self.facts_at, CHECK, now);
+        self.node_at = next_after(self.node_at, CHECK, now);
+        self.lease_at = next_after(self.lease_at, RENEW, now);
+        if self.reported_at + REPORT <= now {
+            let next = next_after(self.reported_at + REPORT, REPORT, now);
+            self.reported_at = Time(next.0.saturating_sub(nanos(REPORT)));
         }
-        if !self.lease_busy {
-            at = at.min(self.lease_at);
+        if lease.is_some() {
+            self.lease = lease;
         }
-        at
     }
 
     fn network(&mut self, ctx: &mut Context, now: Time) {
-        let node = ctx.cache.get::<Node>("", &ctx.config.node_name);
-        let Some(cidr) = node.and_then(node_status::pod_cidr).map(str::to_owned) else { return };
-        if self.network_busy || ctx.runtime.is_err() || now < self.network_at {
+        let waits = self.network_busy || ctx.runtime.is_err() || now < self.network_at;
+        if self.network_right || waits {
             return;
         }
-        if self.network_for.as_ref() != Some(&cidr) {
+        let Some(cidr) = ctx.node().and_then(|n| node_status::pod_cidr(n)) else { return };
+        self.network_right = self.network_for.as_deref() == Some(cidr);
+        if !self.network_right {
+            let cidr = cidr.to_owned();
             self.network_busy = true;
             let purpose = RuntimePurpose::Network { pod_cidr: cidr.clone() };
             ctx.runtime(purpose, RuntimeRequest::EnsureNetwork { pod_cidr: cidr });
@@ -87,6 +127,7 @@ impl NodeAgent {
     /// The runtime was gone: its network may be too.
     pub(crate) fn forget_network(&mut self) {
         self.network_for = None;
+        self.network_right = false;
     }
 
     pub(crate) fn network_answer(
@@ -108,39 +149,50 @@ impl NodeAgent {
             }
         }
         self.node_at = now;
+        self.found_right = None;
     }
 
     /// Something changed that the node's status must say at once.
     pub(crate) fn report_now(&mut self, now: Time) {
         self.node_at = self.node_at.min(now);
+        self.found_right = None;
+        self.network_right = false;
     }
 
-    pub(crate) fn facts_answered(&mut self, now: Time) {
+    /// The node was measured, or could not be; `changed` if it is not as it was.
+    pub(crate) fn facts_answered(&mut self, now: Time, measured: bool, changed: bool) {
         self.facts_busy = false;
-        self.report_now(now);
+        self.measured = measured;
+        self.node_at = self.node_at.min(now);
+        if changed {
+            self.found_right = None;
+        }
     }
 
     fn register(&mut self, ctx: &mut Context, now: Time) {
-        if self.node_busy || now < self.node_at || !ctx.cache.synced([Kind::Node]) {
+        if self.node_busy || now < self.node_at || !ctx.watched.nodes.synced() {
             return;
         }
-        let Some(facts) = ctx.facts.clone() else { return };
+        if ctx.facts.is_none() {
+            return;
+        }
         self.node_at = now + CHECK;
-        let key = Key::cluster(Kind::Node, &ctx.config.node_name);
-        let cached = ctx.cache.get::<Node>("", &key.name).cloned();
-        let Some(node) = cached else {
-            self.node_busy = true;
-            self.reported_at = now;
-            let status = node_status::generate(ctx, &facts, &NodeStatus::default(), now);
-            let object = new_node(ctx, &facts, status);
-            ctx.api(ApiPurpose::Node, Request::Create(object));
+        let due = now.since(self.reported_at) >= REPORT;
+        if let (Some(right), Some(node), false) = (&self.found_right, ctx.node(), due)
+            && Arc::ptr_eq(right, node)
+        {
+            return;
+        }
+        let Some(node) = ctx.node().cloned() else {
+            self.create_node(ctx, now);
             return;
         };
-        let wanted = node_status::labels(&ctx.config, &facts);
-        let have = node.metadata.labels.clone().unwrap_or_default();
-        let missing: serde_json::Map<String, Value> = wanted
+        let Some(facts) = ctx.facts.as_deref() else { return };
+        let key = Key::cluster(Kind::Node, &ctx.config.node_name);
+        let have = node.metadata.labels.as_ref();
+        let missing: serde_json::Map<String, Value> = node_status::labels(&ctx.config, facts)
             .into_iter()
-            .filter(|(k, v)| have.get(k) != Some(v))
+            .filter(|(k, v)| have.and_then(|h| h.get(k)) != Some(v))
             .map(|(k, v)| (k, Value::String(v)))
             .collect();
         if !missing.is_empty() {
@@ -152,15 +204,25 @@ impl NodeAgent {
             return;
         }
         let old = node.status.clone().unwrap_or_default();
-        let status = node_status::generate(ctx, &facts, &old, now);
-        if node_status::same(&status, &old) && now.since(self.reported_at) < REPORT {
+        let status = node_status::generate(ctx, facts, &old, now);
+        if node_status::same(&status, &old) && !due {
+            self.found_right = Some(node);
             return;
         }
         self.node_busy = true;
         self.reported_at = now;
-        let patch = Patch { kind: PatchKind::Merge, body: status_patch(&node, status) };
+        let patch = Patch { kind: PatchKind::Merge, body: status_changes(&node, status) };
         let subresource = Some(Subresource::Status);
         ctx.api(ApiPurpose::Node, Request::Patch { key, subresource, patch });
+    }
+
+    fn create_node(&mut self, ctx: &mut Context, now: Time) {
+        let Some(facts) = ctx.facts.as_deref() else { return };
+        self.node_busy = true;
+        self.reported_at = now;
+        let status = node_status::generate(ctx, facts, &NodeStatus::default(), now);
+        let object = new_node(ctx, facts, status);
+        ctx.api(ApiPurpose::Node, Request::Create(object));
     }
 
     pub(crate) fn node_answer(
@@ -170,9 +232,13 @@ impl NodeAgent {
         result: Result<Reply, ApiError>,
     ) {
         self.node_busy = false;
+        // What is learned by an answer is no news when the watch tells it.
+        self.network_right = false;
         match result {
             // The next comparison must see what was written, however late the watch is.
-            Ok(Reply::Object(object)) => ctx.learn(now, object),
+            Ok(Reply::Object(object)) => {
+                ctx.learn(object);
+            }
             Ok(Reply::Done(_)) => {}
             // It was registered before and the watch has not said so yet.
             Err(error) if error.code() == Some(409) => self.node_at = now + RETRY,
@@ -204,7 +270,7 @@ impl NodeAgent {
             Ok(reply) => {
                 let first = self.lease.is_none() && !self.lease_missing;
                 if let Reply::Object(object) = reply {
-                    self.lease = object.get::<Lease>().cloned();
+                    self.lease = object.share::<Lease>();
                 }
                 self.lease_missing = false;
                 if first {
@@ -253,14 +319,24 @@ fn new_node(ctx: &Context, facts: &crate::runtime::NodeFacts, status: NodeStatus
     node.into_object()
 }
 
-fn status_patch(node: &Node, status: NodeStatus) -> Value {
+fn status_changes(node: &Node, status: NodeStatus) -> Value {
     let old = codec::to_value(&node.clone().into_object())["status"].take();
     let new = codec::to_value(&Node { status: Some(status), ..node.clone() }.into_object());
-    let mut body = json!({"status": crate::pod_status::merge_diff(&old, &new["status"])});
-    if let Some(uid) = &node.metadata.uid {
-        body["metadata"] = json!({"uid": uid});
+    let changes = status_patch::merge_diff(&old, &new["status"]);
+    status_patch::body(node.metadata.uid.as_deref(), changes)
+}
+
+/// The first time after `now` that is whole periods after `at`.
+pub(crate) fn next_after(at: Time, period: Duration, now: Time) -> Time {
+    let period = nanos(period);
+    if at > now {
+        return at;
     }
-    body
+    Time(at.0 + ((now.0 - at.0) / period + 1) * period)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn lease(ctx: &Context, old: Option<&Lease>, now: Time) -> Object {
@@ -268,7 +344,7 @@ fn lease(ctx: &Context, old: Option<&Lease>, now: Time) -> Object {
     let mut lease = old.cloned().unwrap_or_default();
     lease.metadata.name = Some(name.clone());
     lease.metadata.namespace = Some("kube-node-lease".to_owned());
-    if let Some(uid) = ctx.cache.get::<Node>("", name).and_then(|n| n.metadata.uid.clone()) {
+    if let Some(uid) = ctx.node().and_then(|n| n.metadata.uid.clone()) {
         lease.metadata.owner_references = Some(vec![OwnerReference {
             api_version: "v1".to_owned(),
             kind: "Node".to_owned(),

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 
 use crate::KubeletConfig;
 use crate::context::Context;
-use crate::resources::Amounts;
+use crate::resources::{Amounts, LIMITED};
 use crate::runtime::NodeFacts;
 
 /// Less available memory than this is pressure (Kubernetes' default eviction threshold).
@@ -45,29 +45,25 @@ pub(crate) fn capacity(config: &KubeletConfig, facts: &NodeFacts) -> Amounts {
 /// What pods may have of it.
 pub(crate) fn allocatable(config: &KubeletConfig, facts: &NodeFacts) -> Amounts {
     let mut amounts = capacity(config, facts);
-    let limits = limits(config, facts);
-    let of = |name: &str| limits.get(name).copied().unwrap_or(0);
+    let [cpu, storage, memory, _pods] = limits(config, facts);
     if config.reserved_cpu_milli > 0 {
-        amounts.insert("cpu".to_owned(), text(Quantity::from_milli(of("cpu"))));
+        amounts.insert("cpu".to_owned(), text(Quantity::from_milli(cpu)));
     }
-    amounts.insert("memory".to_owned(), text(Quantity::from_bytes(of("memory") & !1023)));
-    amounts.insert("ephemeral-storage".to_owned(), text(Quantity::whole(of("ephemeral-storage"))));
+    amounts.insert("memory".to_owned(), text(Quantity::from_bytes(memory & !1023)));
+    amounts.insert("ephemeral-storage".to_owned(), text(Quantity::whole(storage)));
     amounts
 }
 
-/// The same as numbers: CPU in thousandths, the rest in bytes or pieces.
-pub(crate) fn limits(config: &KubeletConfig, facts: &NodeFacts) -> BTreeMap<&'static str, i64> {
+/// The same as numbers in the order of [`LIMITED`]: CPU in thousandths, the rest in bytes or
+/// pieces.
+pub(crate) fn limits(config: &KubeletConfig, facts: &NodeFacts) -> [i64; LIMITED.len()] {
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let memory = signed(facts.memory_bytes)
         .saturating_sub(config.reserved_memory_bytes)
         .saturating_sub(signed(MEMORY_LOW_BYTES));
     let disk = facts.disk_bytes - facts.disk_bytes / DISK_LOW_PARTS;
-    BTreeMap::from([
-        ("cpu", (i64::from(facts.cpus) * 1000).saturating_sub(config.reserved_cpu_milli).max(0)),
-        ("memory", memory.max(0)),
-        ("ephemeral-storage", signed(disk)),
-        ("pods", i64::from(config.max_pods)),
-    ])
+    let cpu = (i64::from(facts.cpus) * 1000).saturating_sub(config.reserved_cpu_milli);
+    [cpu.max(0), signed(disk), memory.max(0), i64::from(config.max_pods)]
 }
 
 fn node_info(config: &KubeletConfig, facts: &NodeFacts) -> NodeSystemInfo {
@@ -207,4 +203,10 @@ pub(crate) fn labels(config: &KubeletConfig, facts: &NodeFacts) -> BTreeMap<Stri
 /// Whether the node has what pods' addresses are taken from.
 pub(crate) fn pod_cidr(node: &Node) -> Option<&str> {
     node.spec.as_ref()?.pod_cidr.as_deref().filter(|c| !c.is_empty())
+}
+
+/// Whether the API has the node as ready.
+pub(crate) fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.filter(|c| c.type_ == "Ready").any(|c| c.status == "True")
 }

@@ -27,7 +27,7 @@ pub(crate) fn field(ctx: &Context, worker: &PodWorker, path: &str) -> Result<Str
     Ok(match path {
         "metadata.name" => worker.name().to_owned(),
         "metadata.namespace" => worker.namespace().to_owned(),
-        "metadata.uid" => worker.uid.clone(),
+        "metadata.uid" => worker.uid.to_string(),
         "metadata.labels" => format_map(meta.labels.as_ref()),
         "metadata.annotations" => format_map(meta.annotations.as_ref()),
         "spec.nodeName" => ctx.config.node_name.clone(),

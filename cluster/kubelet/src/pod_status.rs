@@ -2,49 +2,47 @@
 //!
 //! Source: kubernetes 1.33, `pkg/kubelet/kubelet_pods.go`, `pkg/kubelet/status/generate.go`.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use api::{
-    ApiError, ApiObject, Key, Kind, Patch, PatchKind, Reply, Request, Revision, Subresource, Time,
-    codec,
-};
+use api::{ApiError, Key, Kind, Patch, PatchKind, Reply, Request, Revision, Subresource, Time};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState as State, ContainerStateRunning, ContainerStateTerminated,
     ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use machine::Backoff;
-use serde_json::{Map, Value, json};
 
 use crate::context::{ApiPurpose, Context};
-use crate::pod_worker::{ContainerSlot, LOST, PodWorker, Stage, Step, is_sidecar};
+use crate::instance::{Instance, LOST};
+use crate::pod_worker::{ContainerSlot, PodWorker, Stage, Step, is_sidecar};
 use crate::resources;
-use crate::runtime::{ContainerRecord, ContainerState};
+use crate::runtime::ContainerState;
+use crate::status_patch;
 
 /// Between attempts to write a status.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(10) };
 
 /// Writes the pod's status if the API has another.
 pub(crate) fn report(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
-    let Some(seen) = ctx.api_pod(&worker.pod, &worker.uid) else {
+    let Some(seen) = ctx.api_pod(&worker.pod, &worker.uid).cloned() else {
         worker.status.settled = false;
-        worker.status.wanted = generate(ctx, worker, &PodStatus::default(), now);
+        worker.status.made_from = None;
+        let status = generate(ctx, worker, &PodStatus::default(), now);
+        worker.status.wanted = Some(Box::new(status));
         return;
     };
-    let revision = seen.metadata.resource_version.as_deref().and_then(Revision::parse);
-    let revision = revision.unwrap_or_default();
-    let uid = seen.metadata.uid.clone();
-    let base = match &worker.status.posted {
-        Some((posted, status)) if *posted > revision => status.clone(),
-        _ => seen.status.clone().unwrap_or_default(),
-    };
+    let posted = worker.status.posted.take_if(|p| revision(p) <= revision(&seen));
+    drop(posted);
+    let base = worker.status.posted.clone().unwrap_or_else(|| seen.clone());
     if worker.terminal {
         worker.status.settled = true;
-        worker.status.wanted = base;
+        worker.status.wanted = None;
         return;
     }
-    let wanted = generate(ctx, worker, &base, now);
-    worker.status.settled = wanted == base && !worker.status.busy;
-    worker.status.wanted = wanted.clone();
+    let have = base.status.as_ref().unwrap_or(&EMPTY);
+    make(ctx, worker, revision(&base), have, now);
+    worker.status.settled = worker.status.wanted.is_none() && !worker.status.busy;
     if worker.status.settled || worker.status.busy {
         return;
     }
@@ -52,15 +50,10 @@ pub(crate) fn report(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
         worker.wake_at(worker.status.retry_at);
         return;
     }
-    let value = |status: PodStatus| {
-        let pod = Pod { status: Some(status), ..Pod::default() };
-        codec::to_value(&pod.into_object())["status"].take()
-    };
-    let mut body = json!({"status": merge_diff(&value(base), &value(wanted))});
-    if let Some(uid) = uid {
-        // A pod of the same name made later must not get this status.
-        body["metadata"] = json!({"uid": uid});
-    }
+    let Some(wanted) = worker.status.wanted.as_deref() else { return };
+    // A pod of the same name made later must not get this status.
+    let body =
+        status_patch::body(seen.metadata.uid.as_deref(), status_patch::changes(have, wanted));
     worker.status.busy = true;
     let request = Request::Patch {
         key: Key::new(Kind::Pod, worker.namespace(), worker.name()),
@@ -68,6 +61,59 @@ pub(crate) fn report(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
         patch: Patch { kind: PatchKind::Merge, body },
     };
     ctx.api(ApiPurpose::Status { uid: worker.uid.clone() }, request);
+}
+
+static EMPTY: LazyLock<PodStatus> = LazyLock::new(PodStatus::default);
+
+fn revision(pod: &Pod) -> Revision {
+    pod.metadata.resource_version.as_deref().and_then(Revision::parse).unwrap_or_default()
+}
+
+/// Makes the wanted status, unless it was made from the same before.
+fn make(ctx: &Context, worker: &mut PodWorker, revision: Revision, have: &PodStatus, now: Time) {
+    let digest = digest(ctx, worker);
+    let before = worker.status.made_from.replace((revision, digest));
+    if before == Some((revision, digest)) {
+        return;
+    }
+    let same = before.is_some_and(|(_, d)| d == digest);
+    if same && worker.status.wanted.as_deref() == Some(have) {
+        // The API has what was written.
+        worker.status.wanted = None;
+        return;
+    }
+    let status = generate(ctx, worker, have, now);
+    worker.status.wanted = Some(status).filter(|s| s != have).map(Box::new);
+}
+
+/// Of all that [`generate`] looks at, but for the API's pod.
+fn digest(ctx: &Context, worker: &PodWorker) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    ctx.listed.hash(&mut hasher);
+    std::mem::discriminant(&worker.stage).hash(&mut hasher);
+    match &worker.stage {
+        Stage::Rejected { reason, message } => (reason, message).hash(&mut hasher),
+        Stage::Terminating(t) | Stage::Stopped(t) => t.failure.hash(&mut hasher),
+        Stage::Active => {}
+    }
+    let instance = |record: Option<&Instance>, hasher: &mut DefaultHasher| {
+        record.is_some().hash(hasher);
+        if let Some(r) = record {
+            (&r.id, r.attempt, r.state, r.exit_code, r.oom_killed).hash(hasher);
+            (r.started_at, r.finished_at, &r.message, &r.ip).hash(hasher);
+        }
+    };
+    instance(worker.sandbox.record.as_deref(), &mut hasher);
+    let has_init = !worker.init_containers().is_empty();
+    for slot in worker.containers.values() {
+        instance(slot.current.as_deref(), &mut hasher);
+        instance(slot.previous.as_deref(), &mut hasher);
+        (&slot.waiting, slot.step == Step::PostStart).hash(&mut hasher);
+        // What is done to an init container decides whether the next may start.
+        (has_init && slot.step == Step::Idle).hash(&mut hasher);
+        (known_probes(slot), slot.probes.started(), slot.probes.ready()).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Takes the answer to a status write.
@@ -78,10 +124,9 @@ pub(crate) fn answer(worker: &mut PodWorker, result: Result<Reply, ApiError>, no
             worker.status.failures = 0;
             worker.status.retry_at = Time::ZERO;
             if let Reply::Object(object) = &reply
-                && let Some(pod) = object.get::<Pod>()
+                && let Some(pod) = object.share::<Pod>()
             {
-                let status = pod.status.clone().unwrap_or_default();
-                worker.status.posted = Some((object.revision(), status));
+                worker.status.posted = Some(pod);
             }
         }
         Err(_) => {
@@ -91,27 +136,6 @@ pub(crate) fn answer(worker: &mut PodWorker, result: Result<Reply, ApiError>, no
     }
 }
 
-/// The merge patch that turns one document into another.
-pub(crate) fn merge_diff(old: &Value, new: &Value) -> Value {
-    let (Some(from), Some(to)) = (old.as_object(), new.as_object()) else { return new.clone() };
-    let mut patch = Map::new();
-    for (key, value) in to {
-        match from.get(key) {
-            Some(before) if before == value => {}
-            Some(before) if before.is_object() && value.is_object() => {
-                patch.insert(key.clone(), merge_diff(before, value));
-            }
-            _ => {
-                patch.insert(key.clone(), value.clone());
-            }
-        }
-    }
-    for key in from.keys().filter(|k| !to.contains_key(*k)) {
-        patch.insert(key.clone(), Value::Null);
-    }
-    Value::Object(patch)
-}
-
 /// The pod's status now; what others wrote into `base` is kept.
 pub(crate) fn generate(
     ctx: &Context,
@@ -119,48 +143,63 @@ pub(crate) fn generate(
     base: &PodStatus,
     now: Time,
 ) -> PodStatus {
-    let node_ip = &ctx.config.node_ip;
-    let mut status = PodStatus {
-        qos_class: Some(resources::qos_class(&worker.pod).to_owned()),
-        start_time: base.start_time.clone().or_else(|| Some(worker.seen_at.to_meta())),
-        ..base.clone()
-    };
     if let Stage::Rejected { reason, message } = &worker.stage {
-        status.phase = Some("Failed".to_owned());
-        status.reason = Some(reason.clone());
-        status.message = Some(format!("Pod was rejected: {message}"));
-        return status;
+        return PodStatus {
+            qos_class: Some(resources::qos_class(&worker.pod).to_owned()),
+            start_time: base.start_time.clone().or_else(|| Some(worker.seen_at.to_meta())),
+            phase: Some("Failed".to_owned()),
+            reason: Some(reason.clone()),
+            message: Some(format!("Pod was rejected: {message}")),
+            ..base.clone()
+        };
     }
     if !ctx.listed {
         // Until the runtime was asked, nothing is known that the API does not know.
         return base.clone();
     }
-    status.host_ip = Some(node_ip.clone());
-    status.host_ips = Some(vec![HostIP { ip: node_ip.clone() }]);
+    let node_ip = &ctx.config.node_ip;
     let ip = worker.ip(node_ip);
-    if !ip.is_empty() {
-        status.pod_ip = Some(ip.to_owned());
-        status.pod_ips = Some(vec![PodIP { ip: ip.to_owned() }]);
-    }
+    let (pod_ip, pod_ips) = if ip.is_empty() {
+        (base.pod_ip.clone(), base.pod_ips.clone())
+    } else {
+        (Some(ip.to_owned()), Some(vec![PodIP { ip: ip.to_owned() }]))
+    };
     let of = |containers: &[Container], init: bool| -> Vec<ContainerStatus> {
         containers.iter().map(|c| container_status(worker, c, init)).collect()
     };
     let init = of(worker.init_containers(), true);
     let apps = of(&worker.spec().containers, false);
     let phase = final_phase(base).unwrap_or_else(|| phase(worker, &init, &apps));
-    if let Stage::Terminating(t) | Stage::Stopped(t) = &worker.stage
-        && let Some((reason, message)) = &t.failure
-    {
-        status.reason = Some(reason.clone());
-        status.message = Some(message.clone());
-    }
-    let failed = matches!(&worker.stage, Stage::Stopped(t) if t.failure.is_some());
+    let failure = match &worker.stage {
+        Stage::Terminating(t) | Stage::Stopped(t) => t.failure.clone(),
+        Stage::Active | Stage::Rejected { .. } => None,
+    };
+    let failed = failure.is_some() && matches!(&worker.stage, Stage::Stopped(_));
     let phase = if failed { "Failed" } else { phase };
-    status.phase = Some(phase.to_owned());
-    status.conditions = Some(conditions(worker, base, phase, &init, &apps, now));
-    status.init_container_statuses = Some(init).filter(|s| !s.is_empty());
-    status.container_statuses = Some(apps);
-    status
+    let (reason, message) = match failure {
+        Some((reason, message)) => (Some(reason), Some(message)),
+        None => (base.reason.clone(), base.message.clone()),
+    };
+    PodStatus {
+        phase: Some(phase.to_owned()),
+        reason,
+        message,
+        conditions: Some(conditions(worker, base, phase, &init, &apps, now)),
+        init_container_statuses: Some(init).filter(|s| !s.is_empty()),
+        container_statuses: Some(apps),
+        host_ip: Some(node_ip.clone()),
+        host_ips: Some(vec![HostIP { ip: node_ip.clone() }]),
+        pod_ip,
+        pod_ips,
+        qos_class: Some(resources::qos_class(&worker.pod).to_owned()),
+        start_time: base.start_time.clone().or_else(|| Some(worker.seen_at.to_meta())),
+        // What others write is kept.
+        ephemeral_container_statuses: base.ephemeral_container_statuses.clone(),
+        nominated_node_name: base.nominated_node_name.clone(),
+        observed_generation: base.observed_generation,
+        resize: base.resize.clone(),
+        resource_claim_statuses: base.resource_claim_statuses.clone(),
+    }
 }
 
 /// A pod that ended stays so.
@@ -216,8 +255,10 @@ fn phase(worker: &PodWorker, init: &[ContainerStatus], apps: &[ContainerStatus])
 }
 
 fn container_status(worker: &PodWorker, container: &Container, init: bool) -> ContainerStatus {
-    let empty = ContainerSlot::default();
-    let slot = worker.slot(&container.name).unwrap_or(&empty);
+    let Some(slot) = worker.slot(&container.name) else {
+        // A pod's containers do not change; were one added, it would never run.
+        return ContainerStatus { name: container.name.clone(), ..ContainerStatus::default() };
+    };
     let (state, last_state) = states(worker, slot, init);
     let running = state.running.is_some();
     let started = running && slot.probes.started() && slot.step != Step::PostStart;
@@ -230,9 +271,8 @@ fn container_status(worker: &PodWorker, container: &Container, init: bool) -> Co
     ContainerStatus {
         name: container.name.clone(),
         image: record
-            .map(|r| r.image.clone())
-            .unwrap_or_else(|| container.image.clone().unwrap_or_default()),
-        image_id: record.map(|r| r.image_id.clone()).unwrap_or_default(),
+            .map_or_else(|| container.image.clone().unwrap_or_default(), |r| r.image.to_string()),
+        image_id: record.map(|r| r.image_id.to_string()).unwrap_or_default(),
         container_id: record.filter(|r| !r.id.is_empty()).map(|r| format!("docker://{}", r.id)),
         restart_count: i32::try_from(restarts(worker, container, slot)).unwrap_or(i32::MAX),
         ready,
@@ -245,12 +285,12 @@ fn container_status(worker: &PodWorker, container: &Container, init: bool) -> Co
 
 /// Whether the probes are those of the present instance.
 fn known_probes(slot: &ContainerSlot) -> bool {
-    slot.current.as_ref().is_some_and(|r| r.id == slot.probes.container_id)
+    slot.current.as_ref().is_some_and(|r| *r.id == *slot.probes.container_id)
 }
 
 fn restarts(worker: &PodWorker, container: &Container, slot: &ContainerSlot) -> u32 {
     if let Some(record) = &slot.current {
-        return record.attempt();
+        return record.attempt;
     }
     let status = worker.pod.status.as_ref();
     let all = status.into_iter().flat_map(|s| {
@@ -267,7 +307,7 @@ fn states(
     slot: &ContainerSlot,
     init: bool,
 ) -> (State, Option<ContainerStateTerminated>) {
-    let previous = slot.previous.as_ref().map(terminated);
+    let previous = slot.previous.as_deref().map(terminated);
     let waiting = |reason: &str, message: Option<String>| State {
         waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
         ..State::default()
@@ -306,11 +346,11 @@ fn states(
     }
 }
 
-fn terminated(record: &ContainerRecord) -> ContainerStateTerminated {
+fn terminated(record: &Instance) -> ContainerStateTerminated {
     let never = record.started_at == Time::ZERO;
     let reason = if record.oom_killed {
         "OOMKilled"
-    } else if record.message == LOST {
+    } else if *record.message == *LOST {
         "ContainerStatusUnknown"
     } else if never && record.exit_code != 0 {
         "StartError"
@@ -327,7 +367,7 @@ fn terminated(record: &ContainerRecord) -> ContainerStateTerminated {
         exit_code: record.exit_code,
         finished_at: time(record.finished_at),
         started_at: time(record.started_at),
-        message: Some(record.message.clone()).filter(|m| !m.is_empty()),
+        message: Some(record.message.to_string()).filter(|m| !m.is_empty()),
         reason: Some(reason.to_owned()),
         signal: None,
     }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use api::{Revision, Time};
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, PodStatus};
 
+use crate::instance::Instance;
 use crate::naming;
 use crate::probe::ProbeSet;
+use crate::resources::Takes;
 use crate::runtime::{ContainerRecord, ContainerState, ImageRecord};
 use crate::volume::VolumeSpec;
 
@@ -16,7 +18,7 @@ pub(crate) struct PodWorker {
     /// What is wanted.
     pub(crate) pod: Arc<Pod>,
     /// The UID that containers carry: the API's, or the manifest's hash.
-    pub(crate) uid: String,
+    pub(crate) uid: Arc<str>,
     /// Whether it comes from the manifest directory.
     pub(crate) is_static: bool,
     pub(crate) stage: Stage,
@@ -27,10 +29,14 @@ pub(crate) struct PodWorker {
     pub(crate) seen_at: Time,
     pub(crate) sandbox: SandboxSlot,
     pub(crate) volumes: VolumeSlot,
-    pub(crate) containers: BTreeMap<String, ContainerSlot>,
+    pub(crate) containers: Slots,
     pub(crate) status: StatusSlot,
+    /// What it takes from the node; known once it was admitted.
+    pub(crate) takes: Takes,
     /// When to look again even if nothing happens.
     pub(crate) wake: Option<Time>,
+    /// The wake that the kubelet has noted.
+    pub(crate) noted_wake: Option<Time>,
 }
 
 /// Where a pod is in its life.
@@ -61,7 +67,7 @@ pub(crate) struct Termination {
 
 #[derive(Default)]
 pub(crate) struct SandboxSlot {
-    pub(crate) record: Option<ContainerRecord>,
+    pub(crate) record: Option<Box<Instance>>,
     /// Attempt number of the next one.
     pub(crate) next_attempt: u32,
     pub(crate) busy: bool,
@@ -70,8 +76,8 @@ pub(crate) struct SandboxSlot {
 }
 
 impl SandboxSlot {
-    pub(crate) fn running(&self) -> Option<&ContainerRecord> {
-        self.record.as_ref().filter(|r| r.state == ContainerState::Running)
+    pub(crate) fn running(&self) -> Option<&Instance> {
+        self.record.as_deref().filter(|r| r.running())
     }
 }
 
@@ -96,7 +102,7 @@ pub(crate) struct VolumeSlot {
 }
 
 /// What is under way for a container.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Idle,
     InspectImage,
@@ -108,13 +114,14 @@ pub(crate) enum Step {
 }
 
 pub(crate) struct ContainerSlot {
-    pub(crate) current: Option<ContainerRecord>,
-    pub(crate) previous: Option<ContainerRecord>,
+    pub(crate) name: Box<str>,
+    pub(crate) current: Option<Box<Instance>>,
+    pub(crate) previous: Option<Box<Instance>>,
     /// Attempt number of the next one.
     pub(crate) next_attempt: u32,
     pub(crate) step: Step,
     /// Found for the start under way.
-    pub(crate) image: Option<ImageRecord>,
+    pub(crate) image: Option<Box<ImageRecord>>,
     /// Why it does not run: reason and message.
     pub(crate) waiting: Option<(String, String)>,
     pub(crate) crash: CrashBackoff,
@@ -130,12 +137,13 @@ pub(crate) struct ContainerSlot {
     pub(crate) stop_deadline: Time,
 }
 
-impl Default for ContainerSlot {
-    fn default() -> Self {
+impl ContainerSlot {
+    fn new(name: &str, next_attempt: u32) -> Self {
         Self {
+            name: name.into(),
             current: None,
             previous: None,
-            next_attempt: 0,
+            next_attempt,
             step: Step::Idle,
             image: None,
             waiting: None,
@@ -149,20 +157,52 @@ impl Default for ContainerSlot {
             stop_deadline: Time::ZERO,
         }
     }
-}
 
-impl ContainerSlot {
     pub(crate) fn running(&self) -> bool {
-        self.current.as_ref().is_some_and(|r| r.state == ContainerState::Running)
+        self.current.as_ref().is_some_and(|r| r.running())
     }
 
-    pub(crate) fn exited(&self) -> Option<&ContainerRecord> {
-        self.current.as_ref().filter(|r| r.state == ContainerState::Exited)
+    pub(crate) fn exited(&self) -> Option<&Instance> {
+        self.current.as_deref().filter(|r| r.state == ContainerState::Exited)
     }
 
     /// Whether it runs, or may run soon because a call is under way.
     pub(crate) fn alive(&self) -> bool {
         self.running() || matches!(self.step, Step::Start | Step::PostStart | Step::Stop)
+    }
+}
+
+/// The containers of a pod, by name: a handful at most.
+#[derive(Default)]
+pub(crate) struct Slots(Vec<ContainerSlot>);
+
+impl Slots {
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|slot| (*slot.name).cmp(name))
+    }
+
+    fn insert(&mut self, slot: ContainerSlot) {
+        match self.find(&slot.name) {
+            Ok(at) => self.0[at] = slot,
+            Err(at) => self.0.insert(at, slot),
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&ContainerSlot> {
+        self.0.get(self.find(name).ok()?)
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut ContainerSlot> {
+        let at = self.find(name).ok()?;
+        self.0.get_mut(at)
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &ContainerSlot> {
+        self.0.iter()
+    }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut ContainerSlot> {
+        self.0.iter_mut()
     }
 }
 
@@ -204,10 +244,12 @@ impl CrashBackoff {
 
 #[derive(Default)]
 pub(crate) struct StatusSlot {
-    /// What the pod's status should be.
-    pub(crate) wanted: PodStatus,
-    /// The pod as the API answered our last write.
-    pub(crate) posted: Option<(Revision, PodStatus)>,
+    /// What the pod's status should be; `None` when that is what the API has.
+    pub(crate) wanted: Option<Box<PodStatus>>,
+    /// The pod as the API answered our last write, until the watch tells of it.
+    pub(crate) posted: Option<Arc<Pod>>,
+    /// What `wanted` was made from: the API's revision and a digest of all else.
+    pub(crate) made_from: Option<(Revision, u64)>,
     pub(crate) busy: bool,
     pub(crate) retry_at: Time,
     pub(crate) failures: u32,
@@ -216,9 +258,9 @@ pub(crate) struct StatusSlot {
 }
 
 impl PodWorker {
-    pub(crate) fn new(pod: Arc<Pod>, uid: &str, is_static: bool, now: Time) -> Self {
+    pub(crate) fn new(pod: Arc<Pod>, uid: Arc<str>, is_static: bool, now: Time) -> Self {
         let mut worker = Self {
-            uid: uid.to_owned(),
+            uid,
             is_static,
             stage: Stage::Active,
             terminal: false,
@@ -226,17 +268,20 @@ impl PodWorker {
             seen_at: now,
             sandbox: SandboxSlot::default(),
             volumes: VolumeSlot::default(),
-            containers: BTreeMap::new(),
+            containers: Slots::default(),
             status: StatusSlot::default(),
+            takes: Takes::default(),
             wake: None,
+            noted_wake: None,
             pod,
         };
         let phase = worker.pod.status.as_ref().and_then(|s| s.phase.as_deref());
         worker.terminal = !is_static && matches!(phase, Some("Succeeded" | "Failed"));
-        for name in worker.container_names() {
-            let next_attempt = worker.attempt_after_status(&name);
-            let slot = ContainerSlot { next_attempt, ..ContainerSlot::default() };
-            worker.containers.insert(name, slot);
+        let pod = worker.pod.clone();
+        worker.containers.0.reserve_exact(definitions(&pod).count());
+        for (container, _) in definitions(&pod) {
+            let next_attempt = worker.attempt_after_status(&container.name);
+            worker.containers.insert(ContainerSlot::new(&container.name, next_attempt));
         }
         worker
     }
@@ -280,15 +325,9 @@ impl PodWorker {
         self.spec().init_containers.as_deref().unwrap_or_default()
     }
 
-    pub(crate) fn container_names(&self) -> Vec<String> {
-        let all = self.init_containers().iter().chain(&self.spec().containers);
-        all.map(|c| c.name.clone()).collect()
-    }
-
     /// The definition of a container and whether it is an init container.
     pub(crate) fn definition(&self, name: &str) -> Option<(&Container, bool)> {
-        let init = self.init_containers().iter().find(|c| c.name == name).map(|c| (c, true));
-        init.or_else(|| self.spec().containers.iter().find(|c| c.name == name).map(|c| (c, false)))
+        definitions(&self.pod).find(|(c, _)| c.name == name)
     }
 
     pub(crate) fn slot(&self, name: &str) -> Option<&ContainerSlot> {
@@ -313,10 +352,12 @@ impl PodWorker {
         self.wake = Some(self.wake.map_or(at, |w| w.min(at)));
     }
 
-    /// Whether the pod is to run or runs.
+    /// Whether the pod is to run or runs: one that has done its work takes nothing of the node
+    /// any more.
     pub(crate) fn is_active(&self) -> bool {
         self.admitted
             && !self.terminal
+            && !crate::sync::complete(self)
             && matches!(self.stage, Stage::Active | Stage::Terminating(_))
     }
 
@@ -335,7 +376,7 @@ impl PodWorker {
         let app_ran = self.spec().containers.iter().any(|c| {
             self.slot(&c.name)
                 .and_then(|s| s.current.as_ref())
-                .is_some_and(|r| r.sandbox_id() == sandbox.id)
+                .is_some_and(|r| r.sandbox_id == sandbox.id)
         });
         app_ran || self.init_containers().iter().all(|c| self.init_done(c, &sandbox.id))
     }
@@ -343,7 +384,7 @@ impl PodWorker {
     /// Whether an init container has done its work in that sandbox.
     pub(crate) fn init_done(&self, container: &Container, sandbox: &str) -> bool {
         let Some(slot) = self.slot(&container.name) else { return false };
-        let Some(record) = slot.current.as_ref().filter(|r| r.sandbox_id() == sandbox) else {
+        let Some(record) = slot.current.as_ref().filter(|r| *r.sandbox_id == *sandbox) else {
             return false;
         };
         if is_sidecar(container) {
@@ -357,49 +398,51 @@ impl PodWorker {
     /// Takes over what the runtime had of this pod when it was asked at `asked`. What was made
     /// since then is newer than the listing.
     pub(crate) fn adopt(&mut self, asked: Time, records: &[&ContainerRecord]) {
-        let newer = |r: &ContainerRecord| r.created_at >= asked;
+        let newer = |r: &Instance| r.created_at >= asked;
         let mut sorted: Vec<&ContainerRecord> = records.to_vec();
         sorted.sort_by_key(|r| (r.attempt(), r.created_at, r.id.clone()));
-        if !self.sandbox.busy && !self.sandbox.record.as_ref().is_some_and(newer) {
+        if !self.sandbox.busy && !self.sandbox.record.as_deref().is_some_and(newer) {
             let found = sorted.iter().rfind(|r| r.container() == naming::SANDBOX);
-            self.sandbox.record = match (found, self.sandbox.record.take()) {
-                (Some(record), _) => Some((*record).clone()),
-                (None, old) => old.map(lost),
-            };
+            renew(&mut self.sandbox.record, found.copied());
         }
         if let Some(record) = &self.sandbox.record {
-            let next = record.attempt().saturating_add(1);
+            let next = record.attempt.saturating_add(1);
             self.sandbox.next_attempt = self.sandbox.next_attempt.max(next);
         }
-        for (name, slot) in &mut self.containers {
-            if slot.step == Step::Start || slot.current.as_ref().is_some_and(newer) {
+        for slot in self.containers.values_mut() {
+            if slot.step == Step::Start || slot.current.as_deref().is_some_and(newer) {
                 continue;
             }
-            let mut found = sorted.iter().filter(|r| r.container() == name).rev();
-            slot.current = match (found.next(), slot.current.take()) {
-                (Some(record), _) => Some((*record).clone()),
-                (None, old) => old.map(lost),
-            };
-            slot.previous = found.next().map(|r| (*r).clone()).or(slot.previous.take());
+            let mut found = sorted.iter().filter(|r| *r.container() == *slot.name).rev();
+            renew(&mut slot.current, found.next().copied());
+            if let Some(older) = found.next() {
+                slot.previous = Some(Instance::new(older));
+            }
             if let Some(record) = &slot.current {
-                slot.next_attempt = slot.next_attempt.max(record.attempt().saturating_add(1));
+                slot.next_attempt = slot.next_attempt.max(record.attempt.saturating_add(1));
             }
         }
     }
 }
 
-/// A container that the runtime no longer knows.
-pub(crate) fn lost(mut record: ContainerRecord) -> ContainerRecord {
-    if record.state != ContainerState::Exited {
-        record.state = ContainerState::Exited;
-        record.exit_code = 137;
-        record.message = LOST.to_owned();
+/// Takes what the runtime says now; what it no longer knows is lost.
+fn renew(known: &mut Option<Box<Instance>>, found: Option<&ContainerRecord>) {
+    match found {
+        Some(record) => *known = Some(Instance::new(record)),
+        None => {
+            if let Some(old) = known {
+                old.lose();
+            }
+        }
     }
-    record
 }
 
-/// The message of a container that disappeared.
-pub(crate) const LOST: &str = "The container could not be located when the pod was terminated";
+/// All containers of a pod in the order of their start, and whether each is an init container.
+pub(crate) fn definitions(pod: &Pod) -> impl Iterator<Item = (&Container, bool)> {
+    let init = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten());
+    let apps = pod.spec.iter().flat_map(|s| &s.containers);
+    init.map(|c| (c, true)).chain(apps.map(|c| (c, false)))
+}
 
 /// Whether an init container runs as long as the pod.
 pub(crate) fn is_sidecar(container: &Container) -> bool {

@@ -1,57 +1,75 @@
 //! Runs the probes of a pod's containers and acts on what they say.
 
 use api::Time;
+use k8s_openapi::api::core::v1::Container;
 
 use crate::context::{Context, RuntimePurpose, normal, warning};
-use crate::pod_worker::{PodWorker, Step};
+use crate::pod_worker::{PodWorker, Step, definitions};
 use crate::probe::{self, ProbeKind, ProbeSet, Verdict};
 use crate::runtime::{ProbeOutcome, RuntimeError, RuntimeRequest};
 
 /// Starts the probes that are due.
 pub(crate) fn run(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
-    let ip = worker.ip(&ctx.config.node_ip).to_owned();
-    if ip.is_empty() {
+    if worker.ip(&ctx.config.node_ip).is_empty() {
         return;
     }
-    for name in worker.container_names() {
-        let Some(container) = worker.definition(&name).map(|(c, _)| c.clone()) else { continue };
-        let known = known(worker, &name);
-        let Some(slot) = worker.containers.get_mut(&name) else { continue };
-        let Some((id, started)) = slot.current.as_ref().map(|r| (r.id.clone(), r.started_at))
-        else {
-            continue;
-        };
-        if !slot.running() || matches!(slot.step, Step::Stop | Step::PreStop) {
-            continue;
+    let pod = worker.pod.clone();
+    for (container, _) in definitions(&pod) {
+        run_container(ctx, worker, container, now);
+    }
+}
+
+fn run_container(ctx: &mut Context, worker: &mut PodWorker, container: &Container, now: Time) {
+    let name = container.name.as_str();
+    let Some(slot) = worker.slot(name) else { return };
+    let Some(current) = slot.current.as_ref() else { return };
+    if !slot.running() || matches!(slot.step, Step::Stop | Step::PreStop) {
+        return;
+    }
+    let fresh = (*slot.probes.container_id != *current.id)
+        .then(|| ProbeSet::new(container, &current.id, current.started_at, known(worker, name)));
+    let Some(slot) = worker.containers.get_mut(name) else { return };
+    if let Some(fresh) = fresh {
+        slot.probes = fresh;
+    }
+    let due = slot.probes.due(now);
+    for kind in due {
+        start(ctx, worker, container, kind, now);
+    }
+    if let Some(at) = worker.slot(name).and_then(|s| s.probes.wake_at()) {
+        worker.wake_at(at);
+    }
+}
+
+fn start(
+    ctx: &mut Context,
+    worker: &mut PodWorker,
+    container: &Container,
+    kind: ProbeKind,
+    now: Time,
+) {
+    let Some(definition) = probe::definition(container, kind) else { return };
+    let name = container.name.as_str();
+    match probe::action(container, definition, worker.ip(&ctx.config.node_ip)) {
+        Ok(action) => {
+            let current = worker.slot(name).and_then(|s| s.current.as_ref());
+            let Some(id) = current.map(|r| r.id.to_string()) else { return };
+            let purpose = RuntimePurpose::Probe {
+                uid: worker.uid.clone(),
+                container: name.to_owned(),
+                id: id.clone(),
+                kind,
+            };
+            let timeout_seconds = probe::timeout_seconds(definition);
+            let request = RuntimeRequest::Probe { container_id: id, action, timeout_seconds };
+            ctx.runtime(purpose, request);
         }
-        if slot.probes.container_id != id {
-            slot.probes = ProbeSet::new(&container, &id, started, known);
-        }
-        for kind in slot.probes.due(now) {
-            let Some(definition) = probe::definition(&container, kind) else { continue };
-            match probe::action(&container, definition, &ip) {
-                Ok(action) => {
-                    let purpose = RuntimePurpose::Probe {
-                        uid: worker.uid.clone(),
-                        container: name.clone(),
-                        id: id.clone(),
-                        kind,
-                    };
-                    let timeout_seconds = probe::timeout_seconds(definition);
-                    ctx.runtime(
-                        purpose,
-                        RuntimeRequest::Probe { container_id: id.clone(), action, timeout_seconds },
-                    );
-                }
-                Err(error) => {
-                    slot.probes.forget_try(kind);
-                    let message = format!("{} probe errored: {error}", kind.name());
-                    ctx.event(now, &worker.pod, warning(&name), "Unhealthy", message);
-                }
+        Err(error) => {
+            if let Some(slot) = worker.containers.get_mut(name) {
+                slot.probes.forget_try(kind);
             }
-        }
-        if let Some(at) = slot.probes.wake_at() {
-            worker.wake_at(at);
+            let message = format!("{} probe errored: {error}", kind.name());
+            ctx.event(now, &worker.pod, warning(name), "Unhealthy", message);
         }
     }
 }

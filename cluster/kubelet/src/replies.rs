@@ -5,14 +5,14 @@ use std::time::Duration;
 use api::Time;
 
 use crate::context::{Context, RuntimePurpose};
-use crate::pod_worker::{PodWorker, Stage, Step, lost};
+use crate::instance::Instance;
+use crate::pod_worker::{PodWorker, Stage, Step, definitions};
 use crate::probe::ProbeKind;
 use crate::probing;
 use crate::runtime::{ProbeOutcome, RuntimeError, RuntimeErrorKind, RuntimeReply, RuntimeRequest};
 use crate::start;
 use crate::sync::volume_failed;
 use crate::termination;
-use crate::volume::VolumeSpec;
 
 /// How soon a stop that failed is repeated.
 const STOP_RETRY: Duration = Duration::from_secs(2);
@@ -21,7 +21,7 @@ const STOP_RETRY: Duration = Duration::from_secs(2);
 pub(crate) fn inspect(ctx: &mut Context, worker: &mut PodWorker, name: &str) {
     let uid = worker.uid.clone();
     let Some(slot) = worker.containers.get_mut(name) else { return };
-    let Some(id) = slot.current.as_ref().map(|r| r.id.clone()).filter(|i| !i.is_empty()) else {
+    let Some(id) = slot.current.as_ref().map(|r| r.id.to_string()).filter(|i| !i.is_empty()) else {
         return;
     };
     if slot.inspecting {
@@ -43,12 +43,14 @@ pub(crate) fn inspected(
     slot.inspecting = false;
     match result {
         Ok(RuntimeReply::Container(Some(record))) => {
-            if slot.current.as_ref().is_some_and(|r| r.id == record.id) {
-                slot.current = Some(*record);
+            if slot.current.as_ref().is_some_and(|r| *r.id == *record.id) {
+                slot.current = Some(Instance::new(&record));
             }
         }
         Ok(RuntimeReply::Container(None)) => {
-            slot.current = slot.current.take().map(lost);
+            if let Some(current) = &mut slot.current {
+                current.lose();
+            }
         }
         Ok(_) | Err(_) => {}
     }
@@ -65,8 +67,9 @@ pub(crate) fn container_reply(
     result: Result<RuntimeReply, RuntimeError>,
     now: Time,
 ) {
-    let Some(container) = worker.definition(name).map(|(c, _)| c.clone()) else { return };
-    let Some(step) = worker.slot(name).map(|s| s.step.clone()) else { return };
+    let pod = worker.pod.clone();
+    let Some((container, _)) = definitions(&pod).find(|(c, _)| c.name == name) else { return };
+    let Some(step) = worker.slot(name).map(|s| s.step) else { return };
     // A pod that is being ended starts nothing more.
     let going = worker.stage == Stage::Active;
     let unexpected = || RuntimeError {
@@ -85,9 +88,9 @@ pub(crate) fn container_reply(
                 _ => Err(unexpected()),
             });
             if step == Step::PullImage {
-                start::image_pulled(ctx, worker, &container, image, now);
+                start::image_pulled(ctx, worker, container, image, now);
             } else {
-                start::image_inspected(ctx, worker, &container, image, now);
+                start::image_inspected(ctx, worker, container, image, now);
             }
         }
         Step::Start => {
@@ -95,7 +98,7 @@ pub(crate) fn container_reply(
                 RuntimeReply::Container(record) => Ok(record.map(|r| *r)),
                 _ => Err(unexpected()),
             });
-            start::started(ctx, worker, &container, record, now);
+            start::started(ctx, worker, container, record, now);
             let recheck =
                 worker.containers.get_mut(name).is_some_and(|s| std::mem::take(&mut s.recheck));
             if recheck {
@@ -109,9 +112,9 @@ pub(crate) fn container_reply(
                     slot.retry_at = now + STOP_RETRY;
                 }
                 if let Ok(RuntimeReply::Container(Some(record))) = result
-                    && slot.current.as_ref().is_some_and(|r| r.id == record.id)
+                    && slot.current.as_ref().is_some_and(|r| *r.id == *record.id)
                 {
-                    slot.current = Some(*record);
+                    slot.current = Some(Instance::new(&record));
                 } else {
                     inspect(ctx, worker, name);
                 }
@@ -137,9 +140,11 @@ pub(crate) fn probe_reply(
     });
     match kind {
         ProbeKind::PostStart => {
-            let Some(container) = worker.definition(name).map(|(c, _)| c.clone()) else { return };
+            let pod = worker.pod.clone();
+            let container = definitions(&pod).find(|(c, _)| c.name == name);
+            let Some((container, _)) = container else { return };
             if worker.slot(name).is_some_and(|s| s.step == Step::PostStart) {
-                start::post_started(ctx, worker, &container, outcome, now);
+                start::post_started(ctx, worker, container, outcome, now);
             }
         }
         ProbeKind::PreStop => {
@@ -157,14 +162,13 @@ pub(crate) fn probe_reply(
 pub(crate) fn volumes_written(
     ctx: &mut Context,
     worker: &mut PodWorker,
-    volumes: Vec<VolumeSpec>,
     result: Result<RuntimeReply, RuntimeError>,
     now: Time,
 ) {
-    worker.volumes.writing = None;
+    let volumes = worker.volumes.writing.take();
     match result {
         Ok(_) => {
-            worker.volumes.written = Some(volumes);
+            worker.volumes.written = volumes;
             worker.volumes.failures = 0;
             worker.volumes.refresh_at = now + Duration::from_secs(60);
         }

@@ -79,6 +79,41 @@ pub(crate) fn pod_request(pod: &Pod, resource: &str) -> i64 {
     sum.saturating_add(overhead)
 }
 
+/// What a pod takes from its node, as numbers; see [`pod_request`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Takes {
+    /// In the order of [`LIMITED`].
+    pub(crate) amounts: [i64; LIMITED.len()],
+    /// Ports of the node.
+    pub(crate) ports: Vec<HostPort>,
+}
+
+/// The resources that a node gives out, in the order in which they are judged.
+pub(crate) const LIMITED: [&str; 4] = ["cpu", "ephemeral-storage", "memory", "pods"];
+
+/// Address (empty for all), port and protocol.
+pub(crate) type HostPort = (String, i32, String);
+
+impl Takes {
+    pub(crate) fn of(pod: &Pod) -> Self {
+        let of = |name: &str| if name == "pods" { 1 } else { pod_request(pod, name) };
+        Self { amounts: LIMITED.map(of), ports: host_ports(pod) }
+    }
+}
+
+fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let containers = pod.spec.iter().flat_map(|s| &s.containers);
+    let ports = containers.flat_map(|c| c.ports.iter().flatten());
+    ports
+        .filter_map(|p| {
+            let port = p.host_port.filter(|p| *p > 0)?;
+            let ip = p.host_ip.clone().unwrap_or_default();
+            let ip = if ip == "0.0.0.0" { String::new() } else { ip };
+            Some((ip, port, p.protocol.clone().unwrap_or_else(|| "TCP".to_owned())))
+        })
+        .collect()
+}
+
 /// The cgroup figures of a container on a node with that much memory.
 pub(crate) fn limits(pod: &Pod, container: &Container, node_memory: u64) -> Limits {
     let cpu_limit = limit(container, "cpu").map(Quantity::milli);

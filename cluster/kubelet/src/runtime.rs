@@ -329,7 +329,7 @@ pub struct Security {
 }
 
 /// Whether a container runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ContainerState {
     /// It was made and never started.
     Created,

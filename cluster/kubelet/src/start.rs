@@ -11,6 +11,8 @@ use machine::Backoff;
 use crate::container_spec;
 use crate::context::{Context, RuntimePurpose, normal, warning};
 use crate::environment::EnvProblem;
+use crate::instance::Instance;
+use crate::naming;
 use crate::pod_worker::{PodWorker, Step, is_sidecar};
 use crate::probe::{self, ProbeKind, ProbeSet};
 use crate::runtime::{
@@ -29,16 +31,19 @@ const HOOK_SECONDS_MAX: u32 = 600;
 
 /// Starts a container unless it runs, is being started, has done its work or must wait.
 pub(crate) fn ensure(ctx: &mut Context, worker: &mut PodWorker, container: &Container, now: Time) {
-    let policy = if is_sidecar(container) { "Always" } else { worker.restart_policy() }.to_owned();
-    let init = worker.init_containers().iter().any(|c| c.name == container.name);
-    let sandbox = worker.sandbox.running().map(|s| s.id.clone()).unwrap_or_default();
-    let full_name = worker.full_name();
-    let Some(slot) = worker.containers.get_mut(&container.name) else { return };
+    let Some(slot) = worker.slot(&container.name) else { return };
     if slot.step != Step::Idle || slot.running() {
         return;
     }
-    if let Some(record) = slot.exited().filter(|r| r.sandbox_id() == sandbox || !init) {
-        let again = match policy.as_str() {
+    let pod = worker.pod.clone();
+    let policy = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
+    let policy = if is_sidecar(container) { "Always" } else { policy };
+    let init = worker.init_containers().iter().any(|c| c.name == container.name);
+    let sandbox = worker.sandbox.running().map(|s| s.id.clone()).unwrap_or_default();
+    let full_name = if slot.exited().is_some() { worker.full_name() } else { String::new() };
+    let Some(slot) = worker.containers.get_mut(&container.name) else { return };
+    if let Some(record) = slot.exited().filter(|r| r.sandbox_id == sandbox || !init) {
+        let again = match policy {
             "Always" => !init || is_sidecar(container) || record.exit_code != 0,
             "OnFailure" => record.exit_code != 0,
             _ => false,
@@ -248,7 +253,7 @@ fn create(
                 slot.crash.next(now, finished);
             }
             slot.step = Step::Start;
-            slot.image = Some(image);
+            slot.image = Some(Box::new(image));
             slot.next_attempt = slot.next_attempt.saturating_add(1);
             call(ctx, worker, container, RuntimeRequest::StartContainer(Box::new(spec)));
         }
@@ -288,7 +293,6 @@ pub(crate) fn started(
     };
     ctx.event(now, &worker.pod, normal(name), "Created", format!("Created container: {name}"));
     ctx.event(now, &worker.pod, normal(name), "Started", format!("Started container {name}"));
-    let ip = worker.ip(&ctx.config.node_ip).to_owned();
     let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
     let grace = worker.grace_seconds().min(HOOK_SECONDS_MAX);
     let Some(slot) = worker.containers.get_mut(name) else { return };
@@ -297,10 +301,13 @@ pub(crate) fn started(
     slot.kill = None;
     slot.probes = ProbeSet::new(container, &record.id, record.started_at, None);
     let running = record.state == ContainerState::Running;
+    slot.image = None;
     let id = record.id.clone();
-    rotate(ctx, worker, name, record);
+    rotate(ctx, worker, name, Instance::new(&record));
+    let hook =
+        hook.filter(|_| running).map(|h| probe::hook(container, h, worker.ip(&ctx.config.node_ip)));
     let Some(slot) = worker.containers.get_mut(name) else { return };
-    match hook.filter(|_| running).map(|h| probe::hook(container, h, &ip)) {
+    match hook {
         Some(Ok(action)) => {
             slot.step = Step::PostStart;
             let purpose = RuntimePurpose::Probe {
@@ -319,7 +326,7 @@ pub(crate) fn started(
 }
 
 /// Makes `record` the present instance; keeps one older for its log and removes the rest.
-fn rotate(ctx: &mut Context, worker: &mut PodWorker, name: &str, record: ContainerRecord) {
+fn rotate(ctx: &mut Context, worker: &mut PodWorker, name: &str, record: Box<Instance>) {
     let Some(slot) = worker.containers.get_mut(name) else { return };
     if slot.current.as_ref().is_some_and(|r| r.id == record.id) {
         slot.current = Some(record);
@@ -327,7 +334,7 @@ fn rotate(ctx: &mut Context, worker: &mut PodWorker, name: &str, record: Contain
     }
     let older = std::mem::replace(&mut slot.previous, slot.current.replace(record));
     if let Some(older) = older.filter(|r| !r.id.is_empty()) {
-        ctx.runtime(RuntimePurpose::Nothing, RuntimeRequest::Remove { id: older.id });
+        ctx.runtime(RuntimePurpose::Nothing, RuntimeRequest::Remove { id: older.id.into() });
     }
 }
 
@@ -346,26 +353,25 @@ fn start_failed(
     let Some(slot) = worker.containers.get_mut(name) else { return };
     slot.step = Step::Idle;
     slot.waiting = Some(("RunContainerError".to_owned(), error.clone()));
-    let attempt = slot.next_attempt.saturating_sub(1);
-    let labels =
-        crate::naming::container_labels(&worker.pod, &worker.uid, container, attempt, &sandbox);
-    let image_id = slot.image.as_ref().map(|i| format!("docker://{}", i.id));
+    let image_id = slot.image.take().map(|i| format!("docker://{}", i.id));
     // The shell removed what could not be started: only this trace of it remains.
-    let record = ContainerRecord {
-        id: String::new(),
-        labels,
-        image: container.image.clone().unwrap_or_default(),
-        image_id: image_id.unwrap_or_default(),
+    let trace = Instance {
+        id: Box::default(),
+        sandbox_id: sandbox,
+        attempt: slot.next_attempt.saturating_sub(1),
+        hash: Some(naming::definition_hash(container)),
+        image: container.image.as_deref().unwrap_or_default().into(),
+        image_id: image_id.unwrap_or_default().into(),
         state: ContainerState::Exited,
         created_at: now,
         started_at: Time::ZERO,
         finished_at: now,
         exit_code: 128,
         oom_killed: false,
-        message: error,
-        ip: String::new(),
+        message: error.into(),
+        ip: Box::default(),
     };
-    rotate(ctx, worker, name, record);
+    rotate(ctx, worker, name, Box::new(trace));
 }
 
 /// The hook after the start ended.

@@ -4,16 +4,19 @@
 use std::time::Duration;
 
 use api::Time;
+use k8s_openapi::api::core::v1::Container;
 use machine::Backoff;
 
 use crate::admission;
 use crate::container_spec;
 use crate::context::{Context, POD, POD_WARNING, RuntimePurpose};
 use crate::environment;
+use crate::instance::Instance;
+use crate::naming;
 use crate::pod_status;
-use crate::pod_worker::{PodWorker, Stage, Step, Termination, is_sidecar};
+use crate::pod_worker::{PodWorker, Stage, Step, Termination, definitions, is_sidecar};
 use crate::probing;
-use crate::runtime::{ContainerRecord, RuntimeRequest};
+use crate::runtime::RuntimeRequest;
 use crate::start;
 use crate::termination;
 use crate::volume_source::{self, VolumeProblem};
@@ -104,7 +107,7 @@ pub(crate) fn complete(worker: &PodWorker) -> bool {
     if worker.restart_policy() == "Always" {
         return false;
     }
-    let failed_for_good = |r: &ContainerRecord| r.exit_code != 0;
+    let failed_for_good = |r: &Instance| r.exit_code != 0;
     if worker.restart_policy() == "Never" {
         let failed_init = worker.init_containers().iter().filter(|c| !is_sidecar(c)).any(|c| {
             let slot = worker.slot(&c.name);
@@ -127,10 +130,12 @@ pub(crate) fn complete(worker: &PodWorker) -> bool {
 fn stop_rest(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
     let grace = worker.grace_seconds();
     let mut alive = false;
-    for name in worker.container_names() {
-        if worker.slot(&name).is_some_and(|s| s.alive() || s.step != Step::Idle) {
+    let pod = worker.pod.clone();
+    for (container, _) in definitions(&pod) {
+        let name = &container.name;
+        if worker.slot(name).is_some_and(|s| s.alive() || s.step != Step::Idle) {
             alive = true;
-            termination::stop_container(ctx, worker, &name, grace, "Stopping container", now);
+            termination::stop_container(ctx, worker, name, grace, "Stopping container", now);
         }
     }
     if !alive {
@@ -140,13 +145,15 @@ fn stop_rest(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
 
 /// Ends containers that a probe or hook condemned.
 fn kill_marked(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
-    for name in worker.container_names() {
-        let Some(slot) = worker.containers.get_mut(&name) else { continue };
+    let pod = worker.pod.clone();
+    for (container, _) in definitions(&pod) {
+        let name = &container.name;
+        let Some(slot) = worker.containers.get_mut(name) else { continue };
         let Some(grace) = slot.kill.filter(|_| slot.running() && slot.step == Step::Idle) else {
             continue;
         };
         slot.kill = None;
-        termination::stop_container(ctx, worker, &name, grace, "", now);
+        termination::stop_container(ctx, worker, name, grace, "", now);
     }
 }
 
@@ -161,13 +168,12 @@ fn start_pending(worker: &PodWorker) -> bool {
         .containers
         .iter()
         .chain(sidecars)
-        .any(|c| worker.slot(&c.name).is_some_and(|s| !s.running() || out_of_date(worker, &c.name)))
+        .any(|c| worker.slot(&c.name).is_some_and(|s| !s.running() || out_of_date(worker, c)))
 }
 
-fn out_of_date(worker: &PodWorker, name: &str) -> bool {
-    let Some((definition, _)) = worker.definition(name) else { return false };
-    let current = worker.slot(name).and_then(|s| s.current.as_ref());
-    current.is_some_and(|r| r.hash() != crate::naming::container_hash(definition))
+fn out_of_date(worker: &PodWorker, definition: &Container) -> bool {
+    let current = worker.slot(&definition.name).and_then(|s| s.current.as_ref());
+    current.is_some_and(|r| r.hash != Some(naming::definition_hash(definition)))
 }
 
 fn volumes_ready(ctx: &mut Context, worker: &mut PodWorker, now: Time) -> bool {
@@ -196,8 +202,7 @@ fn write_volumes(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
             worker.volumes.writing = Some(volumes.clone());
             let folder = ctx.config.pod_folder(&worker.uid);
             let fs_group = worker.spec().security_context.as_ref().and_then(|s| s.fs_group);
-            let purpose =
-                RuntimePurpose::Volumes { uid: worker.uid.clone(), volumes: volumes.clone() };
+            let purpose = RuntimePurpose::Volumes { uid: worker.uid.clone() };
             let request = RuntimeRequest::PrepareVolumes { folder, volumes, fs_group };
             ctx.runtime(purpose, request);
         }
@@ -274,10 +279,12 @@ fn sandbox_ready(ctx: &mut Context, worker: &mut PodWorker, now: Time) -> bool {
 /// made.
 fn sandbox_changed(ctx: &mut Context, worker: &mut PodWorker, now: Time) -> bool {
     let mut alive = false;
-    for name in worker.container_names() {
-        if worker.slot(&name).is_some_and(|s| s.running() || s.step == Step::Stop) {
+    let pod = worker.pod.clone();
+    for (container, _) in definitions(&pod) {
+        let name = &container.name;
+        if worker.slot(name).is_some_and(|s| s.running() || s.step == Step::Stop) {
             alive = true;
-            termination::stop_container(ctx, worker, &name, 2, "Stopping container", now);
+            termination::stop_container(ctx, worker, name, 2, "Stopping container", now);
         }
     }
     if alive {
@@ -289,7 +296,7 @@ fn sandbox_changed(ctx: &mut Context, worker: &mut PodWorker, now: Time) -> bool
         // Its ports on the node must be free for the next one.
         worker.sandbox.busy = true;
         let purpose = RuntimePurpose::StopSandbox { uid: worker.uid.clone() };
-        ctx.runtime(purpose, RuntimeRequest::Remove { id: old.id });
+        ctx.runtime(purpose, RuntimeRequest::Remove { id: old.id.into() });
         return false;
     }
     true
@@ -317,7 +324,7 @@ fn containers(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
         return;
     }
     for container in &spec.containers {
-        if out_of_date(worker, &container.name)
+        if out_of_date(worker, container)
             && worker.slot(&container.name).is_some_and(|s| s.running() && s.step == Step::Idle)
         {
             let message =

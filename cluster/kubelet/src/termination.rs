@@ -6,9 +6,9 @@ use api::{Key, Kind, Request, Time};
 use machine::Backoff;
 
 use crate::context::{ApiPurpose, Context, RuntimePurpose, normal, warning};
-use crate::pod_worker::{PodWorker, Stage, Step, Termination, is_sidecar};
+use crate::pod_worker::{PodWorker, Stage, Step, Termination, definitions, is_sidecar};
 use crate::probe::{self, ProbeKind};
-use crate::runtime::{ContainerState, RuntimeRequest};
+use crate::runtime::RuntimeRequest;
 
 /// Between attempts to make the API forget a pod.
 const FORGET: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(30) };
@@ -48,15 +48,14 @@ pub(crate) fn terminate(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
     let left = t.deadline.since(now).as_secs();
     let left = u32::try_from(left).unwrap_or(u32::MAX).max(u32::from(t.grace_seconds > 0) * 2);
     let grace = left.min(t.grace_seconds.max(GRACE_SECONDS_MIN));
-    let (sidecars, others): (Vec<String>, Vec<String>) = worker
-        .container_names()
-        .into_iter()
-        .partition(|name| worker.definition(name).is_some_and(|(c, init)| init && is_sidecar(c)));
+    let pod = worker.pod.clone();
     // Sidecars serve the others to the end.
-    for names in [others, sidecars] {
+    for sidecars in [false, true] {
         let mut alive = false;
-        for name in names {
-            alive |= end(ctx, worker, &name, grace, now);
+        for (container, init) in definitions(&pod) {
+            if (init && is_sidecar(container)) == sidecars {
+                alive |= end(ctx, worker, &container.name, grace, now);
+            }
         }
         if alive {
             return;
@@ -87,7 +86,7 @@ fn end(ctx: &mut Context, worker: &mut PodWorker, name: &str, grace: u32, now: T
             let deadline = now + Duration::from_secs(u64::from(grace) + 1);
             if deadline < slot.stop_deadline {
                 slot.stop_deadline = deadline;
-                if let Some(id) = slot.current.as_ref().map(|r| r.id.clone()) {
+                if let Some(id) = slot.current.as_ref().map(|r| r.id.to_string()) {
                     let request = RuntimeRequest::Stop { id, grace_seconds: grace };
                     ctx.runtime(RuntimePurpose::Nothing, request);
                 }
@@ -108,12 +107,11 @@ pub(crate) fn stop_container(
     why: &str,
     now: Time,
 ) {
-    let ip = worker.ip(&ctx.config.node_ip).to_owned();
     let pod = worker.pod.clone();
     let uid = worker.uid.clone();
     let Some(hook) = worker.definition(name).map(|(c, _)| {
         let handler = c.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
-        handler.map(|h| probe::hook(c, h, &ip))
+        handler.map(|h| probe::hook(c, h, worker.ip(&ctx.config.node_ip)))
     }) else {
         return;
     };
@@ -127,7 +125,7 @@ pub(crate) fn stop_container(
         worker.wake_at(at);
         return;
     }
-    let Some(id) = slot.current.as_ref().map(|r| r.id.clone()) else { return };
+    let Some(id) = slot.current.as_ref().map(|r| r.id.to_string()) else { return };
     if why == "Stopping container" {
         ctx.event(now, &pod, normal(name), "Killing", format!("Stopping container {name}"));
     } else if !why.is_empty() {
@@ -160,7 +158,7 @@ fn send_stop(ctx: &mut Context, worker: &mut PodWorker, name: &str, grace_second
     let uid = worker.uid.clone();
     let Some(slot) = worker.containers.get_mut(name) else { return };
     slot.step = Step::Stop;
-    let Some(id) = slot.current.as_ref().map(|r| r.id.clone()) else { return };
+    let Some(id) = slot.current.as_ref().map(|r| r.id.to_string()) else { return };
     let purpose = RuntimePurpose::Container { uid, container: name.to_owned() };
     ctx.runtime(purpose, RuntimeRequest::Stop { id, grace_seconds });
 }
@@ -195,7 +193,7 @@ pub(crate) fn stop_sandbox(ctx: &mut Context, worker: &mut PodWorker) {
     if worker.sandbox.busy {
         return;
     }
-    if let Some(id) = worker.sandbox.running().map(|s| s.id.clone()) {
+    if let Some(id) = worker.sandbox.running().map(|s| s.id.to_string()) {
         worker.sandbox.busy = true;
         let purpose = RuntimePurpose::StopSandbox { uid: worker.uid.clone() };
         ctx.runtime(purpose, RuntimeRequest::Stop { id, grace_seconds: 0 });
@@ -256,13 +254,13 @@ fn clean(ctx: &mut Context, worker: &mut PodWorker) {
     let slots = worker.containers.values();
     let mut ids: Vec<String> = slots
         .flat_map(|s| s.current.iter().chain(&s.previous))
-        .filter(|r| r.state != ContainerState::Running && !r.id.is_empty())
-        .map(|r| r.id.clone())
+        .filter(|r| !r.running() && !r.id.is_empty())
+        .map(|r| r.id.to_string())
         .collect();
-    ids.extend(worker.sandbox.record.as_ref().map(|r| r.id.clone()));
+    ids.extend(worker.sandbox.record.as_ref().map(|r| r.id.to_string()));
     for id in ids {
         ctx.runtime(RuntimePurpose::Nothing, RuntimeRequest::Remove { id });
     }
-    let request = RuntimeRequest::RemovePodFolder { uid: worker.uid.clone() };
+    let request = RuntimeRequest::RemovePodFolder { uid: worker.uid.to_string() };
     ctx.runtime(RuntimePurpose::Nothing, request);
 }

@@ -1,12 +1,13 @@
 //! [`Cache`]: what a component knows of the API's objects, kept current by watches.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use api::{ApiObject, Key, Kind, Object, Revision, Time, meta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use crate::WatchEvent;
+use crate::{Index, WatchEvent};
 
 /// One change of the cache, after it was applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +16,8 @@ pub struct Delta {
     pub key: Key,
     /// Its state before; `None` when it is new.
     pub old: Option<Object>,
-    /// Its state now; `None` when it is gone.
+    /// Its state now; `None` when it is gone. When it merely began or ceased to be renewed
+    /// without each renewal being told, this is the state before.
     pub new: Option<Object>,
 }
 
@@ -26,31 +28,109 @@ impl Delta {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Entry {
+    /// Shared with all indexes.
+    key: Arc<Key>,
     object: Object,
     seen: Time,
 }
 
-#[derive(Clone, Debug, Default)]
+/// The objects of one kind.
+#[derive(Debug, Default)]
 struct Shelf {
-    objects: BTreeMap<(Arc<str>, Arc<str>), Entry>,
+    /// By namespace and name.
+    namespaces: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Entry>>,
+    /// Objects that are renewed without each renewal being told, since which revision.
+    renewing: BTreeMap<Arc<Key>, Revision>,
     revision: Revision,
     synced: bool,
 }
 
-/// The objects of the watched kinds, with indexes by owner and by node.
+impl Shelf {
+    fn entry(&self, namespace: &str, name: &str) -> Option<&Entry> {
+        self.namespaces.get(namespace)?.get(name)
+    }
+
+    fn entry_mut(&mut self, namespace: &str, name: &str) -> Option<&mut Entry> {
+        self.namespaces.get_mut(namespace)?.get_mut(name)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.namespaces.values().flat_map(BTreeMap::values)
+    }
+
+    /// Adds an object that is not there.
+    fn insert(&mut self, now: Time, object: Object) -> Arc<Key> {
+        let (namespace, name) = names(&object);
+        let known = self.namespaces.get_key_value(namespace).map(|(known, _)| known.clone());
+        let key = Arc::new(Key {
+            kind: object.kind(),
+            namespace: known.unwrap_or_else(|| namespace.into()),
+            name: name.into(),
+        });
+        let entry = Entry { key: key.clone(), object, seen: now };
+        self.namespaces.entry(key.namespace.clone()).or_default().insert(key.name.clone(), entry);
+        key
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Entry> {
+        let names = self.namespaces.get_mut(&key.namespace)?;
+        let entry = names.remove(&key.name)?;
+        if names.is_empty() {
+            self.namespaces.remove(&key.namespace);
+        }
+        if !self.renewing.is_empty() {
+            self.renewing.remove(key);
+        }
+        Some(entry)
+    }
+}
+
+/// The objects of the watched kinds, with indexes by owner and by node, and those that its
+/// readers ask for.
 ///
 /// Iteration is in the order of namespace and name.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Cache {
     shelves: BTreeMap<Kind, Shelf>,
-    children: BTreeMap<String, BTreeSet<Key>>,
-    pods_of_node: BTreeMap<String, BTreeSet<Key>>,
+    children: BTreeMap<String, BTreeSet<Arc<Key>>>,
+    pods_of_node: BTreeMap<String, BTreeSet<Arc<Key>>>,
     tombstones: BTreeMap<String, Revision>,
+    indexes: Vec<Box<dyn Index>>,
+    /// Positions in `indexes`.
+    indexes_of: BTreeMap<Kind, Vec<usize>>,
 }
 
 impl Cache {
+    /// An empty cache with these indexes, each type of index once.
+    pub fn with_indexes(indexes: impl IntoIterator<Item = Box<dyn Index>>) -> Self {
+        let mut cache = Self::default();
+        let mut types = BTreeSet::new();
+        for index in indexes {
+            let any: &dyn Any = &*index;
+            if types.insert(any.type_id()) {
+                for kind in index.kinds() {
+                    cache.indexes_of.entry(*kind).or_default().push(cache.indexes.len());
+                }
+                cache.indexes.push(index);
+            }
+        }
+        cache
+    }
+
+    /// The index of that type.
+    ///
+    /// # Panics
+    /// The cache was made without it.
+    pub fn index<T: Index>(&self) -> &T {
+        let found = self.indexes.iter().find_map(|index| {
+            let any: &dyn Any = &**index;
+            any.downcast_ref()
+        });
+        found.expect("who reads an index declares it")
+    }
+
     /// Whether the first complete list of each kind has arrived.
     pub fn synced(&self, kinds: impl IntoIterator<Item = Kind>) -> bool {
         kinds.into_iter().all(|k| self.shelves.get(&k).is_some_and(|s| s.synced))
@@ -68,7 +148,7 @@ impl Cache {
 
     /// The typed object of that namespace and name.
     pub fn get<T: ApiObject>(&self, namespace: &str, name: &str) -> Option<&T> {
-        self.object(&Key::new(T::KIND, namespace, name))?.get()
+        self.shelves.get(&T::KIND)?.entry(namespace, name)?.object.get()
     }
 
     /// When this cache last saw the object change, by the clock of this component. Unlike
@@ -77,13 +157,19 @@ impl Cache {
         self.entry(key).map(|e| e.seen)
     }
 
+    /// Whether the object is renewed on schedule without each renewal being told: then it counts
+    /// as seen at this moment, whatever `seen_at` says.
+    pub fn is_renewing(&self, key: &Key) -> bool {
+        self.shelves.get(&key.kind).is_some_and(|s| s.renewing.contains_key(key))
+    }
+
     fn entry(&self, key: &Key) -> Option<&Entry> {
-        self.shelves.get(&key.kind)?.objects.get(&(key.namespace.clone(), key.name.clone()))
+        self.shelves.get(&key.kind)?.entry(&key.namespace, &key.name)
     }
 
     /// All objects of a kind.
     pub fn objects(&self, kind: Kind) -> impl Iterator<Item = &Object> {
-        self.shelves.get(&kind).into_iter().flat_map(|s| s.objects.values().map(|e| &e.object))
+        self.shelves.get(&kind).into_iter().flat_map(Shelf::entries).map(|e| &e.object)
     }
 
     /// All objects of a type.
@@ -97,14 +183,15 @@ impl Cache {
         kind: Kind,
         namespace: &str,
     ) -> impl Iterator<Item = &'a Object> {
-        let namespace: Arc<str> = namespace.into();
-        let start = (namespace.clone(), Arc::from(""));
-        self.shelves
-            .get(&kind)
-            .into_iter()
-            .flat_map(move |s| s.objects.range((Bound::Included(start.clone()), Bound::Unbounded)))
-            .take_while(move |((ns, _), _)| *ns == namespace)
-            .map(|(_, e)| &e.object)
+        let shelf = self.shelves.get(&kind);
+        let names = shelf.and_then(|s| s.namespaces.get(namespace));
+        names.into_iter().flat_map(BTreeMap::values).map(|e| &e.object)
+    }
+
+    /// How many objects of a kind are in a namespace.
+    pub fn count_in(&self, kind: Kind, namespace: &str) -> usize {
+        let shelf = self.shelves.get(&kind);
+        shelf.and_then(|s| s.namespaces.get(namespace)).map_or(0, BTreeMap::len)
     }
 
     /// All objects of a type in a namespace.
@@ -138,23 +225,39 @@ impl Cache {
 
     /// Applies news of a watch at `now` and returns what changed. Old news changes nothing.
     pub fn apply(&mut self, now: Time, event: WatchEvent) -> Vec<Delta> {
-        match event {
+        let mut deltas = Vec::new();
+        self.apply_each(now, event, |_, delta| deltas.push(delta));
+        deltas
+    }
+
+    /// Applies news of a watch at `now` and tells of each change as soon as it, and none after
+    /// it, is applied. Old news changes nothing.
+    pub fn apply_each(&mut self, now: Time, event: WatchEvent, mut tell: impl FnMut(&Self, Delta)) {
+        let delta = match event {
             WatchEvent::Changed(object) => {
-                self.advance(object.kind(), object.revision());
-                self.put(now, object).into_iter().collect()
+                let revision = object.revision();
+                self.advance(object.kind(), revision);
+                self.put(now, object, revision)
             }
             WatchEvent::Deleted { key, revision } => {
                 self.advance(key.kind, revision);
                 let newer = self.object(&key).is_some_and(|o| o.revision() > revision);
-                if newer { Vec::new() } else { self.remove(&key, revision).into_iter().collect() }
+                if newer { None } else { self.remove(&key, revision) }
+            }
+            WatchEvent::Renewing { key, revision } => {
+                self.advance(key.kind, revision);
+                self.renewing(now, &key, revision)
             }
             WatchEvent::Replaced { kind, objects, revision } => {
-                self.replace(now, kind, objects, revision)
+                return self.replace(now, kind, objects, revision, tell);
             }
             WatchEvent::Progress { kind, revision } => {
                 self.advance(kind, revision);
-                Vec::new()
+                None
             }
+        };
+        if let Some(delta) = delta {
+            tell(self, delta);
         }
     }
 
@@ -169,71 +272,149 @@ impl Cache {
         kind: Kind,
         objects: Vec<Object>,
         revision: Revision,
-    ) -> Vec<Delta> {
-        let listed: BTreeSet<Key> = objects.iter().map(Object::key).collect();
-        let gone: Vec<Key> = self
-            .objects(kind)
-            .map(Object::key)
-            .filter(|key| !listed.contains(key))
-            // A stale list must not undo what the watch has already delivered.
-            .filter(|key| self.object(key).is_some_and(|o| o.revision() <= revision))
-            .collect();
-        let mut deltas: Vec<Delta> =
-            gone.iter().filter_map(|key| self.remove(key, revision)).collect();
-        deltas.extend(objects.into_iter().filter_map(|object| self.put(now, object)));
+        mut tell: impl FnMut(&Self, Delta),
+    ) {
+        for key in self.not_listed(kind, &objects, revision) {
+            if let Some(delta) = self.remove(&key, revision) {
+                tell(self, delta);
+            }
+        }
+        for object in objects {
+            let written = object.revision();
+            if let Some(delta) = self.put(now, object, written) {
+                tell(self, delta);
+            }
+        }
+        for delta in self.end_renewals(now, kind, revision) {
+            tell(self, delta);
+        }
         self.advance(kind, revision);
         self.shelves.entry(kind).or_default().synced = true;
+    }
+
+    /// What a complete list says is gone.
+    fn not_listed(&self, kind: Kind, objects: &[Object], revision: Revision) -> Vec<Arc<Key>> {
+        let Some(shelf) = self.shelves.get(&kind).filter(|s| !s.namespaces.is_empty()) else {
+            return Vec::new();
+        };
+        let listed: BTreeSet<(&str, &str)> = objects.iter().map(names).collect();
+        let gone = |e: &&Entry| {
+            // A stale list must not undo what the watch has already delivered.
+            !listed.contains(&(&*e.key.namespace, &*e.key.name)) && e.object.revision() <= revision
+        };
+        shelf.entries().filter(gone).map(|e| e.key.clone()).collect()
+    }
+
+    /// After a list nobody vouches for renewals that are not told.
+    fn end_renewals(&mut self, now: Time, kind: Kind, revision: Revision) -> Vec<Delta> {
+        let Some(shelf) = self.shelves.get_mut(&kind) else { return Vec::new() };
+        let ended: Vec<Arc<Key>> = shelf
+            .renewing
+            .iter()
+            .filter(|(_, r)| **r <= revision)
+            .map(|(k, _)| k.clone())
+            .collect();
+        let mut deltas = Vec::new();
+        for key in ended {
+            shelf.renewing.remove(&key);
+            let Some(entry) = shelf.entry_mut(&key.namespace, &key.name) else { continue };
+            entry.seen = now;
+            deltas.push(unchanged(entry));
+        }
         deltas
     }
 
-    fn put(&mut self, now: Time, object: Object) -> Option<Delta> {
-        let key = object.key();
-        let old = self.object(&key).cloned();
-        if old.as_ref().is_some_and(|o| o.revision() >= object.revision()) {
+    fn renewing(&mut self, now: Time, key: &Key, revision: Revision) -> Option<Delta> {
+        let shelf = self.shelves.get_mut(&key.kind)?;
+        let entry = shelf.entry_mut(&key.namespace, &key.name)?;
+        // What was told since ended it.
+        if entry.object.revision() > revision {
             return None;
         }
-        if let Some(old) = &old {
-            self.unindex(&key, old);
+        entry.seen = now;
+        let (key, delta) = (entry.key.clone(), unchanged(entry));
+        let again = shelf.renewing.insert(key, revision).is_some();
+        (!again).then_some(delta)
+    }
+
+    /// Keeps the object, last written at `revision`, unless what is known of it is as new.
+    fn put(&mut self, now: Time, object: Object, revision: Revision) -> Option<Delta> {
+        let shelf = self.shelves.entry(object.kind()).or_default();
+        let (namespace, name) = names(&object);
+        let (key, old) = match shelf.entry_mut(namespace, name) {
+            None => (shelf.insert(now, object.clone()), None),
+            Some(entry) if entry.object.revision() >= revision => return None,
+            Some(entry) => {
+                entry.seen = now;
+                let old = std::mem::replace(&mut entry.object, object.clone());
+                (entry.key.clone(), Some(old))
+            }
+        };
+        if !shelf.renewing.is_empty() {
+            shelf.renewing.remove(&key);
         }
-        self.index(&key, &object);
-        let shelf = self.shelves.entry(key.kind).or_default();
-        shelf.objects.insert(
-            (key.namespace.clone(), key.name.clone()),
-            Entry { object: object.clone(), seen: now },
-        );
-        Some(Delta { key, old, new: Some(object) })
+        if let Some(old) = old.as_ref().filter(|old| old.uid() != object.uid()) {
+            self.tombstones.remove(old.uid());
+        }
+        self.reindex(&key, old.as_ref(), Some(&object));
+        Some(Delta { key: Key::clone(&key), old, new: Some(object) })
     }
 
     fn remove(&mut self, key: &Key, revision: Revision) -> Option<Delta> {
-        let shelf = self.shelves.get_mut(&key.kind)?;
-        let old = shelf.objects.remove(&(key.namespace.clone(), key.name.clone()))?.object;
-        self.unindex(key, &old);
+        let Entry { key, object: old, .. } = self.shelves.get_mut(&key.kind)?.remove(key)?;
+        self.reindex(&key, Some(&old), None);
         if let Some(owner) = meta::controller_of(old.meta()) {
-            let tombstone = self.tombstones.entry(owner.uid.clone()).or_default();
-            *tombstone = revision.max(*tombstone);
+            // A tombstone is of use as long as there is somebody to make the loss good. When the
+            // owner goes first, the last of its children takes the tombstone along.
+            if self.children.contains_key(&owner.uid) || self.lives(owner, &key) {
+                let tombstone = self.tombstones.entry(owner.uid.clone()).or_default();
+                *tombstone = revision.max(*tombstone);
+            } else {
+                self.tombstones.remove(&owner.uid);
+            }
         }
-        // The tombstone of an owner is of no use once the owner itself is gone.
         self.tombstones.remove(old.uid());
-        Some(Delta { key: key.clone(), old: Some(old), new: None })
+        Some(Delta { key: Key::clone(&key), old: Some(old), new: None })
     }
 
-    fn index(&mut self, key: &Key, object: &Object) {
-        for owner in object.meta().owner_references.iter().flatten() {
-            self.children.entry(owner.uid.clone()).or_default().insert(key.clone());
-        }
-        if let Some(node) = node_of(object) {
-            self.pods_of_node.entry(node.to_owned()).or_default().insert(key.clone());
-        }
+    /// Whether the owner that `child` names is in the cache.
+    fn lives(&self, owner: &OwnerReference, child: &Key) -> bool {
+        let Some(kind) = Kind::of_manifest(&owner.api_version, &owner.kind) else { return false };
+        let namespace = if kind.namespaced() { &*child.namespace } else { "" };
+        let found = self.shelves.get(&kind).and_then(|s| s.entry(namespace, &owner.name));
+        found.is_some_and(|e| e.object.uid() == owner.uid)
     }
 
-    fn unindex(&mut self, key: &Key, object: &Object) {
-        for owner in object.meta().owner_references.iter().flatten() {
-            discard(&mut self.children, &owner.uid, key);
+    fn reindex(&mut self, key: &Arc<Key>, old: Option<&Object>, new: Option<&Object>) {
+        if !uids_of_owners(old).eq(uids_of_owners(new)) {
+            uids_of_owners(old).for_each(|uid| discard(&mut self.children, uid, key));
+            uids_of_owners(new).for_each(|uid| include(&mut self.children, uid, key));
         }
-        if let Some(node) = node_of(object) {
-            discard(&mut self.pods_of_node, node, key);
+        let (before, after) = (old.and_then(node_of), new.and_then(node_of));
+        if before != after {
+            before.into_iter().for_each(|node| discard(&mut self.pods_of_node, node, key));
+            after.into_iter().for_each(|node| include(&mut self.pods_of_node, node, key));
+        }
+        for i in self.indexes_of.get(&key.kind).into_iter().flatten() {
+            self.indexes[*i].update(key, old, new);
         }
     }
+}
+
+/// Namespace and name of an object.
+fn names(object: &Object) -> (&str, &str) {
+    let meta = object.meta();
+    (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+fn unchanged(entry: &Entry) -> Delta {
+    let state = Some(entry.object.clone());
+    Delta { key: Key::clone(&entry.key), old: state.clone(), new: state }
+}
+
+fn uids_of_owners(object: Option<&Object>) -> impl Iterator<Item = &str> {
+    let owners = object.and_then(|o| o.meta().owner_references.as_deref()).unwrap_or_default();
+    owners.iter().map(|o| o.uid.as_str())
 }
 
 fn node_of(object: &Object) -> Option<&str> {
@@ -243,7 +424,14 @@ fn node_of(object: &Object) -> Option<&str> {
     }
 }
 
-fn discard(index: &mut BTreeMap<String, BTreeSet<Key>>, name: &str, key: &Key) {
+fn include(index: &mut BTreeMap<String, BTreeSet<Arc<Key>>>, name: &str, key: &Arc<Key>) {
+    match index.get_mut(name) {
+        Some(set) => set.insert(key.clone()),
+        None => index.entry(name.to_owned()).or_default().insert(key.clone()),
+    };
+}
+
+fn discard(index: &mut BTreeMap<String, BTreeSet<Arc<Key>>>, name: &str, key: &Arc<Key>) {
     if let Some(set) = index.get_mut(name) {
         set.remove(key);
         if set.is_empty() {
@@ -253,56 +441,4 @@ fn discard(index: &mut BTreeMap<String, BTreeSet<Key>>, name: &str, key: &Key) {
 }
 
 #[cfg(test)]
-mod tests {
-    use api::codec;
-
-    use super::*;
-
-    fn pod(name: &str, revision: u64, node: &str, owner: &str) -> Object {
-        let json = format!(
-            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","namespace":"d",
-            "resourceVersion":"{revision}","uid":"u-{name}","ownerReferences":[{{"uid":"{owner}",
-            "name":"o","kind":"ReplicaSet","apiVersion":"apps/v1","controller":true}}]}},
-            "spec":{{"nodeName":"{node}","containers":[]}}}}"#
-        );
-        codec::decode_any(json.as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn indexes_follow_changes_and_old_news_is_ignored() {
-        let mut cache = Cache::default();
-        let names = |cache: &Cache, node: &str| {
-            cache.pods_of_node(node).map(|p| p.metadata.name.clone().unwrap()).collect::<Vec<_>>()
-        };
-        let replaced = WatchEvent::Replaced {
-            kind: Kind::Pod,
-            objects: vec![pod("a", 3, "n1", "o1"), pod("b", 4, "n1", "o1")],
-            revision: Revision(5),
-        };
-        assert_eq!(cache.apply(Time(1), replaced).len(), 2);
-        assert!(cache.synced([Kind::Pod]) && !cache.synced([Kind::Node]));
-        assert_eq!(names(&cache, "n1"), ["a", "b"]);
-        assert_eq!(cache.owned::<k8s_openapi::api::core::v1::Pod>("o1").count(), 2);
-
-        assert!(cache.apply(Time(2), WatchEvent::Changed(pod("a", 2, "n2", "o1"))).is_empty());
-        assert_eq!(cache.apply(Time(3), WatchEvent::Changed(pod("a", 6, "n2", "o2"))).len(), 1);
-        assert_eq!(
-            (names(&cache, "n1"), names(&cache, "n2")),
-            (vec!["b".into()], vec!["a".into()])
-        );
-        assert_eq!(cache.seen_at(&Key::new(Kind::Pod, "d", "a")), Some(Time(3)));
-
-        let key = Key::new(Kind::Pod, "d", "a");
-        let late = WatchEvent::Deleted { key: key.clone(), revision: Revision(5) };
-        assert!(cache.apply(Time(4), late).is_empty());
-        let delta = cache.apply(Time(5), WatchEvent::Deleted { key, revision: Revision(7) });
-        assert!(delta[0].new.is_none());
-        assert_eq!(cache.tombstone("o2"), Revision(7));
-        assert_eq!(cache.revision(Kind::Pod), Revision(7));
-
-        let empty =
-            WatchEvent::Replaced { kind: Kind::Pod, objects: vec![], revision: Revision(9) };
-        assert_eq!(cache.apply(Time(6), empty).len(), 1);
-        assert_eq!(names(&cache, "n1"), Vec::<String>::new());
-    }
-}
+mod tests;

@@ -61,6 +61,15 @@ pub enum WatchEvent {
         /// The revision of the list.
         revision: Revision,
     },
+    /// From now on the object is renewed on schedule, and the single renewals are not told: an
+    /// API server may coalesce the renewals of a lease this way, which are most of its writes.
+    /// The next `Changed`, `Deleted` or `Replaced` of the object ends that.
+    Renewing {
+        /// The object's key.
+        key: Key,
+        /// How far the watch has come.
+        revision: Revision,
+    },
     /// Nothing of this kind changed up to the revision (a bookmark).
     Progress {
         /// The watched kind.
@@ -68,6 +77,17 @@ pub enum WatchEvent {
         /// How far the watch has come.
         revision: Revision,
     },
+}
+
+impl WatchEvent {
+    /// The kind that this is news of.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Changed(object) => object.kind(),
+            Self::Deleted { key, .. } | Self::Renewing { key, .. } => key.kind,
+            Self::Replaced { kind, .. } | Self::Progress { kind, .. } => *kind,
+        }
+    }
 }
 
 /// Input of a component that speaks to the API alone.

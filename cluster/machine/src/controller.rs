@@ -48,6 +48,13 @@ enum Flight {
 
 /// One reconciler and its queue.
 pub struct Controller {
+    /// Whether a key waits until the cache shows what was written for it. Without it what was
+    /// answered is forgotten, and writes of unknown outcome are just retried: then a key may be
+    /// reconciled on a state that lacks its own writes. Only reads that a plan asked for are
+    /// waited for in any case.
+    ///
+    /// Source: kubernetes KEP-5647, which has a feature gate for each controller.
+    pub read_your_writes: bool,
     reconciler: Box<dyn Reconciler + Send>,
     recorder: Recorder,
     work: BTreeMap<Key, Work>,
@@ -65,6 +72,7 @@ impl Controller {
     pub fn new(reconciler: Box<dyn Reconciler + Send>) -> Self {
         let recorder = Recorder::new(reconciler.name(), "");
         Self {
+            read_your_writes: true,
             reconciler,
             recorder,
             work: BTreeMap::new(),
@@ -95,6 +103,11 @@ impl Controller {
     /// Earliest time at which a key is due.
     pub fn wake_at(&self) -> Option<Time> {
         self.timers.first().map(|(time, _)| *time)
+    }
+
+    /// Whether a run may find something to do.
+    pub fn has_candidates(&self) -> bool {
+        !self.candidates.is_empty()
     }
 
     /// Marks the keys that a change affects.
@@ -147,8 +160,11 @@ impl Controller {
                 if let Some(record) = announcement.done {
                     out.push(ApiEffect::Record(self.recorder.write(now, &record)));
                 }
-                let kind = concerns(&request, &key);
-                self.raise_barrier(cache, &key, kind, reply.revision());
+                // Who asked how far the store is wants to see it.
+                if self.read_your_writes || request.writes().is_none() {
+                    let kind = concerns(&request, &key);
+                    self.raise_barrier(cache, &key, kind, reply.revision());
+                }
             }
             (Flight::Write { request, announcement }, Err(error)) => {
                 if let Some(mut record) = announcement.refused.filter(|_| is_refusal(&error)) {
@@ -159,15 +175,17 @@ impl Controller {
                     work.note = self.reconciler.note_refusal(cache, &key, &request, &error, now);
                 }
                 work.failed = true;
-                if may_be_stale(&error) {
+                if self.read_your_writes && may_be_stale(&error) {
                     work.unsure.insert(concerns(&request, &key));
                 }
             }
             (Flight::Note(kind) | Flight::Read(kind), Ok(reply)) => {
-                self.raise_barrier(cache, &key, kind, reply.revision());
+                if self.read_your_writes {
+                    self.raise_barrier(cache, &key, kind, reply.revision());
+                }
             }
             (Flight::Note(kind), Err(error)) => {
-                if may_be_stale(&error) {
+                if self.read_your_writes && may_be_stale(&error) {
                     work.unsure.insert(kind);
                 }
             }

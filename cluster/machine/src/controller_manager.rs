@@ -11,12 +11,29 @@ use crate::{
 
 /// A single [`Cache`] that all reconcilers read, and a [`Controller`] for each of them. They act
 /// only while this process leads.
+///
+/// A step touches only the controllers that watch the kind, wait for the answer, have a key that
+/// is due, or have something left to do.
 pub struct ControllerManager {
     cache: Cache,
-    controllers: Vec<Controller>,
+    controllers: Vec<Managed>,
+    /// Positions in `controllers`.
+    watchers: BTreeMap<Kind, Vec<usize>>,
+    /// Those for which a run may find something to do.
+    busy: BTreeSet<usize>,
+    /// When each is due that waits for a time.
+    wakes: BTreeSet<(Time, usize)>,
     elector: Option<LeaderElector>,
     calls: Calls,
     owners: BTreeMap<CallId, usize>,
+}
+
+struct Managed {
+    controller: Controller,
+    /// Whether all the kinds it reads were listed.
+    synced: bool,
+    /// Its entry in `wakes`.
+    wake: Option<Time>,
 }
 
 impl ControllerManager {
@@ -25,18 +42,42 @@ impl ControllerManager {
         reconcilers: Vec<Box<dyn Reconciler + Send>>,
         elector: Option<LeaderElector>,
     ) -> Self {
+        let cache = Cache::with_indexes(reconcilers.iter().flat_map(|r| r.indexes()));
+        let mut watchers: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
+        for (i, reconciler) in reconcilers.iter().enumerate() {
+            for kind in reconciler.kinds() {
+                watchers.entry(*kind).or_default().push(i);
+            }
+        }
+        let managed = |reconciler| {
+            let controller = Controller::new(reconciler);
+            Managed { synced: controller.kinds().is_empty(), controller, wake: None }
+        };
         Self {
-            cache: Cache::default(),
-            controllers: reconcilers.into_iter().map(Controller::new).collect(),
+            cache,
+            controllers: reconcilers.into_iter().map(managed).collect(),
+            watchers,
+            busy: BTreeSet::new(),
+            wakes: BTreeSet::new(),
             elector,
             calls: Calls::default(),
             owners: BTreeMap::new(),
         }
     }
 
+    /// Lets no controller wait until the cache shows its writes; see
+    /// [`Controller::read_your_writes`].
+    #[must_use]
+    pub fn without_read_your_writes(mut self) -> Self {
+        for managed in &mut self.controllers {
+            managed.controller.read_your_writes = false;
+        }
+        self
+    }
+
     /// The kinds that must be watched.
     pub fn kinds(&self) -> BTreeSet<Kind> {
-        self.controllers.iter().flat_map(|c| c.kinds().iter().copied()).collect()
+        self.watchers.keys().copied().collect()
     }
 
     /// What this process knows of the API.
@@ -51,7 +92,7 @@ impl ControllerManager {
 
     /// Name and queue depth of each controller, for metrics.
     pub fn depths(&self) -> impl Iterator<Item = (&'static str, usize)> {
-        self.controllers.iter().map(|c| (c.name(), c.depth()))
+        self.controllers.iter().map(|m| (m.controller.name(), m.controller.depth()))
     }
 
     /// Gives leadership up, so that another process need not wait for the lease to run out.
@@ -62,21 +103,90 @@ impl ControllerManager {
     }
 
     fn watch(&mut self, now: Time, event: WatchEvent) {
-        let kind = match &event {
-            WatchEvent::Changed(object) => object.kind(),
-            WatchEvent::Deleted { key, .. } => key.kind,
-            WatchEvent::Replaced { kind, .. } | WatchEvent::Progress { kind, .. } => *kind,
+        let kind = event.kind();
+        let listed = matches!(event, WatchEvent::Replaced { .. });
+        let Some(watchers) = self.watchers.get(&kind) else {
+            self.cache.apply_each(now, event, |_, _| {});
+            return;
         };
-        let deltas = self.cache.apply(now, event);
+        let controllers = &mut self.controllers;
+        self.cache.apply_each(now, event, |cache, delta| {
+            for i in watchers {
+                controllers[*i].controller.observe(cache, &delta);
+            }
+        });
         let revision = self.cache.revision(kind);
-        for controller in &mut self.controllers {
-            if !controller.kinds().contains(&kind) {
+        for i in watchers {
+            let Managed { controller, synced, .. } = &mut controllers[*i];
+            controller.advance(kind, revision);
+            if controller.has_candidates() {
+                self.busy.insert(*i);
+            }
+            if listed && !*synced {
+                *synced = self.cache.synced(controller.kinds().iter().copied());
+            }
+        }
+    }
+
+    /// Takes the answer to a call; those that no controller sent are the elector's.
+    fn reply(
+        &mut self,
+        now: Time,
+        id: CallId,
+        result: Result<api::Reply, api::ApiError>,
+        out: &mut Vec<ApiEffect>,
+    ) {
+        let Some(i) = self.owners.remove(&id) else {
+            if let Some(elector) = &mut self.elector {
+                elector.reply(now, id, result, &mut self.calls, out);
+            }
+            return;
+        };
+        let from = out.len();
+        let controller = &mut self.controllers[i].controller;
+        controller.reply(&self.cache, now, id, result, &mut self.calls, out);
+        self.note(i, &out[from..]);
+    }
+
+    fn wake(&mut self, now: Time) {
+        while let Some((_, i)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
+            self.controllers[i].controller.wake(now);
+            self.note(i, &[]);
+        }
+    }
+
+    /// Runs those controllers that may do something and have something to do.
+    fn run(&mut self, now: Time, out: &mut Vec<ApiEffect>) {
+        let mut next = 0;
+        while let Some(i) = self.busy.range(next..).next().copied() {
+            next = i + 1;
+            if !self.controllers[i].synced {
                 continue;
             }
-            for delta in &deltas {
-                controller.observe(&self.cache, delta);
+            let from = out.len();
+            self.controllers[i].controller.run(&self.cache, now, &mut self.calls, out);
+            self.note(i, &out[from..]);
+        }
+    }
+
+    /// Notes after an input to a controller what it sent, when it is due and whether it is busy.
+    fn note(&mut self, i: usize, effects: &[ApiEffect]) {
+        for effect in effects {
+            if let ApiEffect::Call { id, .. } = effect {
+                self.owners.insert(*id, i);
             }
-            controller.advance(kind, revision);
+        }
+        let Managed { controller, wake, .. } = &mut self.controllers[i];
+        let due = controller.wake_at();
+        if due != *wake {
+            wake.map(|at| self.wakes.remove(&(at, i)));
+            due.map(|at| self.wakes.insert((at, i)));
+            *wake = due;
+        }
+        if controller.has_candidates() {
+            self.busy.insert(i);
+        } else {
+            self.busy.remove(&i);
         }
     }
 }
@@ -88,49 +198,21 @@ impl Machine for ControllerManager {
     fn step(&mut self, now: Time, input: ApiInput, out: &mut Vec<ApiEffect>) {
         match input {
             ApiInput::Watch(event) => self.watch(now, event),
-            ApiInput::Reply { id, result } => match self.owners.remove(&id) {
-                Some(i) => {
-                    let from = out.len();
-                    self.controllers[i].reply(&self.cache, now, id, result, &mut self.calls, out);
-                    self.own(i, &out[from..]);
-                }
-                None => {
-                    if let Some(elector) = &mut self.elector {
-                        elector.reply(now, id, result, &mut self.calls, out);
-                    }
-                }
-            },
+            ApiInput::Reply { id, result } => self.reply(now, id, result, out),
             ApiInput::Wake => {}
         }
         if let Some(elector) = &mut self.elector {
             elector.wake(now, &mut self.calls, out);
         }
-        let leads = self.is_leader(now);
-        for i in 0..self.controllers.len() {
-            let controller = &mut self.controllers[i];
-            controller.wake(now);
-            if !leads || !self.cache.synced(controller.kinds().iter().copied()) {
-                continue;
-            }
-            let from = out.len();
-            controller.run(&self.cache, now, &mut self.calls, out);
-            self.own(i, &out[from..]);
+        self.wake(now);
+        if self.is_leader(now) {
+            self.run(now, out);
         }
     }
 
     fn wake_at(&self) -> Option<Time> {
-        let timers = self.controllers.iter().filter_map(Controller::wake_at);
-        timers.chain(self.elector.as_ref().and_then(LeaderElector::wake_at)).min()
-    }
-}
-
-impl ControllerManager {
-    fn own(&mut self, controller: usize, effects: &[ApiEffect]) {
-        for effect in effects {
-            if let ApiEffect::Call { id, .. } = effect {
-                self.owners.insert(*id, controller);
-            }
-        }
+        let due = self.wakes.first().map(|(at, _)| *at);
+        due.into_iter().chain(self.elector.as_ref().and_then(LeaderElector::wake_at)).min()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::{ApiError, Key, Kind, Request, Time};
 
-use crate::{Cache, Delta, Record};
+use crate::{Cache, Delta, Index, Record};
 
 /// A level-triggered controller: pure, stateless, reads only the cache.
 pub trait Reconciler {
@@ -15,7 +15,13 @@ pub trait Reconciler {
     /// The kinds it reads. Nothing is reconciled before the cache has listed all of them.
     fn kinds(&self) -> &'static [Kind];
 
-    /// Which keys a change affects. Called after the cache applied the change.
+    /// The indexes of the cache that it reads, empty. Reconcilers share those of one type.
+    fn indexes(&self) -> Vec<Box<dyn Index>> {
+        Vec::new()
+    }
+
+    /// Which keys a change affects. Called after the cache applied the change, and before it
+    /// applies another one: what was before can be told from the cache and the change.
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key>;
 
     /// What should be written for `key`, given all that the cache knows at `now`.

@@ -1,6 +1,6 @@
 //! Events for people (`kubectl get events`): repeated ones are counted, not multiplied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::hash::fnv64;
 use api::{ApiObject, Key, Kind, Patch, PatchKind, Request, Time};
@@ -38,6 +38,8 @@ pub struct Recorder {
     component: String,
     host: String,
     seen: BTreeMap<u64, Seen>,
+    /// The same by when they were last told.
+    by_age: BTreeSet<(Time, u64)>,
     sequence: u64,
 }
 
@@ -48,6 +50,7 @@ impl Recorder {
             component: component.to_owned(),
             host: host.to_owned(),
             seen: BTreeMap::new(),
+            by_age: BTreeSet::new(),
             sequence: 0,
         }
     }
@@ -63,6 +66,8 @@ impl Recorder {
         );
         if let Some(seen) = self.seen.get_mut(&identity) {
             seen.count = seen.count.saturating_add(1);
+            self.by_age.remove(&(seen.last, identity));
+            self.by_age.insert((now, identity));
             seen.last = now;
             return Request::Patch {
                 key: seen.key.clone(),
@@ -79,6 +84,7 @@ impl Recorder {
         let name = event.metadata.name.as_deref().unwrap_or_default();
         let key = Key::new(Kind::Event, namespace, name);
         self.seen.insert(identity, Seen { key, count: 1, last: now });
+        self.by_age.insert((now, identity));
         Request::Create(event.into_object())
     }
 
@@ -86,8 +92,7 @@ impl Recorder {
         if self.seen.len() < REMEMBERED_MAX {
             return;
         }
-        let oldest = self.seen.iter().min_by_key(|(_, s)| s.last).map(|(identity, _)| *identity);
-        if let Some(identity) = oldest {
+        if let Some((_, identity)) = self.by_age.pop_first() {
             self.seen.remove(&identity);
         }
     }
@@ -151,5 +156,27 @@ mod tests {
             panic!("another reason is another event")
         };
         assert_ne!(other.key(), first.key());
+    }
+
+    #[test]
+    fn what_was_told_longest_ago_is_forgotten_first() {
+        let mut recorder = Recorder::new("kubelet", "node-1");
+        let record = |n: usize| Record {
+            regarding: ObjectReference::default(),
+            warning: false,
+            reason: "R".into(),
+            message: n.to_string(),
+        };
+        let mut is_new =
+            |at: u64, n: usize| matches!(recorder.write(Time(at), &record(n)), Request::Create(_));
+        for n in 0..REMEMBERED_MAX {
+            assert!(is_new(1, n));
+        }
+        for n in 1..REMEMBERED_MAX {
+            assert!(!is_new(2, n));
+        }
+        assert!(is_new(3, REMEMBERED_MAX));
+        assert!(!is_new(4, 1));
+        assert!(is_new(5, 0));
     }
 }

@@ -6,10 +6,10 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api::{Key, Kind};
+use api::{Key, Kind, Time};
 use client::{Client, Clock, WatchSpec};
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
@@ -81,12 +81,24 @@ pub enum OverlayError {
 /// What the overlay tells of itself.
 #[derive(Debug)]
 pub struct Vitals {
-    trouble: Mutex<Option<String>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    trouble: Option<String>,
+    /// Pod networks of other nodes that packets are routed to.
+    routes: usize,
+    syncs: u64,
+    failures: u64,
+    /// When the overlay was last in line, seconds since the Unix epoch.
+    synced_at: u64,
 }
 
 impl Default for Vitals {
     fn default() -> Self {
-        Self { trouble: Mutex::new(Some("waiting for the API".to_owned())) }
+        let trouble = Some("waiting for the API".to_owned());
+        Self { state: Mutex::new(State { trouble, ..State::default() }) }
     }
 }
 
@@ -96,12 +108,43 @@ impl Vitals {
     /// # Errors
     /// What is wrong, for people.
     pub fn check(&self) -> Result<(), String> {
-        // A panic elsewhere does not make the text worse.
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
+        self.state().trouble.clone().map_or(Ok(()), Err)
     }
 
-    fn set(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    /// Metrics in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        let state = self.state();
+        let mut text = String::new();
+        for (name, kind, value) in [
+            ("flanneld_syncs_total", "counter", state.syncs),
+            ("flanneld_sync_failures_total", "counter", state.failures),
+            ("flanneld_last_sync_timestamp_seconds", "gauge", state.synced_at),
+            ("flanneld_routes", "gauge", state.routes as u64),
+        ] {
+            text.push_str(&format!("# TYPE {name} {kind}\n{name} {value}\n"));
+        }
+        text
+    }
+
+    fn synced(&self, progress: &Progress, now: Time) {
+        let mut state = self.state();
+        state.trouble = progress.waiting.map(str::to_owned);
+        if progress.waiting.is_none() {
+            state.syncs += 1;
+            state.synced_at = now.as_secs();
+            state.routes = progress.routes;
+        }
+    }
+
+    fn failed(&self, trouble: String) {
+        let mut state = self.state();
+        state.trouble = Some(trouble);
+        state.failures += 1;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere does not make these facts worse.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,7 +191,7 @@ pub async fn run(
                     if progress.filtered {
                         filter_due = Instant::now() + FILTER_CHECK;
                     }
-                    vitals.set(progress.waiting.map(str::to_owned));
+                    vitals.synced(&progress, clock.now());
                     if progress.waiting.is_none() && let Some(on_ready) = on_ready.take() {
                         on_ready();
                     }
@@ -158,7 +201,7 @@ pub async fn run(
                     due = Some(Instant::now() + RETRY.delay(failures));
                     let text = chain(&error);
                     tracing::warn!(error = %text, "the overlay is not in line");
-                    vitals.set(Some(text));
+                    vitals.failed(text);
                 }
             },
             Some(event) = news.recv() => {
@@ -202,6 +245,14 @@ struct Progress {
     waiting: Option<&'static str>,
     /// Whether the packet filter was looked at.
     filtered: bool,
+    /// How many pod networks of other nodes are routed to.
+    routes: usize,
+}
+
+impl Progress {
+    const fn waiting(what: &'static str) -> Self {
+        Self { waiting: Some(what), filtered: false, routes: 0 }
+    }
 }
 
 struct Daemon {
@@ -215,11 +266,10 @@ impl Daemon {
     /// Makes what is as it should be.
     async fn sync(&mut self, filter: bool) -> Result<Progress, OverlayError> {
         if !self.cache.synced([Kind::Node]) {
-            return Ok(Progress { waiting: Some("waiting for the API"), filtered: false });
+            return Ok(Progress::waiting("waiting for the API"));
         }
         let Some(own) = self.own() else {
-            let waiting = Some("waiting for the node's address and podCIDR");
-            return Ok(Progress { waiting, filtered: false });
+            return Ok(Progress::waiting("waiting for the node's address and podCIDR"));
         };
         kernel_setting::ensure("net/ipv4/ip_forward", "1").map_err(OverlayError::Forwarding)?;
         let underlay = self.kernel.underlay(own.host).await?;
@@ -234,13 +284,13 @@ impl Daemon {
                 underlay.index
             }
         };
-        self.connect(own, link).await?;
+        let routes = self.connect(own, link).await?;
         self.kernel.ensure_hairpin(&self.settings.bridge).await?;
         if filter {
             firewall::ensure(&self.firewall).await?;
         }
         self.tell(own, mtu)?;
-        Ok(Progress { waiting: None, filtered: filter })
+        Ok(Progress { waiting: None, filtered: filter, routes })
     }
 
     fn own(&self) -> Option<Peer> {
@@ -260,7 +310,8 @@ impl Daemon {
         self.settings.mtu.unwrap_or_else(|| underlay.mtu.saturating_sub(overhead))
     }
 
-    async fn connect(&self, own: Peer, link: u32) -> Result<(), OverlayError> {
+    /// Returns how many pod networks of other nodes are routed to.
+    async fn connect(&self, own: Peer, link: u32) -> Result<usize, OverlayError> {
         let peers = self.cache.list::<Node>().filter_map(Peer::of_node);
         let desired = Overlay::desired(self.settings.backend, own, peers);
         let current = self.kernel.overlay(self.settings.backend, link).await?;
@@ -268,7 +319,7 @@ impl Daemon {
             tracing::info!(?change, "overlay changes");
             self.kernel.apply(link, change).await?;
         }
-        Ok(())
+        Ok(desired.routes.len())
     }
 
     fn tell(&self, own: Peer, mtu: u32) -> Result<(), OverlayError> {
@@ -331,10 +382,25 @@ mod tests {
     }
 
     #[test]
-    fn health_tells_what_is_missing() {
+    fn health_and_metrics_tell_how_far_it_is() {
         let vitals = Vitals::default();
         assert_eq!(vitals.check(), Err("waiting for the API".to_owned()));
-        vitals.set(None);
+        let now = Time::ZERO + Duration::from_secs(1_800_000_000);
+        vitals.synced(&Progress::waiting("waiting for the node"), now);
+        assert_eq!(vitals.check(), Err("waiting for the node".to_owned()));
+        assert!(vitals.metrics().contains("\nflanneld_syncs_total 0\n"));
+        vitals.synced(&Progress { waiting: None, filtered: true, routes: 2 }, now);
         assert_eq!(vitals.check(), Ok(()));
+        vitals.failed("no netlink".to_owned());
+        assert_eq!(vitals.check(), Err("no netlink".to_owned()));
+        let metrics = vitals.metrics();
+        for line in [
+            "flanneld_syncs_total 1",
+            "flanneld_sync_failures_total 1",
+            "flanneld_last_sync_timestamp_seconds 1800000000",
+            "flanneld_routes 2",
+        ] {
+            assert!(metrics.lines().any(|told| told == line), "{line}: {metrics}");
+        }
     }
 }

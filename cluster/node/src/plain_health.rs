@@ -1,5 +1,4 @@
-//! The plain-HTTP health server of node components: `/healthz` and what else its owner chooses
-//! to show to anyone.
+//! The plain-HTTP health server of node components: health and version, for anyone.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,40 +16,24 @@ use tokio::sync::{Semaphore, watch};
 
 /// A probe has no business taking longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Probes and a scraper: more connections are a mistake.
+/// Probes only: more connections are a mistake.
 const CONNECTIONS_MAX: usize = 64;
 
-/// Answers a path: `None` when there is no such page, the text, or what is wrong.
-pub type Pages = Arc<dyn Fn(&str) -> Option<Result<String, String>> + Send + Sync>;
+/// Tells what is wrong, if something is.
+type Check = dyn Fn() -> Result<(), String> + Send + Sync;
 
-/// Listens on `address` and answers `/healthz` (also `/livez` and `/readyz`) with `ok`, or with
-/// status 503 and what `check` finds wrong, until `shutdown` turns true. Returns the address it
-/// listens on (port 0 asks for a free one).
+/// Listens on `address` until `shutdown` turns true and answers anyone: `/healthz` (also `/livez`
+/// and `/readyz`) with `ok`, or with status 503 and what `check` finds wrong; `/version` with
+/// [`version`]. Returns the address it listens on (port 0 asks for a free one).
 ///
 /// # Errors
 /// The address cannot be listened on.
 pub async fn serve(
     address: SocketAddr,
     check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
-    shutdown: watch::Receiver<bool>,
-) -> std::io::Result<SocketAddr> {
-    let pages: Pages = Arc::new(move |path| match path {
-        "/healthz" | "/livez" | "/readyz" => Some(check().map(|()| "ok".to_owned())),
-        _ => None,
-    });
-    serve_pages(address, pages, shutdown).await
-}
-
-/// Listens on `address` and answers with `pages` until `shutdown` turns true. Returns the
-/// address it listens on.
-///
-/// # Errors
-/// The address cannot be listened on.
-pub async fn serve_pages(
-    address: SocketAddr,
-    pages: Pages,
     mut shutdown: watch::Receiver<bool>,
 ) -> std::io::Result<SocketAddr> {
+    let check: Arc<Check> = Arc::new(check);
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -66,11 +49,11 @@ pub async fn serve_pages(
                 continue;
             };
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-            let pages = Arc::clone(&pages);
+            let check = Arc::clone(&check);
             tokio::spawn(async move {
                 let _slot = slot;
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let response = answer(request.method(), request.uri().path(), &pages);
+                    let response = answer(request.method(), request.uri().path(), check.as_ref());
                     async move { Ok::<_, Infallible>(response) }
                 });
                 let _ = hyper::server::conn::http1::Builder::new()
@@ -84,19 +67,34 @@ pub async fn serve_pages(
     Ok(bound)
 }
 
-fn answer(method: &Method, path: &str, pages: &Pages) -> Response<Full<Bytes>> {
-    let (status, text) = match pages(path) {
+/// The version of this build as the API server's `/version` tells it, in JSON.
+///
+/// Source: kubernetes 1.33, `system:public-info-viewer` lets anyone read health and version.
+pub fn version() -> String {
+    use api::version::{GIT_VERSION, MAJOR, MINOR};
+    let version = serde_json::json!({
+        "major": MAJOR, "minor": MINOR, "gitVersion": GIT_VERSION, "compiler": "rustc",
+    });
+    version.to_string()
+}
+
+fn answer(method: &Method, path: &str, check: &Check) -> Response<Full<Bytes>> {
+    const PLAIN: &str = "text/plain; charset=utf-8";
+    let (status, kind, text) = match path {
         _ if !matches!(*method, Method::GET | Method::HEAD) => {
-            (StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n".to_owned())
+            (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET is answered\n".to_owned())
         }
-        None => (StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
-        Some(Ok(text)) => (StatusCode::OK, text),
-        Some(Err(problem)) => (StatusCode::SERVICE_UNAVAILABLE, problem),
+        "/healthz" | "/livez" | "/readyz" => match check() {
+            Ok(()) => (StatusCode::OK, PLAIN, "ok".to_owned()),
+            Err(problem) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, problem),
+        },
+        "/version" => (StatusCode::OK, "application/json", version()),
+        _ => (StatusCode::NOT_FOUND, PLAIN, "404 page not found\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, plain);
+    let kind = http::HeaderValue::from_static(kind);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
     response
 }
 
@@ -119,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn health_is_told_to_anyone_and_nothing_else() {
+    async fn health_and_version_are_told_to_anyone_and_nothing_else() {
         let sick = Arc::new(AtomicBool::new(false));
         let state = Arc::clone(&sick);
         let (_stop, stopped) = watch::channel(false);
@@ -132,6 +130,9 @@ mod tests {
         sick.store(true, Ordering::Relaxed);
         let ill = get(address, "GET /healthz").await;
         assert!(ill.starts_with("HTTP/1.1 503") && ill.ends_with("rules are stale"), "{ill}");
+        let version = get(address, "GET /version").await;
+        assert!(version.contains("content-type: application/json"), "{version}");
+        assert!(version.contains(api::version::GIT_VERSION), "{version}");
         assert!(get(address, "GET /metrics").await.starts_with("HTTP/1.1 404"));
         assert!(get(address, "POST /healthz").await.starts_with("HTTP/1.1 405"));
     }

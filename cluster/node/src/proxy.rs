@@ -86,6 +86,8 @@ struct State {
     full_syncs: u64,
     failures: u64,
     seconds: f64,
+    /// When the rules were last in line, seconds since the Unix epoch.
+    synced_at: u64,
 }
 
 impl Vitals {
@@ -130,8 +132,10 @@ impl Vitals {
         text.push_str(&format!(
             "# TYPE kubeproxy_services gauge\nkubeproxy_services {}\n\
              # TYPE kubeproxy_sync_proxy_rules_last_duration_seconds gauge\n\
-             kubeproxy_sync_proxy_rules_last_duration_seconds {:.6}\n",
-            state.services, state.seconds
+             kubeproxy_sync_proxy_rules_last_duration_seconds {:.6}\n\
+             # TYPE kubeproxy_sync_proxy_rules_last_timestamp_seconds gauge\n\
+             kubeproxy_sync_proxy_rules_last_timestamp_seconds {}\n",
+            state.services, state.seconds, state.synced_at
         ));
         text
     }
@@ -169,7 +173,8 @@ pub async fn run(
     });
     let clock = Clock::new();
     let mut on_synced = Some(on_synced);
-    let mut proxy = Proxy { settings, filter, vitals, cache: Cache::default(), current: None };
+    let mut proxy =
+        Proxy { settings, filter, vitals, clock, cache: Cache::default(), current: None };
     let mut due: Option<Instant> = None;
     let mut failures = 0_u32;
     let mut check = Instant::now() + CHECK;
@@ -241,6 +246,7 @@ struct Proxy {
     settings: Settings,
     filter: Filter,
     vitals: Arc<Vitals>,
+    clock: Clock,
     cache: Cache,
     /// What the packet filter holds; `None` when that is not known.
     current: Option<RuleSet>,
@@ -255,7 +261,8 @@ impl Proxy {
         let full = self.current.is_none();
         let changes = self.current.as_ref().map(|current| service_rules::diff(current, &desired));
         if changes.as_ref().is_some_and(Vec::is_empty) {
-            self.vitals.update(|state| state.trouble = None);
+            let now = self.clock.now().as_secs();
+            self.vitals.update(|state| (state.trouble, state.synced_at) = (None, now));
             return true;
         }
         let result = self.filter.sync(&self.settings.rules, changes.as_deref(), &desired).await;
@@ -275,8 +282,10 @@ impl Proxy {
         if conntrack::concerns(changes.as_deref()) {
             conntrack::forget_stale(&desired).await;
         }
+        let now = self.clock.now().as_secs();
         self.vitals.update(|state| {
             state.synced = true;
+            state.synced_at = now;
             state.trouble = None;
             state.services = desired.services.len();
             state.syncs += 1;

@@ -92,10 +92,10 @@ fn create(
     }
     admission::create(context, &mut object)?;
     allocate_for(context, &mut object, None)?;
-    let name = object.key().name;
-    validate::create(&object, context.options).into_result(kind, &name)?;
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    validate::create(&object, context.options).into_result(kind, name)?;
     if let Some(current) = current {
-        let mut status = Status::already_exists(kind, &name);
+        let mut status = Status::already_exists(kind, name);
         if current.meta().deletion_timestamp.is_some() {
             status.message.insert_str(0, "object is being deleted: ");
         }

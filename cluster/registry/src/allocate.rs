@@ -398,7 +398,10 @@ fn check_requested(
     let is_requested = |p: &&ServicePort| p.node_port.is_some_and(|n| n != 0);
     for (i, port) in spec.ports.iter().flatten().enumerate().filter(|(_, p)| is_requested(p)) {
         let node = port.node_port.unwrap_or(0);
-        let path = Path::new("spec").child("ports").index(i).child("nodePort");
+        let path = Path::new("spec");
+        let path = path.child("ports");
+        let path = path.index(i);
+        let path = path.child("nodePort");
         let range = &options.node_ports;
         if !u16::try_from(node).is_ok_and(|n| range.contains(&n)) {
             let detail = format!(

@@ -138,14 +138,36 @@ fn canonical_list(list: &mut Option<BTreeMap<String, Quantity>>) -> Result<(), Q
         let amount = Amount::parse(&quantity.0)?;
         let finer = amount.nano() % 1_000_000 != 0;
         let amount = if finer { Amount::from_milli(amount.milli()) } else { amount };
-        quantity.0 = amount.to_string();
+        write(quantity, amount);
     }
     Ok(())
 }
 
+/// Keeps text that is canonical already.
+fn write(quantity: &mut Quantity, amount: Amount) {
+    if !is_written(&quantity.0, amount) {
+        quantity.0 = amount.to_string();
+    }
+}
+
+/// Whether the text is just what is displayed.
+fn is_written(text: &str, value: impl std::fmt::Display) -> bool {
+    /// What is still to come.
+    struct Rest<'a>(&'a str);
+    impl std::fmt::Write for Rest<'_> {
+        fn write_str(&mut self, text: &str) -> std::fmt::Result {
+            self.0 = self.0.strip_prefix(text).ok_or(std::fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut rest = Rest(text);
+    std::fmt::write(&mut rest, format_args!("{value}")).is_ok() && rest.0.is_empty()
+}
+
 /// Writes one amount canonically.
 fn canonical(quantity: &mut Quantity) -> Result<(), QuantityError> {
-    quantity.0 = Amount::parse(&quantity.0)?.to_string();
+    let amount = Amount::parse(&quantity.0)?;
+    write(quantity, amount);
     Ok(())
 }
 

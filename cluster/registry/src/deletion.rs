@@ -43,7 +43,10 @@ pub(crate) fn delete(
     }
     let finalizers = finalizers_for(current, options);
     let pending = !finalizers.is_empty();
-    object.meta_mut().finalizers = pending.then_some(finalizers);
+    let finalizers = pending.then_some(finalizers);
+    if object.meta().finalizers != finalizers {
+        object.meta_mut().finalizers = finalizers;
+    }
     match step {
         Step::Graceful { seconds } if seconds > 0 || pending => Ok(put(object, current)),
         Step::Now if pending => {
@@ -65,14 +68,15 @@ enum Step {
 }
 
 fn check_preconditions(current: &Object, options: &DeleteOptions) -> Result<(), Status> {
-    let (kind, name) = (current.kind(), current.key().name);
+    let kind = current.kind();
+    let name = current.meta().name.as_deref().unwrap_or_default();
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != current.uid()) {
         let why = format!(
             "the UID in the precondition ({uid}) does not match the UID in record ({}). The \
              object might have been deleted and then recreated",
             current.uid()
         );
-        return Err(Status::conflict(kind, &name, &why));
+        return Err(Status::conflict(kind, name, &why));
     }
     if let Some(revision) = options.revision.filter(|r| *r != current.revision()) {
         let why = format!(
@@ -80,7 +84,7 @@ fn check_preconditions(current: &Object, options: &DeleteOptions) -> Result<(), 
              ResourceVersion in record ({}). The object might have been modified",
             current.revision()
         );
-        return Err(Status::conflict(kind, &name, &why));
+        return Err(Status::conflict(kind, name, &why));
     }
     Ok(())
 }

@@ -9,33 +9,57 @@ mod shown;
 pub(crate) use shown::{Json, Labels, PortPair, Shown};
 
 /// The path of a field, such as `spec.containers[0].name`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Path(String);
+///
+/// It becomes text only when something is wrong: a path is a step from the path it was made
+/// of, and checking sound objects makes nothing but steps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Path<'a> {
+    parent: Option<&'a Self>,
+    step: Step<'a>,
+}
 
-impl Path {
+#[derive(Clone, Copy, Debug)]
+enum Step<'a> {
+    Field(&'a str),
+    Index(usize),
+    Key(&'a str),
+}
+
+impl<'a> Path<'a> {
     /// A field of the object itself.
-    pub(crate) fn new(field: &str) -> Self {
-        Self(field.to_owned())
+    pub(crate) const fn new(field: &'a str) -> Self {
+        Self { parent: None, step: Step::Field(field) }
     }
 
     /// A field of this field.
-    pub(crate) fn child(&self, field: &str) -> Self {
-        if self.0.is_empty() { Self::new(field) } else { Self(format!("{}.{field}", self.0)) }
+    pub(crate) const fn child(&'a self, field: &'a str) -> Self {
+        Self { parent: Some(self), step: Step::Field(field) }
     }
 
     /// An element of this list.
-    pub(crate) fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+    pub(crate) const fn index(&'a self, index: usize) -> Self {
+        Self { parent: Some(self), step: Step::Index(index) }
     }
 
     /// A value of this map.
-    pub(crate) fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+    pub(crate) const fn key(&'a self, key: &'a str) -> Self {
+        Self { parent: Some(self), step: Step::Key(key) }
     }
 
     /// The path as text.
-    pub(crate) fn text(&self) -> &str {
-        &self.0
+    fn text(&self) -> String {
+        let mut text = self.parent.map(Self::text).unwrap_or_default();
+        match self.step {
+            Step::Field(field) => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(field);
+            }
+            Step::Index(index) => text.push_str(&format!("[{index}]")),
+            Step::Key(key) => text.push_str(&format!("[{key}]")),
+        }
+        text
     }
 }
 
@@ -45,18 +69,18 @@ pub(crate) struct Causes(Vec<Cause>);
 
 impl Causes {
     /// A required field is absent.
-    pub(crate) fn required(&mut self, path: &Path, detail: &str) {
+    pub(crate) fn required(&mut self, path: &Path<'_>, detail: &str) {
         self.add("FieldValueRequired", path, with_detail("Required value", detail));
     }
 
     /// A value is malformed or out of bounds.
-    pub(crate) fn invalid(&mut self, path: &Path, value: impl Shown, detail: &str) {
+    pub(crate) fn invalid(&mut self, path: &Path<'_>, value: impl Shown, detail: &str) {
         let head = format!("Invalid value: {}", value.shown());
         self.add("FieldValueInvalid", path, with_detail(&head, detail));
     }
 
     /// A value is none of those that exist.
-    pub(crate) fn not_supported(&mut self, path: &Path, value: &str, supported: &[&str]) {
+    pub(crate) fn not_supported(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) {
         let list: Vec<String> = supported.iter().map(|s| quote(s)).collect();
         let message =
             format!("Unsupported value: {}: supported values: {}", quote(value), list.join(", "));
@@ -64,56 +88,56 @@ impl Causes {
     }
 
     /// A value must be unique and is not.
-    pub(crate) fn duplicate(&mut self, path: &Path, value: impl Shown) {
+    pub(crate) fn duplicate(&mut self, path: &Path<'_>, value: impl Shown) {
         let message = format!("Duplicate value: {}", value.shown());
         self.add("FieldValueDuplicate", path, message);
     }
 
     /// A value must be unique by some of its fields and is not.
-    pub(crate) fn duplicate_with(&mut self, path: &Path, value: impl Shown, detail: &str) {
+    pub(crate) fn duplicate_with(&mut self, path: &Path<'_>, value: impl Shown, detail: &str) {
         let message = format!("Duplicate value: {}: {detail}", value.shown());
         self.add("FieldValueDuplicate", path, message);
     }
 
     /// A value refers to something that does not exist.
-    pub(crate) fn not_found(&mut self, path: &Path, value: impl Shown) {
+    pub(crate) fn not_found(&mut self, path: &Path<'_>, value: impl Shown) {
         let message = format!("Not found: {}", value.shown());
         self.add("FieldValueNotFound", path, message);
     }
 
     /// A value is not permitted here.
-    pub(crate) fn forbidden(&mut self, path: &Path, detail: &str) {
+    pub(crate) fn forbidden(&mut self, path: &Path<'_>, detail: &str) {
         self.add("FieldValueForbidden", path, with_detail("Forbidden", detail));
     }
 
     /// A value has too many bytes.
-    pub(crate) fn too_long(&mut self, path: &Path, bytes_max: usize) {
+    pub(crate) fn too_long(&mut self, path: &Path<'_>, bytes_max: usize) {
         let message = format!("Too long: may not be more than {bytes_max} bytes");
         self.add("FieldValueTooLong", path, message);
     }
 
     /// A list has too many items.
-    pub(crate) fn too_many(&mut self, path: &Path, actual: usize, max: usize) {
+    pub(crate) fn too_many(&mut self, path: &Path<'_>, actual: usize, max: usize) {
         let message = format!("Too many: {actual}: must have at most {max} items");
         self.add("FieldValueTooMany", path, message);
     }
 
     /// A value must not change.
-    pub(crate) fn immutable<T: Shown + PartialEq>(&mut self, path: &Path, new: &T, old: &T) {
+    pub(crate) fn immutable<T: Shown + PartialEq>(&mut self, path: &Path<'_>, new: &T, old: &T) {
         if new != old {
             self.invalid(path, new, "field is immutable");
         }
     }
 
     /// One `invalid` for each message.
-    pub(crate) fn invalid_each(&mut self, path: &Path, value: &str, messages: Vec<String>) {
+    pub(crate) fn invalid_each(&mut self, path: &Path<'_>, value: &str, messages: Vec<String>) {
         for message in messages {
             self.invalid(path, value, &message);
         }
     }
 
     /// A number must not be negative.
-    pub(crate) fn non_negative(&mut self, path: &Path, value: i64) {
+    pub(crate) fn non_negative(&mut self, path: &Path<'_>, value: i64) {
         if value < 0 {
             self.invalid(path, value, "must be greater than or equal to 0");
         }
@@ -136,9 +160,9 @@ impl Causes {
         if self.0.is_empty() { Ok(()) } else { Err(Status::invalid(kind, name, self.0)) }
     }
 
-    fn add(&mut self, reason: &str, path: &Path, message: String) {
+    fn add(&mut self, reason: &str, path: &Path<'_>, message: String) {
         let reason = reason.to_owned();
-        self.push(Cause { reason, message, field: path.text().to_owned() });
+        self.push(Cause { reason, message, field: path.text() });
     }
 
     /// The same finding is reported once.
@@ -178,7 +202,10 @@ mod tests {
 
     #[test]
     fn messages() {
-        let path = Path::new("spec").child("ports").index(0).child("name");
+        let path = Path::new("spec");
+        let path = path.child("ports");
+        let path = path.index(0);
+        let path = path.child("name");
         let mut causes = Causes::default();
         causes.required(&path, "");
         causes.required(&path, "why");

@@ -1,65 +1,68 @@
 //! [`Memory`]: a versioned key-value store in memory, with the semantics the API needs of etcd.
 //!
 //! It answers at once, so the simulator and tests decide when and whether an answer arrives. The
-//! types of its methods are the vocabulary of every store.
+//! types of its methods are the vocabulary of every store: bytes where objects leave the process,
+//! [`api::Object`] where they do not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use api::Revision;
 use bytes::Bytes;
 
 /// A value as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct Record<V = Bytes> {
     /// The key.
     pub key: String,
     /// The value.
-    pub value: Bytes,
+    pub value: V,
     /// The revision of its last write.
     pub revision: Revision,
 }
 
 /// One write as a watch tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct Change<V = Bytes> {
     /// The key.
-    pub key: String,
+    pub key: Arc<str>,
     /// The new value; `None` when the key was deleted.
-    pub value: Option<Bytes>,
+    pub value: Option<V>,
     /// The revision of the write.
     pub revision: Revision,
 }
 
 /// One transaction: a write of one key, on condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Commit {
+pub struct Commit<V = Bytes> {
     /// The key that is written.
-    pub key: String,
+    pub key: Arc<str>,
     /// The revision the key must have; zero when it must be absent.
     pub expected: Revision,
     /// The new value; `None` deletes the key.
-    pub value: Option<Bytes>,
-    /// Keys that must be absent and are created, holding the name of `key`.
+    pub value: Option<V>,
+    /// Claims that must be free and become taken. They are no keys: nothing lists or watches
+    /// them.
     pub take: Vec<String>,
-    /// Keys that are deleted.
+    /// Claims that become free.
     pub free: Vec<String>,
 }
 
 /// Why a transaction wrote nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Refusal<V = Bytes> {
     /// The key has another revision; this is what it holds.
-    Conflict(Option<Record>),
-    /// This key was to be taken and exists.
+    Conflict(Option<Record<V>>),
+    /// This claim is taken.
     Taken(String),
 }
 
 /// A page of a range, read at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct Page<V = Bytes> {
     /// In order of their keys.
-    pub records: Vec<Record>,
+    pub records: Vec<Record<V>>,
     /// Whether keys follow that did not fit.
     pub more: bool,
     /// The revision that was read.
@@ -73,32 +76,50 @@ pub struct Compacted {
     pub through: Revision,
 }
 
+/// A write and what undoes it.
+#[derive(Clone, Debug)]
+struct Logged<V> {
+    change: Change<V>,
+    /// What the key held before.
+    previous: Option<Held<V>>,
+}
+
+/// What a key holds.
+#[derive(Clone, Debug)]
+struct Held<V> {
+    revision: Revision,
+    value: V,
+}
+
 /// A versioned key-value store in memory.
 ///
 /// Every successful [`Memory::commit`] raises the revision by one. Old versions are kept until
-/// [`Memory::compact`].
+/// [`Memory::compact`]. Values are cloned: they should be cheap to share.
 #[derive(Clone, Debug)]
-pub struct Memory {
+pub struct Memory<V = Bytes> {
     revision: Revision,
     compacted: Revision,
-    /// All versions of a key since the last compaction, oldest first.
-    versions: BTreeMap<String, Vec<(Revision, Option<Bytes>)>>,
-    log: VecDeque<Change>,
+    present: BTreeMap<Arc<str>, Held<V>>,
+    claims: BTreeSet<String>,
+    /// All writes above `compacted`. The past is the present with these undone, so that
+    /// forgetting it costs nothing but the writes that are forgotten.
+    log: VecDeque<Logged<V>>,
 }
 
-impl Default for Memory {
+impl<V> Default for Memory<V> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Memory {
+impl<V> Memory<V> {
     /// Makes an empty store, at revision 1 as etcd does.
     pub const fn new() -> Self {
         Self {
             revision: Revision(1),
             compacted: Revision(0),
-            versions: BTreeMap::new(),
+            present: BTreeMap::new(),
+            claims: BTreeSet::new(),
             log: VecDeque::new(),
         }
     }
@@ -108,11 +129,72 @@ impl Memory {
         self.revision
     }
 
+    /// The number of keys that hold a value.
+    pub fn len(&self) -> usize {
+        self.present.len()
+    }
+
+    /// Whether no key holds a value.
+    pub fn is_empty(&self) -> bool {
+        self.present.is_empty()
+    }
+
+    /// The value that `key` holds, with the revision of its last write.
+    pub fn get_ref(&self, key: &str) -> Option<(Revision, &V)> {
+        self.present.get(key).map(|held| (held.revision, &held.value))
+    }
+
+    /// The keys that start with `prefix` and are not below `from`, in order, with what they hold
+    /// and the revision of their last write.
+    pub fn iter_from<'a>(
+        &'a self,
+        prefix: &'a str,
+        from: &str,
+    ) -> impl Iterator<Item = (&'a Arc<str>, Revision, &'a V)> {
+        let start = if from > prefix { from } else { prefix };
+        self.present
+            .range::<str, _>((Bound::Included(start), Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix))
+            .map(|(key, held)| (key, held.revision, &held.value))
+    }
+
+    /// All writes with revisions above `after`, in order.
+    ///
+    /// # Errors
+    /// `after` lies in history that was compacted.
+    pub fn changes(&self, after: Revision) -> Result<impl Iterator<Item = &Change<V>>, Compacted> {
+        if after < self.compacted {
+            return Err(Compacted { through: self.compacted });
+        }
+        Ok(self.log_after(after).map(|logged| &logged.change))
+    }
+
+    /// The last write; `None` when it was compacted.
+    pub fn last_change(&self) -> Option<&Change<V>> {
+        self.log.back().map(|logged| &logged.change)
+    }
+
+    /// Forgets history: reads and watches from before `through` fail from now on. Revisions
+    /// above the current one count as the current one. Takes time in proportion to the writes
+    /// that are forgotten.
+    pub fn compact(&mut self, through: Revision) {
+        self.compacted = self.compacted.max(through.min(self.revision));
+        while self.log.front().is_some_and(|l| l.change.revision <= self.compacted) {
+            self.log.pop_front();
+        }
+    }
+
+    fn log_after(&self, after: Revision) -> impl DoubleEndedIterator<Item = &Logged<V>> {
+        let start = self.log.partition_point(|l| l.change.revision <= after);
+        self.log.range(start..)
+    }
+}
+
+impl<V: Clone> Memory<V> {
     /// The value that `key` holds.
-    pub fn get(&self, key: &str) -> Option<Record> {
-        let (revision, value) = self.versions.get(key)?.last()?;
-        let value = value.clone()?;
-        Some(Record { key: key.to_owned(), value, revision: *revision })
+    pub fn get(&self, key: &str) -> Option<Record<V>> {
+        let (revision, value) = self.get_ref(key)?;
+        Some(Record { key: key.to_owned(), value: value.clone(), revision })
     }
 
     /// Up to `limit` (zero: any number of) records whose keys start with `prefix` and are not
@@ -126,98 +208,99 @@ impl Memory {
         from: &str,
         limit: usize,
         at: Option<Revision>,
-    ) -> Result<Page, Compacted> {
+    ) -> Result<Page<V>, Compacted> {
         let at = at.unwrap_or(self.revision);
         if at < self.compacted {
             return Err(Compacted { through: self.compacted });
         }
-        let start = if from > prefix { from } else { prefix };
+        let mut undone = self.undone(prefix, from, at).into_iter().peekable();
+        let mut present = self.iter_from(prefix, from).peekable();
         let mut page = Page { records: Vec::new(), more: false, revision: at };
-        for (key, versions) in
-            self.versions.range::<str, _>((Bound::Included(start), Bound::Unbounded))
-        {
-            if !key.starts_with(prefix) {
-                break;
-            }
-            let Some((revision, Some(value))) = versions.iter().rfind(|(r, _)| *r <= at) else {
-                continue;
+        loop {
+            let past = match (present.peek(), undone.peek()) {
+                (None, None) => break,
+                (Some((key, ..)), Some((past, _))) => &***key >= *past,
+                (present, _) => present.is_none(),
             };
+            let found = if past {
+                let (key, held) = undone.next().expect("it was peeked at");
+                present.next_if(|(now, ..)| &***now == key);
+                held.map(|held| (key, held.revision, &held.value))
+            } else {
+                present.next().map(|(key, revision, value)| (&**key, revision, value))
+            };
+            let Some((key, revision, value)) = found else { continue };
             if limit > 0 && page.records.len() == limit {
                 page.more = true;
                 break;
             }
-            page.records.push(Record {
-                key: key.clone(),
-                value: value.clone(),
-                revision: *revision,
-            });
+            page.records.push(Record { key: key.to_owned(), value: value.clone(), revision });
         }
         Ok(page)
+    }
+
+    /// What keys held at a revision that have been written since.
+    fn undone(&self, prefix: &str, from: &str, at: Revision) -> BTreeMap<&str, Option<&Held<V>>> {
+        let mut undone = BTreeMap::new();
+        for Logged { change, previous } in self.log_after(at) {
+            let key = &*change.key;
+            if key.starts_with(prefix) && key >= from {
+                // The first write after the revision knows what was there.
+                undone.entry(key).or_insert(previous.as_ref());
+            }
+        }
+        undone
     }
 
     /// Carries out one transaction, wholly or not at all.
     ///
     /// # Errors
-    /// The key has another revision than expected, or a key to take exists.
-    pub fn commit(&mut self, commit: Commit) -> Result<Revision, Refusal> {
-        let current = self.get(&commit.key);
-        if current.as_ref().map_or(Revision(0), |r| r.revision) != commit.expected {
-            return Err(Refusal::Conflict(current));
+    /// The key has another revision than expected, or a claim to take is taken.
+    pub fn commit(&mut self, commit: Commit<V>) -> Result<Revision, Refusal<V>> {
+        use btree_map::Entry;
+        let entry = self.present.entry(commit.key);
+        let current = match &entry {
+            Entry::Occupied(held) => held.get().revision,
+            Entry::Vacant(_) => Revision(0),
+        };
+        if current != commit.expected {
+            return Err(Refusal::Conflict(match entry {
+                Entry::Occupied(held) => {
+                    let (key, Held { revision, value }) = (held.key().to_string(), held.get());
+                    Some(Record { key, value: value.clone(), revision: *revision })
+                }
+                Entry::Vacant(_) => None,
+            }));
         }
-        if let Some(key) = commit.take.iter().find(|k| self.get(k).is_some()) {
-            return Err(Refusal::Taken(key.clone()));
+        if let Some(claim) = commit.take.iter().find(|c| self.claims.contains(*c)) {
+            return Err(Refusal::Taken(claim.clone()));
         }
-        self.revision = Revision(self.revision.0 + 1);
-        for key in commit.take {
-            self.put(key, Some(Bytes::from(commit.key.clone())));
+        self.claims.extend(commit.take);
+        for claim in &commit.free {
+            self.claims.remove(claim);
         }
-        for key in commit.free {
-            if self.get(&key).is_some() {
-                self.put(key, None);
+        let revision = Revision(self.revision.0 + 1);
+        self.revision = revision;
+        let held = commit.value.clone().map(|value| Held { revision, value });
+        let (key, previous) = match (entry, held) {
+            (Entry::Occupied(mut entry), Some(held)) => {
+                (entry.key().clone(), Some(entry.insert(held)))
             }
-        }
-        if commit.value.is_some() || current.is_some() {
-            self.put(commit.key, commit.value);
-        }
-        Ok(self.revision)
-    }
-
-    fn put(&mut self, key: String, value: Option<Bytes>) {
-        self.log.push_back(Change {
-            key: key.clone(),
-            value: value.clone(),
-            revision: self.revision,
-        });
-        self.versions.entry(key).or_default().push((self.revision, value));
-    }
-
-    /// All writes with revisions above `after`, in order.
-    ///
-    /// # Errors
-    /// `after` lies in history that was compacted.
-    pub fn changes(&self, after: Revision) -> Result<impl Iterator<Item = &Change>, Compacted> {
-        if after < self.compacted {
-            return Err(Compacted { through: self.compacted });
-        }
-        let start = self.log.partition_point(|c| c.revision <= after);
-        Ok(self.log.range(start..))
-    }
-
-    /// Forgets history: reads and watches from before `through` fail from now on. Revisions
-    /// above the current one count as the current one.
-    pub fn compact(&mut self, through: Revision) {
-        let through = through.min(self.revision);
-        if through <= self.compacted {
-            return;
-        }
-        self.compacted = through;
-        self.versions.retain(|_, versions| {
-            let newest_kept = versions.iter().rposition(|(r, _)| *r <= through).unwrap_or(0);
-            versions.drain(..newest_kept);
-            !matches!(versions.as_slice(), [(revision, None)] if *revision <= through)
-        });
-        let start = self.log.partition_point(|c| c.revision <= through);
-        self.log.drain(..start);
+            (Entry::Occupied(entry), None) => {
+                let (key, previous) = entry.remove_entry();
+                (key, Some(previous))
+            }
+            (Entry::Vacant(entry), Some(held)) => {
+                let key = entry.key().clone();
+                entry.insert(held);
+                (key, None)
+            }
+            // Deleting what is not there only raises the revision.
+            (Entry::Vacant(_), None) => return Ok(revision),
+        };
+        let change = Change { key, value: commit.value, revision };
+        self.log.push_back(Logged { change, previous });
+        Ok(revision)
     }
 }
 
@@ -228,7 +311,7 @@ mod tests {
 
     fn put(key: &str, expected: u64, value: &str) -> Commit {
         Commit {
-            key: key.to_owned(),
+            key: key.into(),
             expected: Revision(expected),
             value: Some(Bytes::from(value.to_owned())),
             take: Vec::new(),
@@ -279,7 +362,64 @@ mod tests {
         assert_eq!(keys(store.range("p/", "", 0, None).unwrap()), ["p/b"]);
     }
 
+    #[test]
+    fn what_a_commit_wrote_can_be_borrowed() {
+        let mut store = Memory::new();
+        store.commit(put("p/a", 0, "1")).unwrap();
+        store.commit(put("q/a", 0, "2")).unwrap();
+        let value = Bytes::from("2");
+        assert_eq!(store.get_ref("q/a"), Some((Revision(3), &value)));
+        let last = store.last_change().unwrap();
+        assert_eq!((&*last.key, last.value.as_ref()), ("q/a", Some(&value)));
+        let found: Vec<_> = store.iter_from("p/", "").map(|(k, r, _)| (&**k, r)).collect();
+        assert_eq!(found, [("p/a", Revision(2))]);
+        store.compact(Revision(3));
+        assert_eq!(store.last_change(), None);
+        assert_eq!(store.len(), 2);
+    }
+
     proptest! {
+        /// Every revision that was not compacted can be read as it was, in pages of any size.
+        #[test]
+        fn the_past_is_read_as_it_was(
+            writes in prop::collection::vec((0_u8..6, prop::bool::weighted(0.3), 0_u64..12), 1..50),
+            limit in 0_usize..4,
+        ) {
+            let mut store = Memory::new();
+            let mut past = BTreeMap::new();
+            for (key, delete, back) in writes {
+                let key = format!("{}/{key}", ["a", "b"][usize::from(key % 2)]);
+                let expected = store.get(&key).map_or(0, |r| r.revision.0);
+                let mut commit = put(&key, expected, &store.revision().to_string());
+                if delete {
+                    commit.value = None;
+                }
+                store.commit(commit).unwrap();
+                past.insert(store.revision(), store.range("", "", 0, None).unwrap().records);
+                if back > 6 {
+                    store.compact(Revision(store.revision().0 - back.min(store.revision().0)));
+                }
+            }
+            for (at, records) in past {
+                let (mut read, mut from) = (Vec::new(), String::new());
+                loop {
+                    let Ok(page) = store.range("a/", &from, limit, Some(at)) else {
+                        prop_assert!(store.changes(at).is_err());
+                        break;
+                    };
+                    prop_assert!(limit == 0 || page.records.len() <= limit);
+                    let last = page.records.last().map(|r| format!("{}\0", r.key));
+                    read.extend(page.records);
+                    if !page.more {
+                        let there = records.into_iter().filter(|r| r.key.starts_with("a/"));
+                        prop_assert_eq!(read, there.collect::<Vec<_>>());
+                        break;
+                    }
+                    from = last.expect("a page that is not the last has a record");
+                }
+            }
+        }
+
         /// Revisions strictly increase, and replaying the changes gives the state.
         #[test]
         fn replayed_changes_are_the_state(
@@ -305,8 +445,8 @@ mod tests {
                 prop_assert!(change.revision > last);
                 last = change.revision;
                 match &change.value {
-                    Some(_) => replayed.insert(change.key.clone(), change.revision),
-                    None => replayed.remove(&change.key),
+                    Some(_) => replayed.insert(change.key.to_string(), change.revision),
+                    None => replayed.remove(&*change.key),
                 };
             }
             let page = store.range("", "", 0, None).unwrap();

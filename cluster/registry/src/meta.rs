@@ -38,10 +38,16 @@ impl Stamp {
         let mut b = self.entropy;
         b[6] = (b[6] & 0x0f) | 0x40;
         b[8] = (b[8] & 0x3f) | 0x80;
-        let hex = |range: std::ops::Range<usize>| -> String {
-            b[range].iter().map(|byte| format!("{byte:02x}")).collect()
-        };
-        format!("{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16))
+        let mut uid = String::with_capacity(36);
+        for (i, byte) in b.into_iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                uid.push('-');
+            }
+            for digit in [byte >> 4, byte & 0x0f] {
+                uid.push(char::from_digit(u32::from(digit), 16).expect("a digit is below 16"));
+            }
+        }
+        uid
     }
 
     /// Five letters for a generated name.
@@ -165,7 +171,7 @@ pub(crate) fn validate(meta: &ObjectMeta, kind: Kind) -> Causes {
 }
 
 /// Labels, annotations and owners: what callers may change at any time.
-fn validate_free_fields(meta: &ObjectMeta, path: &Path, causes: &mut Causes) {
+fn validate_free_fields(meta: &ObjectMeta, path: &Path<'_>, causes: &mut Causes) {
     validate_labels(meta.labels.as_ref(), &path.child("labels"), causes);
     validate_annotations(meta.annotations.as_ref(), &path.child("annotations"), causes);
     let owners = meta.owner_references.as_deref().unwrap_or_default();
@@ -175,7 +181,7 @@ fn validate_free_fields(meta: &ObjectMeta, path: &Path, causes: &mut Causes) {
 /// Checks keys and values of labels, wherever they occur.
 pub(crate) fn validate_labels(
     labels: Option<&BTreeMap<String, String>>,
-    path: &Path,
+    path: &Path<'_>,
     causes: &mut Causes,
 ) {
     for (key, value) in labels.into_iter().flatten() {
@@ -187,13 +193,18 @@ pub(crate) fn validate_labels(
 /// Checks keys and total size of annotations.
 pub(crate) fn validate_annotations(
     annotations: Option<&BTreeMap<String, String>>,
-    path: &Path,
+    path: &Path<'_>,
     causes: &mut Causes,
 ) {
     let mut bytes = 0;
     for (key, value) in annotations.into_iter().flatten() {
         // Keys may have upper case letters in their domain; that has always been accepted.
-        causes.invalid_each(path, key, names::qualified_name(&key.to_lowercase()));
+        let complaints = if key.bytes().any(|b| b.is_ascii_uppercase() || !b.is_ascii()) {
+            names::qualified_name(&key.to_lowercase())
+        } else {
+            names::qualified_name(key)
+        };
+        causes.invalid_each(path, key, complaints);
         bytes += key.len() + value.len();
     }
     if bytes > ANNOTATION_BYTES_MAX {
@@ -201,7 +212,7 @@ pub(crate) fn validate_annotations(
     }
 }
 
-fn validate_owners(owners: &[OwnerReference], path: &Path, causes: &mut Causes) {
+fn validate_owners(owners: &[OwnerReference], path: &Path<'_>, causes: &mut Causes) {
     let mut controller: Option<&OwnerReference> = None;
     for owner in owners {
         if owner.api_version.is_empty() {
@@ -234,7 +245,7 @@ fn validate_owners(owners: &[OwnerReference], path: &Path, causes: &mut Causes) 
     }
 }
 
-fn validate_finalizers(meta: &ObjectMeta, path: &Path, causes: &mut Causes) {
+fn validate_finalizers(meta: &ObjectMeta, path: &Path<'_>, causes: &mut Causes) {
     let finalizers = meta.finalizers.as_deref().unwrap_or_default();
     for (i, finalizer) in finalizers.iter().enumerate() {
         causes.invalid_each(path, finalizer, names::qualified_name(finalizer));
@@ -260,9 +271,10 @@ fn validate_finalizers(meta: &ObjectMeta, path: &Path, causes: &mut Causes) {
 /// # Errors
 /// Another UID or revision, or none where one is required.
 pub(crate) fn check_preconditions(new: &Object, current: &Object) -> Result<(), Status> {
-    let (kind, name) = (current.kind(), current.key().name);
+    let kind = current.kind();
+    let name = current.meta().name.as_deref().unwrap_or_default();
     if !new.uid().is_empty() && new.uid() != current.uid() {
-        return Err(uid_mismatch(kind, &name, new.uid(), current.uid()));
+        return Err(uid_mismatch(kind, name, new.uid(), current.uid()));
     }
     let revision = new.meta().resource_version.as_deref().unwrap_or_default();
     if revision.is_empty() || revision == "0" {
@@ -271,7 +283,7 @@ pub(crate) fn check_preconditions(new: &Object, current: &Object) -> Result<(), 
         }
         let detail = "metadata.resourceVersion: Invalid value: 0x0: must be specified for an \
                       update";
-        return Err(revision_refused(kind, &name, detail));
+        return Err(revision_refused(kind, name, detail));
     }
     match api::Revision::parse(revision) {
         None => {
@@ -280,9 +292,9 @@ pub(crate) fn check_preconditions(new: &Object, current: &Object) -> Result<(), 
                          strconv.ParseUint: parsing {0}: invalid syntax",
                 quote(revision)
             );
-            Err(revision_refused(kind, &name, &detail))
+            Err(revision_refused(kind, name, &detail))
         }
-        Some(revision) if revision != current.revision() => Err(Status::modified(kind, &name)),
+        Some(revision) if revision != current.revision() => Err(Status::modified(kind, name)),
         Some(_) => Ok(()),
     }
 }

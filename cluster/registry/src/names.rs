@@ -136,18 +136,17 @@ pub(crate) fn path_segment(text: &str, prefix: bool) -> Vec<String> {
 /// A label or annotation key: a name with an optional subdomain before a slash.
 pub(crate) fn qualified_name(text: &str) -> Vec<String> {
     let mut out = Vec::new();
-    let parts: Vec<&str> = text.split('/').collect();
-    let name = match parts.as_slice() {
-        [name] => *name,
-        [prefix, name] => {
+    let name = match text.split_once('/') {
+        None => text,
+        Some((prefix, name)) if !name.contains('/') => {
             if prefix.is_empty() {
                 out.push("prefix part must be non-empty".to_owned());
             } else {
                 out.extend(subdomain(prefix).into_iter().map(|m| format!("prefix part {m}")));
             }
-            *name
+            name
         }
-        _ => {
+        Some(_) => {
             return vec![format!(
                 "a qualified name {QUALIFIED} with an optional DNS subdomain prefix and '/' \
                  (e.g. 'example.com/MyName')"

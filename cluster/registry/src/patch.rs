@@ -20,18 +20,21 @@ mod tests;
 /// # Errors
 /// 400 when the document is no patch, 422 when it does not fit the object, 413 when it asks for
 /// too much work.
-pub fn apply(kind: Kind, current: &Value, patch: &Patch) -> Result<Value, Status> {
+pub fn apply(kind: Kind, current: Value, patch: &Patch) -> Result<Value, Status> {
     let patched = match patch.kind {
         PatchKind::Json => json::apply(current, &patch.body)?,
         PatchKind::Merge => {
             let Value::Object(patch) = &patch.body else { return Err(no_document()) };
-            let mut patched = current.clone();
+            let mut patched = current;
             merge(&mut patched, patch);
             patched
         }
         PatchKind::Strategic => {
             let Value::Object(patch) = &patch.body else { return Err(no_document()) };
-            let original = current.as_object().cloned().unwrap_or_default();
+            let original = match current {
+                Value::Object(fields) => fields,
+                _ => Map::new(),
+            };
             let message = Some(Message::of_kind(kind));
             Value::Object(strategic::merge_object(original, patch.clone(), message)?)
         }

@@ -78,7 +78,7 @@ pub(crate) fn for_update(
             ) = (new, old)
             {
                 let new = Arc::make_mut(new);
-                new.spec = old.spec.clone();
+                keep(&mut new.spec, &old.spec);
                 let status = new.status.get_or_insert_default();
                 status.certificate = old.status.as_ref().and_then(|s| s.certificate.clone());
                 stamp_conditions(new, old, stamp.now);
@@ -86,7 +86,7 @@ pub(crate) fn for_update(
         }
         Some(Subresource::Finalize) => {
             if let (Object::Namespace(new), Object::Namespace(old)) = (new, old) {
-                Arc::make_mut(new).status.clone_from(&old.status);
+                keep(&mut Arc::make_mut(new).status, &old.status);
             }
         }
         // The object was made from the current one.
@@ -94,35 +94,42 @@ pub(crate) fn for_update(
     }
 }
 
+/// Takes over a part of the old object; what is equal is not copied.
+fn keep<T: Clone + PartialEq>(new: &mut T, old: &T) {
+    if new != old {
+        new.clone_from(old);
+    }
+}
+
 fn keep_status(new: &mut Object, old: &Object) {
     match (new, old) {
         (Object::Namespace(new), Object::Namespace(old)) => {
             let new = Arc::make_mut(new);
-            new.spec.clone_from(&old.spec);
-            new.status.clone_from(&old.status);
+            keep(&mut new.spec, &old.spec);
+            keep(&mut new.status, &old.status);
         }
         (Object::Node(new), Object::Node(old)) => {
-            Arc::make_mut(new).status.clone_from(&old.status);
+            keep(&mut Arc::make_mut(new).status, &old.status);
         }
         (Object::Pod(new), Object::Pod(old)) => {
-            Arc::make_mut(new).status.clone_from(&old.status);
+            keep(&mut Arc::make_mut(new).status, &old.status);
         }
         (Object::Service(new), Object::Service(old)) => {
-            Arc::make_mut(new).status.clone_from(&old.status);
+            keep(&mut Arc::make_mut(new).status, &old.status);
         }
         (Object::ReplicationController(new), Object::ReplicationController(old)) => {
-            Arc::make_mut(new).status.clone_from(&old.status);
+            keep(&mut Arc::make_mut(new).status, &old.status);
         }
         (Object::ReplicaSet(new), Object::ReplicaSet(old)) => {
-            Arc::make_mut(new).status.clone_from(&old.status);
+            keep(&mut Arc::make_mut(new).status, &old.status);
         }
         (Object::Deployment(new), Object::Deployment(old)) => {
-            Arc::make_mut(new).status.clone_from(&old.status);
+            keep(&mut Arc::make_mut(new).status, &old.status);
         }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             let new = Arc::make_mut(new);
-            new.spec = old.spec.clone();
-            new.status.clone_from(&old.status);
+            keep(&mut new.spec, &old.spec);
+            keep(&mut new.status, &old.status);
         }
         _ => {}
     }
@@ -131,29 +138,29 @@ fn keep_status(new: &mut Object, old: &Object) {
 fn keep_spec(new: &mut Object, old: &Object, stamp: Stamp) {
     match (new, old) {
         (Object::Namespace(new), Object::Namespace(old)) => {
-            Arc::make_mut(new).spec.clone_from(&old.spec);
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::Node(new), Object::Node(old)) => {
-            Arc::make_mut(new).spec.clone_from(&old.spec);
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::Pod(new), Object::Pod(old)) => pod_status(Arc::make_mut(new), old),
         (Object::Service(new), Object::Service(old)) => {
-            Arc::make_mut(new).spec.clone_from(&old.spec);
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::ReplicationController(new), Object::ReplicationController(old)) => {
-            Arc::make_mut(new).spec.clone_from(&old.spec);
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::ReplicaSet(new), Object::ReplicaSet(old)) => {
-            Arc::make_mut(new).spec.clone_from(&old.spec);
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::Deployment(new), Object::Deployment(old)) => {
             let new = Arc::make_mut(new);
-            new.spec.clone_from(&old.spec);
-            new.metadata.labels.clone_from(&old.metadata.labels);
+            keep(&mut new.spec, &old.spec);
+            keep(&mut new.metadata.labels, &old.metadata.labels);
         }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             let new = Arc::make_mut(new);
-            new.spec = old.spec.clone();
+            keep(&mut new.spec, &old.spec);
             keep_decision(new, old);
             stamp_conditions(new, old, stamp.now);
         }
@@ -162,10 +169,10 @@ fn keep_spec(new: &mut Object, old: &Object, stamp: Stamp) {
 }
 
 fn pod_status(new: &mut Pod, old: &Pod) {
-    new.spec.clone_from(&old.spec);
-    new.metadata.deletion_timestamp.clone_from(&old.metadata.deletion_timestamp);
+    keep(&mut new.spec, &old.spec);
+    keep(&mut new.metadata.deletion_timestamp, &old.metadata.deletion_timestamp);
     // Owners are not the business of whoever reports the status.
-    new.metadata.owner_references.clone_from(&old.metadata.owner_references);
+    keep(&mut new.metadata.owner_references, &old.metadata.owner_references);
     let class = old.status.as_ref().and_then(|s| s.qos_class.clone());
     new.status.get_or_insert_default().qos_class = class;
 }

@@ -35,7 +35,8 @@ pub(crate) fn create(object: &Object, options: &Options) -> Causes {
         Object::CertificateSigningRequest(o) => request::create(o, &mut causes),
         Object::EndpointSlice(o) => endpoints::slice_create(o, &mut causes),
         Object::Pod(o) if o.spec.as_ref().is_some_and(|s| s.ephemeral_containers.is_some()) => {
-            let at = Path::new("spec").child("ephemeralContainers");
+            let at = Path::new("spec");
+            let at = at.child("ephemeralContainers");
             causes.forbidden(&at, "cannot be set on create");
         }
         _ => {}
@@ -103,7 +104,8 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
 
 /// What holds between the old object and the new one.
 fn change(new: &Object, old: &Object, causes: &mut Causes) {
-    let selector = Path::new("spec").child("selector");
+    let selector = Path::new("spec");
+    let selector = selector.child("selector");
     match (new, old) {
         (Object::Pod(new), Object::Pod(old)) => pod_update::pod(new, old, causes),
         (Object::Node(new), Object::Node(old)) => node::update(new, old, causes),

@@ -150,7 +150,7 @@ impl Window {
             None => (None, None),
             Some(value) => match Entry::new(kind, path, value, change.revision, fresh) {
                 Ok(entry) => (Some(entry), None),
-                Err(why) => (None, Some(BadRecord { key: change.key.clone(), why })),
+                Err(why) => (None, Some(BadRecord { key: change.key.to_string(), why })),
             },
         };
         let changed = shelf.put(kind, path, entry, change.revision);

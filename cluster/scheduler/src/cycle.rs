@@ -1,15 +1,17 @@
-//! One decision: filter, score, choose.
+//! One decision: filter, score, choose; the reference that [`crate::fast`] has to equal.
 //!
 //! Source: kubernetes 1.33, `schedule_one.go`, as a sequential walk: one of the outcomes that
 //! its parallel one may have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::framework::{Plugin, Score, Verdict};
-use crate::rows::{NodeInfo, PodInfo};
+use crate::framework::{Enabled, Score, Scoring, Surroundings, Verdict};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodClass;
+use crate::profile::Profile;
 use crate::snapshot::Snapshot;
 
 /// Clusters smaller than this are always searched whole.
@@ -36,12 +38,25 @@ pub struct Diagnosis {
     /// How many nodes were rejected for each reason.
     pub reasons: BTreeMap<String, usize>,
     /// Names of the plugins that rejected a node.
-    pub plugins: Vec<&'static str>,
+    pub plugins: BTreeSet<&'static str>,
     /// How many rejections no eviction can change.
     pub unresolvable: usize,
 }
 
 impl Diagnosis {
+    /// Counts `nodes` that a plugin rejected.
+    pub(crate) fn count(&mut self, rejection: &Rejection, nodes: usize) {
+        for reason in &rejection.reasons {
+            if let Some(count) = self.reasons.get_mut(reason) {
+                *count += nodes;
+            } else {
+                self.reasons.insert(reason.clone(), nodes);
+            }
+        }
+        self.unresolvable += if rejection.resolvable { 0 } else { nodes };
+        self.plugins.insert(rejection.plugin);
+    }
+
     /// The message of the `FailedScheduling` event and of the `PodScheduled` condition.
     pub fn message(&self) -> String {
         if self.nodes == 0 {
@@ -67,6 +82,44 @@ impl Diagnosis {
     }
 }
 
+/// Why a plugin rejects a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    pub(crate) plugin: &'static str,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) resolvable: bool,
+}
+
+impl Rejection {
+    /// The plugin's verdict, if it is against the node.
+    pub(crate) fn by(enabled: &Enabled, pod: &PodClass, node: &NodeInfo) -> Option<Self> {
+        match enabled.plugin.filter(pod, node) {
+            Verdict::Fit => None,
+            Verdict::Reject { reasons, resolvable } => {
+                Some(Self { plugin: enabled.plugin.name(), reasons, resolvable })
+            }
+        }
+    }
+}
+
+/// The pod that a decision is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// What plugins look at.
+    pub class: &'a PodClass,
+    /// UID of its controller; empty if none.
+    pub owner: &'a str,
+}
+
+/// The nodes that a search found.
+#[derive(Debug)]
+pub(crate) struct Search {
+    /// Those that can take the pod, in order.
+    pub(crate) feasible: Vec<u32>,
+    /// How many nodes were looked at.
+    pub(crate) evaluated: usize,
+}
+
 /// How many feasible nodes are enough in a cluster of `nodes`.
 pub fn enough(nodes: usize, percentage: Option<usize>) -> usize {
     if nodes < NODES_MIN {
@@ -77,79 +130,114 @@ pub fn enough(nodes: usize, percentage: Option<usize>) -> usize {
     (nodes * percentage / 100).max(NODES_MIN)
 }
 
-/// Chooses a node for `pod`, starting the search at `start` (an index into the snapshot's
-/// order, moved on by the number of nodes looked at).
+/// Chooses a node, starting the search at `start` (an index into the snapshot's order, moved on
+/// by the number of nodes looked at).
 ///
 /// # Errors
 /// No node can take the pod.
 pub fn choose(
-    plugins: &[Box<dyn Plugin>],
+    profile: &Profile,
     snapshot: &Snapshot,
-    pod: &PodInfo,
-    percentage: Option<usize>,
+    pod: Question,
     start: &mut usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<Choice, Diagnosis> {
-    let total = snapshot.len();
-    let mut diagnosis = Diagnosis { nodes: total, ..Diagnosis::default() };
-    let mut feasible: Vec<&NodeInfo> = Vec::new();
-    let wanted = enough(total, percentage);
-    let mut evaluated = 0;
-    while evaluated < total && feasible.len() < wanted {
-        let node = snapshot.at((*start + evaluated) % total);
-        evaluated += 1;
-        match filter(plugins, pod, node) {
-            None => feasible.push(node),
-            Some((plugin, reasons, resolvable)) => {
-                for reason in reasons {
-                    *diagnosis.reasons.entry(reason).or_default() += 1;
-                }
-                diagnosis.unresolvable += usize::from(!resolvable);
-                if !diagnosis.plugins.contains(&plugin) {
-                    diagnosis.plugins.push(plugin);
-                }
-            }
+    let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
+    let search = search(profile, snapshot, pod, *start, |_, rejection| {
+        diagnosis.count(&rejection, 1);
+    });
+    *start = (*start + search.evaluated).checked_rem(snapshot.len()).unwrap_or(0);
+    pick(profile, snapshot, pod, &search, rng).ok_or(diagnosis)
+}
+
+/// Looks for nodes that can take the pod until there are enough, and tells which were rejected.
+pub(crate) fn search(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    pod: Question,
+    start: usize,
+    mut rejected: impl FnMut(u32, Rejection),
+) -> Search {
+    let order = snapshot.order().nodes();
+    let wanted = enough(order.len(), profile.percentage_of_nodes_to_score);
+    let mut search = Search { feasible: Vec::new(), evaluated: 0 };
+    while search.evaluated < order.len() && search.feasible.len() < wanted {
+        let id = order[(start + search.evaluated) % order.len()];
+        search.evaluated += 1;
+        match reject(profile, pod.class, snapshot.row(id)) {
+            None => search.feasible.push(id),
+            Some(rejection) => rejected(id, rejection),
         }
     }
-    *start = (*start + evaluated).checked_rem(total).unwrap_or(0);
-    if feasible.is_empty() {
-        return Err(diagnosis);
-    }
-    let scores =
-        if feasible.len() == 1 { vec![0] } else { score(plugins, snapshot, pod, &feasible) };
+    search
+}
+
+/// Picks one of the best of the nodes that were found.
+pub(crate) fn pick(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    pod: Question,
+    search: &Search,
+    rng: &mut ChaCha8Rng,
+) -> Option<Choice> {
+    let feasible = &search.feasible;
+    let scores = match feasible.len() {
+        0 => return None,
+        1 => vec![0],
+        _ => score(profile, snapshot, pod, feasible),
+    };
     let best = scores.iter().copied().max().unwrap_or(0);
     let ties: Vec<usize> = (0..scores.len()).filter(|i| scores[*i] == best).collect();
     let winner = ties[rng.random_range(0..ties.len())];
-    Ok(Choice {
-        node: feasible[winner].name.clone(),
+    Some(Choice {
+        node: snapshot.row(feasible[winner]).name.clone(),
         score: best,
         feasible: feasible.len(),
-        evaluated,
+        evaluated: search.evaluated,
     })
 }
 
-fn filter(
-    plugins: &[Box<dyn Plugin>],
-    pod: &PodInfo,
-    node: &NodeInfo,
-) -> Option<(&'static str, Vec<String>, bool)> {
-    plugins.iter().find_map(|plugin| match plugin.filter(pod, node) {
-        Verdict::Fit => None,
-        Verdict::Reject { reasons, resolvable } => Some((plugin.name(), reasons, resolvable)),
-    })
+/// Why the first plugin that rejects a node does so.
+pub(crate) fn reject(profile: &Profile, pod: &PodClass, node: &NodeInfo) -> Option<Rejection> {
+    profile.plugins.iter().find_map(|enabled| Rejection::by(enabled, pod, node))
 }
 
-fn score(
-    plugins: &[Box<dyn Plugin>],
-    snapshot: &Snapshot,
-    pod: &PodInfo,
-    nodes: &[&NodeInfo],
-) -> Vec<Score> {
+fn score(profile: &Profile, snapshot: &Snapshot, pod: Question, nodes: &[u32]) -> Vec<Score> {
     let mut total = vec![0; nodes.len()];
-    for plugin in plugins.iter().filter(|p| p.weight() > 0) {
-        for (sum, score) in total.iter_mut().zip(plugin.score(pod, nodes, snapshot)) {
-            *sum += plugin.weight() * score;
+    for enabled in &profile.plugins {
+        let scores = scores_of(enabled, snapshot, pod, nodes);
+        for (sum, score) in total.iter_mut().zip(scores) {
+            *sum += enabled.weight * score;
         }
     }
     total
+}
+
+/// One plugin's scores (`[nodes]`, same order), without its weight; none if it has no opinion.
+pub(crate) fn scores_of(
+    enabled: &Enabled,
+    snapshot: &Snapshot,
+    pod: Question,
+    nodes: &[u32],
+) -> Vec<Score> {
+    let plugin = &enabled.plugin;
+    match enabled.scoring {
+        Scoring::Never => Vec::new(),
+        Scoring::Alone => {
+            nodes.iter().map(|node| plugin.score(pod.class, snapshot.row(*node))).collect()
+        }
+        Scoring::Compared => {
+            let siblings = snapshot.siblings(pod.owner);
+            let traits_of = |node: &u32| {
+                let mut traits = Vec::new();
+                let here = siblings.map_or(0, |s| i64::from(s.on(*node)));
+                plugin.traits(pod.class, snapshot.row(*node), here, &mut traits);
+                traits
+            };
+            let traits: Vec<Vec<i64>> = nodes.iter().map(traits_of).collect();
+            let traits: Vec<&[i64]> = traits.iter().map(Vec::as_slice).collect();
+            let around = Surroundings { snapshot, crowd: snapshot.crowd(pod.owner) };
+            plugin.compare(pod.class, &traits, &around)
+        }
+    }
 }

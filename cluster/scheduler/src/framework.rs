@@ -1,13 +1,14 @@
 //! The extension points: what a plugin is asked, when, and what its answers mean.
 //!
-//! For every pod the cycle asks each plugin once for `pre_filter`, then for `filter` node by
-//! node until a plugin rejects, then for `score` on every node that passed, and once for
-//! `normalize` over all those scores.
+//! For every pod the cycle asks each plugin for `filter`, node by node, until a plugin rejects,
+//! and then for its scores of the nodes that passed. A plugin says what its answers depend on, so
+//! that answers can be kept while that does not change: see [`Filtering`] and [`Scoring`].
 
-use crate::rows::{NodeInfo, PodInfo};
-use crate::snapshot::Snapshot;
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodClass;
+use crate::snapshot::{Crowd, Snapshot};
 
-/// A plugin's opinion of a node: 0 (worst) to 100 (best) after normalisation.
+/// A plugin's opinion of a node: 0 (worst) to 100 (best).
 pub type Score = i64;
 
 /// The best score of one plugin.
@@ -49,24 +50,46 @@ pub enum ClusterEvent {
     PodGone,
 }
 
+/// What a plugin's `filter` depends on, besides the pod's class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filtering {
+    /// It rejects nothing.
+    Never,
+    /// The node's name, labels, taints, images, and whether it is cordoned.
+    ByProperties,
+    /// Those, what the node can take, and the pods on it.
+    ByLoad,
+}
+
+/// How a plugin scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// It does not.
+    Never,
+    /// Each node by itself, by `score`: by the pod's class, what the node can take and what is on
+    /// it.
+    Alone,
+    /// Each node compared with the others that passed: `traits` measures it, `compare` turns
+    /// the measures of all into scores.
+    Compared,
+}
+
+/// What scores by comparison may depend on besides the traits of the nodes.
+pub struct Surroundings<'a> {
+    /// All nodes.
+    pub snapshot: &'a Snapshot,
+    /// Where the pod's siblings are; nobody, if it has no controller.
+    pub crowd: Crowd<'a>,
+}
+
 /// A scheduling plugin. All methods are pure.
 pub trait Plugin: Send {
     /// The name in configurations and diagnoses.
     fn name(&self) -> &'static str;
 
-    /// The weight of its scores; zero if it does not score.
+    /// The weight of its scores where the configuration names no other.
     fn weight(&self) -> i64 {
         0
-    }
-
-    /// The only nodes that can be right for this pod, if that is known beforehand.
-    fn pre_filter(&self, _pod: &PodInfo) -> Option<Vec<String>> {
-        None
-    }
-
-    /// Whether `node` can take `pod`.
-    fn filter(&self, _pod: &PodInfo, _node: &NodeInfo) -> Verdict {
-        Verdict::Fit
     }
 
     /// The events after which a pod that this plugin rejected is worth another attempt.
@@ -74,9 +97,62 @@ pub trait Plugin: Send {
         &[]
     }
 
-    /// Scores of the nodes that passed (`[nodes]`, same order), each 0..=100.
-    fn score(&self, _pod: &PodInfo, _nodes: &[&NodeInfo], _snapshot: &Snapshot) -> Vec<Score> {
+    /// What `filter` depends on.
+    fn filtering(&self) -> Filtering {
+        Filtering::Never
+    }
+
+    /// Whether `node` can take a pod of this class.
+    fn filter(&self, _pod: &PodClass, _node: &NodeInfo) -> Verdict {
+        Verdict::Fit
+    }
+
+    /// Whether `filter` lets the node pass; for plugins that can tell faster than why not.
+    fn fits(&self, pod: &PodClass, node: &NodeInfo) -> bool {
+        self.filter(pod, node) == Verdict::Fit
+    }
+
+    /// Which of the following methods have the scores.
+    fn scoring(&self) -> Scoring {
+        Scoring::Never
+    }
+
+    /// The score of one node that passed, 0..=100.
+    fn score(&self, _pod: &PodClass, _node: &NodeInfo) -> Score {
+        0
+    }
+
+    /// Appends what `compare` needs to know of a node that has so many `siblings` of the pod:
+    /// always as many values for one class. They depend on the class, on what
+    /// [`Filtering::ByProperties`] allows, and on `siblings`, which must not be looked at for
+    /// another purpose than to be one of the values.
+    fn traits(&self, _pod: &PodClass, _node: &NodeInfo, _siblings: i64, _out: &mut Vec<i64>) {}
+
+    /// Scores, 0..=100, of the nodes that passed, by their traits (`[nodes]`, same order); none
+    /// if the plugin has no opinion. A score depends on which traits there are, not on their
+    /// order, nor on how many nodes have them.
+    fn compare(&self, _pod: &PodClass, _traits: &[&[i64]], _around: &Surroundings) -> Vec<Score> {
         Vec::new()
+    }
+}
+
+/// A plugin with the weight that it has in a profile.
+pub struct Enabled {
+    /// The plugin.
+    pub plugin: Box<dyn Plugin>,
+    /// Its scores are multiplied with this; zero if they do not count.
+    pub weight: i64,
+    /// How the plugin scores in this profile: never, without a weight.
+    pub scoring: Scoring,
+    /// What its `filter` depends on.
+    pub filtering: Filtering,
+}
+
+impl Enabled {
+    /// Gives a plugin a weight.
+    pub fn new(plugin: Box<dyn Plugin>, weight: i64) -> Self {
+        let scoring = if weight > 0 { plugin.scoring() } else { Scoring::Never };
+        Self { filtering: plugin.filtering(), scoring, weight, plugin }
     }
 }
 
@@ -87,5 +163,17 @@ pub fn normalize(scores: &mut [Score], reverse: bool) {
     for score in scores {
         let scaled = if most == 0 { 0 } else { *score * SCORE_MAX / most };
         *score = if reverse { SCORE_MAX - scaled } else { scaled };
+    }
+}
+
+/// `part * scale / whole`, rounded towards zero, without overflow; `whole` is not zero.
+pub(crate) fn share(part: i64, scale: i64, whole: i64) -> i64 {
+    match part.checked_mul(scale) {
+        // One narrow division takes a fraction of the time of a wide one.
+        Some(product) => product / whole,
+        None => {
+            let wide = i128::from(part) * i128::from(scale) / i128::from(whole);
+            i64::try_from(wide).unwrap_or(if wide < 0 { i64::MIN } else { i64::MAX })
+        }
     }
 }

@@ -4,16 +4,25 @@
 //! It knows nothing of HTTP or clocks; ties are broken by an injected seeded generator.
 
 pub mod cycle;
+pub mod explain;
+pub mod fast;
 pub mod framework;
+pub mod node_info;
 pub mod plugins;
+pub mod pod_info;
+pub mod profile;
 pub mod queue;
 pub mod resources;
-pub mod rows;
 pub mod scheduler;
 pub mod snapshot;
 
-pub use cycle::{Choice, Diagnosis};
-pub use framework::{Plugin, Score, Verdict};
-pub use rows::{NodeInfo, PodInfo};
-pub use scheduler::{Profile, Scheduler};
+pub use cycle::{Choice, Diagnosis, Question};
+pub use explain::Explanation;
+pub use fast::Fast;
+pub use framework::{Enabled, Plugin, Score, Verdict};
+pub use node_info::NodeInfo;
+pub use plugins::FitStrategy;
+pub use pod_info::{Classes, PodClass, PodInfo};
+pub use profile::{Profile, ProfileConfig, ProfileError};
+pub use scheduler::{Decision, Scheduler};
 pub use snapshot::Snapshot;

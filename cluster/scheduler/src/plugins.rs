@@ -14,7 +14,7 @@ mod topology_spread;
 mod tests;
 
 pub use balanced_allocation::BalancedAllocation;
-pub use fit::Fit;
+pub use fit::{Fit, FitStrategy};
 pub use image_locality::ImageLocality;
 pub use node_affinity::NodeAffinity;
 pub use node_name::NodeName;
@@ -25,15 +25,15 @@ pub use topology_spread::TopologySpread;
 
 use crate::framework::Plugin;
 
-/// The plugins of the default profile, cheapest filters first.
-pub fn default_plugins() -> Vec<Box<dyn Plugin>> {
+/// All plugins, cheapest filters first.
+pub fn plugins(fit: FitStrategy) -> Vec<Box<dyn Plugin>> {
     vec![
         Box::new(NodeUnschedulable),
         Box::new(NodeName),
         Box::new(TaintToleration),
         Box::new(NodeAffinity),
         Box::new(NodePorts),
-        Box::new(Fit),
+        Box::new(Fit { strategy: fit }),
         Box::new(TopologySpread),
         Box::new(BalancedAllocation),
         Box::new(ImageLocality),

@@ -40,6 +40,8 @@ pub struct Queue {
     pods: BTreeMap<Key, Waiting>,
     active: BTreeSet<Place>,
     backing_off: BTreeSet<(Time, Key)>,
+    /// Unschedulable pods by the events that may help them: there are few such sets.
+    unschedulable: BTreeMap<BTreeSet<ClusterEvent>, BTreeSet<Key>>,
 }
 
 impl Queue {
@@ -105,7 +107,7 @@ impl Queue {
     pub fn unschedulable(&mut self, key: Key, events: BTreeSet<ClusterEvent>) {
         if let Some(mut waiting) = self.take(&key) {
             waiting.state = State::Unschedulable(events);
-            self.pods.insert(key, waiting);
+            self.put(key, waiting);
         }
     }
 
@@ -116,16 +118,13 @@ impl Queue {
         }
     }
 
-    /// Lets every pod that the event may help be tried again.
+    /// Lets every pod that the event may help be tried again; the others cost nothing.
     pub fn happened(&mut self, event: ClusterEvent, now: Time) {
-        let helped: Vec<Key> = self
-            .pods
-            .iter()
-            .filter(|(_, w)| matches!(&w.state, State::Unschedulable(e) if e.contains(&event)))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in helped {
-            self.retry(key, now);
+        let helped = self.unschedulable.extract_if(.., |events, _| events.contains(&event));
+        for key in helped.flat_map(|(_, keys)| keys).collect::<Vec<_>>() {
+            if let Some(waiting) = self.pods.remove(&key) {
+                self.ready(key, waiting, now);
+            }
         }
     }
 
@@ -144,7 +143,14 @@ impl Queue {
             State::BackingOff(due) => {
                 self.backing_off.insert((*due, key.clone()));
             }
-            State::Unschedulable(_) | State::InFlight => {}
+            State::Unschedulable(events) => {
+                if let Some(keys) = self.unschedulable.get_mut(events) {
+                    keys.insert(key.clone());
+                } else {
+                    self.unschedulable.insert(events.clone(), BTreeSet::from([key.clone()]));
+                }
+            }
+            State::InFlight => {}
         }
         self.pods.insert(key, waiting);
     }
@@ -158,7 +164,15 @@ impl Queue {
             State::BackingOff(due) => {
                 self.backing_off.remove(&(*due, key.clone()));
             }
-            State::Unschedulable(_) | State::InFlight => {}
+            State::Unschedulable(events) => {
+                if let Some(keys) = self.unschedulable.get_mut(events) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        self.unschedulable.remove(events);
+                    }
+                }
+            }
+            State::InFlight => {}
         }
         Some(waiting)
     }
@@ -195,5 +209,30 @@ mod tests {
         queue.remove(&key("high"));
         queue.happened(ClusterEvent::NodeAdded, at(100));
         assert_eq!(queue.pop(at(200)), None);
+        assert!(queue.unschedulable.is_empty());
+    }
+
+    #[test]
+    fn an_event_helps_those_that_wait_for_it_alone() {
+        let mut queue = Queue::default();
+        let at = Time::from_secs;
+        let events = [
+            BTreeSet::from([ClusterEvent::PodGone, ClusterEvent::NodeAdded]),
+            BTreeSet::from([ClusterEvent::NodeLabels, ClusterEvent::NodeAdded]),
+        ];
+        for i in 0..6_u64 {
+            queue.add(key(&i.to_string()), 0, at(i));
+            let popped = queue.pop(at(i)).unwrap();
+            queue.unschedulable(popped, events[usize::from(i % 2 == 1)].clone());
+        }
+        queue.add(key("2"), 0, at(50));
+        assert_eq!(queue.pop(at(50)), Some(key("2")));
+        queue.happened(ClusterEvent::PodGone, at(60));
+        assert_eq!([queue.pop(at(60)), queue.pop(at(60))], [Some(key("0")), Some(key("4"))]);
+        assert_eq!(queue.pop(at(60)), None);
+        queue.happened(ClusterEvent::NodeTaints, at(70));
+        assert!(!queue.has_active());
+        queue.happened(ClusterEvent::NodeAdded, at(70));
+        assert_eq!(queue.pop(at(70)), Some(key("1")));
     }
 }

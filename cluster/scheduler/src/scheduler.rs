@@ -3,18 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::{ApiError, Key, Kind, Object, Patch, PatchKind, Reply, Request, Subresource, Time};
-use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Taint};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use machine::{
     ApiEffect, ApiInput, Cache, CallId, Calls, Delta, LeaderElector, Machine, Record, Recorder,
     RngTree, WatchEvent,
 };
 use rand_chacha::ChaCha8Rng;
 
-use crate::cycle::{Diagnosis, choose};
-use crate::framework::{ClusterEvent, Plugin};
-use crate::plugins::default_plugins;
+use crate::cycle::{Choice, Diagnosis, Question};
+use crate::explain::{Explanation, explain};
+use crate::fast::Fast;
+use crate::framework::ClusterEvent;
+use crate::pod_info::{Classes, PodInfo, owner_of, takes_place};
+use crate::profile::Profile;
 use crate::queue::Queue;
-use crate::rows::PodInfo;
 use crate::snapshot::Snapshot;
 
 #[cfg(test)]
@@ -23,24 +26,15 @@ mod tests;
 /// Decisions of one step; more wait for the next, so that replies and watches get their turn.
 const DECISIONS_MAX: usize = 256;
 
-/// A named configuration of the scheduler.
-pub struct Profile {
-    /// Pods choose a profile by `spec.schedulerName`.
-    pub name: String,
-    /// The plugins, in the order in which they filter.
-    pub plugins: Vec<Box<dyn Plugin>>,
-    /// Share of the nodes to look at, in percent; adaptive when absent.
-    pub percentage_of_nodes_to_score: Option<usize>,
-}
-
-impl Default for Profile {
-    fn default() -> Self {
-        Self {
-            name: "default-scheduler".to_owned(),
-            plugins: default_plugins(),
-            percentage_of_nodes_to_score: None,
-        }
-    }
+/// A decision that was taken, for those who want to follow along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// When.
+    pub time: Time,
+    /// About which pod.
+    pub pod: Key,
+    /// Where it goes, or why nowhere.
+    pub result: Result<Choice, Diagnosis>,
 }
 
 enum Flight {
@@ -57,10 +51,11 @@ pub struct Scheduler {
     profile: Profile,
     elector: Option<LeaderElector>,
     cache: Cache,
+    /// The nodes, and the pods that have or shall have a place.
     snapshot: Snapshot,
+    classes: Classes,
+    fast: Fast,
     queue: Queue,
-    /// Pods that have or shall have a place, by key.
-    placed: BTreeMap<Key, PodInfo>,
     /// Pods without a node, by key.
     pending: BTreeMap<Key, PodInfo>,
     /// Pods whose binding is under way: counted on their node already.
@@ -72,6 +67,8 @@ pub struct Scheduler {
     rng: ChaCha8Rng,
     /// Whether the last step found this process leading and its cache complete.
     acts: bool,
+    /// Decisions since they were last taken out, if they are kept.
+    decisions: Option<Vec<Decision>>,
 }
 
 impl Scheduler {
@@ -86,8 +83,9 @@ impl Scheduler {
             elector,
             cache: Cache::default(),
             snapshot: Snapshot::default(),
+            classes: Classes::default(),
+            fast: Fast::default(),
             queue: Queue::default(),
-            placed: BTreeMap::new(),
             pending: BTreeMap::new(),
             assumed: BTreeSet::new(),
             calls: Calls::default(),
@@ -96,6 +94,7 @@ impl Scheduler {
             start: 0,
             rng: rng.rng("ties"),
             acts: false,
+            decisions: None,
         }
     }
 
@@ -112,6 +111,33 @@ impl Scheduler {
     /// The nodes as this scheduler sees them.
     pub const fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// Keeps decisions from now on, until [`Self::take_decisions`], or no longer.
+    pub fn keep_decisions(&mut self, keep: bool) {
+        self.decisions = keep.then(Vec::new);
+    }
+
+    /// Takes the decisions out that were kept.
+    pub fn take_decisions(&mut self) -> Vec<Decision> {
+        self.decisions.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Explains the decision about a pod that would be taken now; one that has a node is
+    /// thought away from it first. `None` if there is no such pod, or it has finished.
+    ///
+    /// This takes the reference's way and time: a fraction of a second in a large cluster.
+    pub fn explain(&self, pod: &Key) -> Option<Explanation> {
+        let mut object = Pod::clone(self.cache.object(pod)?.get::<Pod>()?);
+        // The node it is on shall not be the only one it can go to.
+        object.spec.as_mut()?.node_name = None;
+        let info = PodInfo::of(&object, &mut Classes::default())?;
+        let question = Question { class: &info.class, owner: &info.owner };
+        let mut snapshot = std::borrow::Cow::Borrowed(&self.snapshot);
+        if snapshot.pod(pod).is_some() {
+            snapshot.to_mut().remove_pod(pod);
+        }
+        Some(explain(&self.profile, &snapshot, pod, question, self.start))
     }
 
     /// Gives leadership up.
@@ -141,10 +167,6 @@ impl Scheduler {
             self.queue.happened(ClusterEvent::NodeAdded, now);
             return;
         };
-        let allocatable = |n: &Node| n.status.as_ref().and_then(|s| s.allocatable.clone());
-        let taints = |n: &Node| {
-            n.spec.as_ref().map(|s| (s.taints.clone(), s.unschedulable)).unwrap_or_default()
-        };
         if allocatable(old) != allocatable(node) {
             self.queue.happened(ClusterEvent::NodeAllocatable, now);
         }
@@ -157,40 +179,44 @@ impl Scheduler {
     }
 
     fn pod_changed(&mut self, now: Time, delta: &Delta) {
-        let key = &delta.key;
-        let info = match &delta.new {
-            Some(Object::Pod(pod)) => PodInfo::of(pod),
-            _ => None,
-        };
-        match info {
-            None => self.leave(now, key),
-            Some(info) if !info.node.is_empty() => {
-                let before = self.placed.get(key);
-                // A pod that stays where it is and asks for the same changes nothing.
-                let same = before.is_some_and(|b| {
-                    b.node == info.node && b.uid == info.uid && b.requests == info.requests
-                });
-                self.assumed.remove(key);
-                self.pending.remove(key);
-                self.queue.remove(key);
-                if !same {
-                    self.leave_node(now, key);
-                    self.snapshot.add_pod(&info);
-                }
-                self.placed.insert(key.clone(), info);
-            }
-            Some(info) => self.wants_node(now, info, delta.new.as_ref()),
+        match &delta.new {
+            Some(Object::Pod(pod)) if takes_place(pod) => match node_of(pod) {
+                Some(node) => self.has_node(now, &delta.key, pod, node, delta.old.as_ref()),
+                None => self.wants_node(now, pod),
+            },
+            _ => self.leave(now, &delta.key),
         }
     }
 
-    fn wants_node(&mut self, now: Time, info: PodInfo, object: Option<&Object>) {
+    fn has_node(&mut self, now: Time, key: &Key, pod: &Pod, node: &str, old: Option<&Object>) {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let there = self.snapshot.pod(key).is_some_and(|p| p.node == node && p.uid == uid);
+        // Most news of a pod is its status.
+        if there && old.and_then(Object::get::<Pod>).is_some_and(|old| old.spec == pod.spec) {
+            return;
+        }
+        let Some(spec) = &pod.spec else { return };
+        let load = self.classes.load(spec);
+        // A pod that stays where it is and asks for the same changes nothing.
+        let same = there && self.snapshot.pod(key).is_some_and(|p| *p.load == load);
+        self.assumed.remove(key);
+        self.pending.remove(key);
+        self.queue.remove(key);
+        if !same {
+            self.leave_node(now, key);
+            self.snapshot.add_pod(key, uid, owner_of(pod), &load, node);
+        }
+    }
+
+    fn wants_node(&mut self, now: Time, pod: &Pod) {
+        let Some(info) = PodInfo::of(pod, &mut self.classes) else { return };
         let key = info.key.clone();
         let replaced = self.pending.get(&key).is_some_and(|p| p.uid != info.uid)
-            || self.placed.get(&key).is_some_and(|p| p.uid != info.uid);
+            || self.snapshot.pod(&key).is_some_and(|p| p.uid != info.uid);
         if replaced {
             self.leave(now, &key);
         }
-        let terminating = object.is_some_and(|o| api::meta::is_terminating(o.meta()));
+        let terminating = api::meta::is_terminating(&pod.metadata);
         let ours = info.scheduler == self.profile.name && !info.gated && !terminating;
         if self.assumed.contains(&key) {
             return;
@@ -213,8 +239,7 @@ impl Scheduler {
     }
 
     fn leave_node(&mut self, now: Time, key: &Key) {
-        if let Some(before) = self.placed.remove(key) {
-            self.snapshot.remove_pod(&before);
+        if self.snapshot.remove_pod(key) {
             self.queue.happened(ClusterEvent::PodGone, now);
         }
     }
@@ -222,66 +247,65 @@ impl Scheduler {
     fn decide(&mut self, now: Time, out: &mut Vec<ApiEffect>) {
         for _ in 0..DECISIONS_MAX {
             let Some(key) = self.queue.pop(now) else { return };
-            let Some(pod) = self.pending.get(&key).cloned() else {
+            let Some(pod) = self.pending.get(&key) else {
                 self.queue.remove(&key);
                 continue;
             };
-            let choice = choose(
-                &self.profile.plugins,
-                &self.snapshot,
-                &pod,
-                self.profile.percentage_of_nodes_to_score,
+            let choice = self.fast.choose(
+                &self.profile,
+                &mut self.snapshot,
+                pod,
                 &mut self.start,
                 &mut self.rng,
             );
+            if let Some(decisions) = &mut self.decisions {
+                decisions.push(Decision { time: now, pod: key.clone(), result: choice.clone() });
+            }
             match choice {
-                Ok(choice) => self.bind(pod, choice.node, out),
-                Err(diagnosis) => self.reject(now, &pod, &diagnosis, out),
+                Ok(choice) => self.bind(key, choice, out),
+                Err(diagnosis) => self.reject(now, &key, &diagnosis, out),
             }
         }
     }
 
-    fn bind(&mut self, pod: PodInfo, node: String, out: &mut Vec<ApiEffect>) {
-        let request =
-            Request::Bind { pod: pod.key.clone(), uid: pod.uid.clone(), node: node.clone() };
+    fn bind(&mut self, key: Key, choice: Choice, out: &mut Vec<ApiEffect>) {
+        let Some(pod) = self.pending.get(&key) else { return };
+        self.snapshot.add_pod(&key, &pod.uid, &pod.owner, &pod.class.load, &choice.node);
+        let request = Request::Bind { pod: key.clone(), uid: pod.uid.clone(), node: choice.node };
         let id = self.calls.call(request, out);
-        self.flights.insert(id, Flight::Bind(pod.key.clone()));
-        let placed = PodInfo { node, ..pod };
-        self.snapshot.add_pod(&placed);
-        self.assumed.insert(placed.key.clone());
-        self.placed.insert(placed.key.clone(), placed);
+        self.flights.insert(id, Flight::Bind(key.clone()));
+        self.assumed.insert(key);
     }
 
-    fn reject(
-        &mut self,
-        now: Time,
-        pod: &PodInfo,
-        diagnosis: &Diagnosis,
-        out: &mut Vec<ApiEffect>,
-    ) {
-        let rejecting =
-            self.profile.plugins.iter().filter(|p| diagnosis.plugins.contains(&p.name()));
+    fn reject(&mut self, now: Time, key: &Key, diagnosis: &Diagnosis, out: &mut Vec<ApiEffect>) {
+        let rejecting = self
+            .profile
+            .plugins
+            .iter()
+            .map(|enabled| &enabled.plugin)
+            .filter(|plugin| diagnosis.plugins.contains(plugin.name()));
         let mut events: BTreeSet<ClusterEvent> =
-            rejecting.flat_map(|p| p.events().iter().copied()).collect();
+            rejecting.flat_map(|plugin| plugin.events().iter().copied()).collect();
         events.insert(ClusterEvent::NodeAdded);
-        self.queue.unschedulable(pod.key.clone(), events);
+        self.queue.unschedulable(key.clone(), events);
         let message = diagnosis.message();
-        self.record(now, pod, true, "FailedScheduling", &message, out);
-        if pod.complaint == message {
+        let Some(pod) = self.pending.get_mut(key) else { return };
+        let uid = pod.uid.clone();
+        let known = std::mem::replace(&mut pod.complaint, message.clone()) == message;
+        let regarding = reference(key, &uid);
+        self.record(now, regarding, true, "FailedScheduling", message.clone(), out);
+        if known {
             return;
         }
-        if let Some(known) = self.pending.get_mut(&pod.key) {
-            known.complaint.clone_from(&message);
-        }
         let body = serde_json::json!({
-            "metadata": {"uid": pod.uid},
+            "metadata": {"uid": uid},
             "status": {"conditions": [{
                 "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
                 "message": message, "lastTransitionTime": now.to_meta(),
             }]},
         });
         let request = Request::Patch {
-            key: pod.key.clone(),
+            key: key.clone(),
             subresource: Some(Subresource::Status),
             patch: Patch { kind: PatchKind::Strategic, body },
         };
@@ -292,25 +316,13 @@ impl Scheduler {
     fn record(
         &mut self,
         now: Time,
-        pod: &PodInfo,
+        regarding: ObjectReference,
         warning: bool,
         reason: &str,
-        message: &str,
+        message: String,
         out: &mut Vec<ApiEffect>,
     ) {
-        let record = Record {
-            regarding: ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                name: Some(pod.key.name.to_string()),
-                namespace: Some(pod.key.namespace.to_string()),
-                uid: Some(pod.uid.clone()),
-                ..ObjectReference::default()
-            },
-            warning,
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        };
+        let record = Record { regarding, warning, reason: reason.to_owned(), message };
         out.push(ApiEffect::Record(self.recorder.write(now, &record)));
     }
 
@@ -342,9 +354,10 @@ impl Scheduler {
     ) {
         match result {
             Ok(_) => {
-                if let Some(pod) = self.placed.get(&key).cloned() {
+                if let Some(pod) = self.snapshot.pod(&key) {
                     let message = format!("Successfully assigned {} to {}", key.path(), pod.node);
-                    self.record(now, &pod, false, "Scheduled", &message, out);
+                    let regarding = reference(&key, pod.uid);
+                    self.record(now, regarding, false, "Scheduled", message, out);
                 }
             }
             Err(ApiError::Unreachable(_)) => self.forget(now, key),
@@ -369,11 +382,8 @@ impl Scheduler {
     ) {
         match result {
             Ok(Reply::Object(object)) => {
-                let bound = object
-                    .get::<k8s_openapi::api::core::v1::Pod>()
-                    .and_then(|p| p.spec.as_ref()?.node_name.as_deref())
-                    .is_some_and(|n| !n.is_empty());
-                let same = self.placed.get(&key).is_some_and(|p| p.uid == object.uid());
+                let bound = object.get::<Pod>().is_some_and(|pod| node_of(pod).is_some());
+                let same = self.snapshot.pod(&key).is_some_and(|p| p.uid == object.uid());
                 // Bound: the watch will say so. Another pod of that name: the watch, too.
                 if !bound && same {
                     self.forget(now, key);
@@ -393,15 +403,40 @@ impl Scheduler {
     }
 }
 
+fn reference(pod: &Key, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: Some(pod.name.to_string()),
+        namespace: Some(pod.namespace.to_string()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
+/// The node that a pod is bound to.
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty())
+}
+
+fn allocatable(node: &Node) -> Option<&BTreeMap<String, Quantity>> {
+    node.status.as_ref()?.allocatable.as_ref()
+}
+
+/// A node's taints, and whether it is cordoned.
+fn taints(node: &Node) -> (Option<&Vec<Taint>>, Option<bool>) {
+    node.spec.as_ref().map(|s| (s.taints.as_ref(), s.unschedulable)).unwrap_or_default()
+}
+
 /// Whether an unschedulable pod asks the same question as before: a change of its status alone
 /// is no reason to try it again.
 fn same_question(a: &PodInfo, b: &PodInfo) -> bool {
     a.uid == b.uid
-        && a.requests == b.requests
+        && a.class.load.requests == b.class.load.requests
         && a.gated == b.gated
         && a.priority == b.priority
-        && a.tolerations == b.tolerations
-        && a.node_selector == b.node_selector
+        && a.class.tolerations == b.class.tolerations
+        && a.class.node_selector == b.class.node_selector
 }
 
 impl Machine for Scheduler {

@@ -16,10 +16,13 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::{
-    Batch, CLAIMS, Change, Commit, CommitError, MARK, PREFIX, Page, Range, Record, Store,
-    StoreError, Watch, prefix_end,
+    Batch, Change, Commit, CommitError, MARK, PREFIX, Page, Range, Record, Store, StoreError,
+    Watch, prefix_end,
 };
 
+/// Claims are keys under this prefix, outside of what is watched; they hold the key that was
+/// written with them.
+const CLAIMS: &str = "/kprov/claims/";
 /// A member that takes longer to answer a read is left for another.
 const READ_SECONDS_MAX: Duration = Duration::from_secs(5);
 /// etcd itself gives up a write after about as long.
@@ -190,7 +193,7 @@ impl Etcd {
 
     /// Finds out what became of a transaction whose answer was lost.
     async fn read_back(&self, commit: &Commit, why: &str) -> Result<Revision, CommitError> {
-        tracing::warn!(key = commit.key, why, "the answer of the store to a write was lost");
+        tracing::warn!(key = %commit.key, why, "the answer of the store to a write was lost");
         for attempt in 0..READ_BACK_ATTEMPTS_MAX {
             match self.read(&commit.key).await {
                 // Object bytes hold a UID and times: the same bytes are our own write.
@@ -304,7 +307,7 @@ impl Store for Etcd {
 
 fn transaction(commit: &Commit) -> Txn {
     let claim = |key: &String| format!("{CLAIMS}{key}");
-    let key = commit.key.as_str();
+    let key = &*commit.key;
     let expected = Compare::mod_revision(key, CompareOp::Equal, signed(commit.expected));
     let free = |k: &String| Compare::create_revision(claim(k), CompareOp::Equal, 0);
     let when: Vec<_> = std::iter::once(expected).chain(commit.take.iter().map(free)).collect();
@@ -359,7 +362,7 @@ fn batch(answer: &WatchResponse) -> Result<Option<Batch>, StoreError> {
         .filter_map(|event| {
             let kv = event.kv()?;
             Some(Change {
-                key: kv.key_str().ok()?.to_owned(),
+                key: kv.key_str().ok()?.into(),
                 value: (event.event_type() == EventType::Put)
                     .then(|| Bytes::copy_from_slice(kv.value())),
                 revision: revision(kv.mod_revision()),

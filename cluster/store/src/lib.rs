@@ -21,9 +21,6 @@ pub use registry::window::PREFIX;
 /// A key under [`PREFIX`] that holds no object: [`Store::mark`] writes it.
 const MARK: &str = "/registry/.progress";
 
-/// Keys to take and free live under this prefix, outside of what is watched.
-const CLAIMS: &str = "/kprov/claims/";
-
 /// Which part of the store to read.
 #[derive(Clone, Copy, Debug)]
 pub struct Range<'a> {

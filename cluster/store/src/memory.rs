@@ -10,8 +10,7 @@ use registry::memory::{Memory as Versions, Refusal};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    Batch, CLAIMS, Change, Commit, CommitError, MARK, PREFIX, Page, Range, Record, Store,
-    StoreError, Watch,
+    Batch, Change, Commit, CommitError, MARK, PREFIX, Page, Range, Record, Store, StoreError, Watch,
 };
 
 /// A store that is lost when the process ends.
@@ -39,13 +38,10 @@ impl Memory {
         act(&mut self.versions.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn commit_now(&self, mut commit: Commit) -> Result<Revision, CommitError> {
-        commit.take.iter_mut().chain(&mut commit.free).for_each(|k| k.insert_str(0, CLAIMS));
+    fn commit_now(&self, commit: Commit) -> Result<Revision, CommitError> {
         let revision = self.with(|v| v.commit(commit)).map_err(|refusal| match refusal {
             Refusal::Conflict(current) => CommitError::Conflict(current),
-            Refusal::Taken(key) => {
-                CommitError::Taken(key.strip_prefix(CLAIMS).unwrap_or(&key).to_owned())
-            }
+            Refusal::Taken(claim) => CommitError::Taken(claim),
         })?;
         self.revision.send_replace(revision);
         Ok(revision)
@@ -105,7 +101,7 @@ impl Store for Memory {
     fn mark(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
         let expected = self.with(|v| v.get(MARK)).map_or(Revision(0), |r| r.revision);
         let commit = Commit {
-            key: MARK.to_owned(),
+            key: MARK.into(),
             expected,
             value: Some(Bytes::new()),
             take: Vec::new(),

@@ -111,7 +111,7 @@ async fn two_members_of_three_carry_on() {
                 }
             }
         };
-        assert_eq!((told.changes[0].key.as_str(), told.revision), (key.as_str(), second));
+        assert_eq!((&*told.changes[0].key, told.revision), (&*key, second));
         members[round as usize].restart().await;
     }
 }
@@ -134,12 +134,12 @@ async fn a_dead_etcd_is_unavailable_and_comes_back() {
     store.commit(put("/registry/pods/a/b", found.revision.0, "3")).await.unwrap();
     let mut watch = store.watch(revision).await.unwrap();
     let batch = watch.next().await.unwrap().unwrap();
-    assert_eq!(batch.changes[0].key, "/registry/pods/a/b");
+    assert_eq!(&*batch.changes[0].key, "/registry/pods/a/b");
 }
 
 fn put(key: &str, expected: u64, value: &str) -> Commit {
     Commit {
-        key: key.to_owned(),
+        key: key.into(),
         expected: Revision(expected),
         value: Some(Bytes::from(value.to_owned())),
         take: Vec::new(),
@@ -219,7 +219,9 @@ async fn read_until(watch: &mut Watch, revision: Revision) -> Vec<(String, bool,
     let mut seen = Vec::new();
     loop {
         let batch = watch.next().await.unwrap().unwrap();
-        seen.extend(batch.changes.into_iter().map(|c| (c.key, c.value.is_some(), c.revision)));
+        seen.extend(
+            batch.changes.into_iter().map(|c| (c.key.to_string(), c.value.is_some(), c.revision)),
+        );
         if batch.revision >= revision {
             return seen;
         }

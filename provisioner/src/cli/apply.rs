@@ -7,13 +7,14 @@ use super::output::{Console, Failure, seconds};
 use super::prepare::{self, Prepared};
 use super::{ApplyArgs, Exit, Surroundings};
 use crate::execute::{Execution, Limits, PhaseTime, Report, chain};
-use crate::host::HttpsGet;
+use crate::host::HttpsEndpoint;
 use crate::inventory::{self, API_SERVER_PORT, Inventory, Role};
 use crate::lock;
 use crate::pki::{LeafKind, Pki};
 use crate::plan;
 use crate::progress::Display;
 use crate::ready;
+use crate::role_label;
 
 /// Longest wait for one unit's health, within the run's own limit.
 pub(super) const GATE_WAIT: Duration = Duration::from_secs(60);
@@ -62,16 +63,35 @@ pub(super) fn run(
         not_ready = wait_ready(&mut prepared, deadline, &display).err();
         phases.push(("nodes ready".to_owned(), began.elapsed()));
     }
+    let (mut labelled, mut not_labelled) = (Vec::new(), None);
+    if report.is_success() && not_ready.is_none() && !args.no_wait {
+        let began = Instant::now();
+        match label_masters(&mut prepared) {
+            Ok(changed) => labelled = changed,
+            Err(error) => not_labelled = Some(error),
+        }
+        phases.push(("label masters".to_owned(), began.elapsed()));
+    }
+    let unfinished = not_ready.or(not_labelled);
     display.finish();
-    let outcome =
-        Outcome { report, phases, not_ready, total: began.elapsed(), prepared: &prepared };
+    let outcome = Outcome {
+        report,
+        phases,
+        unfinished,
+        labelled,
+        total: began.elapsed(),
+        prepared: &prepared,
+    };
     outcome.show(console, surroundings)
 }
 
 struct Outcome<'a> {
     report: Report,
     phases: Vec<(String, Duration)>,
-    not_ready: Option<String>,
+    /// What the cluster itself lacks though all hosts are as they should be.
+    unfinished: Option<String>,
+    /// Nodes whose role label was changed.
+    labelled: Vec<String>,
     total: Duration,
     prepared: &'a Prepared,
 }
@@ -86,7 +106,7 @@ impl Outcome<'_> {
                 console.note(&format!("{mark} {host}: {error}\n  what to do: {advice}"));
             }
         }
-        if let Some(error) = &self.not_ready {
+        if let Some(error) = &self.unfinished {
             let mark = console::style("error:").for_stderr().red().bold();
             console.note(&format!("{mark} {error}"));
             return Ok(Exit::Partial);
@@ -126,13 +146,17 @@ impl Outcome<'_> {
             };
             out.push_str(&format!("{:width$}  {line}\n", plan.host));
         }
+        for name in &self.labelled {
+            out.push_str(&format!("{name:width$}  role label changed\n"));
+        }
         let slow = self.phases.iter().filter(|(_, time)| time.as_millis() > 0);
         let phases: Vec<_> =
             slow.map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
         out.push_str(&format!("time: {}\n", phases.join(", ")));
         let changed = self.report.hosts.len();
-        let result = match (self.report.is_success() && self.not_ready.is_none(), changed) {
-            (true, 0) => "nothing to do".to_owned(),
+        let result = match (self.report.is_success() && self.unfinished.is_none(), changed) {
+            (true, 0) if self.labelled.is_empty() => "nothing to do".to_owned(),
+            (true, 0) => format!("{} labelled", counted(self.labelled.len(), "node")),
             (true, count) => format!("{} changed", counted(count, "host")),
             (false, _) => "not complete".to_owned(),
         };
@@ -159,10 +183,11 @@ impl Outcome<'_> {
             .map(|(phase, time)| PhaseTime { phase: phase.clone(), ms: time.as_millis() })
             .collect();
         serde_json::json!({
-            "success": self.report.is_success() && self.not_ready.is_none(),
+            "success": self.report.is_success() && self.unfinished.is_none(),
             "changed_hosts": self.report.hosts.len(),
             "hosts": hosts,
-            "not_ready": self.not_ready,
+            "unfinished": self.unfinished,
+            "labelled": self.labelled,
             "phases": phases,
             "total_ms": self.total.as_millis(),
         })
@@ -196,11 +221,27 @@ fn wait_ready(prepared: &mut Prepared, deadline: Instant, display: &Display) -> 
     Err(text)
 }
 
+/// Sees to the role labels where there are masters that are nodes; asks nothing where not.
+fn label_masters(prepared: &mut Prepared) -> Result<Vec<String>, String> {
+    let inventory = &prepared.inventory;
+    let names =
+        |role| -> BTreeSet<_> { inventory.with_role(role).map(|host| host.name.clone()).collect() };
+    let (nodes, masters) = (names(Role::Node), names(Role::Master));
+    if nodes.is_disjoint(&masters) {
+        return Ok(Vec::new());
+    }
+    let mut requests = nodes_requests(inventory, &prepared.pki).into_iter();
+    let Some((master, request)) = requests.next() else { return Ok(Vec::new()) };
+    let Some(host) = prepared.hosts.get_mut(&master) else { return Ok(Vec::new()) };
+    role_label::ensure(host.as_mut(), &request, &nodes, &masters)
+        .map_err(|error| format!("the masters could not be labelled as such: {error}"))
+}
+
 /// The question for all nodes, by the master to ask.
-pub(super) fn nodes_requests(inventory: &Inventory, pki: &Pki) -> Vec<(String, HttpsGet)> {
+pub(super) fn nodes_requests(inventory: &Inventory, pki: &Pki) -> Vec<(String, HttpsEndpoint)> {
     let Some(admin) = pki.leaf(LeafKind::Admin, "") else { return Vec::new() };
     let request = |master: &inventory::Host| {
-        let request = HttpsGet {
+        let request = HttpsEndpoint {
             address: master.address.to_string(),
             port: API_SERVER_PORT,
             path: "/api/v1/nodes".to_owned(),

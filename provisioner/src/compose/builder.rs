@@ -23,8 +23,10 @@ pub(super) mod port {
     pub(crate) const ETCD_CLIENT: u16 = 2379;
     pub(crate) const ETCD_PEER: u16 = 2380;
     pub(crate) const FLANNELD_HEALTHZ: u16 = 10246;
+    pub(crate) const FLANNELD_METRICS: u16 = 10247;
     pub(crate) const KUBELET_HEALTHZ: u16 = 10248;
     pub(crate) const KUBELET: u16 = 10250;
+    pub(crate) const KUBE_PROXY_METRICS: u16 = 10249;
     pub(crate) const KUBE_PROXY_HEALTHZ: u16 = 10256;
     pub(crate) const CONTROLLER_MANAGER: u16 = 10257;
     pub(crate) const SCHEDULER: u16 = 10259;
@@ -234,7 +236,9 @@ fn values(inventory: &Inventory, host: &Host) -> Map<String, Value> {
             "kubelet": port::KUBELET,
             "kubelet_healthz": port::KUBELET_HEALTHZ,
             "kube_proxy_healthz": port::KUBE_PROXY_HEALTHZ,
+            "kube_proxy_metrics": port::KUBE_PROXY_METRICS,
             "flanneld_healthz": port::FLANNELD_HEALTHZ,
+            "flanneld_metrics": port::FLANNELD_METRICS,
         },
         "api_servers": api_servers(inventory, host),
         "log_level": components.log_level,

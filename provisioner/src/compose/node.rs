@@ -90,7 +90,7 @@ fn flanneld(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
         etc: ETC,
         stage: Stage::Node,
         health: Gate::Active,
-        ports: &[port::FLANNELD_HEALTHZ],
+        ports: &[port::FLANNELD_HEALTHZ, port::FLANNELD_METRICS],
         inputs,
     })
 }
@@ -109,7 +109,7 @@ fn kube_proxy(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
         etc: ETC,
         stage: Stage::Node,
         health: Gate::Active,
-        ports: &[port::KUBE_PROXY_HEALTHZ],
+        ports: &[port::KUBE_PROXY_HEALTHZ, port::KUBE_PROXY_METRICS],
         inputs,
     })
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Limits;
-use crate::host::{Host, HttpsGet};
+use crate::host::{Host, HttpsEndpoint};
 use crate::secret::Secret;
 use crate::state::{Content, Gate, HostState, HttpsGate};
 
@@ -89,7 +89,7 @@ pub(super) fn wait(
     }
 }
 
-fn request(state: &HostState, unit: &str, gate: &HttpsGate) -> Result<HttpsGet, GateError> {
+fn request(state: &HostState, unit: &str, gate: &HttpsGate) -> Result<HttpsEndpoint, GateError> {
     let text = |path: &String| match state.file(path).map(|file| &file.content) {
         Some(Content::Text(text)) => Ok(text.clone()),
         Some(Content::Secret(secret)) => Ok(secret.expose().to_owned()),
@@ -101,7 +101,7 @@ fn request(state: &HostState, unit: &str, gate: &HttpsGate) -> Result<HttpsGet, 
         Some(files) => Some((text(&files.cert)?, Secret::new(text(&files.key)?))),
         None => None,
     };
-    Ok(HttpsGet {
+    Ok(HttpsEndpoint {
         address: gate.address.clone(),
         port: gate.port,
         path: gate.path.clone(),

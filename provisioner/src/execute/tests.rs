@@ -138,6 +138,7 @@ fn assert_converged(machine: &FakeMachine, desired: &HostState) {
         }
     }
     assert_eq!(state.sysctls["net.ipv4.ip_forward"], "1");
+    assert!(state.staged.is_empty(), "what was sent is still in the staging area");
 }
 
 #[test]
@@ -398,10 +399,29 @@ fn every_single_cut_point_converges() {
         machines[0].state().cut_after = None;
         assert!(apply(&machines, &desired).unwrap().is_success());
         assert_converged(&machines[0], &desired[0]);
+        assert!(apply(&machines, &desired).unwrap().hosts.is_empty());
         if whole {
             break;
         }
         points += 1;
     }
     assert!(points > 60, "only {points} cut points were passed");
+}
+
+#[test]
+fn a_reset_after_every_single_cut_point_leaves_nothing() {
+    let desired = all_desired(1, "1");
+    for points in 0.. {
+        let machines = machines(1);
+        let before = machines[0].state().visible();
+        machines[0].state().cut_after = Some(points);
+        let whole = apply(&machines, &desired).is_ok_and(|report| report.is_success());
+        machines[0].state().cut_after = None;
+        assert!(reset(&machines[0], "n1").is_success());
+        let state = machines[0].state();
+        assert!(state.visible() == before && state.staged.is_empty(), "cut after {points}");
+        if whole {
+            break;
+        }
+    }
 }

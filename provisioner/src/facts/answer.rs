@@ -103,6 +103,7 @@ fn fact(facts: &mut Facts, key: &str, rest: &str) {
         "kernel" => rest.clone_into(&mut facts.kernel),
         "arch" => rest.clone_into(&mut facts.arch),
         "systemd" => facts.systemd = true,
+        "staged" => facts.staged = true,
         "firewall" => facts.firewall = Some(rest.to_owned()),
         "os" => os_release(facts, rest),
         "lacks" => _ = facts.missing_programs.insert(rest.to_owned()),

@@ -184,6 +184,7 @@ done
 for f in @DIR@/images/*; do
   [ -f "$f" ] && read -r l <"$f" && say "=loaded $l"
 done
+[ -d @DIR@/staging ] && say "=staged"
 "#;
 
 #[cfg(test)]

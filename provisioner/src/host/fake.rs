@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Host, HostError, HttpsAnswer, HttpsGet, StepEvent};
+use super::{Host, HostError, HttpsAnswer, HttpsEndpoint, StepEvent};
 use crate::digest::Digest;
 use crate::facts::{
     DockerFact, Facts, FactsError, FactsQuery, LoadedImage, LockRequest, ModuleFact, OsRelease,
@@ -44,7 +44,8 @@ pub struct FakeState {
     pub started: BTreeMap<String, Digest>,
     /// Marks of loaded images.
     pub loaded: BTreeMap<String, LoadedImage>,
-    staged: BTreeMap<Digest, u64>,
+    /// Lengths of what lies in the staging area.
+    pub staged: BTreeMap<Digest, u64>,
     lock: Option<String>,
     /// Counts every change, so that a test can prove that there were none.
     pub writes: u64,
@@ -172,6 +173,7 @@ impl FakeState {
         facts.record = self.record.clone();
         facts.started = self.started.clone();
         facts.loaded = self.loaded.clone();
+        facts.staged = !self.staged.is_empty();
         facts
     }
 
@@ -258,6 +260,7 @@ impl FakeState {
                 self.kept.clear();
                 self.started.clear();
                 self.loaded.clear();
+                self.staged.clear();
             }
             Step::Reload | Step::ResetFailed | Step::RemoveContainers | Step::RemoveNetwork => {}
             unit => self.unit_step(unit)?,
@@ -424,9 +427,17 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn get(&mut self, request: &HttpsGet) -> Result<HttpsAnswer, HostError> {
-        let status = self.machine.state().unhealthy.get(&request.endpoint()).copied();
+    fn get(&mut self, endpoint: &HttpsEndpoint) -> Result<HttpsAnswer, HostError> {
+        let status = self.machine.state().unhealthy.get(&endpoint.endpoint()).copied();
         Ok(HttpsAnswer { status: status.unwrap_or(200), body: Vec::new() })
+    }
+
+    fn merge_patch(
+        &mut self,
+        endpoint: &HttpsEndpoint,
+        _json: &str,
+    ) -> Result<HttpsAnswer, HostError> {
+        self.get(endpoint)
     }
 
     fn journal(&mut self, unit: &str, _lines: u32) -> Result<String, HostError> {

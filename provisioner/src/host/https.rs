@@ -1,4 +1,4 @@
-//! One HTTPS question over any stream: health gates and the final look at the nodes.
+//! One HTTPS request over any stream: health gates, the final look at the nodes, their labels.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -16,9 +16,9 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A list of all nodes of a large cluster fits.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
-/// A GET request over TLS.
+/// A resource behind TLS, and who asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpsGet {
+pub struct HttpsEndpoint {
     /// Address as seen from the host; the server's certificate must carry it.
     pub address: String,
     /// TCP port.
@@ -31,7 +31,7 @@ pub struct HttpsGet {
     pub client: Option<(String, Secret)>,
 }
 
-impl HttpsGet {
+impl HttpsEndpoint {
     /// Address, port and path, for people.
     #[must_use]
     pub fn endpoint(&self) -> String {
@@ -48,24 +48,32 @@ pub struct HttpsAnswer {
     pub body: Vec<u8>,
 }
 
+/// What is done with a resource.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Act<'a> {
+    /// It is read.
+    Get,
+    /// This JSON is merged into it (RFC 7396).
+    MergePatch(&'a str),
+}
+
 /// Asks over `stream`.
 ///
 /// # Errors
 /// When certificates are unusable or not trusted, or the answer is not HTTP.
-pub(super) fn get(mut stream: impl Read + Write, request: &HttpsGet) -> io::Result<HttpsAnswer> {
-    let name = ServerName::try_from(request.address.clone()).map_err(invalid)?;
-    let config = Arc::new(config(request)?);
+pub(super) fn ask(
+    mut stream: impl Read + Write,
+    endpoint: &HttpsEndpoint,
+    act: Act<'_>,
+) -> io::Result<HttpsAnswer> {
+    let name = ServerName::try_from(endpoint.address.clone()).map_err(invalid)?;
+    let config = Arc::new(config(endpoint)?);
     let mut connection = ClientConnection::new(config, name).map_err(invalid)?;
     while connection.is_handshaking() {
         connection.complete_io(&mut stream)?;
     }
     let mut tls = StreamOwned::new(connection, stream);
-    // HTTP/1.0 and its closing connection save taking a chunked body apart.
-    let head = format!(
-        "GET {} HTTP/1.0\r\nHost: {}:{}\r\nAccept: application/json\r\nConnection: close\r\n\r\n",
-        request.path, request.address, request.port
-    );
-    tls.write_all(head.as_bytes())?;
+    tls.write_all(request(endpoint, act).as_bytes())?;
     tls.flush()?;
     let mut bytes = Vec::new();
     match tls.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes) {
@@ -77,7 +85,25 @@ pub(super) fn get(mut stream: impl Read + Write, request: &HttpsGet) -> io::Resu
     answer(&bytes)
 }
 
-fn config(request: &HttpsGet) -> io::Result<ClientConfig> {
+/// HTTP/1.0 and its closing connection save taking a chunked body apart.
+fn request(endpoint: &HttpsEndpoint, act: Act<'_>) -> String {
+    let (method, content, body) = match act {
+        Act::Get => ("GET", String::new(), ""),
+        Act::MergePatch(body) => {
+            let len = body.len();
+            let content =
+                format!("Content-Type: application/merge-patch+json\r\nContent-Length: {len}\r\n");
+            ("PATCH", content, body)
+        }
+    };
+    format!(
+        "{method} {} HTTP/1.0\r\nHost: {}:{}\r\nAccept: application/json\r\n{content}\
+         Connection: close\r\n\r\n{body}",
+        endpoint.path, endpoint.address, endpoint.port
+    )
+}
+
+fn config(request: &HttpsEndpoint) -> io::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(request.ca.as_bytes()) {
@@ -159,6 +185,28 @@ mod tests {
         );
         assert!(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort").is_err());
         assert!(answer(b"hello").is_err());
+    }
+
+    #[test]
+    fn a_patch_says_how_long_and_what_it_is() {
+        let endpoint = HttpsEndpoint {
+            address: "10.0.0.1".to_owned(),
+            port: 6443,
+            path: "/api/v1/nodes/n1".to_owned(),
+            ca: String::new(),
+            client: None,
+        };
+        assert_eq!(
+            request(&endpoint, Act::MergePatch("{}")),
+            "PATCH /api/v1/nodes/n1 HTTP/1.0\r\nHost: 10.0.0.1:6443\r\nAccept: application/json\r\n\
+             Content-Type: application/merge-patch+json\r\nContent-Length: 2\r\n\
+             Connection: close\r\n\r\n{}"
+        );
+        assert_eq!(
+            request(&endpoint, Act::Get),
+            "GET /api/v1/nodes/n1 HTTP/1.0\r\nHost: 10.0.0.1:6443\r\n\
+             Accept: application/json\r\nConnection: close\r\n\r\n"
+        );
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Host, HostError, HttpsAnswer, HttpsGet, StepEvent, https, script};
+use super::{Host, HostError, HttpsAnswer, HttpsEndpoint, StepEvent, https, script};
 use crate::digest::Digest;
 use crate::facts::{self, Facts, FactsQuery, LockRequest};
 use crate::plan::Upload;
@@ -97,6 +97,16 @@ impl<T: Transport> ShellHost<T> {
 
     fn owner(&self) -> Result<String, HostError> {
         self.lock.as_ref().map(|(owner, _)| owner.clone()).ok_or(HostError::LockLost)
+    }
+
+    fn ask(
+        &mut self,
+        endpoint: &HttpsEndpoint,
+        act: https::Act<'_>,
+    ) -> Result<HttpsAnswer, HostError> {
+        let wrap = |source| HostError::Https { endpoint: endpoint.endpoint(), source };
+        let stream = self.transport.connect(&endpoint.address, endpoint.port).map_err(wrap)?;
+        https::ask(stream, endpoint, act).map_err(wrap)
     }
 
     fn refusal(&self, error: facts::FactsError) -> HostError {
@@ -231,10 +241,16 @@ impl<T: Transport> Host for ShellHost<T> {
         }
     }
 
-    fn get(&mut self, request: &HttpsGet) -> Result<HttpsAnswer, HostError> {
-        let wrap = |source| HostError::Https { endpoint: request.endpoint(), source };
-        let stream = self.transport.connect(&request.address, request.port).map_err(wrap)?;
-        https::get(stream, request).map_err(wrap)
+    fn get(&mut self, endpoint: &HttpsEndpoint) -> Result<HttpsAnswer, HostError> {
+        self.ask(endpoint, https::Act::Get)
+    }
+
+    fn merge_patch(
+        &mut self,
+        endpoint: &HttpsEndpoint,
+        json: &str,
+    ) -> Result<HttpsAnswer, HostError> {
+        self.ask(endpoint, https::Act::MergePatch(json))
     }
 
     fn journal(&mut self, unit: &str, lines: u32) -> Result<String, HostError> {

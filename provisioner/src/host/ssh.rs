@@ -43,6 +43,10 @@ pub struct Target {
 /// # Errors
 /// When any of that fails.
 pub fn connect(target: &Target, known: &KnownHosts) -> Result<Box<dyn Host>, HostError> {
+    Ok(Box::new(ShellHost::new(target.name.clone(), open(target, known)?)))
+}
+
+fn open(target: &Target, known: &KnownHosts) -> Result<Ssh, HostError> {
     let address = format!("{}:{}", target.address, target.port);
     let stream = tcp(target)
         .map_err(|source| HostError::Unreachable { address: address.clone(), source })?;
@@ -56,7 +60,7 @@ pub fn connect(target: &Target, known: &KnownHosts) -> Result<Box<dyn Host>, Hos
     known.check(&target.address, target.port, &key, target.policy)?;
     authenticate(&session, target, &address)?;
     let sudo_user = target.sudo.then(|| target.user.clone());
-    Ok(Box::new(ShellHost::new(target.name.clone(), Ssh { session, sudo_user })))
+    Ok(Ssh { session, sudo_user })
 }
 
 fn tcp(target: &Target) -> io::Result<TcpStream> {
@@ -144,13 +148,13 @@ impl Transport for Ssh {
         let mut channel = self.session.channel_session()?;
         channel.handle_extended_data(ExtendedData::Merge)?;
         channel.exec(command)?;
-        Ok(Box::new(SshProcess(channel)))
+        Ok(Box::new(SshChannel(channel)))
     }
 
     fn connect(&mut self, address: &str, port: u16) -> io::Result<Box<dyn Stream>> {
         self.session.set_timeout(milliseconds(https::ANSWER_TIMEOUT));
         match self.session.channel_direct_tcpip(address, port, None) {
-            Ok(channel) => Ok(Box::new(channel)),
+            Ok(channel) => Ok(Box::new(SshChannel(channel))),
             Err(error) if forwarding_is_off(&error) => {
                 // Some servers allow no forwarding: then the port must be reachable from here.
                 let stream = TcpStream::connect((address, port))?;
@@ -171,25 +175,27 @@ fn forwarding_is_off(error: &ssh2::Error) -> bool {
     error.message().contains("prohibited")
 }
 
-struct SshProcess(Channel);
+struct SshChannel(Channel);
 
-impl Read for SshProcess {
+impl Read for SshChannel {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer)
     }
 }
 
-impl Write for SshProcess {
+impl Write for SshChannel {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes)
     }
 
+    /// Nothing waits to be sent. The library's own flush is for the other direction: it throws away
+    /// what has arrived and was not read yet.
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        Ok(())
     }
 }
 
-impl Process for SshProcess {
+impl Process for SshChannel {
     fn end_input(&mut self) -> io::Result<()> {
         self.0.send_eof().map_err(Into::into)
     }

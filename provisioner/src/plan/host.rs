@@ -302,7 +302,8 @@ impl<'a> HostPlanner<'a> {
         let claims = known.is_none_or(|record| !record.owns_the_same(&self.claimed));
         let settles = known.is_none_or(|record| !record.owns_the_same(&self.finished));
         let works = !self.stops.is_empty() || !self.removals.is_empty();
-        if !batches.is_empty() || works || claims || settles {
+        let staged = self.facts.staged || !self.uploads.is_empty();
+        if !batches.is_empty() || works || claims || settles || self.facts.staged {
             if self.changes.is_empty() {
                 self.changes.push(Change::Record);
             }
@@ -319,7 +320,8 @@ impl<'a> HostPlanner<'a> {
             let steps = &mut last.get_mut().steps;
             steps.append(&mut self.removals);
             steps.push(Step::WriteRecord { record: Box::new(self.finished) });
-            if !self.uploads.is_empty() {
+            // Secrets lie there: what a run that was killed has sent goes with the next one.
+            if staged {
                 steps.push(Step::ClearStaging);
             }
         }

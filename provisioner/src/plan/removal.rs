@@ -83,7 +83,8 @@ fn stop(unit: &OwnedUnit) -> Vec<Step> {
     steps
 }
 
-/// The plan that gives a host back as it was. Nothing to do for a host without a record.
+/// The plan that gives a host back as it was. For a host without a record there is nothing to do
+/// but to remove what a run sent that was killed before it wrote one.
 #[must_use]
 pub fn reset(host: &str, facts: &Facts) -> HostPlan {
     let mut plan = HostPlan {
@@ -97,6 +98,10 @@ pub fn reset(host: &str, facts: &Facts) -> HostPlan {
     if let Some(record) = &facts.record {
         plan.changes = reset_changes(record);
         let batch = Batch { steps: reset_steps(record, facts), ..Batch::default() };
+        plan.batches.insert(Stage::HostPrep, batch);
+    } else if facts.staged {
+        plan.changes.push(Change::Record);
+        let batch = Batch { steps: vec![Step::RemoveRecord], ..Batch::default() };
         plan.batches.insert(Stage::HostPrep, batch);
     }
     plan

@@ -190,14 +190,21 @@ pub(crate) fn sort_by_size(sets: &mut [&mut Set<'_>], newest_first: bool) {
 /// leaves empty is the same.
 fn same(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     let plain = |template: &PodTemplateSpec| {
-        let mut template = template.clone();
-        if let Some(labels) = template.metadata.as_mut().and_then(|m| m.labels.as_mut()) {
+        let mut metadata = template.metadata.clone();
+        if let Some(labels) = metadata.as_mut().and_then(|m| m.labels.as_mut()) {
             labels.remove(TEMPLATE_HASH);
         }
-        template
+        metadata
     };
-    let (a, b) = (plain(a), plain(b));
-    a == b || template_json(a) == template_json(b)
+    let (plain_a, plain_b) = (plain(a), plain(b));
+    // Mostly they are, to the letter; then the large part need not be copied.
+    if plain_a == plain_b && a.spec == b.spec {
+        return true;
+    }
+    let json = |metadata, of: &PodTemplateSpec| {
+        template_json(PodTemplateSpec { metadata, spec: of.spec.clone() })
+    };
+    json(plain_a, a) == json(plain_b, b)
 }
 
 /// The template as JSON without anything empty.

@@ -39,7 +39,7 @@ fn taints(fixture: &Fixture<NodeLifecycle>, name: &str) -> Vec<String> {
 
 #[test]
 fn silence_is_noticed_by_this_process_clock() {
-    let mut fixture = Fixture::new(NodeLifecycle);
+    let mut fixture = Fixture::new(NodeLifecycle::new(55));
     fixture.put(node("a", "True"));
     fixture.put(node("other", "True"));
     fixture.put(lease("a"));
@@ -54,6 +54,10 @@ fn silence_is_noticed_by_this_process_clock() {
     let told = plan.announcements[&0].done.as_ref().unwrap();
     assert_eq!(told.message, "Node a status is now: NodeNotReady");
     fixture.put(lease("other"));
+    fixture.settle(&key("a"));
+    // Not in the very moment: others may have been lost with it.
+    assert_eq!(taints(&fixture, "a"), ["unreachable:NoSchedule"]);
+    fixture.advance(secs(2));
     fixture.settle(&key("a"));
     let stored = fixture.store.objects[&key("a")].get::<Node>().unwrap().clone();
     let ready = condition(&stored, "Ready").unwrap();
@@ -73,7 +77,7 @@ fn silence_is_noticed_by_this_process_clock() {
 
 #[test]
 fn a_node_that_never_reported_has_longer() {
-    let mut fixture = Fixture::new(NodeLifecycle);
+    let mut fixture = Fixture::new(NodeLifecycle::new(55));
     fixture.put(node("a", ""));
     fixture.advance(secs(59));
     assert_eq!(fixture.reconcile(&key("a")).revisit, Some(secs(1)));
@@ -84,15 +88,15 @@ fn a_node_that_never_reported_has_longer() {
 #[test]
 fn conditions_become_taints() {
     let check = |change: fn(&mut Value), expected: &[&str]| {
-        let mut fixture = Fixture::new(NodeLifecycle);
+        let mut fixture = Fixture::new(NodeLifecycle::new(55));
         fixture.put(node("other", "True"));
         let mut value = node("a", "True");
         change(&mut value);
         fixture.put(value);
+        fixture.advance(secs(2));
         fixture.settle(&key("a"));
         assert_eq!(taints(&fixture, "a"), expected);
     };
-    let _ = START;
     check(|_| {}, &[]);
     check(|v| v["spec"]["unschedulable"] = true.into(), &["unschedulable:NoSchedule"]);
     check(
@@ -131,7 +135,7 @@ fn pods_of_a_silent_node_are_not_ready() {
         "spec": {"containers": [], "nodeName": "a"},
         "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "x"}]}});
     let check = |other: &str, expected: &[&str]| {
-        let mut fixture = Fixture::new(NodeLifecycle);
+        let mut fixture = Fixture::new(NodeLifecycle::new(55));
         fixture.put(node("a", "Unknown"));
         fixture.put(node("b", other));
         assert_eq!(fixture.put(pod.clone()), [key("a")]);
@@ -146,12 +150,13 @@ fn pods_of_a_silent_node_are_not_ready() {
 
 /// How many of `total` nodes are given up when `silent` of them are, after each ten seconds.
 fn check_rate(total: usize, silent: usize, expected: &[usize]) {
-    let mut fixture = Fixture::new(NodeLifecycle);
+    let mut fixture = Fixture::new(NodeLifecycle::new(55));
     let names: Vec<String> = (0..total).map(|i| format!("n{i:03}")).collect();
     for (i, name) in names.iter().enumerate() {
         fixture.put(node(name, if i < silent { "Unknown" } else { "True" }));
     }
     let mut seen = Vec::new();
+    fixture.advance(secs(2));
     for _ in 0..expected.len() {
         for name in &names {
             fixture.put(lease(name));
@@ -182,11 +187,88 @@ fn nodes_are_given_up_one_at_a_time() {
 }
 
 #[test]
-fn a_readiness_change_concerns_all_nodes() {
-    let mut fixture = Fixture::new(NodeLifecycle);
+fn a_change_concerns_the_next_of_the_zone_and_all_silent_nodes_when_nobody_reports() {
+    let mut fixture = Fixture::new(NodeLifecycle::new(55));
+    let silent = |name: &str, secs: u64| {
+        let mut node = node(name, "Unknown");
+        node["status"]["conditions"][0]["lastTransitionTime"] =
+            json!((START + Duration::from_secs(secs)).to_meta());
+        node
+    };
+    assert_eq!(fixture.put(node("a", "True")), [key("a")]);
+    assert_eq!(fixture.put(silent("b", 1)), [key("b")]);
+    assert_eq!(fixture.put(silent("c", 2)), [key("b"), key("c")]);
+    assert_eq!(fixture.put(silent("c", 2)), [key("c")]);
+    // The next one after it.
+    let mut given_up = silent("b", 1);
+    given_up["spec"]["taints"] = json!([{"key": UNREACHABLE, "effect": "NoExecute"}]);
+    assert_eq!(fixture.put(given_up.clone()), [key("b"), key("c")]);
+    assert_eq!(fixture.put(node("d", "True")), [key("c"), key("d")]);
+    // The last one that reports, and the first.
+    assert_eq!(fixture.remove(&key("d")), [key("c"), key("d")]);
+    assert_eq!(fixture.put(node("a", "False")), [key("a"), key("b"), key("c")]);
+    assert_eq!(fixture.put(node("a", "True")), [key("a"), key("b"), key("c")]);
+    // Another zone.
+    let mut elsewhere = silent("e", 0);
+    elsewhere["metadata"]["labels"] = json!({"topology.kubernetes.io/zone": "z"});
+    assert_eq!(fixture.put(elsewhere), [key("e")]);
+    assert_eq!(fixture.remove(&key("b")), [key("b"), key("c")]);
+}
+
+#[test]
+fn a_list_that_changes_everything_concerns_all_silent_nodes() {
+    let mut fixture = Fixture::new(NodeLifecycle::new(55));
+    for name in ["a", "b", "c"] {
+        fixture.put(node(name, "Unknown"));
+    }
+    let objects = ["d", "e"].map(|name| {
+        let mut node = node(name, "True");
+        node["metadata"]["resourceVersion"] = "9".into();
+        api::codec::decode_value(Kind::Node, &node).unwrap()
+    });
+    let all: Vec<api::Object> = fixture.cache.objects(Kind::Node).cloned().chain(objects).collect();
+    let revision = api::Revision(9);
+    let list = machine::WatchEvent::Replaced { kind: Kind::Node, objects: all, revision };
+    let keys = fixture.deliver_event(list);
+    assert_eq!(keys, ["a", "b", "c", "d", "e"].map(key));
+}
+
+#[test]
+fn a_node_whose_lease_is_being_renewed_is_heard_of_now() {
+    let mut fixture = Fixture::new(NodeLifecycle::new(55));
     fixture.put(node("a", "True"));
-    assert_eq!(fixture.put(node("b", "True")), [key("a"), key("b")]);
-    assert_eq!(fixture.put(node("b", "True")), [key("b")]);
-    assert_eq!(fixture.put(node("b", "False")), [key("a"), key("b")]);
-    assert_eq!(fixture.remove(&key("b")), [key("a"), key("b")]);
+    fixture.put(lease("a"));
+    let lease_key = Key::new(Kind::Lease, "kube-node-lease", "a");
+    let renewing = |fixture: &mut Fixture<NodeLifecycle>| {
+        let revision = api::Revision(fixture.store.revision);
+        let key = lease_key.clone();
+        fixture.deliver_event(machine::WatchEvent::Renewing { key, revision })
+    };
+    assert_eq!(renewing(&mut fixture), [key("a")]);
+    fixture.advance(secs(9999));
+    assert_eq!(fixture.reconcile(&key("a")), Plan::nothing());
+    // It is told of again: from now on silence counts.
+    assert_eq!(fixture.put(lease("a")), [key("a")]);
+    fixture.advance(secs(39));
+    assert_eq!(fixture.reconcile(&key("a")).revisit, Some(secs(1)));
+    fixture.advance(secs(1));
+    assert_eq!(summary(&fixture.reconcile(&key("a"))), ["update nodes/a status"]);
+}
+
+#[test]
+fn the_threshold_decides_which_zones_are_disrupted() {
+    for (percent, expected) in [(61, 1), (60, 0), (55, 0), (101, 1)] {
+        let mut fixture = Fixture::new(NodeLifecycle::new(percent));
+        let names: Vec<String> = (0..10).map(|i| format!("n{i}")).collect();
+        for (i, name) in names.iter().enumerate() {
+            fixture.put(node(name, if i < 6 { "Unknown" } else { "True" }));
+        }
+        fixture.advance(secs(2));
+        for name in &names {
+            fixture.put(lease(name));
+            fixture.settle(&key(name));
+        }
+        let given_up = |n: &&String| taints(&fixture, n).iter().any(|t| t.ends_with(NO_EXECUTE));
+        assert_eq!(names.iter().filter(given_up).count(), expected, "{percent}");
+    }
 }

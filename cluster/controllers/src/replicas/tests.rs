@@ -48,7 +48,7 @@ fn pod(text: &str) -> Value {
 }
 
 fn fixture(set: Value, pods: &[&str]) -> Fixture<ReplicaSets> {
-    let mut fixture = Fixture::new(ReplicaSets);
+    let mut fixture = Fixture::new(ReplicaSets::new());
     for text in pods {
         fixture.put(pod(text));
     }
@@ -171,7 +171,7 @@ fn refusals_are_noted_until_the_number_is_right() {
     assert!(told.done.as_ref().unwrap().message.starts_with("Created pod: web-"));
     let error = ApiError::from(Status::forbidden(Kind::Pod, "web-x", "exceeded quota"));
     let note = |f: &Fixture<ReplicaSets>| {
-        ReplicaSets.note_refusal(&f.cache, &key(), &plan.requests[0], &error, f.now())
+        ReplicaSets::new().note_refusal(&f.cache, &key(), &plan.requests[0], &error, f.now())
     };
     fixture.request(note(&fixture).unwrap());
     assert!(note(&fixture).is_none());
@@ -193,7 +193,7 @@ fn changes_of_pods_concern_old_and_new_owners() {
 
 #[test]
 fn replication_controllers_do_the_same() {
-    let mut fixture = Fixture::new(ReplicationControllers);
+    let mut fixture = Fixture::new(ReplicationControllers::new());
     let keys = fixture.put(json!({"apiVersion": "v1", "kind": "ReplicationController",
         "metadata": {"name": "six", "namespace": "n", "uid": "rc", "generation": 1},
         "spec": {"replicas": 2, "selector": {"app": "web"},

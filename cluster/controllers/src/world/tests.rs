@@ -315,6 +315,45 @@ fn a_dead_node_is_noticed_and_its_pods_are_replaced() {
     }
 }
 
+fn given_up(world: &World) -> usize {
+    let nodes = world.store.kind(Kind::Node).filter_map(Object::get::<Node>);
+    nodes.filter(|n| crate::node_lifecycle::eviction_taint(n).is_some()).count()
+}
+
+#[test]
+fn silent_nodes_are_given_up_one_after_the_other_and_taken_back() {
+    for seed in 0..4 {
+        let mut world = World::new(seed, 10, 5);
+        world.run_secs(30);
+        for i in 0..4 {
+            world.kill_node(&format!("node-{i}"));
+        }
+        // Nobody asks about a node but because something changed or its time has come.
+        let mut seen = BTreeSet::new();
+        for _ in 0..120 {
+            world.run_secs(1);
+            seen.insert(given_up(&world));
+        }
+        assert_eq!(seen, BTreeSet::from([0, 1, 2, 3, 4]), "seed {seed}");
+        // Nobody reports any more: nobody is given up, until somebody does again.
+        for i in 4..10 {
+            world.kill_node(&format!("node-{i}"));
+        }
+        world.run_secs(120);
+        assert_eq!(given_up(&world), 0, "seed {seed}");
+        for i in 4..10 {
+            world.revive_node(&format!("node-{i}"));
+        }
+        world.run_secs(120);
+        assert_eq!(given_up(&world), 4, "seed {seed}");
+        for i in 0..4 {
+            world.revive_node(&format!("node-{i}"));
+        }
+        world.run_secs(30);
+        assert_eq!(given_up(&world), 0, "seed {seed}");
+    }
+}
+
 #[test]
 fn when_all_nodes_are_silent_nothing_is_evicted() {
     let mut world = World::new(5, 3, 0);

@@ -6,6 +6,8 @@ use api::codec;
 use api::{ApiObject, Cause, Object, Patch, PatchKind, Reason, Status, Subresource};
 use serde_json::Value;
 
+mod parts;
+
 use crate::field::quote;
 use crate::{patch, scale};
 
@@ -20,12 +22,20 @@ pub(super) fn patched(
     patch: &Patch,
     strict: bool,
 ) -> Result<Object, Status> {
-    let base = match subresource {
-        Some(Subresource::Scale) => scale::of(current).ok_or_else(Status::no_route)?.into_object(),
-        _ => current.clone(),
-    };
+    if subresource == Some(Subresource::Scale) {
+        let base = scale::of(current).ok_or_else(Status::no_route)?.into_object();
+        return whole(&base, patch, strict);
+    }
+    match parts::patched(current, patch) {
+        Some(object) => Ok(object),
+        None => whole(current, patch, strict),
+    }
+}
+
+/// Applies the patch to the JSON of the whole object.
+fn whole(base: &Object, patch: &Patch, strict: bool) -> Result<Object, Status> {
     let kind = base.kind();
-    let mut after = patch::apply(kind, &codec::to_value(&base), patch)?;
+    let mut after = patch::apply(kind, codec::to_value(base), patch)?;
     if let Some(map) = after.as_object_mut() {
         // What kind of object it is cannot be patched.
         map.insert("apiVersion".to_owned(), kind.api_version().into());

@@ -16,7 +16,7 @@ const MOVED_BYTES_MAX: usize = 64 << 20;
 /// No JSON parser of ours reads deeper documents.
 const DEPTH_MAX: usize = 127;
 
-pub(super) fn apply(current: &Value, body: &Value) -> Result<Value, Status> {
+pub(super) fn apply(mut document: Value, body: &Value) -> Result<Value, Status> {
     let operations = body.as_array().ok_or_else(super::no_document)?;
     if operations.len() > OPERATIONS_MAX {
         let message = format!(
@@ -25,7 +25,6 @@ pub(super) fn apply(current: &Value, body: &Value) -> Result<Value, Status> {
         );
         return Err(Status::new(Reason::RequestEntityTooLarge, message));
     }
-    let mut document = current.clone();
     let mut copied = 0;
     let mut moved = 0;
     for operation in operations {

@@ -5,12 +5,12 @@ use serde_json::json;
 #[expect(clippy::needless_pass_by_value, reason = "tables read better without references")]
 fn check(kind: Kind, dialect: PatchKind, current: Value, body: Value, expected: Value) {
     let patch = Patch { kind: dialect, body };
-    let patched = apply(kind, &current, &patch).unwrap();
+    let patched = apply(kind, current.clone(), &patch).unwrap();
     assert_eq!(patched, expected, "{:#}", patch.body);
 }
 
 fn refused(kind: Kind, dialect: PatchKind, current: &Value, body: Value, code: u16, message: &str) {
-    let status = apply(kind, current, &Patch { kind: dialect, body }).unwrap_err();
+    let status = apply(kind, current.clone(), &Patch { kind: dialect, body }).unwrap_err();
     assert_eq!((status.code, status.message.as_str()), (code, message));
 }
 
@@ -68,7 +68,9 @@ fn json_patches_cannot_explode() {
     let current = json!({"data": {"a": "x".repeat(1000)}});
     let body = Value::from(bomb);
     assert_eq!(
-        apply(Kind::ConfigMap, &current, &Patch { kind: PatchKind::Json, body }).unwrap_err().code,
+        apply(Kind::ConfigMap, current.clone(), &Patch { kind: PatchKind::Json, body })
+            .unwrap_err()
+            .code,
         422
     );
     let nest = |_| {
@@ -80,7 +82,9 @@ fn json_patches_cannot_explode() {
     };
     let body = (0..3000).flat_map(nest).collect();
     assert_eq!(
-        apply(Kind::ConfigMap, &current, &Patch { kind: PatchKind::Json, body }).unwrap_err().code,
+        apply(Kind::ConfigMap, current.clone(), &Patch { kind: PatchKind::Json, body })
+            .unwrap_err()
+            .code,
         422
     );
 }
@@ -344,14 +348,14 @@ proptest! {
     fn never_panics(current in document(), body in document(), dialect in 0..3) {
         let kind = [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic];
         let kind = kind[usize::try_from(dialect).unwrap()];
-        let _ = apply(Kind::Pod, &current, &Patch { kind, body });
+        let _ = apply(Kind::Pod, current.clone(), &Patch { kind, body });
     }
 
     #[test]
     fn no_directive_survives(current in pod_patch(), body in document()) {
         let start = Patch { kind: PatchKind::Strategic, body: current };
-        let start = apply(Kind::Pod, &json!({}), &start).unwrap();
-        if let Ok(out) = apply(Kind::Pod, &start, &Patch { kind: PatchKind::Strategic, body }) {
+        let start = apply(Kind::Pod, json!({}), &start).unwrap();
+        if let Ok(out) = apply(Kind::Pod, start.clone(), &Patch { kind: PatchKind::Strategic, body }) {
             let text = out.to_string();
             prop_assert!(!text.contains(r#""$patch":"#), "{}", text);
             prop_assert!(!text.contains("$retainKeys"), "{}", text);
@@ -361,17 +365,17 @@ proptest! {
     #[test]
     fn twice_is_once(current in pod_patch(), body in pod_patch()) {
         let strategic = |body: Value| Patch { kind: PatchKind::Strategic, body };
-        let start = apply(Kind::Pod, &json!({}), &strategic(current)).unwrap();
-        let once = apply(Kind::Pod, &start, &strategic(body.clone())).unwrap();
-        let twice = apply(Kind::Pod, &once, &strategic(body)).unwrap();
+        let start = apply(Kind::Pod, json!({}), &strategic(current)).unwrap();
+        let once = apply(Kind::Pod, start.clone(), &strategic(body.clone())).unwrap();
+        let twice = apply(Kind::Pod, once.clone(), &strategic(body)).unwrap();
         prop_assert_eq!(once, twice);
     }
 
     #[test]
     fn merging_twice_is_once(current in document(), body in document()) {
         let patch = Patch { kind: PatchKind::Merge, body };
-        if let Ok(once) = apply(Kind::Pod, &current, &patch) {
-            prop_assert_eq!(apply(Kind::Pod, &once, &patch).unwrap(), once);
+        if let Ok(once) = apply(Kind::Pod, current.clone(), &patch) {
+            prop_assert_eq!(apply(Kind::Pod, once.clone(), &patch).unwrap(), once);
         }
     }
 }

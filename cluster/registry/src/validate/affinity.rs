@@ -13,11 +13,12 @@ const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-pub(super) fn affinity(affinity: &Affinity, path: &Path, causes: &mut Causes) {
+pub(super) fn affinity(affinity: &Affinity, path: &Path<'_>, causes: &mut Causes) {
     if let Some(node) = &affinity.node_affinity {
         let at = path.child("nodeAffinity");
         if let Some(wanted) = &node.required_during_scheduling_ignored_during_execution {
-            let at = at.child(REQUIRED).child("nodeSelectorTerms");
+            let at = at.child(REQUIRED);
+            let at = at.child("nodeSelectorTerms");
             if wanted.node_selector_terms.is_empty() {
                 causes.required(&at, "must have at least one node selector term");
             }
@@ -27,7 +28,8 @@ pub(super) fn affinity(affinity: &Affinity, path: &Path, causes: &mut Causes) {
         }
         let preferred = node.preferred_during_scheduling_ignored_during_execution.iter();
         for (i, term) in preferred.flatten().enumerate() {
-            let at = at.child(PREFERRED).index(i);
+            let at = at.child(PREFERRED);
+            let at = at.index(i);
             weight(term.weight, &at, causes);
             node_term(&term.preference, &at.child("preference"), causes);
         }
@@ -46,18 +48,19 @@ pub(super) fn affinity(affinity: &Affinity, path: &Path, causes: &mut Causes) {
     }
 }
 
-fn weight(weight: i32, path: &Path, causes: &mut Causes) {
+fn weight(weight: i32, path: &Path<'_>, causes: &mut Causes) {
     if !(1..=100).contains(&weight) {
         causes.invalid(&path.child("weight"), weight, "must be in the range 1-100");
     }
 }
 
-fn node_term(term: &NodeSelectorTerm, path: &Path, causes: &mut Causes) {
+fn node_term(term: &NodeSelectorTerm, path: &Path<'_>, causes: &mut Causes) {
     for (i, requirement) in term.match_expressions.iter().flatten().enumerate() {
         node_requirement(requirement, &path.child("matchExpressions").index(i), causes);
     }
     for (i, requirement) in term.match_fields.iter().flatten().enumerate() {
-        let at = path.child("matchFields").index(i);
+        let at = path.child("matchFields");
+        let at = at.index(i);
         let count = requirement.values.as_ref().map_or(0, Vec::len);
         match requirement.operator.as_str() {
             "In" | "NotIn" => {
@@ -78,7 +81,7 @@ fn node_term(term: &NodeSelectorTerm, path: &Path, causes: &mut Causes) {
     }
 }
 
-fn node_requirement(requirement: &NodeSelectorRequirement, path: &Path, causes: &mut Causes) {
+fn node_requirement(requirement: &NodeSelectorRequirement, path: &Path<'_>, causes: &mut Causes) {
     let values = requirement.values.as_deref().unwrap_or_default();
     let at = path.child("values");
     match requirement.operator.as_str() {
@@ -110,20 +113,21 @@ fn node_requirement(requirement: &NodeSelectorRequirement, path: &Path, causes: 
 fn pod_terms(
     required: Option<&[PodAffinityTerm]>,
     preferred: Option<&[WeightedPodAffinityTerm]>,
-    path: &Path,
+    path: &Path<'_>,
     causes: &mut Causes,
 ) {
     for (i, term) in required.into_iter().flatten().enumerate() {
         pod_term(term, &path.child(REQUIRED).index(i), causes);
     }
     for (i, term) in preferred.into_iter().flatten().enumerate() {
-        let at = path.child(PREFERRED).index(i);
+        let at = path.child(PREFERRED);
+        let at = at.index(i);
         weight(term.weight, &at, causes);
         pod_term(&term.pod_affinity_term, &at.child("podAffinityTerm"), causes);
     }
 }
 
-fn pod_term(term: &PodAffinityTerm, path: &Path, causes: &mut Causes) {
+fn pod_term(term: &PodAffinityTerm, path: &Path<'_>, causes: &mut Causes) {
     for (wanted, field) in
         [(&term.label_selector, "labelSelector"), (&term.namespace_selector, "namespaceSelector")]
     {
@@ -141,7 +145,11 @@ fn pod_term(term: &PodAffinityTerm, path: &Path, causes: &mut Causes) {
     causes.invalid_each(&path.child("topologyKey"), key, names::qualified_name(key));
 }
 
-pub(super) fn spread(constraints: &[TopologySpreadConstraint], path: &Path, causes: &mut Causes) {
+pub(super) fn spread(
+    constraints: &[TopologySpreadConstraint],
+    path: &Path<'_>,
+    causes: &mut Causes,
+) {
     const ACTIONS: [&str; 2] = ["DoNotSchedule", "ScheduleAnyway"];
     for (i, constraint) in constraints.iter().enumerate() {
         let at = path.index(i);
@@ -171,7 +179,7 @@ pub(super) fn spread(constraints: &[TopologySpreadConstraint], path: &Path, caus
     }
 }
 
-pub(super) fn tolerations(tolerations: &[Toleration], path: &Path, causes: &mut Causes) {
+pub(super) fn tolerations(tolerations: &[Toleration], path: &Path<'_>, causes: &mut Causes) {
     for (i, toleration) in tolerations.iter().enumerate() {
         let at = path.index(i);
         let operator = toleration.operator.as_deref().unwrap_or_default();
@@ -214,7 +222,7 @@ pub(super) fn tolerations(tolerations: &[Toleration], path: &Path, causes: &mut 
 }
 
 /// Checks what a taint does.
-pub(super) fn taint_effect(effect: &str, path: &Path, causes: &mut Causes) {
+pub(super) fn taint_effect(effect: &str, path: &Path<'_>, causes: &mut Causes) {
     if effect.is_empty() {
         causes.required(path, "");
     } else if !EFFECTS.contains(&effect) {

@@ -71,7 +71,9 @@ pub(super) fn secret(secret: &Secret, causes: &mut Causes) {
         "kubernetes.io/service-account-token" => {
             let notes = secret.metadata.annotations.as_ref();
             if notes.and_then(|a| a.get(ACCOUNT)).is_none_or(String::is_empty) {
-                let at = Path::new("metadata").child("annotations").key(ACCOUNT);
+                let at = Path::new("metadata");
+                let at = at.child("annotations");
+                let at = at.key(ACCOUNT);
                 causes.required(&at, "");
             }
         }
@@ -89,7 +91,8 @@ pub(super) fn secret(secret: &Secret, causes: &mut Causes) {
 }
 
 fn json_value(data: &BTreeMap<String, ByteString>, key: &str, causes: &mut Causes) {
-    let at = Path::new("data").key(key);
+    let at = Path::new("data");
+    let at = at.key(key);
     let Some(value) = data.get(key) else { return causes.required(&at, "") };
     if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&value.0) {
         causes.invalid(&at, "<secret contents redacted>", &error.to_string());

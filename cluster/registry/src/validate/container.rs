@@ -41,7 +41,7 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// Checks the containers and init containers of a pod.
-pub(super) fn all(spec: &PodSpec, around: &Surroundings<'_>, path: &Path, causes: &mut Causes) {
+pub(super) fn all(spec: &PodSpec, around: &Surroundings<'_>, path: &Path<'_>, causes: &mut Causes) {
     let grace = spec.termination_grace_period_seconds.unwrap_or(0);
     let at = path.child("containers");
     if spec.containers.is_empty() {
@@ -73,7 +73,7 @@ pub(super) fn all(spec: &PodSpec, around: &Surroundings<'_>, path: &Path, causes
     }
 }
 
-fn init(container: &Container, grace: i64, path: &Path, causes: &mut Causes) {
+fn init(container: &Container, grace: i64, path: &Path<'_>, causes: &mut Causes) {
     match container.restart_policy.as_deref() {
         // A sidecar runs beside the other containers and may have all they may have.
         Some("Always") => return hooks_and_probes(container, grace, path, causes),
@@ -93,7 +93,7 @@ fn init(container: &Container, grace: i64, path: &Path, causes: &mut Causes) {
     }
 }
 
-fn hooks_and_probes(container: &Container, grace: i64, path: &Path, causes: &mut Causes) {
+fn hooks_and_probes(container: &Container, grace: i64, path: &Path<'_>, causes: &mut Causes) {
     if let Some(hooks) = &container.lifecycle {
         handler::lifecycle(hooks, grace, &path.child("lifecycle"), causes);
     }
@@ -108,7 +108,7 @@ fn hooks_and_probes(container: &Container, grace: i64, path: &Path, causes: &mut
     }
 }
 
-fn common(container: &Container, around: &Surroundings<'_>, path: &Path, causes: &mut Causes) {
+fn common(container: &Container, around: &Surroundings<'_>, path: &Path<'_>, causes: &mut Causes) {
     let name = &container.name;
     if name.is_empty() {
         causes.required(&path.child("name"), "");
@@ -146,7 +146,7 @@ fn common(container: &Container, around: &Surroundings<'_>, path: &Path, causes:
     }
 }
 
-fn ports(ports: &[ContainerPort], path: &Path, causes: &mut Causes) {
+fn ports(ports: &[ContainerPort], path: &Path<'_>, causes: &mut Causes) {
     let mut seen = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
         let at = path.index(i);
@@ -172,7 +172,7 @@ fn ports(ports: &[ContainerPort], path: &Path, causes: &mut Causes) {
     }
 }
 
-fn host_port_conflicts(containers: &[Container], path: &Path, causes: &mut Causes) {
+fn host_port_conflicts(containers: &[Container], path: &Path<'_>, causes: &mut Causes) {
     let mut seen = BTreeSet::new();
     for (i, container) in containers.iter().enumerate() {
         for (j, port) in container.ports.iter().flatten().enumerate() {
@@ -181,14 +181,17 @@ fn host_port_conflicts(containers: &[Container], path: &Path, causes: &mut Cause
             let ip = port.host_ip.as_deref().unwrap_or_default();
             let place = format!("{protocol}/{ip}/{host}");
             if !seen.insert(place.clone()) {
-                let at = path.index(i).child("ports").index(j).child("hostPort");
+                let at = path.index(i);
+                let at = at.child("ports");
+                let at = at.index(j);
+                let at = at.child("hostPort");
                 causes.duplicate(&at, place);
             }
         }
     }
 }
 
-fn environment(vars: &[EnvVar], path: &Path, causes: &mut Causes) {
+fn environment(vars: &[EnvVar], path: &Path<'_>, causes: &mut Causes) {
     for (i, var) in vars.iter().enumerate() {
         let at = path.index(i);
         if var.name.is_empty() {
@@ -203,7 +206,7 @@ fn environment(vars: &[EnvVar], path: &Path, causes: &mut Causes) {
     }
 }
 
-fn value_from(source: &EnvVarSource, has_value: bool, path: &Path, causes: &mut Causes) {
+fn value_from(source: &EnvVarSource, has_value: bool, path: &Path<'_>, causes: &mut Causes) {
     let mut count = 0;
     if let Some(field) = &source.field_ref {
         count += 1;
@@ -245,7 +248,7 @@ fn value_from(source: &EnvVarSource, has_value: bool, path: &Path, causes: &mut 
 pub(super) fn field_ref(
     selector: &ObjectFieldSelector,
     supported: &[&str],
-    path: &Path,
+    path: &Path<'_>,
     causes: &mut Causes,
 ) {
     let at = path.child("fieldPath");
@@ -282,7 +285,7 @@ pub(super) fn field_ref(
 pub(super) fn resource_ref(
     selector: &ResourceFieldSelector,
     in_volume: bool,
-    path: &Path,
+    path: &Path<'_>,
     causes: &mut Causes,
 ) {
     const RESOURCES: [&str; 6] = [
@@ -306,7 +309,7 @@ pub(super) fn resource_ref(
     }
 }
 
-fn environment_from(sources: &[EnvFromSource], path: &Path, causes: &mut Causes) {
+fn environment_from(sources: &[EnvFromSource], path: &Path<'_>, causes: &mut Causes) {
     for (i, source) in sources.iter().enumerate() {
         let at = path.index(i);
         if let Some(prefix) = source.prefix.as_deref().filter(|p| !p.is_empty()) {
@@ -319,7 +322,8 @@ fn environment_from(sources: &[EnvFromSource], path: &Path, causes: &mut Causes)
         ] {
             let Some(name) = name else { continue };
             count += 1;
-            let at = at.child(field).child("name");
+            let at = at.child(field);
+            let at = at.child("name");
             if name.is_empty() {
                 causes.required(&at, "");
             } else {
@@ -337,7 +341,7 @@ fn environment_from(sources: &[EnvFromSource], path: &Path, causes: &mut Causes)
 fn volume_mounts(
     mounts: &[VolumeMount],
     volumes: &BTreeSet<&str>,
-    path: &Path,
+    path: &Path<'_>,
     causes: &mut Causes,
 ) {
     let mut seen = BTreeSet::new();
@@ -380,7 +384,7 @@ fn overcommits(name: &str) -> bool {
 }
 
 /// Checks requests and limits.
-pub(super) fn resources(wanted: &ResourceRequirements, path: &Path, causes: &mut Causes) {
+pub(super) fn resources(wanted: &ResourceRequirements, path: &Path<'_>, causes: &mut Causes) {
     let (limits_at, requests_at) = (path.child("limits"), path.child("requests"));
     let empty = BTreeMap::new();
     let limits = wanted.limits.as_ref().unwrap_or(&empty);
@@ -408,7 +412,7 @@ pub(super) fn resources(wanted: &ResourceRequirements, path: &Path, causes: &mut
     }
 }
 
-fn resource(name: &str, quantity: &Quantity, path: &Path, causes: &mut Causes) {
+fn resource(name: &str, quantity: &Quantity, path: &Path<'_>, causes: &mut Causes) {
     causes.invalid_each(path, name, names::qualified_name(name));
     if !name.contains('/') {
         let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage")
@@ -423,7 +427,12 @@ fn resource(name: &str, quantity: &Quantity, path: &Path, causes: &mut Causes) {
 }
 
 /// Checks that an amount is not negative, and whole where only whole ones make sense.
-pub(super) fn quantity_value(name: &str, quantity: &Quantity, path: &Path, causes: &mut Causes) {
+pub(super) fn quantity_value(
+    name: &str,
+    quantity: &Quantity,
+    path: &Path<'_>,
+    causes: &mut Causes,
+) {
     let Ok(amount) = Amount::parse(&quantity.0) else {
         return causes.invalid(path, &quantity.0, "must be a quantity");
     };
@@ -435,7 +444,7 @@ pub(super) fn quantity_value(name: &str, quantity: &Quantity, path: &Path, cause
     }
 }
 
-fn security(context: &SecurityContext, options: &Options, path: &Path, causes: &mut Causes) {
+fn security(context: &SecurityContext, options: &Options, path: &Path<'_>, causes: &mut Causes) {
     if context.privileged == Some(true) && !options.allow_privileged {
         causes.forbidden(&path.child("privileged"), "disallowed by cluster policy");
     }
@@ -449,7 +458,7 @@ fn security(context: &SecurityContext, options: &Options, path: &Path, causes: &
 }
 
 /// Checks a user or group id.
-pub(super) fn id_in_range(id: Option<i64>, path: &Path, causes: &mut Causes) {
+pub(super) fn id_in_range(id: Option<i64>, path: &Path<'_>, causes: &mut Causes) {
     if let Some(id) = id.filter(|id| !(0..=i64::from(i32::MAX)).contains(id)) {
         causes.invalid(path, id, "must be between 0 and 2147483647, inclusive");
     }

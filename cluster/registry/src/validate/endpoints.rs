@@ -18,7 +18,8 @@ const PORTS_MAX: usize = 20_000;
 
 pub(super) fn endpoints(endpoints: &Endpoints, causes: &mut Causes) {
     for (i, subset) in endpoints.subsets.iter().flatten().enumerate() {
-        let at = Path::new("subsets").index(i);
+        let at = Path::new("subsets");
+        let at = at.index(i);
         let ready = subset.addresses.as_deref().unwrap_or_default();
         let not_ready = subset.not_ready_addresses.as_deref().unwrap_or_default();
         if ready.is_empty() && not_ready.is_empty() {
@@ -31,7 +32,8 @@ pub(super) fn endpoints(endpoints: &Endpoints, causes: &mut Causes) {
         }
         let ports = subset.ports.as_deref().unwrap_or_default();
         for (j, port) in ports.iter().enumerate() {
-            let at = at.child("ports").index(j);
+            let at = at.child("ports");
+            let at = at.index(j);
             match port.name.as_deref().unwrap_or_default() {
                 "" if ports.len() > 1 => causes.required(&at.child("name"), ""),
                 "" => {}
@@ -48,7 +50,7 @@ pub(super) fn endpoints(endpoints: &Endpoints, causes: &mut Causes) {
     }
 }
 
-fn address(address: &EndpointAddress, path: &Path, causes: &mut Causes) {
+fn address(address: &EndpointAddress, path: &Path<'_>, causes: &mut Causes) {
     host(&address.ip, &path.child("ip"), causes);
     if let Some(name) = &address.hostname {
         causes.invalid_each(&path.child("hostname"), name, names::label(name));
@@ -59,7 +61,7 @@ fn address(address: &EndpointAddress, path: &Path, causes: &mut Causes) {
 }
 
 /// Checks an address that other hosts can reach.
-fn host(text: &str, path: &Path, causes: &mut Causes) {
+fn host(text: &str, path: &Path<'_>, causes: &mut Causes) {
     let Some(ip) = names::ip(text) else {
         return causes.invalid(path, text, names::NO_IP);
     };

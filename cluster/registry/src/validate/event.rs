@@ -10,7 +10,8 @@ pub(super) fn event(event: &Event, causes: &mut Causes) {
     // Events about cluster-scoped objects live in the default namespace.
     let fits = if involved.is_empty() { namespace == "default" } else { namespace == involved };
     if !fits {
-        let at = Path::new("involvedObject").child("namespace");
+        let at = Path::new("involvedObject");
+        let at = at.child("namespace");
         causes.invalid(&at, involved, "does not match event.namespace");
     }
     if event.event_time.is_none() {

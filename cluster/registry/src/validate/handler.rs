@@ -27,7 +27,7 @@ struct Handlers<'a> {
     sleep: Option<&'a SleepAction>,
 }
 
-pub(super) fn probe(probe: &Probe, purpose: Purpose, path: &Path, causes: &mut Causes) {
+pub(super) fn probe(probe: &Probe, purpose: Purpose, path: &Path<'_>, causes: &mut Causes) {
     let handlers = Handlers {
         exec: probe.exec.as_ref(),
         http: probe.http_get.as_ref(),
@@ -61,7 +61,7 @@ pub(super) fn probe(probe: &Probe, purpose: Purpose, path: &Path, causes: &mut C
     }
 }
 
-pub(super) fn lifecycle(hooks: &Lifecycle, grace: i64, path: &Path, causes: &mut Causes) {
+pub(super) fn lifecycle(hooks: &Lifecycle, grace: i64, path: &Path<'_>, causes: &mut Causes) {
     let mut hook = |hook: &Option<LifecycleHandler>, field: &str| {
         let Some(hook) = hook else { return };
         let handlers = Handlers {
@@ -77,7 +77,7 @@ pub(super) fn lifecycle(hooks: &Lifecycle, grace: i64, path: &Path, causes: &mut
     hook(&hooks.pre_stop, "preStop");
 }
 
-fn handler(handlers: &Handlers<'_>, grace: i64, path: &Path, causes: &mut Causes) {
+fn handler(handlers: &Handlers<'_>, grace: i64, path: &Path<'_>, causes: &mut Causes) {
     let mut count = 0;
     let mut first = |field: &str, causes: &mut Causes| {
         count += 1;
@@ -123,7 +123,7 @@ fn handler(handlers: &Handlers<'_>, grace: i64, path: &Path, causes: &mut Causes
     }
 }
 
-fn http_get(action: &HTTPGetAction, path: &Path, causes: &mut Causes) {
+fn http_get(action: &HTTPGetAction, path: &Path<'_>, causes: &mut Causes) {
     if action.path.as_deref().unwrap_or_default().is_empty() {
         causes.required(&path.child("path"), "");
     }

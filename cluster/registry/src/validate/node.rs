@@ -15,7 +15,8 @@ pub(super) fn node(node: &Node, causes: &mut Causes) {
     if let Some(spec) = &node.spec {
         let mut seen = BTreeSet::new();
         for (i, taint) in spec.taints.iter().flatten().enumerate() {
-            let at = path.child("taints").index(i);
+            let at = path.child("taints");
+            let at = at.index(i);
             causes.invalid_each(&at.child("key"), &taint.key, names::qualified_name(&taint.key));
             let value = taint.value.as_deref().unwrap_or_default();
             let messages = names::label_value(value);
@@ -47,7 +48,9 @@ pub(super) fn update(new: &Node, old: &Node, causes: &mut Causes) {
     let addresses = new.status.as_ref().and_then(|s| s.addresses.as_deref()).unwrap_or_default();
     for (i, address) in addresses.iter().enumerate() {
         if addresses[..i].contains(address) {
-            let at = Path::new("status").child("addresses").index(i);
+            let at = Path::new("status");
+            let at = at.child("addresses");
+            let at = at.index(i);
             causes.duplicate(&at, address);
         }
     }

@@ -16,7 +16,9 @@ pub(super) fn pod(pod: &Pod, options: &Options, causes: &mut Causes) {
     let pod_spec = pod.spec.as_ref().unwrap_or(&default);
     let is_mirror = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR));
     if is_mirror && pod_spec.node_name.is_none() {
-        let at = Path::new("metadata").child("annotations").key(MIRROR);
+        let at = Path::new("metadata");
+        let at = at.child("annotations");
+        let at = at.key(MIRROR);
         causes.invalid(
             &at,
             pod.metadata.annotations.as_ref().and_then(|a| a.get(MIRROR)),
@@ -31,7 +33,7 @@ pub(super) fn spec(
     spec: &PodSpec,
     is_pod: bool,
     options: &Options,
-    path: &Path,
+    path: &Path<'_>,
     causes: &mut Causes,
 ) {
     let list = spec.volumes.as_deref().unwrap_or_default();
@@ -60,7 +62,8 @@ pub(super) fn spec(
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
     affinity::tolerations(tolerations, &path.child("tolerations"), causes);
     for (i, alias) in spec.host_aliases.iter().flatten().enumerate() {
-        let at = path.child("hostAliases").index(i);
+        let at = path.child("hostAliases");
+        let at = at.index(i);
         if names::ip(&alias.ip).is_none() {
             causes.invalid(&at.child("ip"), &alias.ip, names::NO_IP);
         }
@@ -73,7 +76,7 @@ pub(super) fn spec(
     }
 }
 
-fn host_network(spec: &PodSpec, path: &Path, causes: &mut Causes) {
+fn host_network(spec: &PodSpec, path: &Path<'_>, causes: &mut Causes) {
     if spec.host_network != Some(true) {
         return;
     }
@@ -83,7 +86,10 @@ fn host_network(spec: &PodSpec, path: &Path, causes: &mut Causes) {
         for (i, container) in containers.into_iter().flatten().enumerate() {
             for (j, port) in container.ports.iter().flatten().enumerate() {
                 if port.host_port.is_some_and(|host| host != port.container_port) {
-                    let at = path.child(field).index(i).child("ports").index(j);
+                    let at = path.child(field);
+                    let at = at.index(i);
+                    let at = at.child("ports");
+                    let at = at.index(j);
                     let detail = "must match `hostPort` when `hostNetwork` is true";
                     causes.invalid(&at.child("containerPort"), port.container_port, detail);
                 }
@@ -92,7 +98,7 @@ fn host_network(spec: &PodSpec, path: &Path, causes: &mut Causes) {
     }
 }
 
-fn policies(spec: &PodSpec, path: &Path, causes: &mut Causes) {
+fn policies(spec: &PodSpec, path: &Path<'_>, causes: &mut Causes) {
     const RESTART: [&str; 3] = ["Always", "OnFailure", "Never"];
     const DNS: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     const PREEMPTION: [&str; 2] = ["Never", "PreemptLowerPriority"];
@@ -113,7 +119,7 @@ fn policies(spec: &PodSpec, path: &Path, causes: &mut Causes) {
     }
 }
 
-fn security(context: &PodSecurityContext, path: &Path, causes: &mut Causes) {
+fn security(context: &PodSecurityContext, path: &Path<'_>, causes: &mut Causes) {
     for (field, id) in [
         ("fsGroup", context.fs_group),
         ("runAsUser", context.run_as_user),
@@ -122,12 +128,15 @@ fn security(context: &PodSecurityContext, path: &Path, causes: &mut Causes) {
         container::id_in_range(id, &path.child(field), causes);
     }
     for (i, group) in context.supplemental_groups.iter().flatten().enumerate() {
-        let at = path.child("supplementalGroups").index(i);
+        let at = path.child("supplementalGroups");
+        let at = at.index(i);
         container::id_in_range(Some(*group), &at, causes);
     }
     let mut seen = std::collections::BTreeSet::new();
     for (i, sysctl) in context.sysctls.iter().flatten().enumerate() {
-        let at = path.child("sysctls").index(i).child("name");
+        let at = path.child("sysctls");
+        let at = at.index(i);
+        let at = at.child("name");
         if sysctl.name.is_empty() {
             causes.required(&at, "");
         }
@@ -137,7 +146,7 @@ fn security(context: &PodSecurityContext, path: &Path, causes: &mut Causes) {
     }
 }
 
-fn dns(spec: &PodSpec, path: &Path, causes: &mut Causes) {
+fn dns(spec: &PodSpec, path: &Path<'_>, causes: &mut Causes) {
     let at = path.child("dnsConfig");
     let own = spec.dns_policy.as_deref() == Some("None");
     let servers = spec.dns_config.as_ref().and_then(|c| c.nameservers.as_ref());
@@ -151,7 +160,7 @@ fn dns(spec: &PodSpec, path: &Path, causes: &mut Causes) {
     dns_config(config, &at, causes);
 }
 
-fn dns_config(config: &PodDNSConfig, path: &Path, causes: &mut Causes) {
+fn dns_config(config: &PodDNSConfig, path: &Path<'_>, causes: &mut Causes) {
     const SERVERS_MAX: usize = 3;
     const SEARCHES_MAX: usize = 32;
     let servers = config.nameservers.as_deref().unwrap_or_default();
@@ -180,7 +189,7 @@ fn dns_config(config: &PodDNSConfig, path: &Path, causes: &mut Causes) {
     }
 }
 
-fn texts(spec: &PodSpec, path: &Path, causes: &mut Causes) {
+fn texts(spec: &PodSpec, path: &Path<'_>, causes: &mut Causes) {
     for (field, value) in [
         ("serviceAccountName", &spec.service_account_name),
         ("nodeName", &spec.node_name),

@@ -50,7 +50,7 @@ pub(super) fn pod(new: &Pod, old: &Pod, causes: &mut Causes) {
 }
 
 /// A deadline may be set and brought forward. Returns whether the rest is worth checking.
-fn deadline(new: &PodSpec, old: &PodSpec, path: &Path, causes: &mut Causes) -> bool {
+fn deadline(new: &PodSpec, old: &PodSpec, path: &Path<'_>, causes: &mut Causes) -> bool {
     match (new.active_deadline_seconds, old.active_deadline_seconds) {
         (Some(new), _) if !(0..=i64::from(i32::MAX)).contains(&new) => {
             causes.invalid(path, new, "must be between 0 and 2147483647, inclusive");
@@ -69,7 +69,7 @@ fn deadline(new: &PodSpec, old: &PodSpec, path: &Path, causes: &mut Causes) -> b
     }
 }
 
-fn tolerations(new: &PodSpec, old: &PodSpec, path: &Path, causes: &mut Causes) {
+fn tolerations(new: &PodSpec, old: &PodSpec, path: &Path<'_>, causes: &mut Causes) {
     let timeless = |t: &Toleration| Toleration { toleration_seconds: None, ..t.clone() };
     let now: Vec<Toleration> = new.tolerations.iter().flatten().map(timeless).collect();
     if !old.tolerations.iter().flatten().map(timeless).all(|t| now.contains(&t)) {
@@ -150,7 +150,8 @@ pub(super) fn status(new: &Pod, old: &Pod, causes: &mut Causes) {
     transitions(lists, policy, &path.child("containerStatuses"), causes);
     let mut seen = std::collections::BTreeSet::new();
     for (i, ip) in new_status.pod_ips.iter().flatten().enumerate() {
-        let at = path.child("podIPs").index(i);
+        let at = path.child("podIPs");
+        let at = at.index(i);
         if names::ip(&ip.ip).is_none() {
             causes.invalid(&at, &ip.ip, names::NO_IP);
         }
@@ -164,7 +165,7 @@ pub(super) fn status(new: &Pod, old: &Pod, causes: &mut Causes) {
 fn transitions(
     (new, old): (Option<&[ContainerStatus]>, Option<&[ContainerStatus]>),
     policy: Option<&str>,
-    path: &Path,
+    path: &Path<'_>,
     causes: &mut Causes,
 ) {
     if matches!(policy, None | Some("Always")) {
@@ -179,7 +180,8 @@ fn transitions(
             s.name == before.name && s.state.as_ref().is_none_or(|s| s.terminated.is_none())
         };
         if let Some(i) = new.into_iter().flatten().position(runs) {
-            let at = path.index(i).child("state");
+            let at = path.index(i);
+            let at = at.child("state");
             causes.forbidden(&at, "may not be transitioned to non-terminated state");
         }
     }

@@ -14,7 +14,7 @@ pub(super) fn rules(rules: Option<&[PolicyRule]>, namespaced: bool, causes: &mut
     }
 }
 
-fn policy_rule(rule: &PolicyRule, namespaced: bool, path: &Path, causes: &mut Causes) {
+fn policy_rule(rule: &PolicyRule, namespaced: bool, path: &Path<'_>, causes: &mut Causes) {
     let some = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|l| !l.is_empty());
     if rule.verbs.is_empty() {
         causes.required(&path.child("verbs"), "verbs must contain at least one value");
@@ -44,7 +44,8 @@ fn policy_rule(rule: &PolicyRule, namespaced: bool, path: &Path, causes: &mut Ca
 pub(super) fn cluster_role(role: &ClusterRole, causes: &mut Causes) {
     rules(role.rules.as_deref(), false, causes);
     let Some(aggregation) = &role.aggregation_rule else { return };
-    let at = Path::new("aggregationRule").child("clusterRoleSelectors");
+    let at = Path::new("aggregationRule");
+    let at = at.child("clusterRoleSelectors");
     let selectors = aggregation.cluster_role_selectors.as_deref().unwrap_or_default();
     if selectors.is_empty() {
         let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
@@ -80,7 +81,7 @@ pub(super) fn binding(
     }
 }
 
-fn check_subject(subject: &Subject, namespaced: bool, path: &Path, causes: &mut Causes) {
+fn check_subject(subject: &Subject, namespaced: bool, path: &Path<'_>, causes: &mut Causes) {
     if subject.name.is_empty() {
         causes.required(&path.child("name"), "");
     }

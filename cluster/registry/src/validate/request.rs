@@ -66,7 +66,7 @@ pub(super) fn create(request: &CertificateSigningRequest, causes: &mut Causes) {
     }
 }
 
-fn signer(name: &str, path: &Path, causes: &mut Causes) {
+fn signer(name: &str, path: &Path<'_>, causes: &mut Causes) {
     if name == "kubernetes.io/legacy-unknown" {
         let detail = "the legacy signerName is not allowed via this API version";
         return causes.invalid(path, name, detail);
@@ -101,7 +101,8 @@ fn check_conditions(
     old: &CertificateSigningRequest,
     causes: &mut Causes,
 ) {
-    let path = Path::new("status").child("conditions");
+    let path = Path::new("status");
+    let path = path.child("conditions");
     let mut seen = BTreeSet::new();
     for (i, condition) in conditions(new).iter().enumerate() {
         let at = path.index(i);
@@ -148,7 +149,8 @@ pub(super) fn status(
     let certificate = |r: &CertificateSigningRequest| {
         r.status.as_ref().and_then(|s| s.certificate.clone()).filter(|c| !c.0.is_empty())
     };
-    let at = Path::new("status").child("certificate");
+    let at = Path::new("status");
+    let at = at.child("certificate");
     let (now, before) = (certificate(new), certificate(old));
     if before.is_some() && now != before {
         causes.forbidden(&at, "updates may not modify existing certificate content");

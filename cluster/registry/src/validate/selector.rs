@@ -7,7 +7,7 @@ use crate::field::{Causes, Path};
 use crate::{meta, names};
 
 /// Checks labels and expressions of a selector.
-pub(super) fn label_selector(selector: &LabelSelector, path: &Path, causes: &mut Causes) {
+pub(super) fn label_selector(selector: &LabelSelector, path: &Path<'_>, causes: &mut Causes) {
     let labels = selector.match_labels.as_ref();
     meta::validate_labels(labels, &path.child("matchLabels"), causes);
     for (i, expression) in selector.match_expressions.iter().flatten().enumerate() {
@@ -15,7 +15,7 @@ pub(super) fn label_selector(selector: &LabelSelector, path: &Path, causes: &mut
     }
 }
 
-fn requirement(requirement: &LabelSelectorRequirement, path: &Path, causes: &mut Causes) {
+fn requirement(requirement: &LabelSelectorRequirement, path: &Path<'_>, causes: &mut Causes) {
     let values = requirement.values.as_deref().unwrap_or_default();
     match requirement.operator.as_str() {
         "In" | "NotIn" if values.is_empty() => causes.required(
@@ -47,7 +47,7 @@ pub(super) fn is_empty(selector: &LabelSelector) -> bool {
 }
 
 /// Checks a port by number or name.
-pub(super) fn port(port: &IntOrString, path: &Path, causes: &mut Causes) {
+pub(super) fn port(port: &IntOrString, path: &Path<'_>, causes: &mut Causes) {
     match port {
         IntOrString::Int(number) => {
             if !names::is_port(i64::from(*number)) {
@@ -59,7 +59,7 @@ pub(super) fn port(port: &IntOrString, path: &Path, causes: &mut Causes) {
 }
 
 /// Checks that a text is there and is a key of a config map or secret.
-pub(super) fn config_key(key: &str, path: &Path, causes: &mut Causes) {
+pub(super) fn config_key(key: &str, path: &Path<'_>, causes: &mut Causes) {
     if key.is_empty() {
         causes.required(path, "");
     } else {

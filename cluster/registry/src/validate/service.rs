@@ -50,7 +50,7 @@ pub(super) fn service(service: &Service, causes: &mut Causes) {
     traffic(spec, &path, causes);
 }
 
-fn external_name(spec: &ServiceSpec, path: &Path, causes: &mut Causes) {
+fn external_name(spec: &ServiceSpec, path: &Path<'_>, causes: &mut Causes) {
     if spec.cluster_ip.is_some() || spec.cluster_ips.is_some() {
         let detail = "may not be set for ExternalName services";
         causes.forbidden(&path.child("clusterIPs"), detail);
@@ -74,7 +74,7 @@ fn external_name(spec: &ServiceSpec, path: &Path, causes: &mut Causes) {
     }
 }
 
-fn ports(ports: &[ServicePort], kind: &str, path: &Path, causes: &mut Causes) {
+fn ports(ports: &[ServicePort], kind: &str, path: &Path<'_>, causes: &mut Causes) {
     let mut seen = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
         let at = path.index(i);
@@ -111,7 +111,7 @@ fn ports(ports: &[ServicePort], kind: &str, path: &Path, causes: &mut Causes) {
     duplicates(ports, path, causes);
 }
 
-fn duplicates(ports: &[ServicePort], path: &Path, causes: &mut Causes) {
+fn duplicates(ports: &[ServicePort], path: &Path<'_>, causes: &mut Causes) {
     let mut nodes = BTreeSet::new();
     let mut pairs = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
@@ -129,7 +129,7 @@ fn duplicates(ports: &[ServicePort], path: &Path, causes: &mut Causes) {
     }
 }
 
-fn affinity(spec: &ServiceSpec, path: &Path, causes: &mut Causes) {
+fn affinity(spec: &ServiceSpec, path: &Path<'_>, causes: &mut Causes) {
     let at = path.child("sessionAffinityConfig");
     match spec.session_affinity.as_deref().unwrap_or_default() {
         "" => causes.required(&path.child("sessionAffinity"), ""),
@@ -145,7 +145,8 @@ fn affinity(spec: &ServiceSpec, path: &Path, causes: &mut Causes) {
                 return causes.required(&at, "when session affinity type is ClientIP");
             };
             if !(1..=AFFINITY_SECONDS_MAX).contains(&seconds) {
-                let at = at.child("clientIP").child("timeoutSeconds");
+                let at = at.child("clientIP");
+                let at = at.child("timeoutSeconds");
                 let detail = format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}");
                 causes.invalid(&at, seconds, &detail);
             }
@@ -157,7 +158,7 @@ fn affinity(spec: &ServiceSpec, path: &Path, causes: &mut Causes) {
     }
 }
 
-fn addresses(spec: &ServiceSpec, path: &Path, causes: &mut Causes) {
+fn addresses(spec: &ServiceSpec, path: &Path<'_>, causes: &mut Causes) {
     if !has_address(spec) {
         return;
     }
@@ -182,7 +183,8 @@ fn addresses(spec: &ServiceSpec, path: &Path, causes: &mut Causes) {
     }
     for (i, family) in spec.ip_families.iter().flatten().enumerate() {
         if !matches!(family.as_str(), "IPv4" | "IPv6") {
-            let at = path.child("ipFamilies").index(i);
+            let at = path.child("ipFamilies");
+            let at = at.index(i);
             causes.not_supported(&at, family, &["IPv4", "IPv6"]);
         }
     }
@@ -192,7 +194,7 @@ fn addresses(spec: &ServiceSpec, path: &Path, causes: &mut Causes) {
     }
 }
 
-fn traffic(spec: &ServiceSpec, path: &Path, causes: &mut Causes) {
+fn traffic(spec: &ServiceSpec, path: &Path<'_>, causes: &mut Causes) {
     let kind = spec.type_.as_deref().unwrap_or_default();
     let at = path.child("externalTrafficPolicy");
     let external = matches!(kind, "NodePort" | "LoadBalancer")

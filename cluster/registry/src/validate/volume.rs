@@ -37,7 +37,7 @@ const TOKEN_SECONDS_MIN: i64 = 600;
 /// Checks the volumes and returns the names of those that are sound.
 pub(super) fn all<'a>(
     volumes: &'a [Volume],
-    path: &Path,
+    path: &Path<'_>,
     causes: &mut Causes,
 ) -> BTreeSet<&'a str> {
     let mut sound = BTreeSet::new();
@@ -61,15 +61,15 @@ pub(super) fn all<'a>(
     sound
 }
 
-fn source(volume: &Volume, path: &Path, causes: &mut Causes) {
-    let kinds = source_kinds(volume);
-    if kinds.is_empty() {
+fn source(volume: &Volume, path: &Path<'_>, causes: &mut Causes) {
+    let mut kinds = sources(volume).into_iter().filter(|(_, set)| *set).map(|(field, _)| field);
+    let Some(kind) = kinds.next() else {
         return causes.required(path, "must specify a volume type");
-    }
-    for extra in kinds.iter().skip(1) {
+    };
+    for extra in kinds {
         causes.forbidden(&path.child(extra), "may not specify more than 1 volume type");
     }
-    let at = path.child(&kinds[0]);
+    let at = path.child(kind);
     if let Some(dir) = &volume.empty_dir {
         let size = dir.size_limit.as_ref().and_then(|q| Amount::parse(&q.0).ok());
         if size.is_some_and(Amount::is_negative) {
@@ -122,14 +122,43 @@ fn source(volume: &Volume, path: &Path, causes: &mut Causes) {
     }
 }
 
-/// The sources that are set, by the name of their field.
-fn source_kinds(volume: &Volume) -> Vec<String> {
-    let value = serde_json::to_value(volume).unwrap_or_default();
-    let fields = value.as_object().into_iter().flat_map(serde_json::Map::keys);
-    fields.filter(|field| *field != "name").cloned().collect()
+/// The sources by the names of their fields, in the order of these, and whether each is set.
+fn sources(v: &Volume) -> [(&'static str, bool); 30] {
+    [
+        ("awsElasticBlockStore", v.aws_elastic_block_store.is_some()),
+        ("azureDisk", v.azure_disk.is_some()),
+        ("azureFile", v.azure_file.is_some()),
+        ("cephfs", v.cephfs.is_some()),
+        ("cinder", v.cinder.is_some()),
+        ("configMap", v.config_map.is_some()),
+        ("csi", v.csi.is_some()),
+        ("downwardAPI", v.downward_api.is_some()),
+        ("emptyDir", v.empty_dir.is_some()),
+        ("ephemeral", v.ephemeral.is_some()),
+        ("fc", v.fc.is_some()),
+        ("flexVolume", v.flex_volume.is_some()),
+        ("flocker", v.flocker.is_some()),
+        ("gcePersistentDisk", v.gce_persistent_disk.is_some()),
+        ("gitRepo", v.git_repo.is_some()),
+        ("glusterfs", v.glusterfs.is_some()),
+        ("hostPath", v.host_path.is_some()),
+        ("image", v.image.is_some()),
+        ("iscsi", v.iscsi.is_some()),
+        ("nfs", v.nfs.is_some()),
+        ("persistentVolumeClaim", v.persistent_volume_claim.is_some()),
+        ("photonPersistentDisk", v.photon_persistent_disk.is_some()),
+        ("portworxVolume", v.portworx_volume.is_some()),
+        ("projected", v.projected.is_some()),
+        ("quobyte", v.quobyte.is_some()),
+        ("rbd", v.rbd.is_some()),
+        ("scaleIO", v.scale_io.is_some()),
+        ("secret", v.secret.is_some()),
+        ("storageos", v.storageos.is_some()),
+        ("vsphereVolume", v.vsphere_volume.is_some()),
+    ]
 }
 
-fn host_path(host: &HostPathVolumeSource, path: &Path, causes: &mut Causes) {
+fn host_path(host: &HostPathVolumeSource, path: &Path<'_>, causes: &mut Causes) {
     if host.path.is_empty() {
         causes.required(&path.child("path"), "");
     } else {
@@ -141,14 +170,14 @@ fn host_path(host: &HostPathVolumeSource, path: &Path, causes: &mut Causes) {
     }
 }
 
-fn no_backsteps(text: &str, path: &Path, causes: &mut Causes) {
+fn no_backsteps(text: &str, path: &Path<'_>, causes: &mut Causes) {
     if text.split('/').any(|part| part == "..") {
         causes.invalid(path, text, "must not contain '..'");
     }
 }
 
 /// Checks a path that must stay below where it starts.
-pub(super) fn descending_path(text: &str, path: &Path, causes: &mut Causes) {
+pub(super) fn descending_path(text: &str, path: &Path<'_>, causes: &mut Causes) {
     if text.starts_with('/') {
         causes.invalid(path, text, "must be a relative path");
     }
@@ -156,7 +185,7 @@ pub(super) fn descending_path(text: &str, path: &Path, causes: &mut Causes) {
 }
 
 /// Checks the path of a file that the kubelet writes.
-fn file_path(text: &str, path: &Path, causes: &mut Causes) {
+fn file_path(text: &str, path: &Path<'_>, causes: &mut Causes) {
     if text.is_empty() {
         return causes.required(path, "");
     }
@@ -166,16 +195,22 @@ fn file_path(text: &str, path: &Path, causes: &mut Causes) {
     }
 }
 
-fn mode(mode: Option<i32>, path: &Path, causes: &mut Causes) {
+fn mode(mode: Option<i32>, path: &Path<'_>, causes: &mut Causes) {
     if let Some(mode) = mode.filter(|m| !(0..=0o777).contains(m)) {
         causes.invalid(path, mode, MODE);
     }
 }
 
-fn files(default_mode: Option<i32>, items: Option<&[KeyToPath]>, path: &Path, causes: &mut Causes) {
+fn files(
+    default_mode: Option<i32>,
+    items: Option<&[KeyToPath]>,
+    path: &Path<'_>,
+    causes: &mut Causes,
+) {
     mode(default_mode, &path.child("defaultMode"), causes);
     for (i, item) in items.into_iter().flatten().enumerate() {
-        let at = path.child("items").index(i);
+        let at = path.child("items");
+        let at = at.index(i);
         if item.key.is_empty() {
             causes.required(&at.child("key"), "");
         }
@@ -184,7 +219,7 @@ fn files(default_mode: Option<i32>, items: Option<&[KeyToPath]>, path: &Path, ca
     }
 }
 
-fn downward_file(file: &DownwardAPIVolumeFile, path: &Path, causes: &mut Causes) {
+fn downward_file(file: &DownwardAPIVolumeFile, path: &Path<'_>, causes: &mut Causes) {
     file_path(&file.path, &path.child("path"), causes);
     match (&file.field_ref, &file.resource_field_ref) {
         (Some(_), Some(_)) => causes.invalid(
@@ -205,11 +240,12 @@ fn downward_file(file: &DownwardAPIVolumeFile, path: &Path, causes: &mut Causes)
     mode(file.mode, &path.child("mode"), causes);
 }
 
-fn projection(projected: &ProjectedVolumeSource, path: &Path, causes: &mut Causes) {
+fn projection(projected: &ProjectedVolumeSource, path: &Path<'_>, causes: &mut Causes) {
     mode(projected.default_mode, &path.child("defaultMode"), causes);
     let mut seen = BTreeSet::new();
     for (i, source) in projected.sources.iter().flatten().enumerate() {
-        let at = path.child("sources").index(i);
+        let at = path.child("sources");
+        let at = at.index(i);
         for place in projected_source(source, &at, causes) {
             if !place.is_empty() && !seen.insert(place) {
                 causes.invalid(path, place, "conflicting duplicate paths");
@@ -221,7 +257,7 @@ fn projection(projected: &ProjectedVolumeSource, path: &Path, causes: &mut Cause
 /// Checks one source and returns the paths it fills.
 fn projected_source<'a>(
     source: &'a VolumeProjection,
-    path: &Path,
+    path: &Path<'_>,
     causes: &mut Causes,
 ) -> Vec<&'a str> {
     let mut places: Vec<&str> = Vec::new();
@@ -273,4 +309,24 @@ fn projected_source<'a>(
         causes.forbidden(path, "may not specify more than 1 volume type");
     }
     places
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Kind;
+
+    use super::*;
+    use crate::schema::{Field, Message, Shape};
+
+    #[test]
+    fn every_source_is_known() {
+        let inner = |message: &'static Message, name: &str| message.field(name)?.message();
+        let spec = inner(Message::of_kind(Kind::Pod), "spec").unwrap();
+        let volume = inner(spec, "volumes").unwrap();
+        let inline = volume.fields.iter().filter(|f| f.shape == Shape::Inline);
+        let source = inline.filter_map(Field::message).flat_map(|m| m.fields);
+        let mut expected: Vec<&str> = source.map(|f| f.name).collect();
+        expected.sort_unstable();
+        assert_eq!(sources(&Volume::default()).map(|(name, _)| name), *expected);
+    }
 }

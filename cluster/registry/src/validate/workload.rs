@@ -15,7 +15,7 @@ use crate::field::{Causes, Labels, Path};
 use crate::operation::Options;
 use crate::{meta, names};
 
-fn count(value: Option<i32>, path: &Path, field: &str, causes: &mut Causes) {
+fn count(value: Option<i32>, path: &Path<'_>, field: &str, causes: &mut Causes) {
     causes.non_negative(&path.child(field), i64::from(value.unwrap_or(0)));
 }
 
@@ -72,7 +72,7 @@ pub(super) fn deployment(deployment: &Deployment, options: &Options, causes: &mu
     progress(spec, &path.child("progressDeadlineSeconds"), causes);
 }
 
-fn progress(spec: &DeploymentSpec, path: &Path, causes: &mut Causes) {
+fn progress(spec: &DeploymentSpec, path: &Path<'_>, causes: &mut Causes) {
     let Some(seconds) = spec.progress_deadline_seconds else { return };
     causes.non_negative(path, i64::from(seconds));
     if seconds <= spec.min_ready_seconds.unwrap_or(0) {
@@ -81,7 +81,7 @@ fn progress(spec: &DeploymentSpec, path: &Path, causes: &mut Causes) {
 }
 
 /// Checks the selector of a workload, which must be there and select by something.
-fn pod_selector(wanted: &LabelSelector, path: &Path, causes: &mut Causes) -> Selector {
+fn pod_selector(wanted: &LabelSelector, path: &Path<'_>, causes: &mut Causes) -> Selector {
     if selector::is_empty(wanted) {
         causes.required(path, "");
         return Selector::nothing();
@@ -98,7 +98,7 @@ fn template(
     wanted: &Selector,
     owner: &str,
     options: &Options,
-    path: &Path,
+    path: &Path<'_>,
     causes: &mut Causes,
 ) {
     let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
@@ -126,7 +126,7 @@ fn template(
     }
 }
 
-fn strategy(strategy: &DeploymentStrategy, path: &Path, causes: &mut Causes) {
+fn strategy(strategy: &DeploymentStrategy, path: &Path<'_>, causes: &mut Causes) {
     match strategy.type_.as_deref().unwrap_or_default() {
         "Recreate" => {
             if strategy.rolling_update.is_some() {
@@ -148,7 +148,7 @@ fn strategy(strategy: &DeploymentStrategy, path: &Path, causes: &mut Causes) {
     }
 }
 
-fn rolling_update(rolling: &RollingUpdateDeployment, path: &Path, causes: &mut Causes) {
+fn rolling_update(rolling: &RollingUpdateDeployment, path: &Path<'_>, causes: &mut Causes) {
     let zero = IntOrString::Int(0);
     let unavailable = rolling.max_unavailable.as_ref().unwrap_or(&zero);
     let surge = rolling.max_surge.as_ref().unwrap_or(&zero);
@@ -163,7 +163,7 @@ fn rolling_update(rolling: &RollingUpdateDeployment, path: &Path, causes: &mut C
     }
 }
 
-fn amount(value: &IntOrString, path: &Path, causes: &mut Causes) {
+fn amount(value: &IntOrString, path: &Path<'_>, causes: &mut Causes) {
     match value {
         IntOrString::Int(number) => causes.non_negative(path, i64::from(*number)),
         IntOrString::String(text) => causes.invalid_each(path, text, names::percent(text)),

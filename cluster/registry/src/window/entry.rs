@@ -13,8 +13,11 @@ use super::fields::{self, Peek};
 pub const PREFIX: &str = "/registry/";
 
 /// The key under which an object is stored: `/registry/deployments.apps/default/web`.
-pub fn store_key(key: &Key) -> String {
-    format!("{PREFIX}{}/{}", key.kind.group_resource(), key.path())
+pub fn store_key(key: &Key) -> Arc<str> {
+    let info = key.kind.info();
+    let dot = if info.group.is_empty() { "" } else { "." };
+    let slash = if key.namespace.is_empty() { "" } else { "/" };
+    [PREFIX, info.plural, dot, info.group, "/", &key.namespace, slash, &key.name].concat().into()
 }
 
 /// The kind and the `namespace/name` (or name) of a key in the store; `None` when it is no

@@ -172,7 +172,7 @@ fn unknown_fields_cannot_be_selected() {
 #[test]
 fn store_keys() {
     let key = Key::new(Kind::Deployment, "ns", "web");
-    assert_eq!(store_key(&key), "/registry/deployments.apps/ns/web");
+    assert_eq!(&*store_key(&key), "/registry/deployments.apps/ns/web");
     assert_eq!(parse_store_key(&store_key(&key)), Some((Kind::Deployment, "ns/web")));
     for foreign in ["/registry/pods/x", "/registry/.progress", "/registry/nodes/a/b", "/x/pods/a/b"]
     {

@@ -1,13 +1,13 @@
-use crate::framework::{Plugin, SCORE_MAX, Score};
-use crate::rows::{NodeInfo, PodInfo};
-use crate::snapshot::Snapshot;
+use crate::framework::{Plugin, SCORE_MAX, Score, Scoring, share};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodClass;
 
 /// Prefers nodes on which CPU and memory would be used to the same degree
 /// (`NodeResourcesBalancedAllocation`).
 pub struct BalancedAllocation;
 
 /// Shares are integers in units of 10⁻⁶, so that every machine computes the same score.
-const ONE: i128 = 1_000_000;
+const ONE: i64 = 1_000_000;
 
 impl Plugin for BalancedAllocation {
     fn name(&self) -> &'static str {
@@ -18,25 +18,26 @@ impl Plugin for BalancedAllocation {
         1
     }
 
-    fn score(&self, pod: &PodInfo, nodes: &[&NodeInfo], _: &Snapshot) -> Vec<Score> {
+    fn scoring(&self) -> Scoring {
+        Scoring::Alone
+    }
+
+    fn score(&self, pod: &PodClass, node: &NodeInfo) -> Score {
+        let (used, wanted, all) = (&node.requested, &pod.load.requests, &node.allocatable);
         // A pod that asks for nothing cannot unbalance a node.
-        if pod.requests.cpu.0 == 0 && pod.requests.memory.0 == 0 {
-            return Vec::new();
+        if wanted.cpu.0 == 0 && wanted.memory.0 == 0 {
+            return 0;
         }
-        let share = |used: i64, wanted: i64, all: i64| {
+        let used_share = |used: i64, wanted: i64, all: i64| {
             if all <= 0 {
                 return ONE;
             }
-            ((i128::from(used) + i128::from(wanted)) * ONE / i128::from(all)).min(ONE)
+            share(used.saturating_add(wanted), ONE, all).min(ONE)
         };
-        let balance = |node: &&NodeInfo| {
-            let (used, wanted, all) = (&node.requested, &pod.requests, &node.allocatable);
-            let cpu = share(used.cpu.0, wanted.cpu.0, all.cpu.0);
-            let memory = share(used.memory.0, wanted.memory.0, all.memory.0);
-            // With two resources the standard deviation is half their distance.
-            let deviation = (cpu - memory).abs() / 2;
-            Score::try_from((ONE - deviation) * i128::from(SCORE_MAX) / ONE).unwrap_or(SCORE_MAX)
-        };
-        nodes.iter().map(balance).collect()
+        let cpu = used_share(used.cpu.0, wanted.cpu.0, all.cpu.0);
+        let memory = used_share(used.memory.0, wanted.memory.0, all.memory.0);
+        // With two resources the standard deviation is half their distance.
+        let deviation = cpu.abs_diff(memory).cast_signed() / 2;
+        share(ONE - deviation, SCORE_MAX, ONE)
     }
 }

@@ -1,10 +1,26 @@
-use crate::framework::{ClusterEvent, Plugin, SCORE_MAX, Score, Verdict};
-use crate::rows::{NodeInfo, PodInfo};
-use crate::snapshot::Snapshot;
+use serde::{Deserialize, Serialize};
 
-/// Rejects nodes without room (`NodeResourcesFit`) and prefers those with most of it left
-/// (`LeastAllocated`).
-pub struct Fit;
+use crate::framework::{
+    ClusterEvent, Filtering, Plugin, SCORE_MAX, Score, Scoring, Verdict, share,
+};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodClass;
+
+/// Which nodes with room are preferred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FitStrategy {
+    /// Those with most of it left: pods spread out.
+    #[default]
+    LeastAllocated,
+    /// Those with least of it left: pods fill node after node.
+    MostAllocated,
+}
+
+/// Rejects nodes without room (`NodeResourcesFit`) and prefers by how much would be left.
+pub struct Fit {
+    /// Which nodes with room are preferred.
+    pub strategy: FitStrategy,
+}
 
 impl Plugin for Fit {
     fn name(&self) -> &'static str {
@@ -15,55 +31,76 @@ impl Plugin for Fit {
         1
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Verdict {
+    fn filtering(&self) -> Filtering {
+        Filtering::ByLoad
+    }
+
+    fn filter(&self, pod: &PodClass, node: &NodeInfo) -> Verdict {
         let mut reasons = Vec::new();
         // More than can ever be freed is no case for eviction.
         let mut resolvable = true;
-        if i64::try_from(node.pods.len()).unwrap_or(i64::MAX) >= node.pods_max {
+        if node.pods >= node.pods_max {
             reasons.push("Too many pods".to_owned());
         }
-        let mut check = |name: &str, wanted: i64, used: i64, all: i64| {
-            if wanted > 0 && wanted > all - used {
-                reasons.push(format!("Insufficient {name}"));
-                resolvable &= wanted <= all;
-            }
-        };
-        let (wanted, used, all) = (&pod.requests, &node.requested, &node.allocatable);
-        check("cpu", wanted.cpu.0, used.cpu.0, all.cpu.0);
-        check("memory", wanted.memory.0, used.memory.0, all.memory.0);
-        check(
-            "ephemeral-storage",
-            wanted.ephemeral_storage.0,
-            used.ephemeral_storage.0,
-            all.ephemeral_storage.0,
-        );
-        for (name, amount) in &wanted.extended {
-            let of =
-                |map: &std::collections::BTreeMap<String, i64>| map.get(name).copied().unwrap_or(0);
-            check(name, *amount, of(&used.extended), of(&all.extended));
-        }
+        for_each_shortage(pod, node, |name, wanted, all| {
+            reasons.push(format!("Insufficient {name}"));
+            resolvable &= wanted <= all;
+        });
         if reasons.is_empty() { Verdict::Fit } else { Verdict::Reject { reasons, resolvable } }
+    }
+
+    fn fits(&self, pod: &PodClass, node: &NodeInfo) -> bool {
+        let mut fits = node.pods < node.pods_max;
+        for_each_shortage(pod, node, |_, _, _| fits = false);
+        fits
     }
 
     fn events(&self) -> &'static [ClusterEvent] {
         &[ClusterEvent::NodeAdded, ClusterEvent::NodeAllocatable, ClusterEvent::PodGone]
     }
 
-    fn score(&self, pod: &PodInfo, nodes: &[&NodeInfo], _: &Snapshot) -> Vec<Score> {
-        let free = |used: i64, wanted: i64, all: i64| {
-            let left = all.saturating_sub(used.saturating_add(wanted)).max(0);
+    fn scoring(&self) -> Scoring {
+        Scoring::Alone
+    }
+
+    fn score(&self, pod: &PodClass, node: &NodeInfo) -> Score {
+        let (used, wanted, all) = (&node.scored, &pod.load.scored, &node.allocatable);
+        let preferred = |used: i64, wanted: i64, all: i64| {
             if all <= 0 {
                 return 0;
             }
-            let share = i128::from(left) * i128::from(SCORE_MAX) / i128::from(all);
-            Score::try_from(share).unwrap_or(SCORE_MAX)
+            let asked = used.saturating_add(wanted);
+            let part = match self.strategy {
+                FitStrategy::LeastAllocated => all.saturating_sub(asked).max(0),
+                FitStrategy::MostAllocated => asked.min(all),
+            };
+            share(part, SCORE_MAX, all)
         };
-        let least_allocated = |node: &&NodeInfo| {
-            let (used, wanted, all) = (&node.scored, &pod.scored, &node.allocatable);
-            let cpu = free(used.cpu.0, wanted.cpu.0, all.cpu.0);
-            let memory = free(used.memory.0, wanted.memory.0, all.memory.0);
-            i64::midpoint(cpu, memory)
-        };
-        nodes.iter().map(least_allocated).collect()
+        let cpu = preferred(used.cpu.0, wanted.cpu.0, all.cpu.0);
+        let memory = preferred(used.memory.0, wanted.memory.0, all.memory.0);
+        i64::midpoint(cpu, memory)
+    }
+}
+
+/// Calls `shortage` with name, amount wanted and amount allocatable of all that is not there.
+fn for_each_shortage(pod: &PodClass, node: &NodeInfo, mut shortage: impl FnMut(&str, i64, i64)) {
+    let (wanted, used, all) = (&pod.load.requests, &node.requested, &node.allocatable);
+    let mut check = |name: &str, wanted: i64, used: i64, all: i64| {
+        if wanted > 0 && wanted > all - used {
+            shortage(name, wanted, all);
+        }
+    };
+    check("cpu", wanted.cpu.0, used.cpu.0, all.cpu.0);
+    check("memory", wanted.memory.0, used.memory.0, all.memory.0);
+    check(
+        "ephemeral-storage",
+        wanted.ephemeral_storage.0,
+        used.ephemeral_storage.0,
+        all.ephemeral_storage.0,
+    );
+    for (name, amount) in &wanted.extended {
+        let used = used.extended.get(name).copied().unwrap_or(0);
+        let all = all.extended.get(name).copied().unwrap_or(0);
+        check(name, *amount, used, all);
     }
 }

@@ -1,6 +1,6 @@
-use crate::framework::{Plugin, SCORE_MAX, Score};
-use crate::rows::{NodeInfo, PodInfo};
-use crate::snapshot::Snapshot;
+use crate::framework::{Plugin, SCORE_MAX, Score, Scoring, Surroundings, share};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodClass;
 
 /// Prefers nodes that already have the pod's images.
 pub struct ImageLocality;
@@ -19,29 +19,31 @@ impl Plugin for ImageLocality {
         1
     }
 
-    fn score(&self, pod: &PodInfo, nodes: &[&NodeInfo], snapshot: &Snapshot) -> Vec<Score> {
-        let total = i64::try_from(snapshot.len()).unwrap_or(i64::MAX).max(1);
+    fn scoring(&self) -> Scoring {
+        Scoring::Compared
+    }
+
+    /// The sizes of the pod's images, zero for those that the node lacks. How far an image has
+    /// spread is for `compare`: it changes with every node that pulls it.
+    fn traits(&self, pod: &PodClass, node: &NodeInfo, _: i64, out: &mut Vec<i64>) {
+        out.extend(pod.images.iter().map(|image| node.images.get(image).copied().unwrap_or(0)));
+    }
+
+    fn compare(&self, pod: &PodClass, traits: &[&[i64]], around: &Surroundings) -> Vec<Score> {
+        let total = i64::try_from(around.snapshot.len()).unwrap_or(i64::MAX).max(1);
         let spread: Vec<i64> = pod
             .images
             .iter()
-            .map(|image| i64::try_from(snapshot.nodes_with_image(image)).unwrap_or(i64::MAX))
+            .map(|image| around.snapshot.nodes_with_image(image))
+            .map(|nodes| i64::try_from(nodes).unwrap_or(i64::MAX))
             .collect();
         let most = MOST.saturating_mul(i64::try_from(pod.images.len()).unwrap_or(1).max(1));
-        let present = |node: &&NodeInfo| {
-            let sum: i64 = pod
-                .images
-                .iter()
-                .zip(&spread)
-                // An image that only few nodes have attracts less, or they would drown in pods.
-                .map(|(image, have)| {
-                    let size = node.images.get(image).copied().unwrap_or(0);
-                    let scaled = i128::from(size) * i128::from(*have) / i128::from(total);
-                    i64::try_from(scaled).unwrap_or(i64::MAX)
-                })
-                .sum();
-            let within = sum.clamp(LEAST, most) - LEAST;
+        let present = |sizes: &&[i64]| {
+            // An image that only few nodes have attracts less, or they would drown in pods.
+            let scaled = sizes.iter().zip(&spread).map(|(size, have)| share(*size, *have, total));
+            let within = scaled.sum::<i64>().clamp(LEAST, most) - LEAST;
             within.saturating_mul(SCORE_MAX) / (most - LEAST)
         };
-        nodes.iter().map(present).collect()
+        traits.iter().map(present).collect()
     }
 }

@@ -1,6 +1,8 @@
-use crate::framework::{ClusterEvent, Plugin, Score, Verdict, normalize};
-use crate::rows::{NodeInfo, PodInfo};
-use crate::snapshot::Snapshot;
+use crate::framework::{
+    ClusterEvent, Filtering, Plugin, Score, Scoring, Surroundings, Verdict, normalize,
+};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodClass;
 
 /// Honours the pod's node selector and node affinity, required and preferred.
 pub struct NodeAffinity;
@@ -14,7 +16,11 @@ impl Plugin for NodeAffinity {
         2
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Verdict {
+    fn filtering(&self) -> Filtering {
+        Filtering::ByProperties
+    }
+
+    fn filter(&self, pod: &PodClass, node: &NodeInfo) -> Verdict {
         let required = pod.node_required.as_ref();
         if pod.node_selector.matches(Some(&node.labels))
             && required.is_none_or(|terms| terms.iter().any(|t| t.matches(node)))
@@ -28,15 +34,20 @@ impl Plugin for NodeAffinity {
         &[ClusterEvent::NodeAdded, ClusterEvent::NodeLabels]
     }
 
-    fn score(&self, pod: &PodInfo, nodes: &[&NodeInfo], _: &Snapshot) -> Vec<Score> {
+    fn scoring(&self) -> Scoring {
+        Scoring::Compared
+    }
+
+    fn traits(&self, pod: &PodClass, node: &NodeInfo, _: i64, out: &mut Vec<i64>) {
+        let terms = pod.node_preferred.iter().filter(|(_, term)| term.matches(node));
+        out.push(terms.map(|(weight, _)| Score::from(*weight)).sum());
+    }
+
+    fn compare(&self, pod: &PodClass, traits: &[&[i64]], _: &Surroundings) -> Vec<Score> {
         if pod.node_preferred.is_empty() {
             return Vec::new();
         }
-        let liked = |node: &&NodeInfo| {
-            let terms = pod.node_preferred.iter().filter(|(_, term)| term.matches(node));
-            terms.map(|(weight, _)| Score::from(*weight)).sum()
-        };
-        let mut scores: Vec<Score> = nodes.iter().map(liked).collect();
+        let mut scores: Vec<Score> = traits.iter().map(|liked| liked[0]).collect();
         normalize(&mut scores, false);
         scores
     }

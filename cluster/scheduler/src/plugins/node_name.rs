@@ -1,5 +1,6 @@
-use crate::framework::{ClusterEvent, Plugin, Verdict};
-use crate::rows::{NodeInfo, PodInfo};
+use crate::framework::{ClusterEvent, Filtering, Plugin, Verdict};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodClass;
 
 /// Rejects every node but the one the pod names.
 pub struct NodeName;
@@ -9,7 +10,11 @@ impl Plugin for NodeName {
         "NodeName"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Verdict {
+    fn filtering(&self) -> Filtering {
+        Filtering::ByProperties
+    }
+
+    fn filter(&self, pod: &PodClass, node: &NodeInfo) -> Verdict {
         if pod.node.is_empty() || pod.node == node.name {
             return Verdict::Fit;
         }

@@ -1,7 +1,8 @@
 use k8s_openapi::api::core::v1::Taint;
 
-use crate::framework::{ClusterEvent, Plugin, Verdict};
-use crate::rows::{NodeInfo, PodInfo};
+use crate::framework::{ClusterEvent, Filtering, Plugin, Verdict};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodClass;
 
 /// Rejects cordoned nodes, unless the pod tolerates the taint that cordoning sets.
 pub struct NodeUnschedulable;
@@ -11,7 +12,11 @@ impl Plugin for NodeUnschedulable {
         "NodeUnschedulable"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Verdict {
+    fn filtering(&self) -> Filtering {
+        Filtering::ByProperties
+    }
+
+    fn filter(&self, pod: &PodClass, node: &NodeInfo) -> Verdict {
         let taint = || Taint {
             key: "node.kubernetes.io/unschedulable".to_owned(),
             effect: "NoSchedule".to_owned(),

@@ -1,6 +1,8 @@
-use crate::framework::{ClusterEvent, Plugin, Score, Verdict, normalize};
-use crate::rows::{NodeInfo, PodInfo};
-use crate::snapshot::Snapshot;
+use crate::framework::{
+    ClusterEvent, Filtering, Plugin, Score, Scoring, Surroundings, Verdict, normalize,
+};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodClass;
 
 /// Rejects nodes with taints the pod does not tolerate, and prefers nodes with fewer
 /// `PreferNoSchedule` taints that it does not tolerate.
@@ -15,7 +17,11 @@ impl Plugin for TaintToleration {
         3
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Verdict {
+    fn filtering(&self) -> Filtering {
+        Filtering::ByProperties
+    }
+
+    fn filter(&self, pod: &PodClass, node: &NodeInfo) -> Verdict {
         let hard = |effect: &str| matches!(effect, "NoSchedule" | "NoExecute");
         let untolerated = node.taints.iter().find(|t| hard(&t.effect) && !pod.tolerates(t));
         match untolerated {
@@ -32,12 +38,18 @@ impl Plugin for TaintToleration {
         &[ClusterEvent::NodeAdded, ClusterEvent::NodeTaints]
     }
 
-    fn score(&self, pod: &PodInfo, nodes: &[&NodeInfo], _: &Snapshot) -> Vec<Score> {
-        let disliked = |node: &&NodeInfo| {
-            let soft = node.taints.iter().filter(|t| t.effect == "PreferNoSchedule");
-            Score::try_from(soft.filter(|t| !pod.tolerates(t)).count()).unwrap_or(Score::MAX)
-        };
-        let mut scores: Vec<Score> = nodes.iter().map(disliked).collect();
+    fn scoring(&self) -> Scoring {
+        Scoring::Compared
+    }
+
+    fn traits(&self, pod: &PodClass, node: &NodeInfo, _: i64, out: &mut Vec<i64>) {
+        let soft = node.taints.iter().filter(|t| t.effect == "PreferNoSchedule");
+        let disliked = soft.filter(|t| !pod.tolerates(t)).count();
+        out.push(Score::try_from(disliked).unwrap_or(Score::MAX));
+    }
+
+    fn compare(&self, _: &PodClass, traits: &[&[i64]], _: &Surroundings) -> Vec<Score> {
+        let mut scores: Vec<Score> = traits.iter().map(|disliked| disliked[0]).collect();
         normalize(&mut scores, true);
         scores
     }

@@ -3,15 +3,19 @@
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 
-use super::default_plugins;
+use super::{FitStrategy, plugins};
+use crate::cycle::{Question, scores_of};
 use crate::framework::Verdict;
-use crate::rows::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::{Classes, PodClass, PodInfo};
+use crate::profile::{Profile, ProfileConfig};
 use crate::snapshot::Snapshot;
 
-fn pod(spec: Value) -> PodInfo {
+fn pod(spec: Value) -> PodClass {
     let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}})).unwrap();
     pod.spec = Some(serde_json::from_value(spec).unwrap());
-    PodInfo::of(&pod).unwrap()
+    let info = PodInfo::of(&pod, &mut Classes::default()).unwrap();
+    (*info.class).clone()
 }
 
 fn node(value: &Value) -> NodeInfo {
@@ -37,7 +41,7 @@ fn json_patch_merge(target: &mut Value, patch: &Value) {
 
 fn check(spec: Value, node: &NodeInfo, expected: &[&str]) {
     let pod = pod(spec);
-    let reasons = default_plugins()
+    let reasons = plugins(FitStrategy::default())
         .iter()
         .find_map(|plugin| match plugin.filter(&pod, node) {
             Verdict::Fit => None,
@@ -114,16 +118,13 @@ fn host_ports_and_pod_count() {
             [{"containerPort": 80, "hostPort": 80, "hostIP": ip, "protocol": protocol}]}]})
     };
     let first = pod(port("", "TCP"));
-    busy.add(&first);
+    busy.add(&first.load);
     let taken = &["node(s) didn't have free ports for the requested pod ports"];
     check(port("10.0.0.1", "TCP"), &busy, taken);
     check(port("", "UDP"), &busy, &[]);
-    let mut second = pod(json!({"containers": []}));
-    second.key = api::Key::new(api::Kind::Pod, "d", "second");
-    busy.add(&second);
+    busy.add(&pod(json!({"containers": []})).load);
     check(json!({"containers": []}), &busy, &["Too many pods"]);
-    busy.remove(&first);
-    busy.remove(&first);
+    busy.remove(&first.load);
     check(port("", "TCP"), &busy, &[]);
 }
 
@@ -136,23 +137,22 @@ fn scores_prefer_empty_nodes_and_few_siblings() {
         .unwrap();
         snapshot.set_node(&node);
     }
-    let owned = |name: &str, on: &str, owner: &str| {
-        let mut info = pod(json!({"containers": asks("1", "2Gi"), "nodeName": on}));
-        info.key = api::Key::new(api::Kind::Pod, "d", name);
-        info.owner = owner.to_owned();
-        info
+    let mut next = pod(json!({"containers": asks("1", "2Gi")}));
+    next.owned = true;
+    let key = |name: &str| api::Key::new(api::Kind::Pod, "d", name);
+    snapshot.add_pod(&key("p1"), "u1", "rs", &next.load, "a");
+    snapshot.add_pod(&key("p2"), "u2", "other", &next.load, "b");
+    let nodes = snapshot.order().nodes();
+    let scores = |plugin: &str, fit_strategy| {
+        let config = ProfileConfig { fit_strategy, ..ProfileConfig::default() };
+        let plugins = Profile::new(&config).unwrap().plugins;
+        let plugin = plugins.iter().find(|p| p.plugin.name() == plugin).unwrap();
+        scores_of(plugin, &snapshot, Question { class: &next, owner: "rs" }, &nodes)
     };
-    snapshot.add_pod(&owned("p1", "a", "rs"));
-    snapshot.add_pod(&owned("p2", "b", "other"));
-    let nodes: Vec<_> = snapshot.nodes().collect();
-    let scores = |plugin: &str, pod: &PodInfo| {
-        let plugins = default_plugins();
-        let plugin = plugins.iter().find(|p| p.name() == plugin).unwrap();
-        plugin.score(pod, &nodes, &snapshot)
-    };
-    let next = owned("p3", "", "rs");
-    assert_eq!(scores("NodeResourcesFit", &next), [50, 50, 75]);
-    assert_eq!(scores("PodTopologySpread", &next), [0, 100, 100]);
-    assert_eq!(scores("NodeResourcesBalancedAllocation", &next), [100, 100, 100]);
-    assert_eq!(scores("TaintToleration", &next), [100, 100, 100]);
+    let least = FitStrategy::LeastAllocated;
+    assert_eq!(scores("NodeResourcesFit", least), [50, 50, 75]);
+    assert_eq!(scores("NodeResourcesFit", FitStrategy::MostAllocated), [50, 50, 25]);
+    assert_eq!(scores("PodTopologySpread", least), [0, 100, 100]);
+    assert_eq!(scores("NodeResourcesBalancedAllocation", least), [100, 100, 100]);
+    assert_eq!(scores("TaintToleration", least), [100, 100, 100]);
 }

@@ -1,8 +1,6 @@
-use std::collections::BTreeMap;
-
-use crate::framework::{Plugin, SCORE_MAX, Score};
-use crate::rows::{NodeInfo, PodInfo};
-use crate::snapshot::Snapshot;
+use crate::framework::{Plugin, SCORE_MAX, Score, Scoring, Surroundings};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodClass;
 
 /// Spreads the pods of one controller over nodes and zones: the cluster's default constraints
 /// of `PodTopologySpread` (zone, then host name, both `ScheduleAnyway`).
@@ -17,25 +15,28 @@ impl Plugin for TopologySpread {
         2
     }
 
-    fn score(&self, pod: &PodInfo, nodes: &[&NodeInfo], snapshot: &Snapshot) -> Vec<Score> {
-        if pod.owner.is_empty() {
+    fn scoring(&self) -> Scoring {
+        Scoring::Compared
+    }
+
+    /// How many siblings are on the node, and its zone.
+    fn traits(&self, pod: &PodClass, node: &NodeInfo, siblings: i64, out: &mut Vec<i64>) {
+        if pod.owned {
+            out.extend([siblings, i64::from(node.zone_id)]);
+        }
+    }
+
+    fn compare(&self, pod: &PodClass, traits: &[&[i64]], around: &Surroundings) -> Vec<Score> {
+        if !pod.owned {
             return Vec::new();
         }
-        let siblings = |node: &NodeInfo| {
-            let count = node.pods.values().filter(|owner| **owner == pod.owner).count();
-            Score::try_from(count).unwrap_or(Score::MAX)
-        };
-        let mut by_zone: BTreeMap<&str, Score> = BTreeMap::new();
-        for node in snapshot.nodes() {
-            *by_zone.entry(node.zone()).or_default() += siblings(node);
-        }
         // A zone holds many nodes: weigh its crowd as the average over as many as there are.
-        let zones = Score::try_from(by_zone.len()).unwrap_or(1);
-        let crowd = |node: &&NodeInfo| {
-            let zone = by_zone.get(node.zone()).copied().unwrap_or(0);
-            siblings(node) * SCORE_MAX + if zones > 1 { zone * SCORE_MAX / zones } else { 0 }
+        let zones = i64::try_from(around.crowd.zones).unwrap_or(i64::MAX);
+        let crowd = |traits: &&[i64]| {
+            let zone = || u32::try_from(traits[1]).map_or(0, |zone| around.crowd.in_zone(zone));
+            traits[0] * SCORE_MAX + if zones > 1 { zone() * SCORE_MAX / zones } else { 0 }
         };
-        let raw: Vec<Score> = nodes.iter().map(crowd).collect();
+        let raw: Vec<Score> = traits.iter().map(crowd).collect();
         let (least, most) =
             raw.iter().fold((Score::MAX, 0), |(lo, hi), s| (lo.min(*s), hi.max(*s)));
         // Fewest siblings score 100; the fullest node still scores by how full it is.

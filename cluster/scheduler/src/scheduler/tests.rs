@@ -176,3 +176,43 @@ fn same_inputs_same_choices() {
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
 }
+
+#[test]
+fn explains_without_deciding() {
+    let mut bench = Bench::new();
+    for (name, cpu) in [("n1", "4"), ("n2", "4"), ("n3", "2"), ("n4", "1")] {
+        bench.node(name, cpu);
+    }
+    bench.pod("other", "2", "n2");
+    let key = Key::new(Kind::Pod, "d", "a");
+    assert!(bench.scheduler.explain(&key).is_none());
+    bench.scheduler.keep_decisions(true);
+    bench.pod("a", "1500m", "");
+    // Both before and after the decision: what it would be if the pod had no node.
+    let explanation = bench.scheduler.explain(&key).unwrap();
+    assert_eq!(explanation.winners, ["n1"]);
+    assert_eq!((explanation.runner_up.as_deref(), explanation.evaluated), (Some("n3"), 4));
+    insta::assert_snapshot!(
+        explanation.feasible[0].scores.iter().map(|s| format!("{s:?}\n")).collect::<String>(),
+        @r#"
+    PluginScore { plugin: "TaintToleration", traits: [0], raw: 100, weighted: 300 }
+    PluginScore { plugin: "NodeResourcesFit", traits: [], raw: 79, weighted: 79 }
+    PluginScore { plugin: "NodeResourcesBalancedAllocation", traits: [], raw: 81, weighted: 81 }
+    PluginScore { plugin: "ImageLocality", traits: [], raw: 0, weighted: 0 }
+    "#
+    );
+    assert_eq!(
+        serde_json::to_value(&explanation.rejected[0]).unwrap(),
+        json!({"node": "n4", "plugin": "NodeResourcesFit", "reasons": ["Insufficient cpu"],
+            "resolvable": false})
+    );
+    let decision = bench.scheduler.take_decisions().remove(0);
+    let choice = decision.result.unwrap();
+    assert_eq!((decision.pod, choice.node.as_str()), (key.clone(), "n1"));
+    assert_eq!(choice.score, explanation.feasible[0].total);
+    assert_eq!(names(&bench.bindings()), [("a", "n1")]);
+    assert_eq!(bench.scheduler.explain(&key), Some(explanation));
+    bench.pod("big", "9", "");
+    let message = bench.scheduler.explain(&Key::new(Kind::Pod, "d", "big")).unwrap().message;
+    assert!(message.unwrap().starts_with("0/4 nodes are available: 4 Insufficient cpu."));
+}

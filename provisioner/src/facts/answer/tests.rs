@@ -36,6 +36,7 @@ const ANSWER: &str = r#"Welcome to host n1
 =docker running 20.10.24
 =image sha256:aa kprov/pause:1
 =started etcd.service ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad
+=staged
 =end
 "#;
 
@@ -57,6 +58,7 @@ fn an_answer_gives_facts() {
     assert_eq!((facts.listeners[1].port, &facts.listeners[1].program), (8472, &None));
     assert_eq!(facts.docker, DockerFact::Running { version: "20.10.24".to_owned() });
     assert_eq!(facts.started["etcd.service"], abc);
+    assert!(facts.staged);
 }
 
 #[test]

@@ -128,6 +128,22 @@ fn failure(result: Result<Box<dyn Host>, HostError>) -> HostError {
 }
 
 #[test]
+fn a_flush_loses_nothing_that_has_arrived() {
+    let server = Server::start();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let greeter = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"hello"));
+    let mut ssh = open(&server.target(), &server.known()).unwrap();
+    let mut tunnel = ssh.connect("127.0.0.1", port).unwrap();
+    let mut text = vec![0];
+    tunnel.read_exact(&mut text).unwrap();
+    tunnel.flush().unwrap();
+    tunnel.read_to_end(&mut text).unwrap();
+    assert_eq!(text, b"hello");
+    greeter.join().unwrap().unwrap();
+}
+
+#[test]
 fn facts_and_files_come_over_one_connection() {
     let server = Server::start();
     let mut host = connect(&server.target(), &server.known()).unwrap();

@@ -8,7 +8,7 @@ use super::world::Exit;
 use crate::runtime::{NodeInput, RuntimeEvent, RuntimeInput};
 
 #[derive(Clone, Debug)]
-enum Act {
+pub(super) enum Act {
     Create(u8, u8),
     Delete(u8),
     Vanish(u8),
@@ -20,7 +20,7 @@ enum Act {
     Wait(u8),
 }
 
-fn act() -> impl Strategy<Value = Act> {
+pub(super) fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         (0..4_u8, 0..6_u8).prop_map(|(n, k)| Act::Create(n, k)),
         (0..4_u8).prop_map(Act::Delete),
@@ -54,10 +54,16 @@ fn spec(kind: u8) -> serde_json::Value {
 }
 
 fn play(acts: &[Act]) -> World {
+    play_with(acts, |_| false)
+}
+
+/// Plays `acts`; `closed_form` says by the number of each act who does the periodic duties in it.
+pub(super) fn play_with(acts: &[Act], closed_form: impl Fn(usize) -> bool) -> World {
     let mut w = World::new();
     w.exits.insert("init".into(), Exit { after_secs: 1, code: 0 });
     let mut serial = 0;
-    for act in acts {
+    for (place, act) in acts.iter().enumerate() {
+        w.closed_form = closed_form(place);
         match act {
             Act::Create(n, kind) => {
                 let name = format!("p{n}");

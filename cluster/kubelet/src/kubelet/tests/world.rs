@@ -39,6 +39,8 @@ pub(super) struct World {
     pub(super) sick: BTreeSet<String>,
     /// Containers that take all their grace.
     pub(super) stubborn: BTreeSet<String>,
+    /// Whether the world does the periodic duties of a kubelet that is settled.
+    pub(super) closed_form: bool,
     late: BTreeMap<(Time, u64), NodeInput>,
     queue: VecDeque<NodeInput>,
     /// Every event, `Reason: message`.
@@ -107,6 +109,7 @@ impl World {
             broken: BTreeSet::new(),
             sick: BTreeSet::new(),
             stubborn: BTreeSet::new(),
+            closed_form: false,
             late: BTreeMap::new(),
             queue: VecDeque::new(),
             events: Vec::new(),
@@ -154,6 +157,10 @@ impl World {
         for _ in 0..10_000 {
             let Some(input) = self.queue.pop_front() else { return };
             let mut out = Vec::new();
+            if self.closed_form && self.kubelet.is_settled() {
+                let lease = self.objects.get(&Key::new(Kind::Lease, "kube-node-lease", "n1"));
+                self.kubelet.duties_done(self.now, lease);
+            }
             self.kubelet.step(self.now, input, &mut out);
             for effect in out {
                 self.log.push(format!("{} {effect:?}", self.now.0));
@@ -166,14 +173,14 @@ impl World {
     pub(super) fn run_for(&mut self, secs: u64) {
         let end = self.now + Duration::from_secs(secs);
         for _ in 0..20_000 {
-            let wake = self.kubelet.wake_at();
+            let wake = self.wake_at();
             let exit = self.exit_at.first_key_value().map(|(k, _)| k.0);
             let late = self.late.first_key_value().map(|(k, _)| k.0);
-            let next = [wake, exit, late].into_iter().flatten().min().unwrap_or(end);
-            if next > end {
+            let next = [wake, exit, late].into_iter().flatten().min();
+            let Some(next) = next.filter(|next| *next <= end) else {
                 self.now = end;
                 return;
-            }
+            };
             self.now = self.now.max(next);
             if exit == Some(next) {
                 let ((_, id), code) = self.exit_at.pop_first().unwrap();
@@ -186,6 +193,10 @@ impl World {
             }
         }
         panic!("too many steps: {:?}", &self.log[self.log.len().saturating_sub(20)..]);
+    }
+
+    fn wake_at(&self) -> Option<Time> {
+        if self.closed_form { self.kubelet.work_at() } else { self.kubelet.wake_at() }
     }
 
     /// A container ends, and the runtime says so.

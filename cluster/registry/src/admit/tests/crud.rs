@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use api::Revision;
 
 use super::*;
@@ -324,4 +326,54 @@ fn signing_requests() {
         "CertificateSigningRequest.certificates.k8s.io \"x\" is invalid: status.conditions: \
          Forbidden: updates may not remove a condition of type \"Approved\""
     );
+}
+
+/// The store writes the revision into what it is told to put, which must not copy it.
+#[test]
+fn what_is_put_is_shared_with_nobody() {
+    let mut world = World::new();
+    let status = |kind, body| Operation::Patch {
+        key: key(Kind::Pod, "x"),
+        subresource: Some(Subresource::Status),
+        patch: Patch { kind, body },
+        strict: false,
+    };
+    let bind = PodBinding { node: "n".to_owned(), ..PodBinding::default() };
+    let mut scaled = object(&deployment("x"));
+    let created = Operation::Create { object: scaled.clone() };
+    if let Object::Deployment(deployment) = &mut scaled {
+        Arc::make_mut(deployment).spec.as_mut().unwrap().replicas = Some(3);
+    }
+    for operation in [
+        Operation::Create { object: object(&pod("x")) },
+        Operation::Bind { pod: key(Kind::Pod, "x"), binding: bind },
+        status(PatchKind::Merge, json!({"status": {"phase": "Running"}})),
+        status(PatchKind::Strategic, json!({"status": {"message": "m"}})),
+        status(PatchKind::Merge, json!({"metadata": {"annotations": {"a": "b"}}})),
+        status(PatchKind::Json, json!([{"op": "add", "path": "/status/reason", "value": "r"}])),
+        Operation::Patch {
+            key: key(Kind::Pod, "x"),
+            subresource: None,
+            patch: Patch {
+                kind: PatchKind::Merge,
+                body: json!({"metadata": {"labels": {"a": "b"}}}),
+            },
+            strict: false,
+        },
+        Operation::Delete { key: key(Kind::Pod, "x"), options: DeleteOptions::default() },
+        created,
+        Operation::Update { key: key(Kind::Deployment, "x"), object: scaled, subresource: None },
+    ] {
+        let Ok(Mutation::Put { object, .. }) = world.decide(&operation) else {
+            panic!("{operation:?} puts")
+        };
+        match &object {
+            Object::Pod(pod) => assert_eq!(Arc::strong_count(pod), 1, "{operation:?}"),
+            Object::Deployment(deployment) => {
+                assert_eq!(Arc::strong_count(deployment), 1, "{operation:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        world.run(&operation).unwrap();
+    }
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Every JSON pointer in the value.
-fn pointers(value: &Value, at: &str, out: &mut Vec<String>) {
+pub(super) fn pointers(value: &Value, at: &str, out: &mut Vec<String>) {
     out.push(at.to_owned());
     match value {
         Value::Object(map) => {
@@ -20,7 +20,7 @@ fn pointers(value: &Value, at: &str, out: &mut Vec<String>) {
     }
 }
 
-fn odd_value() -> impl Strategy<Value = Value> {
+pub(super) fn odd_value() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
         Just(json!([])),

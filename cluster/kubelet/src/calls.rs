@@ -1,0 +1,34 @@
+//! Calls that are not answered yet, and what each was made for.
+
+use machine::CallId;
+
+/// Calls under way, the oldest first: few at a time, and none on an idle node.
+pub(crate) struct Calls<P> {
+    entries: Vec<(CallId, P)>,
+}
+
+/// More room than this is given back when nothing is under way.
+const KEPT: usize = 4;
+
+impl<P> Default for Calls<P> {
+    fn default() -> Self {
+        Self { entries: Vec::new() }
+    }
+}
+
+impl<P> Calls<P> {
+    /// Adds a call; identifiers grow.
+    pub(crate) fn begin(&mut self, id: CallId, purpose: P) {
+        self.entries.push((id, purpose));
+    }
+
+    /// Takes the call that was answered.
+    pub(crate) fn end(&mut self, id: CallId) -> Option<P> {
+        let at = self.entries.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        let (_, purpose) = self.entries.remove(at);
+        if self.entries.is_empty() && self.entries.capacity() > KEPT {
+            self.entries = Vec::new();
+        }
+        Some(purpose)
+    }
+}

@@ -1,0 +1,164 @@
+//! Merge patches of statuses.
+
+use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// The merge patch that turns one document into another.
+pub(crate) fn merge_diff(old: &Value, new: &Value) -> Value {
+    let (Some(from), Some(to)) = (old.as_object(), new.as_object()) else { return new.clone() };
+    let mut patch = Map::new();
+    for (key, value) in to {
+        match from.get(key) {
+            Some(before) if before == value => {}
+            Some(before) if before.is_object() && value.is_object() => {
+                patch.insert(key.clone(), merge_diff(before, value));
+            }
+            _ => {
+                patch.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    for key in from.keys().filter(|k| !to.contains_key(*k)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    Value::Object(patch)
+}
+
+/// The body of a status patch that only an object of that UID takes.
+pub(crate) fn body(uid: Option<&str>, status: Value) -> Value {
+    let mut body = Map::new();
+    if let Some(uid) = uid {
+        let metadata = Map::from_iter([("uid".to_owned(), Value::from(uid))]);
+        body.insert("metadata".to_owned(), Value::Object(metadata));
+    }
+    body.insert("status".to_owned(), status);
+    Value::Object(body)
+}
+
+/// The merge patch that turns one pod status into another. It compares what a kubelet writes;
+/// the rest must be the same.
+pub(crate) fn changes(old: &PodStatus, new: &PodStatus) -> Value {
+    let mut patch = Map::new();
+    if old.conditions != new.conditions {
+        let value = new.conditions.as_deref().map_or(Value::Null, conditions);
+        patch.insert("conditions".to_owned(), value);
+    }
+    change(&mut patch, "containerStatuses", &old.container_statuses, &new.container_statuses);
+    change(&mut patch, "hostIP", &old.host_ip, &new.host_ip);
+    change(&mut patch, "hostIPs", &old.host_ips, &new.host_ips);
+    let (old_init, new_init) = (&old.init_container_statuses, &new.init_container_statuses);
+    change(&mut patch, "initContainerStatuses", old_init, new_init);
+    change(&mut patch, "message", &old.message, &new.message);
+    change(&mut patch, "phase", &old.phase, &new.phase);
+    change(&mut patch, "podIP", &old.pod_ip, &new.pod_ip);
+    change(&mut patch, "podIPs", &old.pod_ips, &new.pod_ips);
+    change(&mut patch, "qosClass", &old.qos_class, &new.qos_class);
+    change(&mut patch, "reason", &old.reason, &new.reason);
+    change(&mut patch, "startTime", &old.start_time, &new.start_time);
+    Value::Object(patch)
+}
+
+fn change<T: Serialize + PartialEq>(
+    patch: &mut Map<String, Value>,
+    name: &str,
+    old: &Option<T>,
+    new: &Option<T>,
+) {
+    if old != new {
+        let value = serde_json::to_value(new).expect("a status is JSON");
+        patch.insert(name.to_owned(), value);
+    }
+}
+
+/// As their serialization, which is most of what a status write costs: conditions are in every
+/// one, and their times are few.
+fn conditions(conditions: &[PodCondition]) -> Value {
+    let mut known: Option<(&Time, String)> = None;
+    let mut values = Vec::with_capacity(conditions.len());
+    for condition in conditions {
+        let PodCondition {
+            last_probe_time,
+            last_transition_time,
+            message,
+            observed_generation,
+            reason,
+            status,
+            type_,
+        } = condition;
+        let mut map = Map::new();
+        let mut put = |name: &str, value: Value| {
+            map.insert(name.to_owned(), value);
+        };
+        if let Some(time) = last_probe_time {
+            put("lastProbeTime", Value::String(text(time)));
+        }
+        if let Some(time) = last_transition_time {
+            let text = match &known {
+                Some((other, text)) if *other == time => text.clone(),
+                _ => known.insert((time, text(time))).1.clone(),
+            };
+            put("lastTransitionTime", Value::String(text));
+        }
+        if let Some(message) = message {
+            put("message", Value::String(message.clone()));
+        }
+        if let Some(generation) = observed_generation {
+            put("observedGeneration", Value::from(*generation));
+        }
+        if let Some(reason) = reason {
+            put("reason", Value::String(reason.clone()));
+        }
+        put("status", Value::String(status.clone()));
+        put("type", Value::String(type_.clone()));
+        values.push(Value::Object(map));
+    }
+    Value::Array(values)
+}
+
+/// As `metav1.Time` is written: whole seconds, in UTC.
+fn text(time: &Time) -> String {
+    format!("{:.0}", time.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_written_as_their_type_says() {
+        let time = |secs: u64| Some(api::Time::from_secs(secs).to_meta());
+        let full = PodCondition {
+            last_probe_time: time(5),
+            last_transition_time: time(1_700_000_000),
+            message: Some("m".into()),
+            observed_generation: Some(3),
+            reason: Some("r".into()),
+            status: "True".into(),
+            type_: "Ready".into(),
+        };
+        let bare = PodCondition {
+            status: "False".into(),
+            type_: "Initialized".into(),
+            last_transition_time: time(1_700_000_001),
+            ..PodCondition::default()
+        };
+        let all = vec![full.clone(), bare, full];
+        assert_eq!(conditions(&all), serde_json::to_value(&all).unwrap());
+    }
+
+    #[test]
+    fn a_patch_names_what_differs() {
+        let old = PodStatus {
+            phase: Some("Pending".into()),
+            reason: Some("Why".into()),
+            pod_ip: Some("10.0.0.1".into()),
+            ..PodStatus::default()
+        };
+        let new = PodStatus { phase: Some("Running".into()), reason: None, ..old.clone() };
+        assert_eq!(changes(&old, &new), serde_json::json!({"phase": "Running", "reason": null}));
+        let whole = |status: &PodStatus| serde_json::to_value(status).unwrap();
+        assert_eq!(changes(&old, &new), merge_diff(&whole(&old), &whole(&new)));
+    }
+}

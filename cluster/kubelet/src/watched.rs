@@ -1,0 +1,218 @@
+//! What the API says of this node, kept current by watches: its pods, the node, the services.
+//!
+//! As [`machine::Cache`], for the three kinds that a kubelet watches and without indexes: there
+//! may be a hundred thousand kubelets in one process, and every one hears of every service.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use api::{ApiObject, Key, Kind, Object, Revision};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use machine::WatchEvent;
+
+/// All objects of a kind, in the order of namespace and name.
+pub(crate) struct Shelf<T> {
+    objects: Vec<Arc<T>>,
+    synced: bool,
+}
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Self { objects: Vec::new(), synced: false }
+    }
+}
+
+/// One object before and after.
+pub(crate) struct Change<T> {
+    pub(crate) old: Option<Arc<T>>,
+    pub(crate) new: Option<Arc<T>>,
+}
+
+/// What news changed.
+pub(crate) enum News {
+    Nothing,
+    Pod(Change<Pod>),
+    /// A complete list of pods.
+    Pods,
+    Node,
+    /// A service; or, for the first time, all of them.
+    Service {
+        first: bool,
+    },
+}
+
+fn order(meta: &ObjectMeta, namespace: &str, name: &str) -> Ordering {
+    let text = |field: &Option<String>, other: &str| field.as_deref().unwrap_or("").cmp(other);
+    text(&meta.namespace, namespace).then_with(|| text(&meta.name, name))
+}
+
+fn revision(meta: &ObjectMeta) -> Revision {
+    meta.resource_version.as_deref().and_then(Revision::parse).unwrap_or_default()
+}
+
+impl<T: ApiObject> Shelf<T> {
+    /// Whether the first complete list has arrived.
+    pub(crate) const fn synced(&self) -> bool {
+        self.synced
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.objects.iter()
+    }
+
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<&Arc<T>> {
+        let at = self.objects.binary_search_by(|o| order(o.meta(), namespace, name)).ok()?;
+        self.objects.get(at)
+    }
+
+    /// Puts the object; old news changes nothing.
+    fn put(&mut self, object: &Arc<T>) -> Option<Change<T>> {
+        let meta = object.meta();
+        let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
+        let found = self.objects.binary_search_by(|o| {
+            order(o.meta(), namespace.unwrap_or_default(), name.unwrap_or_default())
+        });
+        let new = Some(object.clone());
+        match found {
+            Ok(at) if revision(self.objects[at].meta()) >= revision(meta) => None,
+            Ok(at) => {
+                let old = Some(std::mem::replace(&mut self.objects[at], object.clone()));
+                Some(Change { old, new })
+            }
+            Err(at) => {
+                self.objects.insert(at, object.clone());
+                Some(Change { old: None, new })
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &Key, gone: Revision) -> Option<Change<T>> {
+        let wanted = |o: &Arc<T>| order(o.meta(), &key.namespace, &key.name);
+        let at = self.objects.binary_search_by(wanted).ok()?;
+        if revision(self.objects[at].meta()) > gone {
+            return None;
+        }
+        Some(Change { old: Some(self.objects.remove(at)), new: None })
+    }
+
+    /// Takes a complete list. Returns whether it is the first, and whether anything changed.
+    fn replace(&mut self, objects: &[Object], listed_at: Revision) -> (bool, bool) {
+        let listed: BTreeSet<(&str, &str)> = objects.iter().map(|o| place(o.meta())).collect();
+        let before = self.objects.len();
+        // A stale list must not undo what the watch has already delivered.
+        self.objects
+            .retain(|o| listed.contains(&place(o.meta())) || revision(o.meta()) > listed_at);
+        let mut changed = self.objects.len() != before;
+        for object in objects.iter().filter_map(T::of) {
+            changed |= self.put(object).is_some();
+        }
+        self.objects.shrink_to_fit();
+        (!std::mem::replace(&mut self.synced, true), changed)
+    }
+}
+
+fn place(meta: &ObjectMeta) -> (&str, &str) {
+    (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+/// Everything that is watched.
+#[derive(Default)]
+pub(crate) struct Watched {
+    pub(crate) pods: Shelf<Pod>,
+    pub(crate) nodes: Shelf<Node>,
+    pub(crate) services: Shelf<Service>,
+}
+
+impl Watched {
+    /// Applies news of a watch and says what changed.
+    pub(crate) fn apply(&mut self, event: &WatchEvent) -> News {
+        match event {
+            WatchEvent::Changed(Object::Pod(pod)) => pod_news(self.pods.put(pod)),
+            WatchEvent::Changed(Object::Node(node)) => node_news(self.nodes.put(node).is_some()),
+            WatchEvent::Changed(Object::Service(service)) => {
+                service_news(false, self.services.put(service).is_some())
+            }
+            WatchEvent::Deleted { key, revision } => match key.kind {
+                Kind::Pod => pod_news(self.pods.remove(key, *revision)),
+                Kind::Node => node_news(self.nodes.remove(key, *revision).is_some()),
+                Kind::Service => {
+                    service_news(false, self.services.remove(key, *revision).is_some())
+                }
+                _ => News::Nothing,
+            },
+            WatchEvent::Replaced { kind, objects, revision } => match kind {
+                Kind::Pod => {
+                    self.pods.replace(objects, *revision);
+                    News::Pods
+                }
+                Kind::Node => node_news(self.nodes.replace(objects, *revision).1),
+                Kind::Service => {
+                    let (first, changed) = self.services.replace(objects, *revision);
+                    service_news(first, changed)
+                }
+                _ => News::Nothing,
+            },
+            WatchEvent::Changed(_) | WatchEvent::Renewing { .. } | WatchEvent::Progress { .. } => {
+                News::Nothing
+            }
+        }
+    }
+}
+
+fn pod_news(change: Option<Change<Pod>>) -> News {
+    change.map_or(News::Nothing, News::Pod)
+}
+
+const fn node_news(changed: bool) -> News {
+    if changed { News::Node } else { News::Nothing }
+}
+
+const fn service_news(first: bool, changed: bool) -> News {
+    if first || changed { News::Service { first } } else { News::Nothing }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::codec;
+
+    use super::*;
+
+    fn pod(name: &str, revision: u64) -> Object {
+        let text = format!(
+            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","namespace":"d",
+            "resourceVersion":"{revision}"}}}}"#
+        );
+        codec::decode_any(text.as_bytes()).unwrap()
+    }
+
+    fn names(watched: &Watched) -> Vec<String> {
+        watched.pods.iter().map(|p| p.metadata.name.clone().unwrap()).collect()
+    }
+
+    #[test]
+    fn old_news_is_ignored_and_lists_replace_what_is_older() {
+        let mut watched = Watched::default();
+        let changed = |watched: &mut Watched, name: &str, revision: u64| {
+            matches!(watched.apply(&WatchEvent::Changed(pod(name, revision))), News::Pod(_))
+        };
+        assert!(changed(&mut watched, "c", 7) && !watched.pods.synced());
+        let list = vec![pod("b", 4), pod("a", 3)];
+        let list = WatchEvent::Replaced { kind: Kind::Pod, objects: list, revision: Revision(5) };
+        assert!(matches!(watched.apply(&list), News::Pods));
+        assert!(watched.pods.synced());
+        assert_eq!(names(&watched), ["a", "b", "c"]);
+        assert!(!changed(&mut watched, "a", 3) && changed(&mut watched, "a", 8));
+        let gone = |name: &str, revision: u64| WatchEvent::Deleted {
+            key: Key::new(Kind::Pod, "d", name),
+            revision: Revision(revision),
+        };
+        assert!(matches!(watched.apply(&gone("a", 6)), News::Nothing));
+        let News::Pod(change) = watched.apply(&gone("a", 9)) else { panic!("it is gone") };
+        assert!(change.new.is_none() && change.old.is_some());
+        let list = WatchEvent::Replaced { kind: Kind::Pod, objects: vec![], revision: Revision(6) };
+        watched.apply(&list);
+        assert_eq!(names(&watched), ["c"]);
+    }
+}

@@ -1,0 +1,101 @@
+//! Nodes as the scheduler sees them: parsed once, compact, with the sum of what is on them.
+
+use std::collections::BTreeMap;
+
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Node, Taint};
+
+use crate::pod_info::{HostPort, Load};
+use crate::resources::Resources;
+
+/// A node with the sum of the pods that are bound to it or assumed to be.
+///
+/// What changes with every pod, and is read again for it, comes first and together: there may be
+/// a hundred thousand of these, far more than processors hold close.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[repr(C)]
+pub struct NodeInfo {
+    /// How many pods it takes.
+    pub pods_max: i64,
+    /// How many pods it has.
+    pub pods: i64,
+    /// What pods may ask for in all.
+    pub allocatable: Resources,
+    /// What its pods ask for.
+    pub requested: Resources,
+    /// What its pods count for when nodes are scored.
+    pub scored: Resources,
+    /// Ports of the host in use, and by how many pods.
+    pub host_ports: BTreeMap<HostPort, u32>,
+    /// The node's name.
+    pub name: String,
+    /// Whether there is such a node; else there are only pods that name it.
+    pub(crate) known: bool,
+    /// Whether it is cordoned.
+    pub unschedulable: bool,
+    /// The number of its zone, for comparing with other nodes of one snapshot.
+    pub zone_id: u32,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Taints.
+    pub taints: Vec<Taint>,
+    /// Images present, with their size in bytes.
+    pub images: BTreeMap<String, i64>,
+}
+
+impl NodeInfo {
+    /// Takes the node's own properties; the pods stay.
+    pub fn set(&mut self, node: &Node) {
+        self.name = node.metadata.name.clone().unwrap_or_default();
+        self.known = true;
+        self.labels = node.metadata.labels.clone().unwrap_or_default();
+        let spec = node.spec.as_ref();
+        self.taints = spec.and_then(|s| s.taints.clone()).unwrap_or_default();
+        self.unschedulable = spec.and_then(|s| s.unschedulable).unwrap_or(false);
+        let status = node.status.as_ref();
+        let list = status.and_then(|s| s.allocatable.as_ref().or(s.capacity.as_ref()));
+        self.allocatable = Resources::of_list(list);
+        self.pods_max = list
+            .and_then(|l| l.get("pods"))
+            .and_then(|q| Quantity::parse(&q.0).ok())
+            .map_or(0, Quantity::value);
+        self.images = status
+            .iter()
+            .flat_map(|s| s.images.iter().flatten())
+            .flat_map(|image| {
+                let size = image.size_bytes.unwrap_or(0);
+                image.names.iter().flatten().map(move |name| (name.clone(), size))
+            })
+            .collect();
+    }
+
+    /// Counts a pod in.
+    pub fn add(&mut self, load: &Load) {
+        self.pods += 1;
+        self.requested.add(&load.requests);
+        self.scored.add(&load.scored);
+        for port in &load.host_ports {
+            *self.host_ports.entry(port.clone()).or_default() += 1;
+        }
+    }
+
+    /// Counts a pod out that was counted in.
+    pub fn remove(&mut self, load: &Load) {
+        self.pods -= 1;
+        self.requested.subtract(&load.requests);
+        self.scored.subtract(&load.scored);
+        for port in &load.host_ports {
+            if let Some(count) = self.host_ports.get_mut(port) {
+                *count -= 1;
+                if *count == 0 {
+                    self.host_ports.remove(port);
+                }
+            }
+        }
+    }
+
+    /// The zone, for interleaving; empty if the node has none.
+    pub fn zone(&self) -> &str {
+        self.labels.get("topology.kubernetes.io/zone").map_or("", String::as_str)
+    }
+}

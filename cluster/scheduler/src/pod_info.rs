@@ -1,0 +1,374 @@
+//! Pods as the scheduler sees them: parsed once; what many pods have in common is held once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use api::hash::fnv64;
+use api::selector::Selector;
+use api::{Key, meta};
+use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration};
+
+use crate::node_info::NodeInfo;
+use crate::resources::{Resources, requests, scored_requests};
+
+/// A port of the host that a pod claims: protocol, address (`0.0.0.0` for all), number.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// The host address, `0.0.0.0` for all.
+    pub address: String,
+    /// The port number.
+    pub port: i32,
+}
+
+impl HostPort {
+    /// Whether two pods cannot both have these ports on one node.
+    pub fn conflicts(&self, other: &Self) -> bool {
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.address == other.address
+                || self.address == "0.0.0.0"
+                || other.address == "0.0.0.0")
+    }
+}
+
+/// One term of a node selector: requirements on labels and on the node's name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeTerm {
+    labels: Selector,
+    name: Selector,
+    empty: bool,
+    /// The only names that can match, if the term lists names.
+    names: Option<BTreeSet<String>>,
+}
+
+impl NodeTerm {
+    fn parse(term: &NodeSelectorTerm) -> Option<Self> {
+        let (mut labels, mut name) = (Selector::default(), Selector::default());
+        let mut names = None;
+        for r in term.match_expressions.iter().flatten() {
+            labels.require(&r.key, &r.operator, r.values.as_deref().unwrap_or_default()).ok()?;
+        }
+        for r in term.match_fields.iter().flatten() {
+            let values = r.values.as_deref().unwrap_or_default();
+            name.require(&r.key, &r.operator, values).ok()?;
+            if r.key == "metadata.name" && r.operator == "In" {
+                names = Some(values.iter().cloned().collect());
+            }
+        }
+        let empty = labels.is_everything() && name.is_everything();
+        Some(Self { labels, name, empty, names })
+    }
+
+    /// Whether the node satisfies every requirement; a term without requirements matches none.
+    pub fn matches(&self, node: &NodeInfo) -> bool {
+        let named = || {
+            let field = BTreeMap::from([("metadata.name".to_owned(), node.name.clone())]);
+            self.name.matches(Some(&field))
+        };
+        !self.empty
+            && self.labels.matches(Some(&node.labels))
+            && (self.name.is_everything() || named())
+    }
+}
+
+/// What a pod takes of its node, and all that is remembered of one that has a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Load {
+    /// What it asks for.
+    pub requests: Resources,
+    /// What it counts for when nodes are scored.
+    pub scored: Resources,
+    /// Ports of the host it claims.
+    pub host_ports: Vec<HostPort>,
+}
+
+impl Load {
+    fn of(spec: &PodSpec) -> Self {
+        Self {
+            requests: requests(spec),
+            scored: scored_requests(spec),
+            host_ports: host_ports(spec),
+        }
+    }
+}
+
+/// All that plugins look at in a pod, its siblings aside: pods of one class find the same nodes
+/// equally good.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodClass {
+    /// What it takes of a node.
+    pub load: Arc<Load>,
+    /// The node it names; empty if none.
+    pub node: String,
+    /// `spec.nodeSelector`.
+    pub node_selector: Selector,
+    /// Required node affinity: any term must match; `None` if there is none.
+    pub node_required: Option<Vec<NodeTerm>>,
+    /// Preferred node affinity with weights.
+    pub node_preferred: Vec<(i32, NodeTerm)>,
+    /// Taints it tolerates.
+    pub tolerations: Vec<Toleration>,
+    /// Images of its containers.
+    pub images: Vec<String>,
+    /// Whether it has a controller, from whose other pods it keeps away.
+    pub owned: bool,
+}
+
+impl PodClass {
+    /// Whether the pod tolerates a taint.
+    pub fn tolerates(&self, taint: &Taint) -> bool {
+        self.tolerations.iter().any(|t| tolerates(t, taint))
+    }
+
+    /// The only nodes that can match, by name, if required affinity lists them: so it is for the
+    /// pods of a `DaemonSet`.
+    pub fn pinned(&self) -> Option<BTreeSet<&str>> {
+        let terms = self.node_required.as_ref()?;
+        let mut all = BTreeSet::new();
+        for term in terms {
+            all.extend(term.names.as_ref()?.iter().map(String::as_str));
+        }
+        Some(all)
+    }
+
+    /// Equal classes have equal hashes; what tells classes apart in practice is in it.
+    fn hash(&self) -> u64 {
+        let mut bytes = Vec::with_capacity(256);
+        for resources in [&self.load.requests, &self.load.scored] {
+            bytes.extend(resources.cpu.0.to_le_bytes());
+            bytes.extend(resources.memory.0.to_le_bytes());
+        }
+        for text in self.images.iter().chain(self.load.requests.extended.keys()) {
+            bytes.extend(text.as_bytes());
+        }
+        bytes.extend(self.node_selector.to_text().as_bytes());
+        for key in self.tolerations.iter().filter_map(|t| t.key.as_ref()) {
+            bytes.extend(key.as_bytes());
+        }
+        bytes.push(u8::from(self.owned));
+        fnv64(&bytes)
+    }
+}
+
+/// The number of a pod class: never given twice.
+pub type ClassId = u64;
+
+/// A pod that needs a node.
+#[derive(Clone, Debug)]
+pub struct PodInfo {
+    /// Namespace and name.
+    pub key: Key,
+    /// UID; a pod of the same name made later has another.
+    pub uid: String,
+    /// Higher goes first.
+    pub priority: i32,
+    /// UID of its controller; empty if none.
+    pub owner: String,
+    /// The profile that schedules it.
+    pub scheduler: String,
+    /// Whether scheduling gates hold it back.
+    pub gated: bool,
+    /// The message of its `PodScheduled` condition if that is false.
+    pub complaint: String,
+    /// What plugins look at.
+    pub class: Arc<PodClass>,
+    /// The number of the class; `None` if the class is of no use to other pods.
+    pub class_id: Option<ClassId>,
+}
+
+impl PodInfo {
+    /// Parses a pod; `None` for pods that take no place: finished ones.
+    pub fn of(pod: &Pod, classes: &mut Classes) -> Option<Self> {
+        let spec = pod.spec.as_ref().filter(|_| takes_place(pod))?;
+        let metadata = &pod.metadata;
+        let owner = owner_of(pod);
+        let (class, class_id) = classes.class(class_of(spec, !owner.is_empty()));
+        let condition = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        Some(Self {
+            key: Key::new(
+                api::Kind::Pod,
+                metadata.namespace.as_deref().unwrap_or_default(),
+                metadata.name.as_deref().unwrap_or_default(),
+            ),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            priority: spec.priority.unwrap_or(0),
+            owner: owner.to_owned(),
+            scheduler: spec.scheduler_name.clone().unwrap_or_else(|| "default-scheduler".into()),
+            gated: spec.scheduling_gates.iter().flatten().next().is_some(),
+            complaint: condition
+                .filter(|c| c.type_ == "PodScheduled" && c.status == "False")
+                .filter_map(|c| c.message.clone())
+                .next()
+                .unwrap_or_default(),
+            class,
+            class_id,
+        })
+    }
+}
+
+/// Whether a pod takes a place on a node: not when it has finished.
+pub fn takes_place(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    pod.spec.is_some() && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// UID of a pod's controller; empty if it has none.
+pub fn owner_of(pod: &Pod) -> &str {
+    meta::controller_of(&pod.metadata).map_or("", |o| o.uid.as_str())
+}
+
+fn class_of(spec: &PodSpec, owned: bool) -> PodClass {
+    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
+    let required = affinity
+        .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
+        .map(|s: &NodeSelector| s.node_selector_terms.iter().filter_map(NodeTerm::parse).collect());
+    let preferred = affinity
+        .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref())
+        .into_iter()
+        .flatten()
+        .filter_map(|t| Some((t.weight, NodeTerm::parse(&t.preference)?)))
+        .collect();
+    PodClass {
+        load: Arc::new(Load::of(spec)),
+        node: spec.node_name.clone().unwrap_or_default(),
+        node_selector: spec.node_selector.as_ref().map(Selector::of_map).unwrap_or_default(),
+        node_required: required,
+        node_preferred: preferred,
+        tolerations: spec.tolerations.clone().unwrap_or_default(),
+        images: spec.containers.iter().filter_map(|c| c.image.clone()).collect(),
+        owned,
+    }
+}
+
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or_default();
+    let key = toleration.key.as_deref().unwrap_or_default();
+    let exists = toleration.operator.as_deref() == Some("Exists");
+    (effect.is_empty() || effect == taint.effect)
+        && (key == taint.key || (key.is_empty() && exists))
+        && (exists
+            || toleration.value.as_deref().unwrap_or_default()
+                == taint.value.as_deref().unwrap_or_default())
+}
+
+fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    sidecars
+        .chain(&spec.containers)
+        .flat_map(|c| c.ports.iter().flatten())
+        .filter_map(|p| {
+            let port = p.host_port.filter(|port| *port > 0)?;
+            let address = p.host_ip.clone().filter(|ip| !ip.is_empty());
+            Some(HostPort {
+                protocol: p.protocol.clone().unwrap_or_else(|| "TCP".into()),
+                address: address.unwrap_or_else(|| "0.0.0.0".into()),
+                port,
+            })
+        })
+        .collect()
+}
+
+/// Holds each load and each class once, for as long as something uses it.
+#[derive(Clone, Debug, Default)]
+pub struct Classes {
+    loads: BTreeSet<Arc<Load>>,
+    /// By hash.
+    classes: BTreeMap<u64, Vec<(ClassId, Arc<PodClass>)>>,
+    count: usize,
+    next: ClassId,
+    /// So many loads and classes may there be before unused ones are looked for.
+    sweep_at: usize,
+}
+
+/// Unused loads and classes are not looked for below this number.
+const SWEEP_MIN: usize = 1024;
+
+impl Classes {
+    /// What a pod takes of its node.
+    pub fn load(&mut self, spec: &PodSpec) -> Arc<Load> {
+        self.share(Arc::new(Load::of(spec)))
+    }
+
+    fn share(&mut self, load: Arc<Load>) -> Arc<Load> {
+        if let Some(known) = self.loads.get(&load) {
+            return Arc::clone(known);
+        }
+        self.sweep();
+        self.loads.insert(Arc::clone(&load));
+        load
+    }
+
+    fn class(&mut self, mut class: PodClass) -> (Arc<PodClass>, Option<ClassId>) {
+        class.load = self.share(class.load);
+        // A `DaemonSet` has a class for every node: nothing is gained by comparing them.
+        if class.pinned().is_some() || !class.node.is_empty() {
+            return (Arc::new(class), None);
+        }
+        let hash = class.hash();
+        let alike = self.classes.get(&hash).map(Vec::as_slice).unwrap_or_default();
+        if let Some((id, known)) = alike.iter().find(|(_, known)| **known == class) {
+            return (Arc::clone(known), Some(*id));
+        }
+        self.sweep();
+        let (id, class) = (self.next, Arc::new(class));
+        self.next += 1;
+        self.count += 1;
+        self.classes.entry(hash).or_default().push((id, Arc::clone(&class)));
+        (class, Some(id))
+    }
+
+    fn sweep(&mut self) {
+        if self.count + self.loads.len() < self.sweep_at.max(SWEEP_MIN) {
+            return;
+        }
+        self.classes.retain(|_, alike| {
+            alike.retain(|(_, class)| Arc::strong_count(class) > 1);
+            !alike.is_empty()
+        });
+        self.loads.retain(|load| Arc::strong_count(load) > 1);
+        self.count = self.classes.values().map(Vec::len).sum();
+        self.sweep_at = 2 * (self.count + self.loads.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pods_of_one_template_share_their_class_while_it_is_in_use() {
+        let mut classes = Classes::default();
+        let pod = |name: &str, cpu: &str, fields: &serde_json::Value| {
+            serde_json::from_value::<Pod>(json!({"metadata": {"name": name}, "spec": {
+                "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}],
+                "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+                    {"nodeSelectorTerms": [{"matchFields": fields}]}}}}}))
+            .unwrap()
+        };
+        let mut of = |name: &str, cpu: &str, fields| {
+            PodInfo::of(&pod(name, cpu, fields), &mut classes).unwrap()
+        };
+        let none = json!([]);
+        let (a, b, c) = (of("a", "1", &none), of("b", "1000m", &none), of("c", "2", &none));
+        assert!(Arc::ptr_eq(&a.class, &b.class) && a.class_id == b.class_id);
+        assert_ne!(a.class_id, c.class_id);
+        let pin = json!([{"key": "metadata.name", "operator": "In", "values": ["n1", "n2"]}]);
+        let d = of("d", "1", &pin);
+        assert_eq!(d.class.pinned(), Some(BTreeSet::from(["n1", "n2"])));
+        assert!(d.class_id.is_none() && Arc::ptr_eq(&d.class.load, &a.class.load));
+        drop((b, c));
+        for i in 0..3 * SWEEP_MIN {
+            of("e", &i.to_string(), &none);
+        }
+        assert!(classes.count + classes.loads.len() <= SWEEP_MIN);
+        assert_eq!(PodInfo::of(&pod("f", "1", &none), &mut classes).unwrap().class_id, a.class_id);
+    }
+}

@@ -1,0 +1,53 @@
+//! [`Bug`]: known bugs of others, put back to show that the checks find them.
+
+use serde::{Deserialize, Serialize};
+
+/// A bug of the known-bug corpus. Each has a scenario of its name in `simulator/scenarios/bugs/`
+/// that fails with it and passes without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bug {
+    /// A component that starts takes any list, however old, for the present state
+    /// (kubernetes#59848).
+    AnyListAccepted,
+    /// Controllers do not wait until they see their own writes, and make too many pods
+    /// (kubernetes#129795).
+    NoReadYourWrites,
+    /// A replica set that is deleted and made anew while nobody looks is taken for the old one
+    /// (kubernetes#69376).
+    RecreationUnnoticed,
+    /// Endpoints are compared with an old state of themselves, and the difference that comes to
+    /// light later is nobody's concern (kubernetes#125638, #127429).
+    StaleEndpointsCompared,
+    /// The garbage collector takes an owner that its cache does not have yet for one that is gone
+    /// (kubernetes#88097, #65200).
+    AbsenceBelieved,
+    /// A deployment whose replica set's name is taken tries the same name for ever
+    /// (kubernetes#29735, #43449).
+    CollisionUnresolved,
+    /// When most nodes fall silent together, their pods are evicted all the same
+    /// (kubernetes#24200, #24597, #28832).
+    NoZoneThreshold,
+    /// When all nodes fall silent, each is believed to be lost (kubernetes#77864, #105617).
+    SilenceOfAllBelieved,
+    /// A leader that could not renew its lease goes on acting (kubernetes#89466, #66150).
+    LostRenewalIgnored,
+    /// Several schedulers act at a time, each on what it has assumed itself (kubernetes#136782).
+    SeveralActiveSchedulers,
+    /// A binding of unknown outcome counts as one that was not made (kubernetes#26043, #49314).
+    UnknownBindingForgotten,
+    /// Whether a pod fits on a node is remembered from before the node changed
+    /// (kubernetes#62921, #67260).
+    StaleFeasibility,
+    /// What happens while a pod is being tried wakes nobody (kubernetes#72122, #72925).
+    EventLostInCycle,
+    /// Heartbeats of nodes have unschedulable pods of high priority tried again and again before
+    /// all others (kubernetes#71486, #86373, #106546).
+    RetriesBlockQueue,
+    /// The creation of a pod whose answer was lost counts as done until the pod is seen
+    /// (kubernetes#67662).
+    UnknownCreationAwaited,
+    /// A list after a gap of the watch adds what is new and does not take away what is gone (of
+    /// the class that Sieve calls unobserved state).
+    DeletionUnobserved,
+}

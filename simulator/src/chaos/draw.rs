@@ -1,0 +1,156 @@
+//! Which fault it is this time.
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::{FaultRate, Victims};
+use crate::distribution::Distribution;
+use crate::plan::{Component, Direction, Fault, Outcome, Plan, Target};
+use crate::span::Span;
+
+/// Whether the kind strikes processes that can be chosen.
+pub(super) fn has_victims(kind: &str) -> bool {
+    !victims(kind).is_empty()
+}
+
+/// What a kind strikes unless something else is said.
+pub(super) fn victims(kind: &str) -> Vec<Victims> {
+    let classes: &[usize] = match kind {
+        "crash" => &[0, 1, 2, 3],
+        // These have clients, watches and clocks that matter.
+        "crash-at-call" | "pause" | "partition" | "delay" | "call-timeout" | "duplicate"
+        | "watch-stall" | "watch-gap" | "watch-expired" | "clock-skew" => &[1, 2, 3],
+        _ => &[],
+    };
+    classes.iter().map(|class| Victims::Class(*class)).collect()
+}
+
+/// Whether the kind strikes a share only.
+pub(super) fn has_percent(kind: &str) -> bool {
+    matches!(kind, "call-timeout" | "duplicate" | "runtime-errors")
+}
+
+/// The key of the kind's length of time.
+pub(super) fn amount_key(kind: &str) -> Option<&'static str> {
+    match kind {
+        "delay" => Some("extra"),
+        "lagging-server" => Some("lag"),
+        "clock-skew" => Some("ahead"),
+        "conflict-storm" => Some("period"),
+        _ => None,
+    }
+}
+
+/// What it is unless something else is said.
+pub(super) fn amount(kind: &str) -> Distribution {
+    let skewed = |median, p99| Distribution::Skewed { median, p99 };
+    match kind {
+        "delay" => skewed(Span::millis(100), Span::secs(5)),
+        "lagging-server" => skewed(Span::secs(1), Span::secs(20)),
+        "clock-skew" => skewed(Span::secs(1), Span::secs(60)),
+        "conflict-storm" => skewed(Span::millis(200), Span::secs(2)),
+        _ => Distribution::default(),
+    }
+}
+
+/// The key of the kind's number.
+pub(super) fn most_key(kind: &str) -> Option<&'static str> {
+    match kind {
+        "crash-at-call" => Some("call"),
+        "slow-disk" => Some("factor"),
+        _ => None,
+    }
+}
+
+/// The largest number unless something else is said.
+pub(super) fn most(kind: &str) -> u32 {
+    match kind {
+        "crash-at-call" => 5,
+        "slow-disk" => 50,
+        _ => 1,
+    }
+}
+
+impl FaultRate {
+    /// Draws the fault that begins at `at`; nothing if there is nothing that it could strike.
+    pub(super) fn draw(&self, at: Span, plan: &Plan, rng: &mut ChaCha8Rng) -> Option<Fault> {
+        let servers = plan.settings.api_servers;
+        let component = match self.on.as_slice() {
+            [] => None,
+            on => self::component(&on[rng.random_range(0..on.len())], at, plan, rng),
+        };
+        let node = node(at, plan, rng);
+        let percent = rng.random_range(self.percent.0..=self.percent.1);
+        let amount = self.amount.sample(rng);
+        let number = rng.random_range(1..=self.most);
+        let server = rng.random_range(0..servers.max(1));
+        // Half of the partitions cut off all servers.
+        let all_servers = servers <= 1 || rng.random_range(0..2) == 0;
+        let choice = rng.random_range(0..12_usize);
+        Some(match self.kind {
+            "host-crash" => Fault::HostCrash { node: node? },
+            "crash" => Fault::Crash { component: component? },
+            "crash-at-call" => Fault::CrashAtCall { component: component?, call: number },
+            "pause" => Fault::Pause { component: component? },
+            "partition" => Fault::Partition {
+                component: component?,
+                api_server: (!all_servers).then_some(server),
+                direction: [Direction::Both, Direction::ToServer, Direction::FromServer]
+                    [choice % 3],
+            },
+            // Twice what was drawn at most, half of it in the mean.
+            "delay" => Fault::Delay {
+                component: component?,
+                extra: Distribution::Uniform { min: Span::ZERO, max: amount },
+            },
+            "call-timeout" => Fault::CallTimeout {
+                component: component?,
+                percent,
+                outcome: [
+                    Outcome::Lost,
+                    Outcome::CarriedOut,
+                    Outcome::CarriedOutLate,
+                    Outcome::Refused,
+                ][choice % 4],
+            },
+            "duplicate" => Fault::Duplicate { component: component?, percent },
+            "watch-stall" => Fault::WatchStall { component: component? },
+            "watch-gap" => Fault::WatchGap { component: component? },
+            "watch-expired" => Fault::WatchExpired { component: component? },
+            "lagging-server" => Fault::LaggingServer { api_server: server, lag: amount },
+            "store-down" => Fault::StoreDown,
+            "conflict-storm" => Fault::ConflictStorm {
+                target: [Target::Pod, Target::Deployment, Target::ReplicaSet, Target::Node]
+                    [choice % 4],
+                // A storm needs some time between its rounds.
+                period: amount.max(Span::millis(10)),
+            },
+            "clock-skew" => Fault::ClockSkew { component: component?, ahead: amount },
+            "runtime-errors" => Fault::RuntimeErrors { node: node?, percent },
+            "runtime-down" => Fault::RuntimeDown { node: node? },
+            "slow-disk" => Fault::SlowDisk { node: node?, factor: number.saturating_add(1) },
+            kind => unreachable!("{kind} is no kind of fault"),
+        })
+    }
+}
+
+fn component(victims: &Victims, at: Span, plan: &Plan, rng: &mut ChaCha8Rng) -> Option<Component> {
+    let settings = &plan.settings;
+    let mut one = |count: u16| rng.random_range(0..count.max(1));
+    Some(match victims {
+        Victims::One(component) => component.clone(),
+        Victims::Class(0) => Component::ApiServer(one(settings.api_servers)),
+        Victims::Class(1) => Component::Scheduler(one(settings.schedulers)),
+        Victims::Class(2) => Component::ControllerManager(one(settings.controller_managers)),
+        Victims::Class(_) => Component::Kubelet(node(at, plan, rng)?),
+    })
+}
+
+/// A node that has joined.
+fn node(at: Span, plan: &Plan, rng: &mut ChaCha8Rng) -> Option<String> {
+    if plan.nodes.is_empty() {
+        return None;
+    }
+    let node = &plan.nodes[rng.random_range(0..plan.nodes.len())];
+    (node.joins <= at).then(|| node.name.clone())
+}

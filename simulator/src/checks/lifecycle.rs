@@ -1,0 +1,184 @@
+//! The lives of pods: P36 and P54.
+
+use std::collections::BTreeMap;
+
+use api::{Key, Kind, Object};
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::check::{Check, Cluster, Occurrence};
+use crate::oracle;
+
+/// P36, for what there is without stateful sets: of the pods that had one name at most one runs,
+/// on whatever nodes they are.
+///
+/// A node whose object was deleted is excused: whoever deleted it vouched for its end.
+#[derive(Default)]
+pub(super) struct OneOfAName {
+    /// Where the last pod of each name was bound, by UID.
+    places: BTreeMap<Key, BTreeMap<String, String>>,
+}
+
+impl OneOfAName {
+    fn bound(&mut self, key: &Key, pod: &Pod) {
+        let (Some(node), Some(uid)) = (oracle::node_of(pod), &pod.metadata.uid) else { return };
+        let places = self.places.entry(key.clone()).or_default();
+        if !places.contains_key(uid) {
+            places.insert(uid.clone(), node.to_owned());
+        }
+    }
+
+    fn node_gone(&mut self, node: &str) {
+        for places in self.places.values_mut() {
+            places.retain(|_, at| at != node);
+        }
+    }
+
+    /// Another pod of the name that runs.
+    fn twin(&mut self, cluster: &dyn Cluster, key: &Key, uid: &str) -> Option<String> {
+        let places = self.places.get_mut(key)?;
+        if places.len() < 2 {
+            return None;
+        }
+        places.retain(|other, node| other == uid || cluster.running_pods(node).contains(other));
+        places.iter().find(|(other, _)| *other != uid).map(|(_, node)| node.clone())
+    }
+}
+
+impl Check for OneOfAName {
+    fn property(&self) -> &'static str {
+        "P36"
+    }
+
+    fn statement(&self) -> &'static str {
+        "of the pods that had one name at most one runs"
+    }
+
+    fn observe(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        found: &mut Vec<String>,
+    ) {
+        let Occurrence::Committed { key, old, new, .. } = occurrence else { return };
+        match key.kind {
+            Kind::Node if new.is_none() => self.node_gone(&key.name),
+            Kind::Pod => {
+                let (Some(object), Some(pod)) = (new, oracle::pod(*new)) else { return };
+                self.bound(key, pod);
+                let began = oracle::phase(pod) == "Running"
+                    && oracle::pod(*old).is_none_or(|p| oracle::phase(p) != "Running");
+                if began && let Some(node) = self.twin(cluster, key, object.uid()) {
+                    found.push(format!(
+                        "{key} runs on {} while an earlier pod of that name still runs on {node}",
+                        oracle::node_of(pod).unwrap_or_default()
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Where a pod is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Pending,
+    Bound,
+    Running,
+    Succeeded,
+    Failed,
+}
+
+impl Place {
+    fn of(pod: &Pod) -> Option<Self> {
+        match (oracle::phase(pod), oracle::node_of(pod)) {
+            ("Succeeded", _) => Some(Self::Succeeded),
+            ("Failed", _) => Some(Self::Failed),
+            ("Running", Some(_)) => Some(Self::Running),
+            ("" | "Pending", Some(_)) => Some(Self::Bound),
+            ("" | "Pending", None) => Some(Self::Pending),
+            _ => None,
+        }
+    }
+
+    const fn is_end(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// P54: every pod that was created is in exactly one place, and none gets lost or comes back.
+#[derive(Default)]
+pub(super) struct Conserved {
+    created: u64,
+    deleted: u64,
+    counts: BTreeMap<Place, u64>,
+}
+
+impl Conserved {
+    fn committed(&mut self, key: &Key, old: Option<&Pod>, new: Option<&Pod>) -> Option<String> {
+        let place = |pod: Option<&Pod>| pod.and_then(Place::of);
+        let (before, after) = (place(old), place(new));
+        match (old, new) {
+            (None, Some(_)) => self.created += 1,
+            (Some(_), None) => self.deleted += 1,
+            _ => {}
+        }
+        if let Some(count) = before.and_then(|p| self.counts.get_mut(&p)) {
+            *count = count.saturating_sub(1);
+        }
+        if let Some(after) = after {
+            *self.counts.entry(after).or_default() += 1;
+        }
+        if new.is_some() && after.is_none() {
+            let pod = new?;
+            let node = oracle::node_of(pod).unwrap_or("none");
+            return Some(format!(
+                "{key} is in no place: phase {:?}, node {node}",
+                oracle::phase(pod)
+            ));
+        }
+        let before = before.filter(|p| p.is_end())?;
+        let after = after.filter(|p| *p != before)?;
+        Some(format!("{key} had ended as {before:?} and is {after:?} now"))
+    }
+}
+
+impl Check for Conserved {
+    fn property(&self) -> &'static str {
+        "P54"
+    }
+
+    fn statement(&self) -> &'static str {
+        "every pod that was created is in exactly one place, and none gets lost or comes back"
+    }
+
+    fn observe(&mut self, _: &dyn Cluster, occurrence: &Occurrence<'_>, found: &mut Vec<String>) {
+        if let Occurrence::Committed { key, old, new, .. } = occurrence
+            && key.kind == Kind::Pod
+        {
+            found.extend(self.committed(key, oracle::pod(*old), oracle::pod(*new)));
+        }
+    }
+
+    fn at_rest(&mut self, cluster: &dyn Cluster, found: &mut Vec<String>) {
+        let mut counts: BTreeMap<Place, u64> = BTreeMap::new();
+        let mut present = 0;
+        for pod in cluster.objects(Kind::Pod).filter_map(Object::get::<Pod>) {
+            present += 1;
+            if let Some(place) = Place::of(pod) {
+                *counts.entry(place).or_default() += 1;
+            }
+        }
+        self.counts.retain(|_, count| *count > 0);
+        if counts != self.counts || self.created != self.deleted + present {
+            found.push(format!(
+                "{} pods were created, {} are gone and {present} are there, in {counts:?}; counted \
+                 write by write there should be {:?}",
+                self.created, self.deleted, self.counts
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

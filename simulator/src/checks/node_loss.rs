@@ -1,0 +1,277 @@
+//! What happens to nodes that are not heard of, and to their pods: P43.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::{Key, Kind, Object, Request, Revision, Time};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+
+use super::brood::{Life, Lives};
+use super::placement::NodesShown;
+use crate::check::{Check, Cluster, Occurrence, Role};
+use crate::oracle;
+use crate::plan::{Component, Fault, Plan};
+use crate::world::ProcessId;
+
+/// The two marks of a lost node: one follows the other without a new beginning.
+const LOST: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+const ZONE: &str = "topology.kubernetes.io/zone";
+const REGION: &str = "topology.kubernetes.io/region";
+const EXCLUDED: &str = "node.kubernetes.io/exclude-disruption";
+
+/// `--node-eviction-rate`: one node in ten seconds.
+const SPACING: Duration = Duration::from_secs(10);
+/// `--secondary-node-eviction-rate`: one in a hundred seconds, in large zones that are disrupted.
+const SPACING_DISRUPTED: Duration = Duration::from_secs(100);
+/// `--unhealthy-zone-threshold`, percent.
+const DISRUPTED_PERCENT: usize = 55;
+/// `--large-cluster-size-threshold`: smaller zones that are disrupted evict nothing.
+const LARGE_ZONE: usize = 50;
+/// Stamps have whole seconds.
+const SECOND: Duration = Duration::from_secs(1);
+/// So long may the write of a taint take from its stamp to the store.
+const WRITE_MAX: Duration = Duration::from_secs(30);
+/// The same node asked for again within this time is the same marking, tried again.
+const SAME: Duration = Duration::from_secs(60);
+
+fn no_execute(node: &Node) -> impl Iterator<Item = &Taint> {
+    let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
+    taints.filter(|t| t.effect == "NoExecute")
+}
+
+fn is_lost(taint: &Taint) -> bool {
+    LOST.contains(&taint.key.as_str())
+}
+
+/// What counts as one and the same mark of a node.
+fn mark(taint: &Taint) -> String {
+    if is_lost(taint) { "lost".to_owned() } else { taint.key.clone() }
+}
+
+/// When marks were set on nodes, as stored.
+#[derive(Default)]
+struct Marks(BTreeMap<(String, String), Vec<(Revision, Time)>>);
+
+impl Marks {
+    fn committed(&mut self, now: Time, old: Option<&Node>, new: &Node, at: Revision) {
+        let had: Vec<String> = old.into_iter().flat_map(no_execute).map(mark).collect();
+        let name = new.metadata.name.clone().unwrap_or_default();
+        let added = no_execute(new).map(mark).filter(|m| !had.contains(m));
+        for mark in added {
+            let since = self.0.entry((name.clone(), mark)).or_default();
+            if since.last().is_none_or(|(r, _)| *r != at) {
+                since.push((at, now));
+            }
+        }
+    }
+
+    /// Since when a node that was shown as of a revision has had a mark.
+    fn since(&self, node: &str, taint: &Taint, shown: Revision) -> Option<Time> {
+        let since = self.0.get(&(node.to_owned(), mark(taint)))?;
+        since.iter().rev().find(|(at, _)| *at <= shown).map(|(_, time)| *time)
+    }
+}
+
+/// A zone: region and name.
+type Zone = (String, String);
+
+fn zone_of(node: &Node) -> Zone {
+    let labels = node.metadata.labels.as_ref();
+    let label = |key| labels.and_then(|l| l.get(key)).cloned().unwrap_or_default();
+    (label(REGION), label(ZONE))
+}
+
+/// How many nodes of a zone are ready, and how many are not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Health {
+    ready: usize,
+    not_ready: usize,
+}
+
+impl Health {
+    const fn is_disrupted(self) -> bool {
+        let all = self.ready + self.not_ready;
+        self.ready > 0 && self.not_ready > 2 && self.not_ready * 100 >= all * DISRUPTED_PERCENT
+    }
+}
+
+fn health<'a>(nodes: impl Iterator<Item = &'a Node>) -> BTreeMap<Zone, Health> {
+    let mut zones: BTreeMap<Zone, Health> = BTreeMap::new();
+    for node in nodes {
+        let labels = node.metadata.labels.as_ref();
+        if labels.is_some_and(|l| l.contains_key(EXCLUDED)) {
+            continue;
+        }
+        let zone = zones.entry(zone_of(node)).or_default();
+        if oracle::readiness(node) == "True" {
+            zone.ready += 1;
+        } else {
+            zone.not_ready += 1;
+        }
+    }
+    zones
+}
+
+/// P43: pods leave a lost node only when they no longer tolerate it, and nodes are given up slowly
+/// or, when most are lost, not at all.
+///
+/// A node that was given up and has come back does not count against the rate: nothing was lost by
+/// it. Whether the rate holds across two leaders is not judged; each sees the marks of the other.
+pub(super) struct GivenUpSlowly {
+    shown: NodesShown,
+    marks: Marks,
+    lives: Lives,
+    /// The node that was last given up in each zone, and when.
+    last: BTreeMap<(Life, Zone), (String, Time)>,
+    /// How far the clocks of controller managers may be ahead.
+    skew: Duration,
+}
+
+impl GivenUpSlowly {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let ahead = |fault: &Fault| match fault {
+            Fault::ClockSkew { component: Component::ControllerManager(_), ahead } => ahead.0,
+            _ => 0,
+        };
+        let skew = plan.faults.iter().map(|f| ahead(&f.fault)).max().unwrap_or(0);
+        Self {
+            shown: NodesShown::new(Role::ControllerManager),
+            marks: Marks::default(),
+            lives: Lives::default(),
+            last: BTreeMap::new(),
+            skew: Duration::from_nanos(skew),
+        }
+    }
+
+    /// Judges the deletion of a pod that the taint manager marked.
+    fn evicts(&self, cluster: &dyn Cluster, by: ProcessId, key: &Key, pod: &Pod) -> Option<String> {
+        let node_name = oracle::node_of(pod)?;
+        let node = self.shown.get(by, node_name)?;
+        let shown = node.metadata.resource_version.as_deref().and_then(Revision::parse)?;
+        let taints: Vec<(&Taint, Time)> = no_execute(node)
+            .filter_map(|taint| {
+                let since = self.marks.since(node_name, taint, shown)?;
+                let stamped = Time(since.0.saturating_sub(nanos(WRITE_MAX)));
+                Some((taint, stamped))
+            })
+            .collect();
+        let mut conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        let arrived = conditions.find(|c| c.type_ == "PodScheduled");
+        let arrived = arrived.and_then(|c| c.last_transition_time.as_ref()).map(Time::from_meta);
+        let now = cluster.now() + self.skew;
+        let Some(due) = oracle::must_leave_at(pod, &taints, arrived.unwrap_or_default()) else {
+            return Some(format!("{key} is evicted from {node_name}, whose taints it tolerates"));
+        };
+        let early = due.since(now);
+        (early > Duration::ZERO).then(|| {
+            let early = early.as_secs();
+            format!("{key} is evicted from {node_name} {early} s before its toleration is over")
+        })
+    }
+
+    /// Judges that a node is given up.
+    fn gives_up(&mut self, cluster: &dyn Cluster, by: ProcessId, node: &Node) -> Option<String> {
+        let name = node.metadata.name.clone()?;
+        let before = self.shown.get(by, &name)?;
+        if no_execute(before).any(is_lost) || !no_execute(node).any(is_lost) {
+            return None;
+        }
+        let zones = health(self.shown.all(by));
+        if !zones.is_empty() && zones.values().all(|z| z.ready == 0) {
+            return Some(format!("{name} is given up while no node at all is ready"));
+        }
+        let zone = zone_of(before);
+        let health = zones.get(&zone).copied().unwrap_or_default();
+        let all = health.ready + health.not_ready;
+        let spacing = match health.is_disrupted() {
+            false => SPACING,
+            true if all > LARGE_ZONE => SPACING_DISRUPTED,
+            true => {
+                let lost = health.not_ready;
+                return Some(format!(
+                    "{name} is given up while {lost} of the {all} nodes of its zone are lost"
+                ));
+            }
+        };
+        let now = cluster.now();
+        let place = (self.lives.of(by), zone);
+        let last = self.last.get(&place).cloned();
+        if let Some((other, at)) = &last
+            && *other == name
+            && now.since(*at) < SAME
+        {
+            return None;
+        }
+        self.last.insert(place, (name.clone(), now));
+        let is_back = |other: &str| {
+            self.shown.get(by, other).is_none_or(|node| oracle::readiness(node) == "True")
+        };
+        let (other, at) = last.filter(|(other, _)| !is_back(other))?;
+        let apart = now.since(at);
+        (self.skew.is_zero() && apart + SECOND < spacing).then(|| {
+            format!(
+                "{name} is given up {} s after {other}, and {} s is the least",
+                apart.as_secs(),
+                spacing.as_secs()
+            )
+        })
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Whether the taint manager has marked the pod.
+fn is_marked(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.any(|c| c.reason.as_deref() == Some("DeletionByTaintManager") && c.status == "True")
+}
+
+impl Check for GivenUpSlowly {
+    fn property(&self) -> &'static str {
+        "P43"
+    }
+
+    fn statement(&self) -> &'static str {
+        "pods leave a lost node only when they no longer tolerate it, and nodes are given up slowly"
+    }
+
+    fn observe(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        found: &mut Vec<String>,
+    ) {
+        self.lives.observe(occurrence);
+        self.shown.observe(cluster, occurrence);
+        match occurrence {
+            Occurrence::Committed { key, old, new: Some(new), revision, .. }
+                if key.kind == Kind::Node =>
+            {
+                if let Some(node) = new.get() {
+                    let old = old.and_then(Object::get);
+                    self.marks.committed(cluster.now(), old, node, *revision);
+                }
+            }
+            Occurrence::Called {
+                by,
+                request: Request::Delete { key, grace_seconds: None, .. },
+            } if key.kind == Kind::Pod && cluster.role(*by) == Role::ControllerManager => {
+                if let Some(pod) = oracle::pod(cluster.object(key)).filter(|p| is_marked(p)) {
+                    found.extend(self.evicts(cluster, *by, key, pod));
+                }
+            }
+            Occurrence::Called {
+                by,
+                request: Request::Update { object: Object::Node(node), subresource: None },
+            } if cluster.role(*by) == Role::ControllerManager => {
+                found.extend(self.gives_up(cluster, *by, node));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::checks::made_up::{
+    Case, deletion, object, one_with, placed, plan, pod_key, replica, replica_set, replica_set_key,
+};
+
+fn ready(name: &str) -> Value {
+    let mut value = replica(name, &json!({}));
+    crate::checks::made_up::merge(&mut value, &placed(name, "n1", "Running"));
+    value
+}
+
+#[test]
+fn p27_it_comes_to_rest_with_right_reports() {
+    let mut case = Case::new(ComesToRest);
+    case.put(None, &replica_set(2, 2));
+    case.put(None, &ready("a"));
+    case.put(None, &ready("b"));
+    assert_eq!(case.at_rest(), Vec::<String>::new());
+    case.put(None, &replica("b", &json!({})));
+    one_with(&case.at_rest(), &["replicasets/d/r reports 2 ready replicas", "1 is right"]);
+    case.delete(None, &pod_key("b"));
+    assert_eq!(case.at_rest().len(), 2);
+    let mut unseen = replica_set(2, 1);
+    unseen["metadata"]["generation"] = json!(2);
+    case.put(None, &unseen);
+    one_with(&case.at_rest(), &["1 observed generation", "2 is right"]);
+    case.cluster.at_rest = false;
+    one_with(&case.at_rest(), &["still writes", "15m", "1m"]);
+}
+
+#[test]
+fn p28_as_many_as_asked_for() {
+    let mut case = Case::new(RightNumber);
+    case.put(None, &replica_set(1, 1));
+    case.put(None, &ready("a"));
+    assert_eq!(case.at_rest(), Vec::<String>::new());
+    case.put(None, &ready("b"));
+    one_with(&case.at_rest(), &["replicasets/d/r has 2 pods at rest and asks for 1"]);
+    // What has ended or is going does not count.
+    let mut ended = ready("b");
+    ended["status"]["phase"] = json!("Failed");
+    case.put(None, &ended);
+    assert_eq!(case.at_rest(), Vec::<String>::new());
+}
+
+/// Lets the manager ask for a pod.
+fn ask(case: &mut Case<NoOvershoot>, by: ProcessId, name: &str) {
+    case.call(by, &Request::Create(object(&replica(name, &json!({})))));
+}
+
+fn overshoot(replicas: i64) -> (Case<NoOvershoot>, ProcessId) {
+    let mut case = Case::new(NoOvershoot::default());
+    let manager = case.manager();
+    case.tell(&Occurrence::Started(manager));
+    case.put(None, &replica_set(replicas, 0));
+    case.show(manager, &replica_set_key());
+    (case, manager)
+}
+
+#[test]
+fn p29_no_pod_too_many() {
+    let (mut case, manager) = overshoot(1);
+    ask(&mut case, manager, "a");
+    case.put(Some(manager), &replica("a", &json!({})));
+    case.is_right();
+    // The cache does not show it yet, so another one is made: that is the bug.
+    case.advance(1);
+    ask(&mut case, manager, "b");
+    case.put(Some(manager), &replica("b", &json!({})));
+    case.is_wrong(&["pods/d/b is pod number 2 of a controller that asks for 1"]);
+}
+
+#[test]
+fn p29_a_loss_is_replaced_and_a_change_of_mind_is_no_fault() {
+    let (mut case, manager) = overshoot(1);
+    ask(&mut case, manager, "a");
+    case.put(Some(manager), &replica("a", &json!({})));
+    case.delete(None, &pod_key("a"));
+    ask(&mut case, manager, "b");
+    // Meanwhile the user wants none: the manager could not know.
+    case.put(None, &replica_set(0, 1));
+    case.put(Some(manager), &replica("b", &json!({})));
+    case.is_right();
+}
+
+#[test]
+fn p29_what_nobody_could_know_is_excused() {
+    // A creation that is carried out after a later one was asked for.
+    let (mut case, manager) = overshoot(1);
+    ask(&mut case, manager, "late");
+    case.advance(10);
+    ask(&mut case, manager, "b");
+    case.put(Some(manager), &replica("late", &json!({})));
+    case.put(Some(manager), &replica("b", &json!({})));
+    case.is_right();
+    case.advance(10);
+    ask(&mut case, manager, "c");
+    case.put(Some(manager), &replica("c", &json!({})));
+    case.is_wrong(&["pods/d/c is pod number 3"]);
+    // Another leader.
+    let (mut case, manager) = overshoot(1);
+    let other = case.other_manager();
+    case.show(other, &replica_set_key());
+    ask(&mut case, manager, "a");
+    case.put(Some(manager), &replica("a", &json!({})));
+    ask(&mut case, other, "b");
+    case.put(Some(other), &replica("b", &json!({})));
+    case.is_right();
+}
+
+fn undershoot(replicas: i64, pods: &[&str]) -> (Case<NoUndershoot>, ProcessId) {
+    let mut case = Case::new(NoUndershoot::new(&plan()));
+    let manager = case.manager();
+    case.put(None, &replica_set(replicas, 0));
+    case.show(manager, &replica_set_key());
+    for name in pods {
+        case.put(None, &replica(name, &json!({})));
+        case.show(manager, &pod_key(name));
+    }
+    (case, manager)
+}
+
+fn take_down(case: &mut Case<NoUndershoot>, manager: ProcessId, name: &str) {
+    case.call(manager, &deletion(&pod_key(name)));
+    case.delete(Some(manager), &pod_key(name));
+}
+
+#[test]
+fn p30_no_pod_too_few() {
+    let (mut case, manager) = undershoot(1, &["a", "b"]);
+    take_down(&mut case, manager, "a");
+    case.is_right();
+    take_down(&mut case, manager, "b");
+    case.is_wrong(&["pods/d/b was deleted as surplus", "asks for 1 pods, and 0 are left"]);
+    // What was lost to others and not seen yet is no fault of the deleting one.
+    let (mut case, manager) = undershoot(1, &["a", "b"]);
+    case.delete(None, &pod_key("a"));
+    take_down(&mut case, manager, "b");
+    case.is_right();
+    // But once it has seen it, it is.
+    let (mut case, manager) = undershoot(1, &["a", "b"]);
+    case.delete(None, &pod_key("a"));
+    let gone = machine::WatchEvent::Deleted { key: pod_key("a"), revision: case.revision() };
+    case.deliver(manager, &gone);
+    take_down(&mut case, manager, "b");
+    case.is_wrong(&["0 are left"]);
+}
+
+#[test]
+fn p30_evictions_are_no_surplus() {
+    let (mut case, manager) = undershoot(1, &[]);
+    let disrupted =
+        json!({"status": {"conditions": [{"type": "DisruptionTarget", "status": "True"}]}});
+    case.put(None, &replica("a", &disrupted));
+    take_down(&mut case, manager, "a");
+    case.is_right();
+    let (mut case, manager) = undershoot(1, &["a"]);
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "d",
+        "uid": "u-d", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x"]}});
+    case.put(None, &namespace);
+    case.show(manager, &Key::cluster(Kind::Namespace, "d"));
+    take_down(&mut case, manager, "a");
+    case.is_right();
+}
+
+#[test]
+fn p30_creations_start_slowly() {
+    let (mut case, manager) = undershoot(9_999, &[]);
+    let create = |case: &mut Case<NoUndershoot>, count: usize| {
+        for i in 0..count {
+            case.call(manager, &Request::Create(object(&replica(&format!("p{i}"), &json!({})))));
+        }
+        case.advance(1);
+    };
+    for count in [1, 2, 4, 7, 14, 1, 2, 3, 6] {
+        create(&mut case, count);
+    }
+    case.is_right();
+    create(&mut case, 20);
+    case.is_wrong(&["more than 12 pods of controller u-r", "after 6"]);
+    let mut size = 20;
+    while size < 500 {
+        size = (2 * size).min(500);
+        create(&mut case, size);
+    }
+    case.is_right();
+    create(&mut case, 501);
+    case.is_wrong(&["more than 500"]);
+}
+
+#[test]
+fn p31_the_least_useful_go_first() {
+    let history = |settled: bool| {
+        let mut case = Case::new(LeastUsefulFirst::default());
+        let manager = case.manager();
+        case.put(None, &replica_set(1, 2));
+        case.show(manager, &replica_set_key());
+        case.put(None, &ready("useful"));
+        case.put(None, &replica("pending", &json!({})));
+        case.show(manager, &pod_key("useful"));
+        case.show(manager, &pod_key("pending"));
+        case.advance(if settled { 400 } else { 100 });
+        (case, manager)
+    };
+    let (mut case, manager) = history(true);
+    case.call(manager, &deletion(&pod_key("useful")));
+    case.is_wrong(&["pods/d/useful", "although pods/d/pending has long been of less use"]);
+    // In the right order, and when the other one may just have changed.
+    let (mut case, manager) = history(true);
+    case.call(manager, &deletion(&pod_key("pending")));
+    case.call(manager, &deletion(&pod_key("useful")));
+    case.is_right();
+    let (mut case, manager) = history(false);
+    case.call(manager, &deletion(&pod_key("useful")));
+    case.is_right();
+    // Everything goes.
+    let (mut case, manager) = history(true);
+    case.put(None, &replica_set(0, 2));
+    case.show(manager, &replica_set_key());
+    case.call(manager, &deletion(&pod_key("useful")));
+    case.is_right();
+}

@@ -1,0 +1,546 @@
+//! Deployments: P32 to P35.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::{Key, Kind, Object, Request, Time};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use super::brood::{Broods, Change, Life, Lives, replicas};
+use crate::check::{Check, Cluster, Occurrence, Role};
+use crate::oracle;
+use crate::plan::{Component, Fault, Outcome, Plan};
+
+/// The label by which the pods of one replica set are told from those of another.
+const TEMPLATE_HASH: &str = "pod-template-hash";
+/// A deployment that collides more often than this does not get out of it.
+const COLLISIONS_MAX: i32 = 16;
+/// While two processes have acted within this time, neither knows all that was done.
+const HANDOVER: Duration = Duration::from_secs(120);
+
+/// How many pods there may and must be while a deployment rolls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Bounds {
+    replicas: i64,
+    /// With the surge, rounded up.
+    most: i64,
+    /// Available ones, unavailability rounded down.
+    least: i64,
+}
+
+impl Bounds {
+    /// The bounds of a rolling update; `None` for other strategies.
+    fn of(deployment: &Deployment) -> Option<Self> {
+        let spec = deployment.spec.as_ref()?;
+        let strategy = spec.strategy.as_ref();
+        if strategy.and_then(|s| s.type_.as_deref()).is_some_and(|t| t != "RollingUpdate") {
+            return None;
+        }
+        let replicas = i64::from(spec.replicas.unwrap_or(1).max(0));
+        let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
+        let resolve = |given: Option<&IntOrString>, up: i64| match given {
+            Some(IntOrString::Int(n)) => i64::from(*n),
+            Some(IntOrString::String(text)) => {
+                let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
+                (replicas * percent + up) / 100
+            }
+            None => (replicas * 25 + up) / 100,
+        };
+        let surge = resolve(rolling.and_then(|r| r.max_surge.as_ref()), 99);
+        let unavailable = resolve(rolling.and_then(|r| r.max_unavailable.as_ref()), 0);
+        // With neither nothing could ever move: one may then be unavailable.
+        let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
+        let least = (replicas - unavailable).max(0);
+        Some(Self { replicas, most: replicas + surge, least })
+    }
+}
+
+/// One replica set of a deployment, as far as numbers go.
+#[derive(Clone)]
+struct SetRow {
+    key: Key,
+    replicas: i64,
+    /// Whether its controller has seen its present size.
+    observed: bool,
+}
+
+/// The replica sets of each deployment, by UIDs.
+#[derive(Default)]
+struct Sets {
+    of: BTreeMap<String, BTreeMap<String, SetRow>>,
+    deployment_of: BTreeMap<String, (String, Key)>,
+}
+
+impl Sets {
+    /// Takes in a write of a replica set; returns the UID of its deployment.
+    fn committed(&mut self, old: Option<&Object>, new: Option<&Object>) -> Option<String> {
+        let latest = new.or(old)?;
+        let set = latest.get::<ReplicaSet>()?;
+        let owner = oracle::controller(&set.metadata).map(str::to_owned);
+        let gone = new.is_none() || owner.is_none();
+        let known = self.deployment_of.get(latest.uid()).map(|(uid, _)| uid.clone());
+        if let Some(before) = known.filter(|uid| gone || owner.as_ref() != Some(uid)) {
+            self.deployment_of.remove(latest.uid());
+            if let Some(sets) = self.of.get_mut(&before) {
+                sets.remove(latest.uid());
+            }
+        }
+        let deployment = owner.filter(|_| new.is_some())?;
+        let owners = set.metadata.owner_references.iter().flatten();
+        let name = owners.into_iter().find(|o| o.uid == deployment).map(|o| o.name.clone())?;
+        let key = latest.key();
+        let owner_key = Key::new(Kind::Deployment, &key.namespace, &name);
+        let observed = set.status.as_ref().and_then(|s| s.observed_generation).unwrap_or(0);
+        let row = SetRow {
+            key,
+            replicas: replicas(latest).unwrap_or(0),
+            observed: observed >= set.metadata.generation.unwrap_or(0),
+        };
+        self.of.entry(deployment.clone()).or_default().insert(latest.uid().to_owned(), row);
+        self.deployment_of.insert(latest.uid().to_owned(), (deployment.clone(), owner_key));
+        Some(deployment)
+    }
+
+    fn rows(&self, deployment: &str) -> impl Iterator<Item = (&String, &SetRow)> {
+        self.of.get(deployment).into_iter().flatten()
+    }
+
+    /// What the replica sets of a deployment ask for together.
+    fn sum(&self, deployment: &str) -> i64 {
+        self.rows(deployment).map(|(_, row)| row.replicas).sum()
+    }
+
+    fn pods(&self, deployment: &str, broods: &Broods) -> i64 {
+        self.rows(deployment).map(|(uid, _)| broods.size(uid)).sum()
+    }
+
+    fn available(&self, cluster: &dyn Cluster, deployment: &str, broods: &Broods) -> i64 {
+        let keys = self.rows(deployment).flat_map(|(uid, _)| broods.of(uid));
+        let ready = keys.filter(|k| oracle::pod(cluster.object(k)).is_some_and(oracle::is_ready));
+        i64::try_from(ready.count()).unwrap_or(i64::MAX)
+    }
+}
+
+/// The deployment of that key and UID, if it is not going.
+fn living<'a>(cluster: &'a dyn Cluster, key: &Key, uid: &str) -> Option<&'a Deployment> {
+    let object = cluster.object(key).filter(|o| o.uid() == uid)?;
+    object.get().filter(|d: &&Deployment| !oracle::is_going(&d.metadata))
+}
+
+/// Whether the deployment's controller has seen what is asked for now.
+fn is_observed(deployment: &Deployment) -> bool {
+    let observed = deployment.status.as_ref().and_then(|s| s.observed_generation);
+    observed.unwrap_or(0) >= deployment.metadata.generation.unwrap_or(0)
+}
+
+/// What is asked of one deployment: the most lenient of what was asked since it last had it.
+#[derive(Clone, Copy, Default)]
+struct Promise {
+    ceiling: i64,
+    floor: i64,
+}
+
+/// P32: a rollout keeps enough pods available and does not make too many.
+///
+/// A new number of replicas widens the bounds at once and narrows them when the pods are within
+/// them and all controllers have seen it. When a pod is lost by another cause than the rollout the
+/// floor is gone until enough are available again. Handovers between leaders and calls that are
+/// carried out late are excused.
+pub(super) struct RolloutBounds {
+    broods: Broods,
+    sets: Sets,
+    promises: BTreeMap<String, Promise>,
+    lives: Lives,
+    acted: BTreeMap<Life, Time>,
+    late_calls: bool,
+}
+
+impl RolloutBounds {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let late = |fault: &Fault| {
+            matches!(
+                fault,
+                Fault::CallTimeout {
+                    component: Component::ControllerManager(_),
+                    outcome: Outcome::CarriedOutLate,
+                    ..
+                }
+            )
+        };
+        Self {
+            broods: Broods::default(),
+            sets: Sets::default(),
+            promises: BTreeMap::new(),
+            lives: Lives::default(),
+            acted: BTreeMap::new(),
+            late_calls: plan.faults.iter().any(|f| late(&f.fault)),
+        }
+    }
+
+    fn one_acts(&self, now: Time) -> bool {
+        self.acted.values().filter(|at| now.since(**at) < HANDOVER).count() <= 1
+    }
+
+    /// Widens the bounds for a new state of the deployment, or narrows them when it is reached.
+    fn adjust(&mut self, cluster: &dyn Cluster, uid: &str, key: &Key) {
+        let Some(deployment) = living(cluster, key, uid) else {
+            self.promises.remove(uid);
+            return;
+        };
+        let Some(bounds) = Bounds::of(deployment) else {
+            self.promises.remove(uid);
+            return;
+        };
+        let promise = self.promises.entry(uid.to_owned()).or_default();
+        promise.ceiling = promise.ceiling.max(bounds.most);
+        promise.floor = promise.floor.min(bounds.least);
+        let seen = is_observed(deployment) && self.sets.rows(uid).all(|(_, row)| row.observed);
+        if !seen {
+            return;
+        }
+        let within =
+            self.sets.sum(uid) <= bounds.most && self.sets.pods(uid, &self.broods) <= bounds.most;
+        if within {
+            promise.ceiling = bounds.most;
+        }
+        if promise.floor < bounds.least
+            && self.sets.available(cluster, uid, &self.broods) >= bounds.least
+        {
+            promise.floor = bounds.least;
+        }
+    }
+
+    fn pod_committed(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        found: &mut Vec<String>,
+    ) {
+        let Occurrence::Committed { by, key, old, new, request, .. } = occurrence else { return };
+        let change = self.broods.committed(key, *old, *new);
+        let pods = [*old, *new].map(oracle::pod);
+        let set = match &change {
+            Some(Change::Joined(uid) | Change::Left(uid)) => uid.clone(),
+            None => match pods[1].and_then(|p| oracle::controller(&p.metadata)) {
+                Some(uid) => uid.to_owned(),
+                None => return,
+            },
+        };
+        let Some((uid, owner)) = self.sets.deployment_of.get(&set).cloned() else { return };
+        let available =
+            pods.map(|p| p.is_some_and(|p| oracle::is_active(p) && oracle::is_ready(p)));
+        if change.is_none() && available[0] == available[1] {
+            return;
+        }
+        let judged = !self.late_calls && self.one_acts(cluster.now());
+        let Some(promise) = self.promises.get(&uid).copied() else { return };
+        match (&change, living(cluster, &owner, &uid)) {
+            (Some(Change::Joined(_)), Some(_)) if matches!(request, Request::Create(_)) => {
+                let pods = self.sets.pods(&uid, &self.broods);
+                if judged && pods > promise.ceiling {
+                    found.push(format!(
+                        "{key} is pod number {pods} of {owner}, which may have {}",
+                        promise.ceiling
+                    ));
+                }
+            }
+            (_, Some(_)) if available == [true, false] => {
+                let managed = by.is_some_and(|by| cluster.role(by) == Role::ControllerManager)
+                    && matches!(request, Request::Delete { grace_seconds: None, .. })
+                    && !pods[0].is_some_and(|p| oracle::condition_is_true(p, "DisruptionTarget"));
+                let left = self.sets.available(cluster, &uid, &self.broods);
+                if !managed {
+                    if let Some(promise) = self.promises.get_mut(&uid) {
+                        promise.floor = 0;
+                    }
+                } else if judged && left < promise.floor {
+                    found.push(format!(
+                        "{key} is taken down and leaves {left} available pods of {owner}, which \
+                         must have {}",
+                        promise.floor
+                    ));
+                }
+            }
+            _ => {}
+        }
+        self.adjust(cluster, &uid, &owner);
+    }
+}
+
+impl Check for RolloutBounds {
+    fn property(&self) -> &'static str {
+        "P32"
+    }
+
+    fn statement(&self) -> &'static str {
+        "a rollout keeps enough pods available and does not make too many"
+    }
+
+    fn observe(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        found: &mut Vec<String>,
+    ) {
+        self.lives.observe(occurrence);
+        match occurrence {
+            Occurrence::Called { by, request }
+                if request.writes() == Some(Kind::Pod)
+                    && cluster.role(*by) == Role::ControllerManager =>
+            {
+                self.acted.insert(self.lives.of(*by), cluster.now());
+            }
+            Occurrence::Committed { key, old, new, .. } => match key.kind {
+                Kind::Pod => self.pod_committed(cluster, occurrence, found),
+                Kind::ReplicaSet => {
+                    if let Some(uid) = self.sets.committed(*old, *new)
+                        && let Some(uid_of_set) = new.map(Object::uid)
+                        && let Some((_, owner)) = self.sets.deployment_of.get(uid_of_set).cloned()
+                    {
+                        self.adjust(cluster, &uid, &owner);
+                    }
+                }
+                Kind::Deployment => {
+                    let uid = new.or(*old).map(Object::uid).unwrap_or_default();
+                    self.adjust(cluster, uid, key);
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+}
+
+/// A pod template without what tells replica sets apart.
+fn plain(template: &PodTemplateSpec) -> Value {
+    let mut template = template.clone();
+    if let Some(labels) = template.metadata.as_mut().and_then(|m| m.labels.as_mut()) {
+        labels.remove(TEMPLATE_HASH);
+    }
+    serde_json::to_value(template).unwrap_or_default()
+}
+
+fn template_of(set: &ReplicaSet) -> Option<Value> {
+    set.spec.as_ref()?.template.as_ref().map(plain)
+}
+
+/// The replica sets of a deployment that are not going.
+fn sets_of<'a>(cluster: &'a dyn Cluster, deployment: &'a str) -> Vec<&'a ReplicaSet> {
+    let all = cluster.objects(Kind::ReplicaSet).filter_map(Object::get::<ReplicaSet>);
+    all.filter(|s| {
+        oracle::controller(&s.metadata) == Some(deployment) && !oracle::is_going(&s.metadata)
+    })
+    .collect()
+}
+
+fn deployments(cluster: &dyn Cluster) -> impl Iterator<Item = (Key, &Deployment)> {
+    let all = cluster.objects(Kind::Deployment);
+    let all = all.filter_map(|o| Some((o.key(), o.get::<Deployment>()?)));
+    all.filter(|(_, d)| !oracle::is_going(&d.metadata))
+}
+
+fn is_paused(deployment: &Deployment) -> bool {
+    deployment.spec.as_ref().is_some_and(|s| s.paused == Some(true))
+}
+
+/// P33: every template of a deployment has one replica set.
+#[derive(Default)]
+pub(super) struct OneSetPerTemplate {
+    sets: Sets,
+}
+
+impl Check for OneSetPerTemplate {
+    fn property(&self) -> &'static str {
+        "P33"
+    }
+
+    fn statement(&self) -> &'static str {
+        "every template of a deployment has one replica set, and collisions end"
+    }
+
+    fn observe(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        found: &mut Vec<String>,
+    ) {
+        let Occurrence::Committed { key, old, new, request, .. } = occurrence else { return };
+        if key.kind != Kind::ReplicaSet {
+            return;
+        }
+        let deployment = self.sets.committed(*old, *new);
+        let (Some(deployment), Request::Create(_), Some(new)) = (deployment, request, new) else {
+            return;
+        };
+        let template = new.get().and_then(template_of);
+        let twin = self.sets.rows(&deployment).find(|(uid, row)| {
+            let other = cluster.object(&row.key).and_then(Object::get::<ReplicaSet>);
+            let other = other.filter(|s| !oracle::is_going(&s.metadata));
+            *uid != new.uid() && other.is_some_and(|s| template_of(s) == template)
+        });
+        if let Some((_, twin)) = twin {
+            found.push(format!("{key} was made for a template that {} has", twin.key));
+        }
+    }
+
+    fn at_rest(&mut self, cluster: &dyn Cluster, found: &mut Vec<String>) {
+        if !cluster.is_at_rest() {
+            return;
+        }
+        for (key, deployment) in deployments(cluster) {
+            let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
+            let template = deployment.spec.as_ref().map(|s| plain(&s.template));
+            let sets = sets_of(cluster, uid);
+            let own = sets.iter().filter(|s| template_of(s) == template).count();
+            if own > 1 || (own == 0 && !is_paused(deployment)) {
+                found.push(format!("{key} has {own} replica sets with its template at rest"));
+            }
+            let status = deployment.status.as_ref();
+            let collisions = status.and_then(|s| s.collision_count).unwrap_or(0);
+            if collisions > COLLISIONS_MAX {
+                found.push(format!("{key} has counted {collisions} collisions"));
+            }
+        }
+    }
+}
+
+/// P34: a rollout, also one back to an older template, ends with pods of that template alone,
+/// unless pods that do not get ready hold it up.
+#[derive(Default)]
+pub(super) struct RolloutEnds;
+
+impl Check for RolloutEnds {
+    fn property(&self) -> &'static str {
+        "P34"
+    }
+
+    fn statement(&self) -> &'static str {
+        "a rollout ends with pods of the wanted template alone"
+    }
+
+    fn observe(&mut self, _: &dyn Cluster, _: &Occurrence<'_>, _: &mut Vec<String>) {}
+
+    fn at_rest(&mut self, cluster: &dyn Cluster, found: &mut Vec<String>) {
+        if !cluster.is_at_rest() {
+            return;
+        }
+        let mut broods = Broods::default();
+        for object in cluster.objects(Kind::Pod) {
+            broods.committed(&object.key(), None, Some(object));
+        }
+        for (key, deployment) in deployments(cluster).filter(|(_, d)| !is_paused(d)) {
+            let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
+            let template = deployment.spec.as_ref().map(|s| plain(&s.template));
+            let mut old = Vec::new();
+            let mut held_up = false;
+            for set in sets_of(cluster, uid) {
+                for pod in broods.of(set.metadata.uid.as_deref().unwrap_or_default()) {
+                    let ready = oracle::pod(cluster.object(pod)).is_some_and(oracle::is_ready);
+                    held_up |= !ready;
+                    if template_of(set) != template {
+                        old.push(pod);
+                    }
+                }
+            }
+            let wanted = deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
+            let status = deployment.status.clone().unwrap_or_default();
+            let updated = status.updated_replicas.unwrap_or(0);
+            if !held_up && !old.is_empty() {
+                let old = oracle::some_of(old);
+                found.push(format!("{key} has pods of an older template at rest: {old}"));
+            } else if !held_up && updated != wanted {
+                found.push(format!("{key} reports {updated} updated pods at rest, of {wanted}"));
+            }
+        }
+    }
+}
+
+/// P35: what the replica sets of a deployment ask for adds up to no more than it may have, also
+/// when it is scaled in the middle of a rollout.
+#[derive(Default)]
+pub(super) struct SharesAddUp {
+    sets: Sets,
+    ceilings: BTreeMap<String, i64>,
+}
+
+impl SharesAddUp {
+    /// As for [`Promise`]: widened at once, narrowed when it is seen and kept.
+    fn adjust(&mut self, cluster: &dyn Cluster, uid: &str, key: &Key) -> Option<i64> {
+        let Some(deployment) = living(cluster, key, uid) else {
+            self.ceilings.remove(uid);
+            return None;
+        };
+        let most = Bounds::of(deployment)?.most;
+        let ceiling = self.ceilings.entry(uid.to_owned()).or_default();
+        *ceiling = most.max(*ceiling);
+        if is_observed(deployment) && self.sets.sum(uid) <= most {
+            *ceiling = most;
+        }
+        Some(*ceiling)
+    }
+}
+
+impl Check for SharesAddUp {
+    fn property(&self) -> &'static str {
+        "P35"
+    }
+
+    fn statement(&self) -> &'static str {
+        "what the replica sets of a deployment ask for adds up to no more than it may have"
+    }
+
+    fn observe(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        found: &mut Vec<String>,
+    ) {
+        let Occurrence::Committed { by, key, old, new, .. } = occurrence else { return };
+        match key.kind {
+            Kind::Deployment => {
+                let uid = new.or(*old).map(Object::uid).unwrap_or_default();
+                self.adjust(cluster, uid, key);
+            }
+            Kind::ReplicaSet => {
+                let Some(uid) = self.sets.committed(*old, *new) else { return };
+                let set = new.map(Object::uid).unwrap_or_default();
+                let Some((_, owner)) = self.sets.deployment_of.get(set).cloned() else { return };
+                let grew = new.and_then(replicas) > old.and_then(replicas);
+                let Some(ceiling) = self.adjust(cluster, &uid, &owner) else { return };
+                let sum = self.sets.sum(&uid);
+                // What users do to replica sets is their business.
+                if by.is_some() && grew && sum > ceiling {
+                    found.push(format!(
+                        "with {key}, the replica sets of {owner} ask for {sum} pods, and it may \
+                         have {ceiling}"
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn at_rest(&mut self, cluster: &dyn Cluster, found: &mut Vec<String>) {
+        if !cluster.is_at_rest() {
+            return;
+        }
+        for (key, deployment) in deployments(cluster) {
+            let Some(bounds) = Bounds::of(deployment) else { continue };
+            let sum = self.sets.sum(deployment.metadata.uid.as_deref().unwrap_or_default());
+            let none = is_paused(deployment) && sum == 0;
+            if !none && (sum < bounds.least || sum > bounds.most) {
+                found.push(format!(
+                    "the replica sets of {key} ask for {sum} pods at rest; it asks for {}, and \
+                     may have {} to {}",
+                    bounds.replicas, bounds.least, bounds.most
+                ));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::checks::made_up::{Case, deletion, merge, object, one_with, placed, plan, pod, pod_key};
+use crate::plan::PlannedFault;
+use crate::span::Span;
+use crate::world::ProcessId;
+
+fn template(image: &str) -> Value {
+    json!({"metadata": {"labels": {"app": "w"}},
+        "spec": {"containers": [{"name": "c", "image": image}]}})
+}
+
+/// The deployment `w` (UID `u-w`), at most one above and none below its replicas.
+fn deployment(replicas: i64, image: &str, more: &Value) -> Value {
+    let mut value = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "w", "namespace": "d", "uid": "u-w", "generation": 1},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "w"}},
+            "strategy": {"type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": template(image)},
+        "status": {"observedGeneration": 1, "updatedReplicas": replicas}});
+    merge(&mut value, more);
+    value
+}
+
+fn set(name: &str, replicas: i64, image: &str) -> Value {
+    let mut template = template(image);
+    merge(&mut template, &json!({"metadata": {"labels": {"pod-template-hash": name}}}));
+    json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {"name": name, "namespace": "d", "uid": format!("u-{name}"), "generation": 1,
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "w",
+                "uid": "u-w", "controller": true}]},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "w"}},
+            "template": template},
+        "status": {"replicas": 0, "observedGeneration": 1}})
+}
+
+/// A ready pod of a replica set.
+fn of(set: &str, name: &str) -> Value {
+    let mut value = pod(
+        name,
+        &json!({"metadata": {"ownerReferences": [{
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": format!("u-{set}"),
+        "controller": true}]}}),
+    );
+    merge(&mut value, &placed(name, "n1", "Running"));
+    value
+}
+
+fn unready(set: &str, name: &str) -> Value {
+    let mut value = of(set, name);
+    value["status"] = json!({"phase": "Pending"});
+    value
+}
+
+#[test]
+fn bounds_are_rounded_as_documented() {
+    let check = |replicas: i64, surge: Value, unavailable: Value, most: i64, least: i64| {
+        let strategy = json!({"spec": {"strategy": {"rollingUpdate":
+            {"maxSurge": surge, "maxUnavailable": unavailable}}}});
+        let object = object(&deployment(replicas, "a", &strategy));
+        let bounds = Bounds::of(object.get().unwrap()).unwrap();
+        assert_eq!(bounds, Bounds { replicas, most, least });
+    };
+    check(10, json!("25%"), json!("25%"), 13, 8);
+    check(3, json!("25%"), json!("25%"), 4, 3);
+    check(4, json!("0%"), json!("10%"), 4, 3);
+    check(4, json!(2), json!(9), 6, 0);
+}
+
+fn rolling(plan: &Plan) -> (Case<RolloutBounds>, ProcessId) {
+    let mut case = Case::with_plan(RolloutBounds::new(plan), plan.clone());
+    let manager = case.manager();
+    case.put(None, &deployment(2, "a", &json!({})));
+    case.put(Some(manager), &set("w-a", 2, "a"));
+    for name in ["a1", "a2"] {
+        case.put(Some(manager), &unready("w-a", name));
+        case.put(None, &of("w-a", name));
+    }
+    case.put(Some(manager), &set("w-b", 1, "b"));
+    (case, manager)
+}
+
+#[test]
+fn p32_not_too_many() {
+    let (mut case, manager) = rolling(&plan());
+    case.put(Some(manager), &unready("w-b", "b1"));
+    case.is_right();
+    case.put(Some(manager), &unready("w-b", "b2"));
+    case.is_wrong(&["pods/d/b2 is pod number 4 of deployments/d/w, which may have 3"]);
+    // A deployment that shrinks need not have shrunk at once.
+    let (mut case, manager) = rolling(&plan());
+    case.put(None, &deployment(1, "b", &json!({"metadata": {"generation": 2}})));
+    case.put(Some(manager), &unready("w-b", "b1"));
+    case.is_right();
+    // Two who act within two minutes do not know of each other.
+    let (mut case, manager) = rolling(&plan());
+    for by in [manager, case.other_manager()] {
+        case.call(by, &deletion(&pod_key("x")));
+    }
+    case.put(Some(manager), &unready("w-b", "b1"));
+    case.put(Some(manager), &unready("w-b", "b2"));
+    case.is_right();
+}
+
+#[test]
+fn p32_enough_stay_available() {
+    let (mut case, manager) = rolling(&plan());
+    case.put(Some(manager), &unready("w-b", "b1"));
+    // The new one is not ready yet.
+    case.delete(Some(manager), &pod_key("a1"));
+    case.is_wrong(&["pods/d/a1", "leaves 1 available pods of deployments/d/w", "must have 2"]);
+    let (mut case, manager) = rolling(&plan());
+    case.put(Some(manager), &unready("w-b", "b1"));
+    case.put(None, &of("w-b", "b1"));
+    case.delete(Some(manager), &pod_key("a1"));
+    case.is_right();
+    // A pod that is lost otherwise excuses what follows, until enough are there again.
+    let (mut case, manager) = rolling(&plan());
+    case.put(None, &unready("w-a", "a1"));
+    case.delete(Some(manager), &pod_key("a2"));
+    case.is_right();
+    case.put(None, &of("w-a", "a1"));
+    case.put(None, &of("w-a", "a3"));
+    case.delete(Some(manager), &pod_key("a3"));
+    case.is_wrong(&["leaves 1 available"]);
+    // Calls that are carried out late excuse everything.
+    let mut late = plan();
+    late.faults.push(PlannedFault {
+        at: Span::ZERO,
+        lasts: None,
+        fault: Fault::CallTimeout {
+            component: Component::ControllerManager(0),
+            percent: 5,
+            outcome: Outcome::CarriedOutLate,
+        },
+    });
+    let (mut case, manager) = rolling(&late);
+    case.delete(Some(manager), &pod_key("a1"));
+    case.is_right();
+}
+
+#[test]
+fn p33_one_set_for_each_template() {
+    let mut case = Case::new(OneSetPerTemplate::default());
+    case.put(None, &deployment(1, "a", &json!({})));
+    one_with(&case.at_rest(), &["0 replica sets with its template"]);
+    case.put(None, &set("w-a", 1, "a"));
+    case.put(None, &set("w-b", 1, "b"));
+    case.put(None, &set("w-a", 0, "a"));
+    case.is_right();
+    assert_eq!(case.at_rest(), Vec::<String>::new());
+    case.put(None, &set("w-c", 1, "a"));
+    case.is_wrong(&["replicasets/d/w-c was made for a template that replicasets/d/w-a has"]);
+    one_with(&case.at_rest(), &["2 replica sets with its template"]);
+    case.delete(None, &Key::new(Kind::ReplicaSet, "d", "w-c"));
+    case.put(None, &deployment(1, "a", &json!({"status": {"collisionCount": 99}})));
+    one_with(&case.at_rest(), &["99 collisions"]);
+}
+
+#[test]
+fn p34_a_rollout_ends() {
+    let mut case = Case::new(RolloutEnds);
+    case.put(None, &deployment(1, "b", &json!({})));
+    case.put(None, &set("w-a", 1, "a"));
+    case.put(None, &set("w-b", 1, "b"));
+    case.put(None, &of("w-b", "b1"));
+    assert_eq!(case.at_rest(), Vec::<String>::new());
+    case.put(None, &of("w-a", "a1"));
+    one_with(&case.at_rest(), &["deployments/d/w has pods of an older template", "pods/d/a1"]);
+    // Pods that do not get ready hold it up, and a pause does.
+    case.put(None, &unready("w-b", "b1"));
+    assert_eq!(case.at_rest(), Vec::<String>::new());
+    case.put(None, &of("w-b", "b1"));
+    case.put(None, &deployment(1, "b", &json!({"spec": {"paused": true}})));
+    assert_eq!(case.at_rest(), Vec::<String>::new());
+    case.delete(None, &pod_key("a1"));
+    let status = json!({"status": {"updatedReplicas": 0}, "spec": {"paused": false}});
+    case.put(None, &deployment(1, "b", &status));
+    one_with(&case.at_rest(), &["reports 0 updated pods", "of 1"]);
+}
+
+#[test]
+fn p35_shares_add_up() {
+    let mut case = Case::new(SharesAddUp::default());
+    let manager = case.manager();
+    case.put(None, &deployment(2, "a", &json!({})));
+    case.put(Some(manager), &set("w-a", 2, "a"));
+    case.put(Some(manager), &set("w-b", 1, "b"));
+    case.is_right();
+    assert_eq!(case.at_rest(), Vec::<String>::new());
+    // It is scaled; until its controller has seen that, the old bounds hold as well.
+    case.put(None, &deployment(1, "b", &json!({"metadata": {"generation": 2}})));
+    case.put(Some(manager), &set("w-a", 1, "a"));
+    case.put(Some(manager), &set("w-b", 2, "b"));
+    case.is_right();
+    case.put(Some(manager), &set("w-b", 3, "b"));
+    case.is_wrong(&["with replicasets/d/w-b", "ask for 4 pods, and it may have 3"]);
+    one_with(&case.at_rest(), &["ask for 4 pods at rest; it asks for 1, and may have 1 to 2"]);
+    // A user may do what he likes.
+    case.put(None, &set("w-b", 9, "b"));
+    case.is_right();
+}

@@ -1,0 +1,54 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::checks::made_up::plan;
+use crate::plan::{PlannedNode, PlannedOperation, PodTemplate};
+use crate::span::Span;
+
+fn properties(plan: &Plan) -> Vec<&'static str> {
+    all(plan).iter().map(|c| c.property()).collect()
+}
+
+#[test]
+fn every_check_has_a_number_and_a_statement_of_its_own() {
+    let mut with_ports = plan();
+    with_ports.templates.push(PodTemplate { host_port: 80, ..PodTemplate::default() });
+    let all = all(&with_ports);
+    let numbers: BTreeSet<&str> = all.iter().map(|c| c.property()).collect();
+    let statements: BTreeSet<&str> = all.iter().map(|c| c.statement()).collect();
+    assert_eq!((numbers.len(), statements.len()), (all.len(), all.len()));
+    let expected = "P1 P2 P3 P4 P5 P6 P7 P8 P9 P10 P11 P14 P19 P22 P23 P25 P27 P28 P29 P30 P31 P32 \
+                    P33 P34 P35 P36 P40 P41 P42 P43 P46 P54";
+    assert_eq!(numbers, expected.split_whitespace().collect());
+}
+
+#[test]
+fn what_the_settings_name_is_left_out() {
+    let mut plan = plan();
+    let before = properties(&plan).len();
+    plan.settings.unchecked = vec!["P9".to_owned(), "P54".to_owned()];
+    let after = properties(&plan);
+    assert_eq!(after.len(), before - 2);
+    assert!(!after.contains(&"P9") && !after.contains(&"P54"));
+}
+
+#[test]
+fn large_plans_do_without_what_is_expensive() {
+    let mut many_nodes = plan();
+    many_nodes.nodes = (0..=NODES_MAX)
+        .map(|i| PlannedNode { name: format!("n{i}"), shape: 0, joins: Span::ZERO })
+        .collect();
+    let mut many_pods = plan();
+    many_pods.operations.push(PlannedOperation {
+        at: Span::ZERO,
+        operation: Operation::CreateReplicaSet {
+            name: "r".to_owned(),
+            template: 0,
+            replicas: 300_001,
+        },
+    });
+    for plan in [many_nodes, many_pods] {
+        let left = properties(&plan);
+        assert!(left.contains(&"P9") && !left.contains(&"P2") && !left.contains(&"P29"));
+    }
+}

@@ -1,0 +1,153 @@
+//! `ksim soak`.
+
+#![expect(clippy::disallowed_types, reason = "people want to know how fast seeds are run")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+use clap::Args as ClapArgs;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::input::{Loaded, ScenarioArgs};
+use super::output::{self, Format};
+use super::{Exit, complain, memory};
+use crate::scenario::Scenario;
+use crate::shrink::shrink;
+use crate::soak::{Limits, SeedResult, soak};
+use crate::span::Span;
+
+/// Runs that shrinking one failure may take.
+const SHRINK_RUNS: u32 = 400;
+
+/// Arguments of `ksim soak`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    #[command(flatten)]
+    scenario: ScenarioArgs,
+    /// The first seed.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    first_seed: u64,
+    /// How many seeds at most.
+    #[arg(long, default_value_t = u64::MAX, hide_default_value = true, value_name = "N")]
+    seeds: u64,
+    /// How long at most.
+    #[arg(long, default_value = "60s", value_name = "TIME")]
+    time: Span,
+    /// How many at a time; one for each core if not given.
+    #[arg(long, short = 'j', value_name = "N")]
+    threads: Option<usize>,
+    /// Run each seed twice and compare what happened.
+    #[arg(long)]
+    twice: bool,
+    /// Where failing seeds and their smallest scenarios are kept.
+    #[arg(long, default_value = "ksim-failures", value_name = "FOLDER")]
+    keep: PathBuf,
+    /// Do not look for the smallest scenario.
+    #[arg(long)]
+    no_shrink: bool,
+    /// How the result is printed.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+impl Args {
+    pub(super) fn run(&self) -> anyhow::Result<Exit> {
+        let loaded = self.scenario.load()?;
+        let limits = Limits {
+            first_seed: self.first_seed,
+            seeds: self.seeds,
+            time: self.time.duration(),
+            threads: self.threads.unwrap_or_else(cores),
+            twice: self.twice,
+        };
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.set_style(
+            ProgressStyle::with_template("{spinner} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+        );
+        bar.enable_steady_tick(Duration::from_millis(250));
+        let started = Instant::now();
+        let (mut done, mut events) = (0_u64, 0_u64);
+        let mut failures: Vec<SeedResult> = Vec::new();
+        let expand = |seed: u64| loaded.plan(seed).map_err(|e| format!("{e:#}"));
+        let result = soak(&expand, limits, &mut |result: SeedResult| {
+            done += 1;
+            events += result.events;
+            if result.failed() {
+                failures.push(result);
+            }
+            bar.set_message(format!("{done} seeds, {} failed", failures.len()));
+        });
+        bar.finish_and_clear();
+        result.map_err(|e| anyhow!(e))?;
+        failures.sort_by_key(|f| f.seed);
+        let wall = started.elapsed().as_secs_f64();
+        for failure in &failures {
+            self.keep(&loaded, failure)?;
+        }
+        output::print(&self.summary(limits, done, events, wall, &failures))?;
+        Ok(if failures.is_empty() { Exit::Fine } else { Exit::Violation })
+    }
+
+    /// Writes the smallest scenario that shows the failure.
+    fn keep(&self, loaded: &Loaded, failure: &SeedResult) -> anyhow::Result<()> {
+        let mut plan = loaded.plan(failure.seed)?;
+        let property = failure.violations.first().map(|v| v.property.clone());
+        if let Some(property) = property.filter(|p| !self.no_shrink && p != "P51") {
+            let shrunk = shrink(plan, &property, SHRINK_RUNS, &mut |_, _| {});
+            plan = shrunk.plan;
+        }
+        let path = self.keep.join(format!("{}-{}.toml", plan.name, failure.seed));
+        output::write(&path, &Scenario::text_of_plan(&plan))?;
+        let what = failure.violations.first().map_or("gave up", |v| v.message.as_str());
+        complain(&format!("seed {}: {what}\n  kept as {}", failure.seed, path.display()));
+        Ok(())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "shown to people")]
+    fn summary(
+        &self,
+        limits: Limits,
+        done: u64,
+        events: u64,
+        wall: f64,
+        failures: &[SeedResult],
+    ) -> String {
+        let hourly = done as f64 / wall * 3_600.0 / limits.threads as f64;
+        match self.output {
+            Format::Json => serde_json::json!({
+                "seeds": done, "failed": failures.len(), "events": events, "wall_seconds": wall,
+                "threads": limits.threads, "seeds_per_hour_and_core": hourly,
+                "peak_memory_bytes": memory::peak_bytes(),
+                "failures": failures.iter().map(|f| serde_json::json!({
+                    "seed": f.seed, "violations": f.violations,
+                })).collect::<Vec<_>>(),
+            })
+            .to_string(),
+            Format::Csv => {
+                let mut text = "seed,property,message\n".to_owned();
+                for (failure, violation) in
+                    failures.iter().flat_map(|f| f.violations.iter().map(move |v| (f, v)))
+                {
+                    let message = violation.message.replace('"', "\"\"");
+                    text.push_str(&format!(
+                        "{},{},\"{message}\"\n",
+                        failure.seed, violation.property
+                    ));
+                }
+                text
+            }
+            Format::Text => format!(
+                "{done} seeds in {wall:.1} s on {} threads ({hourly:.0} an hour and core), \
+                 {events} events, {} failed\n",
+                limits.threads,
+                failures.len()
+            ),
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

@@ -1,0 +1,108 @@
+//! What is still to happen on a node, in the order in which it will.
+
+use api::Time;
+use kubelet::RuntimeError;
+use kubelet::runtime::ProbeOutcome;
+use machine::CallId;
+
+/// What a request comes to when its time is over. Containers and images are named by number.
+pub(super) enum Action {
+    Fail(RuntimeError),
+    /// A container that was made and cannot be started.
+    FailStart(u32, RuntimeError),
+    Start(u32),
+    Inspect(Option<u32>),
+    Stop {
+        container: u32,
+        exit_code: i32,
+    },
+    Remove(Option<u32>),
+    List,
+    Facts,
+    Probe(ProbeOutcome),
+    InspectImage(u32),
+    Pull(u32),
+    Network(Box<str>),
+    MakeFolder(Box<str>),
+    RemoveFolder(Box<str>),
+}
+
+/// Something that will happen.
+pub(super) enum Due {
+    Connected,
+    /// A container ends by itself, if it still runs.
+    Exit {
+        container: u32,
+    },
+    /// The answer to a request, or to nobody.
+    Reply {
+        to: Option<CallId>,
+        action: Box<Action>,
+    },
+}
+
+struct Entry {
+    at: Time,
+    /// Breaks ties: what was planned first happens first.
+    order: u64,
+    due: Due,
+}
+
+/// Everything planned, the latest first: most nodes have a handful, and an idle one nothing.
+#[derive(Default)]
+pub(super) struct Agenda {
+    entries: Vec<Entry>,
+    next_order: u64,
+}
+
+impl Agenda {
+    pub(super) fn add(&mut self, at: Time, due: Due) {
+        let order = self.next_order;
+        self.next_order += 1;
+        self.insert(Entry { at, order, due });
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        let key = (entry.at, entry.order);
+        let place = self.entries.partition_point(|e| (e.at, e.order) > key);
+        self.entries.insert(place, entry);
+    }
+
+    pub(super) fn first(&self) -> Option<Time> {
+        self.entries.last().map(|e| e.at)
+    }
+
+    /// Takes what comes first, if its time has come.
+    pub(super) fn pop(&mut self, now: Time) -> Option<(Time, Due)> {
+        let entry = self.entries.pop_if(|e| e.at <= now)?;
+        if self.entries.is_empty() {
+            // An idle node keeps no memory of a busy hour.
+            self.entries = Vec::new();
+        }
+        Some((entry.at, entry.due))
+    }
+
+    /// A container ended: whoever waits for that need wait no longer.
+    pub(super) fn hasten_stops(&mut self, at: Time, number: u32) {
+        let waits = |entry: &mut Entry| match &entry.due {
+            Due::Reply { action, .. } => {
+                matches!(**action, Action::Stop { container, .. } if container == number)
+            }
+            Due::Connected | Due::Exit { .. } => false,
+        };
+        let waiting: Vec<Entry> = self.entries.extract_if(.., waits).collect();
+        for entry in waiting {
+            self.insert(Entry { at: entry.at.min(at), ..entry });
+        }
+    }
+
+    /// Whoever asked is gone.
+    pub(super) fn forget_callers(&mut self) {
+        self.entries.retain(|e| !matches!(e.due, Due::Connected));
+        for entry in &mut self.entries {
+            if let Due::Reply { to, .. } = &mut entry.due {
+                *to = None;
+            }
+        }
+    }
+}

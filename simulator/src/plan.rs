@@ -1,0 +1,678 @@
+//! [`Plan`]: everything that happens in one run from outside, spelled out: nodes, operations and
+//! faults with their times. The same plan and seed give the same run.
+//!
+//! Scenarios are expanded into plans; shrinking takes things out of plans; a plan is written as a
+//! scenario file that replays it.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::bug::Bug;
+use crate::distribution::Distribution;
+use crate::span::Span;
+
+/// One run, fully determined.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The scenario's name.
+    pub name: String,
+    /// Everything random in the run derives from it.
+    pub seed: u64,
+    /// How the cluster is made and how long it runs.
+    pub settings: Settings,
+    /// What nodes are like, by index.
+    #[serde(default)]
+    pub shapes: Vec<NodeShape>,
+    /// The nodes.
+    #[serde(default)]
+    pub nodes: Vec<PlannedNode>,
+    /// What pods are like, by index.
+    #[serde(default)]
+    pub templates: Vec<PodTemplate>,
+    /// What users do, in the order of their times.
+    #[serde(default)]
+    pub operations: Vec<PlannedOperation>,
+    /// What goes wrong, in the order of their times.
+    #[serde(default)]
+    pub faults: Vec<PlannedFault>,
+}
+
+/// How the cluster is made and how long it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// How long operations and faults go on.
+    pub safety: Span,
+    /// How long after that, with all faults healed, the cluster may take to come to rest.
+    pub settle: Span,
+    /// How long it must then be silent.
+    pub quiet: Span,
+    /// API servers over the one store.
+    pub api_servers: u16,
+    /// Scheduler processes.
+    pub schedulers: u16,
+    /// Controller manager processes.
+    pub controller_managers: u16,
+    /// Whether schedulers and controller managers act only while they hold their lease.
+    pub leader_election: bool,
+    /// How long messages and calls take.
+    pub network: Network,
+    /// How long containers take.
+    pub runtime: Runtime,
+    /// How the scheduler is configured.
+    pub scheduler: SchedulerSettings,
+    /// Whether heartbeats of healthy nodes are computed when somebody looks, instead of sent.
+    pub lazy_heartbeats: bool,
+    /// Whether events for people are stored as objects; they are counted in any case.
+    pub store_events: bool,
+    /// Whether every effect goes into the hash with all its content, not only with its names.
+    pub hash_contents: bool,
+    /// A known bug to put back.
+    pub bug: Option<Bug>,
+    /// Properties (`P9`) that are not checked.
+    pub unchecked: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            safety: Span::secs(600),
+            settle: Span::secs(900),
+            quiet: Span::secs(60),
+            api_servers: 1,
+            schedulers: 1,
+            controller_managers: 1,
+            leader_election: true,
+            network: Network::default(),
+            runtime: Runtime::default(),
+            scheduler: SchedulerSettings::default(),
+            lazy_heartbeats: true,
+            store_events: false,
+            hash_contents: false,
+            bug: None,
+            unchecked: Vec::new(),
+        }
+    }
+}
+
+/// How long messages and calls take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// One way between the control plane's processes and an API server.
+    pub control_plane: Distribution,
+    /// One way between a node and an API server.
+    pub nodes: Distribution,
+    /// From a write in the store until an API server's watch cache has it.
+    pub store: Distribution,
+    /// What an API server takes to carry out a call, the store included.
+    pub service: Distribution,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        let skewed = |median, p99| Distribution::Skewed { median, p99 };
+        Self {
+            control_plane: skewed(Span::micros(150), Span::millis(2)),
+            nodes: skewed(Span::micros(300), Span::millis(5)),
+            store: skewed(Span::micros(300), Span::millis(3)),
+            service: skewed(Span::millis(1), Span::millis(10)),
+        }
+    }
+}
+
+/// How long containers take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Runtime {
+    /// Creating and starting a pause container.
+    pub sandbox_start: Distribution,
+    /// Creating and starting a container.
+    pub container_start: Distribution,
+    /// Ending a container that obeys.
+    pub stop: Distribution,
+    /// Fetching an image that is not on the node.
+    pub pull: Distribution,
+    /// Anything else.
+    pub other: Distribution,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        let skewed = |median, p99| Distribution::Skewed { median, p99 };
+        Self {
+            sandbox_start: skewed(Span::millis(120), Span::millis(600)),
+            container_start: skewed(Span::millis(100), Span::millis(500)),
+            stop: skewed(Span::millis(50), Span::millis(400)),
+            pull: skewed(Span::secs(2), Span::secs(30)),
+            other: skewed(Span::millis(2), Span::millis(20)),
+        }
+    }
+}
+
+/// How the scheduler is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SchedulerSettings {
+    /// Share of the nodes to look at, in percent; adaptive when absent.
+    pub percentage_of_nodes_to_score: Option<usize>,
+    /// `LeastAllocated` (the default) or `MostAllocated`.
+    pub fit_strategy: Option<String>,
+    /// Weights of plugins that differ from the default, by name.
+    pub weights: BTreeMap<String, i64>,
+    /// Plugins that are left out, by name.
+    pub disabled: Vec<String>,
+}
+
+/// What a node is like.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeShape {
+    /// Thousandths of a CPU; rounded down to whole CPUs by the kubelet's capacity.
+    pub cpu_milli: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Pods that fit.
+    pub pods: u32,
+    /// `topology.kubernetes.io/zone`, empty for none.
+    pub zone: String,
+    /// Further labels.
+    pub labels: BTreeMap<String, String>,
+    /// Taints it registers with: key, value, effect.
+    pub taints: Vec<(String, String, String)>,
+    /// Other resources it offers, by name.
+    pub extended: BTreeMap<String, u64>,
+}
+
+impl Default for NodeShape {
+    fn default() -> Self {
+        Self {
+            cpu_milli: 8_000,
+            memory_bytes: 32 << 30,
+            pods: 110,
+            zone: String::new(),
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            extended: BTreeMap::new(),
+        }
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedNode {
+    /// Its name.
+    pub name: String,
+    /// Index into [`Plan::shapes`].
+    pub shape: u32,
+    /// When its host starts.
+    #[serde(default)]
+    pub joins: Span,
+}
+
+/// What pods are like.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PodTemplate {
+    /// Distinguishes templates; becomes the image, so a change is a rollout.
+    pub image: String,
+    /// Labels; workloads add `app`.
+    pub labels: BTreeMap<String, String>,
+    /// Requested thousandths of a CPU.
+    pub cpu_milli: u64,
+    /// Requested bytes of memory.
+    pub memory_bytes: u64,
+    /// Requests of other resources, by name.
+    pub extended: BTreeMap<String, u64>,
+    /// `spec.priority`.
+    pub priority: i32,
+    /// `spec.nodeSelector`.
+    pub node_selector: BTreeMap<String, String>,
+    /// Tolerations: key (empty for all), value, effect (empty for all), seconds.
+    pub tolerations: Vec<(String, String, String, Option<i64>)>,
+    /// A port of the host, none when zero.
+    pub host_port: u16,
+    /// How long the container runs before it exits by itself; for ever when absent.
+    pub runs: Option<Span>,
+    /// How it exits then.
+    pub exit_code: i32,
+    /// How long after its start it is ready (a readiness probe is added when not zero).
+    pub ready_after: Span,
+    /// `Always`, `OnFailure` or `Never`.
+    pub restart_policy: String,
+    /// `spec.terminationGracePeriodSeconds`.
+    pub grace_seconds: u32,
+    /// `spec.schedulerName`, the default one when empty.
+    pub scheduler: String,
+    /// Whether it is held back by a scheduling gate.
+    pub gated: bool,
+}
+
+impl Default for PodTemplate {
+    fn default() -> Self {
+        Self {
+            image: "app:1".to_owned(),
+            labels: BTreeMap::new(),
+            cpu_milli: 100,
+            memory_bytes: 64 << 20,
+            extended: BTreeMap::new(),
+            priority: 0,
+            node_selector: BTreeMap::new(),
+            tolerations: Vec::new(),
+            host_port: 0,
+            runs: None,
+            exit_code: 0,
+            ready_after: Span::ZERO,
+            restart_policy: "Always".to_owned(),
+            grace_seconds: 30,
+            scheduler: String::new(),
+            gated: false,
+        }
+    }
+}
+
+/// Something a user does at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedOperation {
+    /// When, from the start of the run.
+    pub at: Span,
+    /// What.
+    #[serde(flatten)]
+    pub operation: Operation,
+}
+
+/// Kinds that an operation may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Target {
+    /// A pod.
+    Pod,
+    /// A deployment.
+    Deployment,
+    /// A replica set.
+    ReplicaSet,
+    /// A replication controller.
+    ReplicationController,
+    /// A service.
+    Service,
+    /// A namespace.
+    Namespace,
+    /// A node.
+    Node,
+}
+
+/// What a user does. Everything lives in the namespace `default` unless it says otherwise; names
+/// may be written `namespace/name`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Operation {
+    /// Creates a bare pod.
+    CreatePod {
+        /// Its name.
+        name: String,
+        /// Index into [`Plan::templates`].
+        template: u32,
+        /// Overrides the template's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        runs: Option<Span>,
+    },
+    /// Creates a deployment of pods labelled `app=NAME`.
+    CreateDeployment {
+        /// Its name.
+        name: String,
+        /// Index into [`Plan::templates`].
+        template: u32,
+        /// How many pods.
+        replicas: u32,
+        /// A number or a percentage.
+        #[serde(default = "quarter")]
+        max_surge: String,
+        /// A number or a percentage.
+        #[serde(default = "quarter")]
+        max_unavailable: String,
+    },
+    /// Creates a replica set of pods labelled `app=NAME`.
+    CreateReplicaSet {
+        /// Its name.
+        name: String,
+        /// Index into [`Plan::templates`].
+        template: u32,
+        /// How many pods.
+        replicas: u32,
+    },
+    /// Creates a replication controller of pods labelled `app=NAME`.
+    CreateReplicationController {
+        /// Its name.
+        name: String,
+        /// Index into [`Plan::templates`].
+        template: u32,
+        /// How many pods.
+        replicas: u32,
+    },
+    /// Creates a service for the pods labelled `app=APP`.
+    CreateService {
+        /// Its name.
+        name: String,
+        /// The value of the label.
+        app: String,
+    },
+    /// Creates a namespace.
+    CreateNamespace {
+        /// Its name.
+        name: String,
+    },
+    /// Changes the number of replicas.
+    Scale {
+        /// What is scaled.
+        target: Target,
+        /// Its name.
+        name: String,
+        /// How many pods.
+        replicas: u32,
+    },
+    /// Changes a deployment's pods: a rollout.
+    SetTemplate {
+        /// The deployment.
+        name: String,
+        /// Index into [`Plan::templates`].
+        template: u32,
+    },
+    /// Pauses or resumes a deployment.
+    Pause {
+        /// The deployment.
+        name: String,
+        /// Whether it is to be paused.
+        paused: bool,
+    },
+    /// Deletes an object.
+    Delete {
+        /// Its kind.
+        target: Target,
+        /// Its name.
+        name: String,
+        /// Whether what it owns stays (else it goes in the background).
+        #[serde(default)]
+        orphan: bool,
+        /// Whether what it owns goes first.
+        #[serde(default)]
+        foreground: bool,
+    },
+    /// Cordons or uncordons a node.
+    Cordon {
+        /// The node.
+        node: String,
+        /// Whether it is to be unschedulable.
+        unschedulable: bool,
+    },
+    /// Sets a taint, or removes it when the effect is empty.
+    Taint {
+        /// The node.
+        node: String,
+        /// The taint's key.
+        key: String,
+        /// `NoSchedule`, `PreferNoSchedule`, `NoExecute`, or nothing.
+        effect: String,
+    },
+    /// Sets a label on an object, or removes it when the value is empty.
+    Label {
+        /// Its kind.
+        target: Target,
+        /// Its name.
+        name: String,
+        /// The label's key.
+        key: String,
+        /// The label's value.
+        value: String,
+    },
+}
+
+fn quarter() -> String {
+    "25%".to_owned()
+}
+
+/// A process of the simulated cluster, written `scheduler-0`, `controller-manager-1`,
+/// `api-server-0`, `kubelet/NODE`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Component {
+    /// An API server.
+    ApiServer(u16),
+    /// A scheduler.
+    Scheduler(u16),
+    /// A controller manager.
+    ControllerManager(u16),
+    /// The kubelet of a node.
+    Kubelet(String),
+}
+
+impl Display for Component {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ApiServer(i) => write!(f, "api-server-{i}"),
+            Self::Scheduler(i) => write!(f, "scheduler-{i}"),
+            Self::ControllerManager(i) => write!(f, "controller-manager-{i}"),
+            Self::Kubelet(node) => write!(f, "kubelet/{node}"),
+        }
+    }
+}
+
+/// Why a text names no component.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no component: write \"api-server-0\", \"scheduler-0\", \"controller-manager-0\" or \
+     \"kubelet/NODE\""
+)]
+pub struct ComponentError(String);
+
+impl FromStr for Component {
+    type Err = ComponentError;
+
+    fn from_str(text: &str) -> Result<Self, ComponentError> {
+        if let Some(node) = text.strip_prefix("kubelet/").filter(|n| !n.is_empty()) {
+            return Ok(Self::Kubelet(node.to_owned()));
+        }
+        let index = |prefix: &str| text.strip_prefix(prefix).and_then(|i| i.parse().ok());
+        index("api-server-")
+            .map(Self::ApiServer)
+            .or_else(|| index("scheduler-").map(Self::Scheduler))
+            .or_else(|| index("controller-manager-").map(Self::ControllerManager))
+            .ok_or_else(|| ComponentError(text.to_owned()))
+    }
+}
+
+impl Serialize for Component {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Component {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Something that goes wrong at a time, for a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedFault {
+    /// When it begins, from the start of the run.
+    pub at: Span,
+    /// How long it lasts; until all faults are healed when absent. Faults that are over at once
+    /// (a watch that breaks) ignore it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasts: Option<Span>,
+    /// What.
+    #[serde(flatten)]
+    pub fault: Fault,
+}
+
+/// Which messages a partition swallows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// Both ways.
+    #[default]
+    Both,
+    /// Calls do not arrive; watches go on.
+    ToServer,
+    /// Calls arrive, answers and watches do not.
+    FromServer,
+}
+
+/// What becomes of calls whose answers are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// They never were carried out.
+    Lost,
+    /// They were carried out.
+    CarriedOut,
+    /// They are carried out after the caller was told that the outcome is unknown.
+    CarriedOutLate,
+    /// They are refused with `Timeout`: a known outcome.
+    Refused,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fault", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Fault {
+    /// A host dies with its containers and its kubelet; it boots again afterwards.
+    HostCrash {
+        /// The node.
+        node: String,
+    },
+    /// A process dies and starts anew afterwards (at once when it lasts no time).
+    Crash {
+        /// The process.
+        component: Component,
+    },
+    /// A process dies right after its n-th call from now on was sent, and starts anew afterwards.
+    CrashAtCall {
+        /// The process.
+        component: Component,
+        /// 1 for the next call.
+        call: u32,
+    },
+    /// A process stands still and then goes on as if nothing had been.
+    Pause {
+        /// The process.
+        component: Component,
+    },
+    /// Messages between a process and API servers are lost.
+    Partition {
+        /// The process.
+        component: Component,
+        /// From this API server only; from all when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        api_server: Option<u16>,
+        /// Which messages.
+        #[serde(default)]
+        direction: Direction,
+    },
+    /// Messages of a process take longer; since each call is delayed by itself, calls overtake
+    /// each other.
+    Delay {
+        /// The process.
+        component: Component,
+        /// How much longer.
+        extra: Distribution,
+    },
+    /// Some of a process' calls get no answer.
+    CallTimeout {
+        /// The process.
+        component: Component,
+        /// How many of a hundred.
+        percent: u8,
+        /// What becomes of them.
+        outcome: Outcome,
+    },
+    /// Some of what a process' watches deliver is delivered twice.
+    Duplicate {
+        /// The process.
+        component: Component,
+        /// How many of a hundred.
+        percent: u8,
+    },
+    /// A process' watches deliver nothing and then everything.
+    WatchStall {
+        /// The process.
+        component: Component,
+    },
+    /// A process' watches break and are resumed after it lasted: of what happened meanwhile only
+    /// the last state of each object is seen.
+    WatchGap {
+        /// The process.
+        component: Component,
+    },
+    /// A process' watches end with `410 Gone`: it lists anew.
+    WatchExpired {
+        /// The process.
+        component: Component,
+    },
+    /// An API server's watch cache falls behind the store: watches through it are late, and lists
+    /// wait until it has caught up, for production asks for no others ([`Bug::AnyListAccepted`]).
+    LaggingServer {
+        /// The API server.
+        api_server: u16,
+        /// How far it falls behind.
+        lag: Span,
+    },
+    /// The store accepts no writes.
+    StoreDown,
+    /// Somebody else writes all objects of a kind again and again.
+    ConflictStorm {
+        /// The kind.
+        target: Target,
+        /// The time between two rounds.
+        period: Span,
+    },
+    /// A process' clock is off.
+    ClockSkew {
+        /// The process.
+        component: Component,
+        /// How far it is ahead.
+        ahead: Span,
+    },
+    /// Some requests to a node's container runtime fail.
+    RuntimeErrors {
+        /// The node.
+        node: String,
+        /// How many of a hundred.
+        percent: u8,
+    },
+    /// A node's container runtime does not answer.
+    RuntimeDown {
+        /// The node.
+        node: String,
+    },
+    /// Everything a node's container runtime does takes longer.
+    SlowDisk {
+        /// The node.
+        node: String,
+        /// How many times longer.
+        factor: u32,
+    },
+}
+
+impl Plan {
+    /// The end of the phase in which operations and faults happen.
+    pub const fn heals_at(&self) -> Span {
+        self.settings.safety
+    }
+
+    /// The end of the run at the latest.
+    pub const fn ends_at(&self) -> Span {
+        let settings = &self.settings;
+        Span(settings.safety.0 + settings.settle.0 + settings.quiet.0)
+    }
+
+    /// Operations and faults in the order of their times; what is equal stays in its order.
+    pub fn sort(&mut self) {
+        self.operations.sort_by_key(|o| o.at);
+        self.faults.sort_by_key(|f| f.at);
+    }
+}

@@ -1,0 +1,159 @@
+//! Tables for other programs: RFC 4180, one file each, times in seconds since the run's start.
+
+use super::figures::exact_seconds;
+use crate::outcome::{Outcome, Rollout, Sample};
+use crate::world::START;
+
+/// One table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CsvTable {
+    /// What it holds, to name a file after it: `samples`, `rollouts`, `heat`, `violations`.
+    pub name: &'static str,
+    /// A line of headings and a line for each row.
+    pub text: String,
+}
+
+/// All tables of an outcome; the first is that of the samples. Tables without rows have their
+/// headings.
+pub fn tables(outcome: &Outcome) -> [CsvTable; 4] {
+    [samples(&outcome.samples), rollouts(&outcome.rollouts), heat(outcome), violations(outcome)]
+}
+
+fn samples(samples: &[Sample]) -> CsvTable {
+    let headings = [
+        "at_seconds",
+        "nodes",
+        "nodes_ready",
+        "nodes_used",
+        "cpu_allocatable_milli",
+        "cpu_requested_milli",
+        "cpu_stranded_milli",
+        "memory_allocatable_bytes",
+        "memory_requested_bytes",
+        "pending",
+        "running",
+        "evicted",
+        "writes",
+        "scheduling_p50_seconds",
+        "scheduling_p99_seconds",
+    ];
+    let nanos = |nanos| exact_seconds(crate::span::Span(nanos));
+    let rows = samples.iter().map(|s| {
+        let mut row = vec![exact_seconds(s.at)];
+        let counts = [
+            s.nodes,
+            s.nodes_ready,
+            s.nodes_used,
+            s.cpu_allocatable_milli,
+            s.cpu_requested_milli,
+            s.cpu_stranded_milli,
+            s.memory_allocatable_bytes,
+            s.memory_requested_bytes,
+            s.pending,
+            s.running,
+            s.evicted,
+            s.writes,
+        ];
+        row.extend(counts.map(|count| count.to_string()));
+        row.extend([nanos(s.scheduling_p50_ns), nanos(s.scheduling_p99_ns)]);
+        row
+    });
+    table("samples", &headings, rows)
+}
+
+fn rollouts(rollouts: &[Rollout]) -> CsvTable {
+    let headings = [
+        "deployment",
+        "generation",
+        "began_seconds",
+        "completed_seconds",
+        "available_min",
+        "replicas",
+    ];
+    let rows = rollouts.iter().map(|r| {
+        vec![
+            r.deployment.clone(),
+            r.generation.to_string(),
+            exact_seconds(r.began),
+            r.completed.map(exact_seconds).unwrap_or_default(),
+            r.available_min.to_string(),
+            r.replicas.to_string(),
+        ]
+    });
+    table("rollouts", &headings, rows)
+}
+
+fn heat(outcome: &Outcome) -> CsvTable {
+    let map = &outcome.heat;
+    let rows = map.times.iter().zip(&map.cpu_percent).flat_map(|(at, column)| {
+        let cells = map.nodes.iter().zip(column).filter(|(_, percent)| **percent != u8::MAX);
+        cells.map(|(node, percent)| vec![exact_seconds(*at), node.clone(), percent.to_string()])
+    });
+    table("heat", &["at_seconds", "node", "cpu_percent"], rows)
+}
+
+fn violations(outcome: &Outcome) -> CsvTable {
+    let rows = outcome.violations.iter().map(|v| {
+        let at = crate::span::Span(v.at.0.saturating_sub(START.0));
+        vec![v.property.clone(), exact_seconds(at), v.event.to_string(), v.message.clone()]
+    });
+    table("violations", &["property", "at_seconds", "event", "message"], rows)
+}
+
+fn table(
+    name: &'static str,
+    headings: &[&str],
+    rows: impl Iterator<Item = Vec<String>>,
+) -> CsvTable {
+    let mut text = headings.join(",");
+    text.push('\n');
+    for row in rows {
+        let cells: Vec<String> = row.iter().map(|cell| quoted(cell)).collect();
+        text.push_str(&cells.join(","));
+        text.push('\n');
+    }
+    CsvTable { name, text }
+}
+
+fn quoted(cell: &str) -> String {
+    if cell.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Violation;
+    use crate::outcome::HeatMap;
+    use crate::span::Span;
+
+    #[test]
+    fn tables_are_what_spreadsheets_read() {
+        let sample = Sample { at: Span::millis(1_500), nodes: 3, ..Sample::default() };
+        let outcome = Outcome {
+            samples: vec![Sample { scheduling_p99_ns: 2_500_000, ..sample }],
+            heat: HeatMap {
+                nodes: vec!["a".to_owned(), "b".to_owned()],
+                times: vec![Span::ZERO],
+                cpu_percent: vec![vec![40, 255]],
+            },
+            violations: vec![Violation {
+                property: "P9".to_owned(),
+                at: START + Span::secs(2).duration(),
+                event: 17,
+                message: "a \"pod\", bound twice".to_owned(),
+            }],
+            ..Outcome::default()
+        };
+        let [samples, rollouts, heat, violations] = tables(&outcome);
+        let lines: Vec<&str> = samples.text.lines().collect();
+        assert_eq!(lines[1], "1.5,3,0,0,0,0,0,0,0,0,0,0,0,0,0.0025");
+        assert_eq!(lines[0].split(',').count(), lines[1].split(',').count());
+        assert_eq!(rollouts.text.lines().count(), 1);
+        assert_eq!(heat.text, "at_seconds,node,cpu_percent\n0,a,40\n");
+        assert_eq!(violations.text.lines().last(), Some("P9,2,17,\"a \"\"pod\"\", bound twice\""));
+    }
+}

@@ -1,0 +1,414 @@
+//! `[[operations]]` and `[[faults]]`: single things that happen at a time.
+
+use std::sync::Arc;
+
+use super::diagnostics::Problem;
+use super::names::EFFECTS;
+use super::nodes::NodeGroup;
+use super::section::{Section, TIME, Value};
+use super::shapes::Catalogue;
+use super::suggest::did_you_mean;
+use crate::distribution::Distribution;
+use crate::plan::{
+    Component, Fault, Operation, PlannedFault, PlannedOperation, PodTemplate, Settings, Target,
+};
+use crate::span::Span;
+use crate::trace::Trace;
+
+/// More pods of one owner than any cluster holds.
+pub(crate) const REPLICAS_MAX: u32 = 20_000_000;
+/// Names of nodes that a suggestion is looked for in.
+const SUGGESTED: u64 = 200;
+
+/// What operations.
+const OPERATIONS: [&str; 14] = [
+    "create-pod",
+    "create-deployment",
+    "create-replica-set",
+    "create-replication-controller",
+    "create-service",
+    "create-namespace",
+    "scale",
+    "set-template",
+    "pause",
+    "delete",
+    "cordon",
+    "uncordon",
+    "taint",
+    "label",
+];
+
+/// What faults.
+pub(crate) const FAULTS: [&str; 18] = [
+    "host-crash",
+    "crash",
+    "crash-at-call",
+    "pause",
+    "partition",
+    "delay",
+    "call-timeout",
+    "duplicate",
+    "watch-stall",
+    "watch-gap",
+    "watch-expired",
+    "lagging-server",
+    "store-down",
+    "conflict-storm",
+    "clock-skew",
+    "runtime-errors",
+    "runtime-down",
+    "slow-disk",
+];
+
+/// What events may refer to.
+pub(crate) struct Known<'a> {
+    pub(crate) templates: &'a Catalogue<PodTemplate>,
+    pub(crate) nodes: &'a [NodeGroup],
+    pub(crate) settings: &'a Settings,
+    /// Traces with nodes of their own.
+    pub(crate) traces: &'a [&'a Arc<Trace>],
+    /// Whether some nodes are not known, since what the file says of them is wrong.
+    pub(crate) more_nodes: bool,
+}
+
+impl Known<'_> {
+    /// The name of a node that exists.
+    pub(crate) fn node(&self, value: &Value<'_>) -> Option<String> {
+        let name = value.text()?;
+        self.node_exists(name, value).then(|| name.to_owned())
+    }
+
+    fn node_exists(&self, name: &str, value: &Value<'_>) -> bool {
+        let traced = |trace: &&Arc<Trace>| trace.nodes.iter().any(|node| node.name == name);
+        let found = self.more_nodes
+            || self.nodes.iter().any(|group| group.contains(name))
+            || self.traces.iter().any(traced);
+        if !found {
+            let names: Vec<String> = self
+                .nodes
+                .iter()
+                .flat_map(|g| (0..g.count.min(SUGGESTED)).map(|n| g.name_of(n)))
+                .collect();
+            let help = did_you_mean(name, names.iter().map(String::as_str));
+            value.report(format!("there is no node `{name}`"), "not known", help);
+        }
+        found
+    }
+
+    /// A process that exists.
+    pub(crate) fn component(&self, value: &Value<'_>) -> Option<Component> {
+        let component: Component = value.parsed()?;
+        let settings = self.settings;
+        let (what, index, count) = match &component {
+            Component::Kubelet(node) => {
+                return self.node_exists(node, value).then(|| component.clone());
+            }
+            Component::ApiServer(i) => ("api_servers", *i, settings.api_servers),
+            Component::Scheduler(i) => ("schedulers", *i, settings.schedulers),
+            Component::ControllerManager(i) => {
+                ("controller_managers", *i, settings.controller_managers)
+            }
+        };
+        if index >= count {
+            let help = format!("`settings.{what}` is {count}; the first one has the number 0");
+            value.report(format!("there is no component `{component}`"), "not known", help);
+            return None;
+        }
+        Some(component)
+    }
+
+    fn api_server(&self, value: &Value<'_>) -> Option<u16> {
+        let index = value.whole(0..=u16::MAX)?;
+        let count = self.settings.api_servers;
+        if index >= count {
+            let help = format!("`settings.api_servers` is {count}; the first one is number 0");
+            value.report(format!("there is no API server {index}"), "not known", help);
+            return None;
+        }
+        Some(index)
+    }
+}
+
+/// Reads one `[[operations]]`.
+pub(crate) fn operation(section: &Section<'_>, known: &Known<'_>) -> Option<PlannedOperation> {
+    let at = section.need("at").and_then(|v| v.amount(&TIME));
+    let what = section.need("do")?;
+    let kind = what.text()?;
+    if !OPERATIONS.contains(&kind) {
+        what.no_choice(kind, OPERATIONS);
+        return None;
+    }
+    let operation = parts(section, kind, known);
+    section.finish();
+    Some(PlannedOperation { at: at?, operation: operation? })
+}
+
+fn parts(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Operation> {
+    // Everything is asked for before anything is given up, so that all mistakes are told.
+    let name = || section.need("name").and_then(|v| v.name()).map(str::to_owned);
+    let template = || known.templates.index("template", &section.need("template")?);
+    let replicas = || section.need("replicas")?.whole(0..=REPLICAS_MAX);
+    let target = || section.need("target")?.choice::<Target>();
+    let node = || known.node(&section.need("node")?);
+    Some(match kind {
+        "create-pod" => {
+            let (name, template, runs) = (name(), template(), section.time("runs"));
+            Operation::CreatePod { name: name?, template: template?, runs }
+        }
+        "create-deployment" => {
+            let (name, template, replicas) = (name(), template(), replicas());
+            let max_surge = share(section, "max_surge");
+            let max_unavailable = share(section, "max_unavailable");
+            Operation::CreateDeployment {
+                name: name?,
+                template: template?,
+                replicas: replicas?,
+                max_surge: max_surge?,
+                max_unavailable: max_unavailable?,
+            }
+        }
+        "create-replica-set" => {
+            let (name, template, replicas) = (name(), template(), replicas());
+            Operation::CreateReplicaSet { name: name?, template: template?, replicas: replicas? }
+        }
+        "create-replication-controller" => {
+            let (name, template, replicas) = (name(), template(), replicas());
+            let (name, template, replicas) = (name?, template?, replicas?);
+            Operation::CreateReplicationController { name, template, replicas }
+        }
+        "create-service" => {
+            let (name, app) = (name(), section.need("app").and_then(|v| v.label_value()));
+            Operation::CreateService { name: name?, app: app?.to_owned() }
+        }
+        "create-namespace" => Operation::CreateNamespace { name: name()? },
+        "scale" => {
+            let (target, name, replicas) = (target(), name(), replicas());
+            Operation::Scale { target: target?, name: name?, replicas: replicas? }
+        }
+        "set-template" => {
+            let (name, template) = (name(), template());
+            Operation::SetTemplate { name: name?, template: template? }
+        }
+        "pause" => {
+            let (name, paused) = (name(), section.truth("paused").unwrap_or(true));
+            Operation::Pause { name: name?, paused }
+        }
+        "delete" => {
+            let (target, name) = (target(), name());
+            let truth = |key| section.truth(key).unwrap_or(false);
+            let (orphan, foreground) = (truth("orphan"), truth("foreground"));
+            if orphan && foreground {
+                let place = section.place_of("foreground");
+                let problem = Problem::error(place, "`orphan` and `foreground` exclude each other");
+                section.report(problem.label("which one?"));
+            }
+            Operation::Delete { target: target?, name: name?, orphan, foreground }
+        }
+        "cordon" => Operation::Cordon { node: node()?, unschedulable: true },
+        "uncordon" => Operation::Cordon { node: node()?, unschedulable: false },
+        "taint" => {
+            let (node, key) = (node(), section.need("key").and_then(|v| v.label_key()));
+            let effect = effect(section);
+            Operation::Taint { node: node?, key: key?.to_owned(), effect: effect? }
+        }
+        _ => {
+            let (target, name) = (target(), name());
+            let key = section.need("key").and_then(|v| v.label_key());
+            let value = section.need("value").and_then(|v| v.label_value());
+            let (target, name) = (target?, name?);
+            Operation::Label { target, name, key: key?.to_owned(), value: value?.to_owned() }
+        }
+    })
+}
+
+/// A number or a percentage; a quarter when absent, as in Kubernetes.
+pub(crate) fn share(section: &Section<'_>, key: &'static str) -> Option<String> {
+    let Some(value) = section.get(key) else { return Some("25%".to_owned()) };
+    let text = value.text()?;
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let digits = number.bytes().all(|b| b.is_ascii_digit());
+    let fits = number.parse::<u32>().is_ok_and(|n| n <= 100 || !text.ends_with('%'));
+    if !digits || !fits {
+        let help = "write a number of pods, \"2\", or a percentage, \"25%\"";
+        value.report(format!("`{}` cannot be `{text}`", value.path()), "not understood", help);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// The effect of a taint; nothing takes the taint away.
+fn effect(section: &Section<'_>) -> Option<String> {
+    let value = section.need("effect")?;
+    let text = value.text()?;
+    if !text.is_empty() && !EFFECTS.contains(&text) {
+        value.no_choice(text, EFFECTS);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// Reads one `[[faults]]`.
+pub(crate) fn fault(section: &Section<'_>, known: &Known<'_>) -> Option<PlannedFault> {
+    let at = section.need("at").and_then(|v| v.amount(&TIME));
+    let lasts = lasts(section, at);
+    let what = section.need("fault")?;
+    let kind = what.text()?;
+    if !FAULTS.contains(&kind) {
+        what.no_choice(kind, FAULTS);
+        return None;
+    }
+    let fault = wrong(section, kind, known);
+    section.finish();
+    Some(PlannedFault { at: at?, lasts, fault: fault? })
+}
+
+/// `lasts`, or `until` less `at`.
+fn lasts(section: &Section<'_>, at: Option<Span>) -> Option<Span> {
+    let lasts = section.time("lasts");
+    let Some(value) = section.get("until") else { return lasts };
+    let until = value.amount(&TIME)?;
+    if section.has("lasts") {
+        let message = "`lasts` and `until` exclude each other";
+        value.report(message, "which one?", "leave one of them out");
+    }
+    let at = at?;
+    if until < at {
+        let message = format!("the fault ends at {until}, before it begins at {at}");
+        value.report(message, "too early", "");
+        return None;
+    }
+    lasts.or(Some(Span(until.0 - at.0)))
+}
+
+fn wrong(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Fault> {
+    let node = || known.node(&section.need("node")?);
+    let component = || known.component(&section.need("component")?);
+    let percent = || section.need("percent")?.whole(0..=100_u8);
+    let time = |key| section.need(key)?.amount(&TIME);
+    Some(match kind {
+        "host-crash" => Fault::HostCrash { node: node()? },
+        "crash" => Fault::Crash { component: component()? },
+        "crash-at-call" => {
+            let (component, call) = (component(), section.need("call")?.whole(1..=u32::MAX));
+            Fault::CrashAtCall { component: component?, call: call? }
+        }
+        "pause" => Fault::Pause { component: component()? },
+        "partition" => {
+            let component = component();
+            let api_server = section.get("api_server").map(|value| known.api_server(&value));
+            let direction = section.get("direction").map(|value| value.choice());
+            Fault::Partition {
+                component: component?,
+                api_server: transposed(api_server)?,
+                direction: transposed(direction)?.unwrap_or_default(),
+            }
+        }
+        "delay" => {
+            let component = component();
+            let extra: Option<Distribution> = section.need("extra")?.distribution(&TIME);
+            Fault::Delay { component: component?, extra: extra? }
+        }
+        "call-timeout" => {
+            let (component, percent) = (component(), percent());
+            let outcome = section.need("outcome")?.choice();
+            Fault::CallTimeout { component: component?, percent: percent?, outcome: outcome? }
+        }
+        "duplicate" => {
+            let (component, percent) = (component(), percent());
+            Fault::Duplicate { component: component?, percent: percent? }
+        }
+        "watch-stall" => Fault::WatchStall { component: component()? },
+        "watch-gap" => Fault::WatchGap { component: component()? },
+        "watch-expired" => Fault::WatchExpired { component: component()? },
+        "lagging-server" => {
+            let server = section.need("api_server").and_then(|value| known.api_server(&value));
+            let lag = time("lag");
+            Fault::LaggingServer { api_server: server?, lag: lag? }
+        }
+        "store-down" => Fault::StoreDown,
+        "conflict-storm" => {
+            let target = section.need("target")?.choice();
+            let period = time("period");
+            if period == Some(Span::ZERO) {
+                let place = section.place_of("period");
+                let problem = Problem::error(place, "a storm without time between rounds");
+                section.report(problem.label("would never get on"));
+            }
+            Fault::ConflictStorm { target: target?, period: period? }
+        }
+        "clock-skew" => {
+            let (component, ahead) = (component(), time("ahead"));
+            Fault::ClockSkew { component: component?, ahead: ahead? }
+        }
+        "runtime-errors" => {
+            let (node, percent) = (node(), percent());
+            Fault::RuntimeErrors { node: node?, percent: percent? }
+        }
+        "runtime-down" => Fault::RuntimeDown { node: node()? },
+        _ => {
+            let (node, factor) = (node(), section.need("factor")?.whole(1..=1_000_000));
+            Fault::SlowDisk { node: node?, factor: factor? }
+        }
+    })
+}
+
+/// An absent value is right, a wrong one is not.
+fn transposed<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+    match value {
+        Some(None) => None,
+        other => Some(other.flatten()),
+    }
+}
+
+/// Reports what users do to things that nobody created, or create twice: it may be meant, since
+/// the API server refuses it.
+pub(crate) fn doubtful(operations: &[(std::ops::Range<usize>, PlannedOperation)]) -> Vec<Problem> {
+    use std::collections::BTreeMap;
+    let mut order: Vec<&(std::ops::Range<usize>, PlannedOperation)> = operations.iter().collect();
+    order.sort_by_key(|(_, planned)| planned.at);
+    let mut alive: BTreeMap<(Target, &str), bool> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (place, planned) in order {
+        let created = match &planned.operation {
+            Operation::CreatePod { name, .. } => (Target::Pod, name),
+            Operation::CreateDeployment { name, .. } => (Target::Deployment, name),
+            Operation::CreateReplicaSet { name, .. } => (Target::ReplicaSet, name),
+            Operation::CreateReplicationController { name, .. } => {
+                (Target::ReplicationController, name)
+            }
+            Operation::CreateService { name, .. } => (Target::Service, name),
+            Operation::CreateNamespace { name } => (Target::Namespace, name),
+            Operation::Delete { target, name, .. } => {
+                alive.insert((*target, name), false);
+                continue;
+            }
+            _ => continue,
+        };
+        if alive.insert((created.0, created.1), true) == Some(true) {
+            let message = format!("{:?} `{}` is created a second time", created.0, created.1);
+            problems
+                .push(Problem::warning(place.clone(), message).label("will be refused: it exists"));
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_kinds_are_those_of_plans() {
+        let tag = |value: serde_json::Value, key: &str| value[key].as_str().unwrap().to_owned();
+        let operation = Operation::CreateReplicationController {
+            name: "a".to_owned(),
+            template: 0,
+            replicas: 0,
+        };
+        let name = tag(serde_json::to_value(operation).unwrap(), "do");
+        assert!(OPERATIONS.contains(&name.as_str()), "{name}");
+        let fault = Fault::LaggingServer { api_server: 0, lag: Span::ZERO };
+        let name = tag(serde_json::to_value(fault).unwrap(), "fault");
+        assert!(FAULTS.contains(&name.as_str()), "{name}");
+    }
+}

@@ -1,0 +1,147 @@
+//! [`Timeline`]: what happened in a run, one line each, for people.
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+
+use api::{Object, Request};
+use machine::WatchEvent;
+
+use crate::check::{Occurrence, Violation};
+use crate::world::{ProcessId, START, World};
+
+/// Lines that are kept; older ones are forgotten.
+const LINES_MAX: usize = 200_000;
+
+/// What happened in a run.
+#[derive(Clone, Debug, Default)]
+pub struct Timeline {
+    lines: VecDeque<String>,
+    /// Lines that were forgotten.
+    dropped: u64,
+}
+
+impl Timeline {
+    /// The lines, oldest first.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().map(String::as_str)
+    }
+
+    /// How many lines were forgotten.
+    pub const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Notes what has just happened. Heartbeats are left out.
+    pub fn observe(&mut self, world: &World, occurrence: &Occurrence<'_>) {
+        if let Some(text) = told(world, occurrence) {
+            self.add(world.elapsed().as_secs_f64(), &text);
+        }
+    }
+
+    /// Notes a violation.
+    pub fn violated(&mut self, violation: &Violation) {
+        let at = violation.at.since(START).as_secs_f64();
+        self.add(at, &format!("VIOLATION of {}: {}", violation.property, violation.message));
+    }
+
+    fn add(&mut self, at: f64, text: &str) {
+        if self.lines.len() == LINES_MAX {
+            self.lines.pop_front();
+            self.dropped += 1;
+        }
+        self.lines.push_back(format!("{at:>12.6}  {text}"));
+    }
+}
+
+fn who(world: &World, process: Option<ProcessId>) -> String {
+    process.map_or_else(|| "user".to_owned(), |p| world.component(p).to_string())
+}
+
+fn told(world: &World, occurrence: &Occurrence<'_>) -> Option<String> {
+    Some(match occurrence {
+        Occurrence::Committed { by, request, key, old, new, revision } => {
+            if matches!(key.kind, api::Kind::Lease | api::Kind::Event) {
+                return None;
+            }
+            let verb = match (old, new) {
+                (None, _) => "creates",
+                (_, None) => "removes",
+                _ => verb(request),
+            };
+            let mut line = format!("{:<24} {verb} {key} @{revision}", who(world, *by));
+            if let Some(detail) = new.and_then(detail) {
+                let _ = write!(line, " {detail}");
+            }
+            line
+        }
+        Occurrence::Answered { by, request, refusal } => {
+            let Some(status) = refusal else { return None };
+            if request.writes() == Some(api::Kind::Lease) {
+                return None;
+            }
+            format!("{:<24} is refused: {}", who(world, *by), status.message)
+        }
+        Occurrence::Delivered { to, event } => match event {
+            WatchEvent::Replaced { kind, objects, revision } => format!(
+                "{:<24} lists {} {} @{revision}",
+                who(world, Some(*to)),
+                objects.len(),
+                kind.plural()
+            ),
+            _ => return None,
+        },
+        Occurrence::Started(process) => format!("{:<24} starts", who(world, Some(*process))),
+        Occurrence::Crashed(process) => format!("{:<24} dies", who(world, Some(*process))),
+        Occurrence::FaultBegan(fault) => format!("fault begins: {fault:?}"),
+        Occurrence::FaultEnded(fault) => format!("fault ends: {fault:?}"),
+        Occurrence::Healed => "all faults are healed".to_owned(),
+        Occurrence::Called { .. } | Occurrence::Recorded { .. } => return None,
+    })
+}
+
+fn verb(request: &Request) -> &'static str {
+    match request {
+        Request::Create(_) => "creates",
+        Request::Update { .. } => "updates",
+        Request::Patch { .. } => "patches",
+        Request::Delete { .. } => "deletes",
+        Request::Bind { .. } => "binds",
+        Request::Get(_) | Request::ReadRevision(_) | Request::SignCertificate(_) => "touches",
+    }
+}
+
+/// What matters of an object.
+fn detail(object: &Object) -> Option<String> {
+    match object {
+        Object::Pod(pod) => {
+            let node = pod.spec.as_ref()?.node_name.as_deref().unwrap_or("no node");
+            let status = pod.status.as_ref();
+            let phase = status.and_then(|s| s.phase.as_deref()).unwrap_or("?");
+            let ready = status
+                .and_then(|s| s.conditions.as_ref())
+                .is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+            let ending = if pod.metadata.deletion_timestamp.is_some() { ", ending" } else { "" };
+            let ready = if ready { ", ready" } else { "" };
+            let why = status.and_then(|s| s.message.as_deref().or(s.reason.as_deref()));
+            let why = why.map(|w| format!(": {w}")).unwrap_or_default();
+            Some(format!("({phase}{ready}{ending} on {node}{why})"))
+        }
+        Object::ReplicaSet(set) => {
+            let wanted = set.spec.as_ref()?.replicas.unwrap_or(1);
+            let has = set.status.as_ref().map_or(0, |s| s.replicas);
+            Some(format!("({has} of {wanted} replicas)"))
+        }
+        Object::Deployment(deployment) => {
+            let wanted = deployment.spec.as_ref()?.replicas.unwrap_or(1);
+            let status = deployment.status.as_ref();
+            let available = status.and_then(|s| s.available_replicas).unwrap_or(0);
+            Some(format!("({available} of {wanted} available)"))
+        }
+        Object::Node(node) => {
+            let ready = node.status.as_ref()?.conditions.as_ref()?;
+            let ready = ready.iter().find(|c| c.type_ == "Ready").map(|c| c.status.as_str());
+            Some(format!("(ready {})", ready.unwrap_or("?")))
+        }
+        _ => None,
+    }
+}

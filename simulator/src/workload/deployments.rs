@@ -1,0 +1,227 @@
+//! Deployments with services, rollouts and changes of their size.
+
+use machine::RngTree;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::{Arrivals, Draft, Sizes, pods};
+use crate::distribution::Distribution;
+use crate::plan::{Operation, PodTemplate, Target};
+use crate::scenario::diagnostics::Problem;
+use crate::scenario::events::{REPLICAS_MAX, share};
+use crate::scenario::section::{COUNT, Section};
+use crate::scenario::shapes::{self, Catalogue};
+use crate::span::Span;
+
+/// Deployments that are created, rolled out anew and scaled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployments {
+    /// When they are created.
+    pub arrivals: Arrivals,
+    /// How many pods each has.
+    pub replicas: Distribution<u64>,
+    /// What their pods are like.
+    pub template: PodTemplate,
+    /// How much their pods ask for.
+    pub sizes: Sizes,
+    /// Whether each has a service.
+    pub services: bool,
+    /// `maxSurge` of all.
+    pub max_surge: String,
+    /// `maxUnavailable` of all.
+    pub max_unavailable: String,
+    /// When one of them is rolled out anew.
+    pub rollouts: Option<Arrivals>,
+    /// When one of them is scaled.
+    pub scalings: Option<Arrivals>,
+    /// To how many pods; as at first when absent.
+    pub scaled: Option<Distribution<u64>>,
+    /// When one of them is deleted.
+    pub deletions: Option<Arrivals>,
+}
+
+pub(super) fn read(
+    section: &Section<'_>,
+    templates: &Catalogue<PodTemplate>,
+) -> Option<Deployments> {
+    let (base, named) = pods::base(section, templates)?;
+    let sizes = Sizes::read(section, Sizes::of(&base));
+    // All at once unless something else is said.
+    let arrivals = Arrivals::read(section, Some(Distribution::default()));
+    let replicas = section.need("replicas").and_then(|v| v.distribution(&COUNT));
+    let mut template = shapes::pod_manners(section, &base);
+    if !named && !section.has("image") {
+        // The name of the deployment takes its place.
+        template.image.clear();
+    }
+    let policy = &template.restart_policy;
+    if policy != "Always" {
+        let message = format!("pods of a deployment cannot have the restart policy `{policy}`");
+        let problem = Problem::error(section.place_of("restart_policy"), message);
+        section.report(problem.label("must be `Always`"));
+    }
+    let services = section.truth("services").unwrap_or(false);
+    let max_surge = share(section, "max_surge");
+    let max_unavailable = share(section, "max_unavailable");
+    if [&max_surge, &max_unavailable].into_iter().flatten().all(|s| s == "0" || s == "0%") {
+        let message = "with no surge and none unavailable no rollout can begin";
+        let problem = Problem::error(section.place_of("max_surge"), message);
+        section.report(problem.help("let one of them be at least 1"));
+    }
+    let stream = |key| {
+        let section = section.section(key)?;
+        let arrivals = Arrivals::read(&section, None);
+        section.finish();
+        arrivals
+    };
+    let (rollouts, deletions) = (stream("rollouts"), stream("deletions"));
+    let (mut scalings, mut scaled) = (None, None);
+    if let Some(section) = section.section("scalings") {
+        scalings = Arrivals::read(&section, None);
+        scaled = section.distribution("replicas", &COUNT);
+        section.finish();
+    }
+    let replicas = replicas?;
+    for (what, of) in [("replicas", Some(&replicas)), ("scalings", scaled.as_ref())] {
+        if of.is_some_and(|of| of.upper() > u64::from(REPLICAS_MAX)) {
+            let message = format!("`{}.{what}`: more pods than can be simulated", section.path());
+            let label = format!("more than {REPLICAS_MAX}");
+            section.report(Problem::error(section.place_of(what), message).label(label));
+        }
+    }
+    Some(Deployments {
+        arrivals: arrivals?,
+        replicas,
+        template,
+        sizes,
+        services,
+        max_surge: max_surge?,
+        max_unavailable: max_unavailable?,
+        rollouts,
+        scalings,
+        scaled,
+        deletions,
+    })
+}
+
+/// A deployment in the making.
+struct Made {
+    name: String,
+    created: Span,
+    template: PodTemplate,
+    /// How often it was rolled out.
+    versions: u32,
+}
+
+impl Deployments {
+    fn streams(&self) -> impl Iterator<Item = &Arrivals> {
+        let changes = [&self.rollouts, &self.scalings, &self.deletions];
+        changes.into_iter().flatten().chain([&self.arrivals])
+    }
+
+    pub(super) fn endless(&self) -> bool {
+        self.streams().any(Arrivals::endless)
+    }
+
+    pub(super) fn expected(&self, end: Option<Span>) -> u64 {
+        let of_each = self.replicas.mean().saturating_add(1);
+        let operations = self.streams().fold(0_u64, |n, s| n.saturating_add(s.expected(end)));
+        self.arrivals.expected(end).saturating_mul(of_each).saturating_add(operations)
+    }
+
+    pub(super) fn expand(&self, name: &str, tree: RngTree, draft: &mut Draft) {
+        let mut made = self.create(name, tree, draft);
+        let deleted = self.delete(&made, tree, draft);
+        let changes = |stream: &Option<Arrivals>, purpose: &str| -> Vec<Span> {
+            let mut rng = tree.rng(purpose);
+            stream.iter().flat_map(|s| s.times(draft.end, &mut rng).collect::<Vec<_>>()).collect()
+        };
+        let (rollouts, scalings) =
+            (changes(&self.rollouts, "rollouts"), changes(&self.scalings, "scalings"));
+        let exists = |at: Span, i: usize| deleted[i].is_none_or(|end| at < end);
+        let mut rng = tree.rng("rolled out");
+        for at in rollouts {
+            let Some(i) = one_of(&made, at, &mut rng).filter(|i| exists(at, *i)) else { continue };
+            let deployment = &mut made[i];
+            deployment.versions += 1;
+            let mut template = deployment.template.clone();
+            template.image = next_image(&template.image, deployment.versions);
+            let operation = Operation::SetTemplate {
+                name: deployment.name.clone(),
+                template: draft.template(template),
+            };
+            draft.operation(at, operation);
+        }
+        let (mut rng, mut sizes) = (tree.rng("scaled"), tree.rng("scaled to"));
+        for at in scalings {
+            let Some(i) = one_of(&made, at, &mut rng).filter(|i| exists(at, *i)) else { continue };
+            let replicas = self.scaled.as_ref().unwrap_or(&self.replicas).sample(&mut sizes);
+            let (target, name) = (Target::Deployment, made[i].name.clone());
+            draft.operation(at, Operation::Scale { target, name, replicas: pods_of(replicas) });
+        }
+    }
+
+    fn create(&self, name: &str, tree: RngTree, draft: &mut Draft) -> Vec<Made> {
+        let mut base = self.template.clone();
+        if base.image.is_empty() {
+            base.image = format!("{}:1", name.rsplit('/').next().unwrap_or(name));
+        }
+        let sizes = self.sizes.draw(&base, &mut tree.rng("sizes"));
+        let (mut arrivals, mut choice, mut replicas) =
+            (tree.rng("arrivals"), tree.rng("choice"), tree.rng("replicas"));
+        let mut made = Vec::new();
+        for (i, at) in self.arrivals.times(draft.end, &mut arrivals).enumerate() {
+            let name = format!("{name}-{i}");
+            let template = sizes[choice.random_range(0..sizes.len())].clone();
+            let operation = Operation::CreateDeployment {
+                name: name.clone(),
+                template: draft.template(template.clone()),
+                replicas: pods_of(self.replicas.sample(&mut replicas)),
+                max_surge: self.max_surge.clone(),
+                max_unavailable: self.max_unavailable.clone(),
+            };
+            draft.operation(at, operation);
+            if self.services {
+                let app = name.rsplit('/').next().unwrap_or(&name).to_owned();
+                draft.operation(at, Operation::CreateService { name: name.clone(), app });
+            }
+            made.push(Made { name, created: at, template, versions: 1 });
+        }
+        made
+    }
+
+    /// Deletes some of them; says when, for each.
+    fn delete(&self, made: &[Made], tree: RngTree, draft: &mut Draft) -> Vec<Option<Span>> {
+        let mut deleted = vec![None; made.len()];
+        let Some(stream) = &self.deletions else { return deleted };
+        let (mut times, mut rng) = (tree.rng("deletions"), tree.rng("deleted"));
+        let moments: Vec<Span> = stream.times(draft.end, &mut times).collect();
+        for at in moments {
+            let Some(i) = one_of(made, at, &mut rng) else { continue };
+            if deleted[i].is_some() {
+                continue;
+            }
+            deleted[i] = Some(at);
+            let (target, name) = (Target::Deployment, made[i].name.clone());
+            let operation = Operation::Delete { target, name, orphan: false, foreground: false };
+            draft.operation(at, operation);
+        }
+        deleted
+    }
+}
+
+fn pods_of(replicas: u64) -> u32 {
+    u32::try_from(replicas).unwrap_or(u32::MAX)
+}
+
+/// One of those that have been created before a moment.
+fn one_of(made: &[Made], at: Span, rng: &mut ChaCha8Rng) -> Option<usize> {
+    let there = made.partition_point(|m| m.created < at);
+    (there > 0).then(|| rng.random_range(0..there))
+}
+
+/// `web:1` becomes `web:VERSION`.
+fn next_image(image: &str, version: u32) -> String {
+    let name = image.rsplit_once(':').map_or(image, |(name, _)| name);
+    format!("{name}:{version}")
+}

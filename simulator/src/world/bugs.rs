@@ -1,0 +1,71 @@
+//! Known bugs, put back at the boundary of the process that had them.
+//!
+//! Production has no code for this, and the machines are production's. A [`Blunder`] stands
+//! between a machine and the world: the machine is told what the component with the bug would
+//! have understood, or what the component would have sent is sent in its place. Bugs that amount
+//! to a setting of production are put back where the machine is made.
+
+mod leases;
+mod reconciling;
+mod scheduling;
+
+use api::{ApiError, Reply};
+use controllers::node_lifecycle::NodeLifecycle;
+use machine::{ApiEffect, ApiInput, CallId, Reconciler, WatchEvent};
+
+use super::process::{Input, Program, Running};
+use crate::bug::Bug;
+
+/// What one process in one life understands wrongly or does wrongly.
+pub(super) trait Blunder: Send {
+    /// Gives the machine something to act on, in order, in place of what has come.
+    fn hears(&mut self, _machine: &Running, input: Input, told: &mut Vec<Input>) {
+        told.push(input);
+    }
+
+    /// Changes what the machine says before it is sent.
+    fn says(&mut self, _effect: &mut ApiEffect) {}
+}
+
+/// The blunder of a process of that program, if the bug is one of its and not a mere setting.
+pub(super) fn blunder(bug: Bug, program: Program) -> Option<Box<dyn Blunder>> {
+    match program {
+        Program::ControllerManager(_) => Some(match bug {
+            Bug::RecreationUnnoticed => Box::<reconciling::RecreationUnnoticed>::default(),
+            Bug::StaleEndpointsCompared => Box::<reconciling::StaleEndpointsCompared>::default(),
+            Bug::AbsenceBelieved => Box::new(reconciling::AbsenceBelieved),
+            Bug::CollisionUnresolved => Box::<reconciling::CollisionUnresolved>::default(),
+            Bug::SilenceOfAllBelieved => Box::<reconciling::SilenceOfAllBelieved>::default(),
+            Bug::LostRenewalIgnored => Box::<leases::LostRenewalIgnored>::default(),
+            Bug::UnknownCreationAwaited => Box::<reconciling::UnknownCreationAwaited>::default(),
+            Bug::DeletionUnobserved => Box::new(reconciling::DeletionUnobserved),
+            _ => return None,
+        }),
+        Program::Scheduler(_) => Some(match bug {
+            Bug::UnknownBindingForgotten => Box::<scheduling::UnknownBindingForgotten>::default(),
+            Bug::StaleFeasibility => Box::<scheduling::StaleFeasibility>::default(),
+            Bug::EventLostInCycle => Box::<scheduling::EventLostInCycle>::default(),
+            Bug::RetriesBlockQueue => Box::<scheduling::RetriesBlockQueue>::default(),
+            _ => return None,
+        }),
+        Program::Kubelet(_) => None,
+    }
+}
+
+/// Makes zones as if they were never disrupted, however many of their nodes are silent.
+pub(super) fn ignore_zone_threshold(reconcilers: &mut [Box<dyn Reconciler + Send>]) {
+    const NEVER: u8 = 101;
+    let lifecycle = || Box::new(NodeLifecycle::new(NEVER));
+    let name = lifecycle().name();
+    for reconciler in reconcilers.iter_mut().filter(|r| r.name() == name) {
+        *reconciler = lifecycle();
+    }
+}
+
+fn watched(event: WatchEvent) -> Input {
+    Input::Api(ApiInput::Watch(event))
+}
+
+fn answered(id: CallId, result: Result<Reply, ApiError>) -> Input {
+    Input::Api(ApiInput::Reply { id, result })
+}

@@ -1,0 +1,254 @@
+//! API objects as users and kubelets of the simulated cluster make them.
+
+use std::collections::BTreeMap;
+
+use api::{ApiObject, Object};
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentSpec, DeploymentStrategy, ReplicaSet, ReplicaSetSpec,
+    RollingUpdateDeployment,
+};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerPort, ExecAction, Namespace, Pod, PodSchedulingGate, PodSpec,
+    PodTemplateSpec, Probe, ReplicationController, ReplicationControllerSpec, ResourceRequirements,
+    Service, ServicePort, ServiceSpec, Toleration,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kubelet::KubeletConfig;
+
+use crate::plan::{NodeShape, PodTemplate};
+use crate::span::Span;
+
+type Labels = BTreeMap<String, String>;
+
+/// `namespace/name`, or a name in the namespace `default`.
+pub(super) fn split(name: &str) -> (&str, &str) {
+    name.split_once('/').unwrap_or(("default", name))
+}
+
+fn named(name: &str) -> ObjectMeta {
+    let (namespace, name) = split(name);
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        ..ObjectMeta::default()
+    }
+}
+
+/// A bare pod.
+pub(super) fn pod(name: &str, template: &PodTemplate, runs: Option<Span>) -> Object {
+    let mut metadata = named(name);
+    metadata.labels = some_map(template.labels.clone());
+    Pod { metadata, spec: Some(spec(template, runs)), status: None }.into_object()
+}
+
+/// A deployment of pods labelled `app=NAME`.
+pub(super) fn deployment(
+    name: &str,
+    template: &PodTemplate,
+    replicas: u32,
+    max_surge: &str,
+    max_unavailable: &str,
+) -> Object {
+    let app = app_label(name);
+    Deployment {
+        metadata: named(name),
+        spec: Some(DeploymentSpec {
+            replicas: i32::try_from(replicas).ok(),
+            selector: selector(&app),
+            template: pod_template(template, app),
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_surge: Some(int_or_percent(max_surge)),
+                    max_unavailable: Some(int_or_percent(max_unavailable)),
+                }),
+            }),
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }
+    .into_object()
+}
+
+/// A replica set of pods labelled `app=NAME`.
+pub(super) fn replica_set(name: &str, template: &PodTemplate, replicas: u32) -> Object {
+    let app = app_label(name);
+    ReplicaSet {
+        metadata: named(name),
+        spec: Some(ReplicaSetSpec {
+            replicas: i32::try_from(replicas).ok(),
+            selector: selector(&app),
+            template: Some(pod_template(template, app)),
+            ..ReplicaSetSpec::default()
+        }),
+        status: None,
+    }
+    .into_object()
+}
+
+/// A replication controller of pods labelled `app=NAME`.
+pub(super) fn replication_controller(name: &str, template: &PodTemplate, replicas: u32) -> Object {
+    let app = app_label(name);
+    ReplicationController {
+        metadata: named(name),
+        spec: Some(ReplicationControllerSpec {
+            replicas: i32::try_from(replicas).ok(),
+            selector: Some(app.clone()),
+            template: Some(pod_template(template, app)),
+            ..ReplicationControllerSpec::default()
+        }),
+        status: None,
+    }
+    .into_object()
+}
+
+/// A service for the pods labelled `app=APP`.
+pub(super) fn service(name: &str, app: &str) -> Object {
+    Service {
+        metadata: named(name),
+        spec: Some(ServiceSpec {
+            selector: Some(app_label(app)),
+            ports: Some(vec![ServicePort { port: 80, ..ServicePort::default() }]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+    .into_object()
+}
+
+/// A namespace.
+pub(super) fn namespace(name: &str) -> Object {
+    let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    Namespace { metadata, ..Namespace::default() }.into_object()
+}
+
+/// The pods of a workload.
+pub(super) fn pod_template(template: &PodTemplate, app: Labels) -> PodTemplateSpec {
+    let mut labels = template.labels.clone();
+    labels.extend(app);
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
+        spec: Some(spec(template, None)),
+    }
+}
+
+/// The label by which a workload of that name knows its pods.
+pub(super) fn app_label(name: &str) -> Labels {
+    Labels::from([("app".to_owned(), split(name).1.to_owned())])
+}
+
+fn selector(labels: &Labels) -> LabelSelector {
+    LabelSelector { match_labels: Some(labels.clone()), ..LabelSelector::default() }
+}
+
+fn int_or_percent(text: &str) -> IntOrString {
+    text.parse().map_or_else(|_| IntOrString::String(text.to_owned()), IntOrString::Int)
+}
+
+fn some_map(map: Labels) -> Option<Labels> {
+    Some(map).filter(|m| !m.is_empty())
+}
+
+/// What the modelled runtime is told about a container goes through its arguments, the way
+/// everything else does.
+fn arguments(template: &PodTemplate, runs: Option<Span>) -> Option<Vec<String>> {
+    let mut arguments = Vec::new();
+    if let Some(runs) = runs.or(template.runs) {
+        arguments.push(format!("--run={runs}"));
+    }
+    if template.exit_code != 0 {
+        arguments.push(format!("--exit={}", template.exit_code));
+    }
+    if template.ready_after > Span::ZERO {
+        arguments.push(format!("--ready-after={}", template.ready_after));
+    }
+    Some(arguments).filter(|a| !a.is_empty())
+}
+
+fn spec(template: &PodTemplate, runs: Option<Span>) -> PodSpec {
+    let mut requests = BTreeMap::new();
+    if template.cpu_milli > 0 {
+        requests.insert("cpu".to_owned(), Quantity(format!("{}m", template.cpu_milli)));
+    }
+    if template.memory_bytes > 0 {
+        requests.insert("memory".to_owned(), Quantity(template.memory_bytes.to_string()));
+    }
+    for (name, amount) in &template.extended {
+        requests.insert(name.clone(), Quantity(amount.to_string()));
+    }
+    // Other resources cannot be overcommitted: their limit is their request.
+    let limits = template.extended.iter();
+    let limits: BTreeMap<_, _> =
+        limits.map(|(name, amount)| (name.clone(), Quantity(amount.to_string()))).collect();
+    let port = i32::from(template.host_port);
+    let container = Container {
+        name: "app".to_owned(),
+        image: Some(template.image.clone()),
+        args: arguments(template, runs),
+        resources: Some(ResourceRequirements {
+            requests: Some(requests).filter(|r| !r.is_empty()),
+            limits: Some(limits).filter(|l| !l.is_empty()),
+            ..ResourceRequirements::default()
+        }),
+        ports: (port > 0).then(|| {
+            vec![ContainerPort {
+                container_port: port,
+                host_port: Some(port),
+                ..ContainerPort::default()
+            }]
+        }),
+        readiness_probe: (template.ready_after > Span::ZERO).then(|| Probe {
+            exec: Some(ExecAction { command: Some(vec!["ready".to_owned()]) }),
+            period_seconds: Some(1),
+            ..Probe::default()
+        }),
+        ..Container::default()
+    };
+    let tolerations = template.tolerations.iter().map(|(key, value, effect, seconds)| Toleration {
+        key: Some(key.clone()).filter(|k| !k.is_empty()),
+        operator: Some(if value.is_empty() { "Exists" } else { "Equal" }.to_owned()),
+        value: Some(value.clone()).filter(|v| !v.is_empty()),
+        effect: Some(effect.clone()).filter(|e| !e.is_empty()),
+        toleration_seconds: *seconds,
+    });
+    PodSpec {
+        containers: vec![container],
+        priority: (template.priority != 0).then_some(template.priority),
+        node_selector: some_map(template.node_selector.clone()),
+        tolerations: Some(tolerations.collect::<Vec<_>>()).filter(|t| !t.is_empty()),
+        restart_policy: Some(template.restart_policy.clone()),
+        termination_grace_period_seconds: Some(i64::from(template.grace_seconds)),
+        scheduler_name: Some(template.scheduler.clone()).filter(|s| !s.is_empty()),
+        scheduling_gates: template
+            .gated
+            .then(|| vec![PodSchedulingGate { name: "kprov.io/held".to_owned() }]),
+        automount_service_account_token: Some(false),
+        ..PodSpec::default()
+    }
+}
+
+/// What the kubelet of a node is configured with.
+pub(super) fn kubelet_config(name: &str, index: u32, shape: &NodeShape) -> KubeletConfig {
+    let mut node_labels = shape.labels.clone();
+    if !shape.zone.is_empty() {
+        node_labels.insert("topology.kubernetes.io/zone".to_owned(), shape.zone.clone());
+    }
+    let [_, b, c, d] = index.to_be_bytes();
+    KubeletConfig {
+        node_name: name.to_owned(),
+        node_ip: format!("172.{}.{c}.{d}", 16 + u16::from(b)),
+        node_labels,
+        register_taints: shape.taints.clone(),
+        cluster_dns: vec!["10.96.0.10".to_owned()],
+        cluster_domain: "cluster.local".to_owned(),
+        max_pods: shape.pods,
+        pause_image: "pause".to_owned(),
+        root_dir: "/var/lib/kubelet".to_owned(),
+        port: 10250,
+        version: api::version::GIT_VERSION.to_owned(),
+        reserved_cpu_milli: 0,
+        reserved_memory_bytes: 0,
+    }
+}

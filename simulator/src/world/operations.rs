@@ -1,0 +1,240 @@
+//! What users do: the plan's operations, carried out as the administrator.
+//!
+//! A user's client reads, changes and writes at one moment, so it never conflicts; what is
+//! refused because the cluster is not ready for it is tried again for a while.
+
+use std::sync::Arc;
+
+use api::{ApiObject, Key, Kind, Object, Patch, PatchKind, Propagation, Reason, Request, Status};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Node;
+use registry::{Caller, Operation as Write};
+use serde_json::{Value, json};
+
+use super::{Event, PlanError, World, at, objects, priority};
+use crate::plan::{Operation, Plan, Target};
+use crate::span::Span;
+
+/// How often, and how far apart, an operation is tried that the cluster is not ready for.
+const RETRIES: u32 = 600;
+const RETRY: Span = Span::secs(1);
+
+/// Namespaces of every cluster.
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+const fn kind_of(target: Target) -> Kind {
+    match target {
+        Target::Pod => Kind::Pod,
+        Target::Deployment => Kind::Deployment,
+        Target::ReplicaSet => Kind::ReplicaSet,
+        Target::ReplicationController => Kind::ReplicationController,
+        Target::Service => Kind::Service,
+        Target::Namespace => Kind::Namespace,
+        Target::Node => Kind::Node,
+    }
+}
+
+fn key(target: Target, name: &str) -> Key {
+    let kind = kind_of(target);
+    if kind.namespaced() {
+        let (namespace, name) = objects::split(name);
+        Key::new(kind, namespace, name)
+    } else {
+        Key::cluster(kind, name)
+    }
+}
+
+fn admin() -> Caller {
+    Caller {
+        name: "kubernetes-admin".to_owned(),
+        groups: vec!["system:masters".to_owned(), "system:authenticated".to_owned()],
+        ..Caller::default()
+    }
+}
+
+/// Checks that operations refer to templates that exist.
+pub(super) fn validate(plan: &Plan) -> Result<(), PlanError> {
+    let templates = plan.templates.len();
+    for planned in &plan.operations {
+        let (Operation::CreatePod { template, .. }
+        | Operation::CreateDeployment { template, .. }
+        | Operation::CreateReplicaSet { template, .. }
+        | Operation::CreateReplicationController { template, .. }
+        | Operation::SetTemplate { template, .. }) = &planned.operation
+        else {
+            continue;
+        };
+        if *template as usize >= templates {
+            let name = template.to_string();
+            return Err(PlanError::Unknown { what: "the pod template with index", name });
+        }
+    }
+    Ok(())
+}
+
+fn merge(key: Key, body: Value) -> Request {
+    Request::Patch { key, subresource: None, patch: Patch { kind: PatchKind::Merge, body } }
+}
+
+impl World {
+    /// What every cluster starts with.
+    pub(super) fn bootstrap(&mut self) {
+        for name in NAMESPACES {
+            let request = Request::Create(objects::namespace(name));
+            self.as_admin(&request).expect("the namespaces of an empty store can be created");
+        }
+    }
+
+    /// Carries out what is due.
+    pub(super) fn operate(&mut self) {
+        let plan = Arc::clone(&self.plan);
+        while let Some(planned) = plan.operations.get(self.next_operation) {
+            let due = at(planned.at);
+            if due > self.now {
+                self.queue.push(due, priority::OPERATION, Event::Operation);
+                return;
+            }
+            let index = u32::try_from(self.next_operation).expect("fewer operations than numbers");
+            self.next_operation += 1;
+            self.carry_out(index);
+        }
+    }
+
+    /// Carries out one operation, or sees to it that it is tried again.
+    pub(super) fn carry_out(&mut self, index: u32) {
+        let plan = Arc::clone(&self.plan);
+        let operation = &plan.operations[index as usize].operation;
+        let result = match self.request_of(operation) {
+            Some(request) => self.as_admin(&request),
+            // What it is about is not there, perhaps not yet.
+            None => Err(Status::new(Reason::NotFound, "not there")),
+        };
+        let Err(status) = result else {
+            self.retries.remove(&index);
+            return;
+        };
+        let tries = self.retries.entry(index).or_default();
+        *tries += 1;
+        let hopeless =
+            matches!(status.reason, Reason::Invalid | Reason::BadRequest | Reason::AlreadyExists);
+        let gone =
+            matches!(operation, Operation::Delete { .. }) && status.reason == Reason::NotFound;
+        if hopeless || gone || *tries > RETRIES {
+            self.retries.remove(&index);
+            return;
+        }
+        let due = self.now + RETRY.duration();
+        self.queue.push(due, priority::OPERATION, Event::Retry { operation: index });
+    }
+
+    fn as_admin(&mut self, request: &Request) -> Result<(), Status> {
+        if self.store_down {
+            return Err(Status::new(Reason::ServiceUnavailable, "the store has no leader"));
+        }
+        let operation = Write::of_request(request).ok_or_else(Status::no_route)?;
+        self.write(None, request, &operation, &admin()).map(|_| ())
+    }
+
+    /// What a user's client sends; `None` when what it is about does not exist.
+    fn request_of(&self, operation: &Operation) -> Option<Request> {
+        let template = |index: u32| &self.plan.templates[index as usize];
+        let present = |key: &Key| self.store.get(key);
+        Some(match operation {
+            Operation::CreatePod { name, template: index, runs } => {
+                Request::Create(objects::pod(name, template(*index), *runs))
+            }
+            Operation::CreateDeployment {
+                name,
+                template: index,
+                replicas,
+                max_surge,
+                max_unavailable,
+            } => Request::Create(objects::deployment(
+                name,
+                template(*index),
+                *replicas,
+                max_surge,
+                max_unavailable,
+            )),
+            Operation::CreateReplicaSet { name, template: index, replicas } => {
+                Request::Create(objects::replica_set(name, template(*index), *replicas))
+            }
+            Operation::CreateReplicationController { name, template: index, replicas } => {
+                Request::Create(objects::replication_controller(name, template(*index), *replicas))
+            }
+            Operation::CreateService { name, app } => Request::Create(objects::service(name, app)),
+            Operation::CreateNamespace { name } => Request::Create(objects::namespace(name)),
+            Operation::Scale { target, name, replicas } => {
+                let key = key(*target, name);
+                present(&key)?;
+                merge(key, json!({"spec": {"replicas": replicas}}))
+            }
+            Operation::SetTemplate { name, template: index } => {
+                let key = key(Target::Deployment, name);
+                let mut deployment = present(&key)?.get::<Deployment>()?.clone();
+                let spec = deployment.spec.as_mut()?;
+                let app = objects::app_label(name);
+                spec.template = objects::pod_template(template(*index), app);
+                Request::Update { object: deployment.into_object(), subresource: None }
+            }
+            Operation::Pause { name, paused } => {
+                let key = key(Target::Deployment, name);
+                present(&key)?;
+                merge(key, json!({"spec": {"paused": paused}}))
+            }
+            Operation::Delete { target, name, orphan, foreground } => {
+                let key = key(*target, name);
+                present(&key)?;
+                Request::Delete {
+                    key,
+                    uid: None,
+                    revision: None,
+                    grace_seconds: None,
+                    propagation: Some(match (orphan, foreground) {
+                        (true, _) => Propagation::Orphan,
+                        (false, true) => Propagation::Foreground,
+                        (false, false) => Propagation::Background,
+                    }),
+                }
+            }
+            Operation::Cordon { node, unschedulable } => {
+                let key = Key::cluster(Kind::Node, node);
+                present(&key)?;
+                merge(key, json!({"spec": {"unschedulable": unschedulable}}))
+            }
+            Operation::Taint { node, key: taint, effect } => {
+                let key = Key::cluster(Kind::Node, node);
+                let mut node = present(&key)?.get::<Node>()?.clone();
+                let spec = node.spec.get_or_insert_default();
+                let taints = spec.taints.get_or_insert_default();
+                taints.retain(|t| t.key != *taint);
+                if !effect.is_empty() {
+                    taints.push(k8s_openapi::api::core::v1::Taint {
+                        key: taint.clone(),
+                        effect: effect.clone(),
+                        ..Default::default()
+                    });
+                }
+                Request::Update { object: node.into_object(), subresource: None }
+            }
+            Operation::Label { target, name, key: label, value } => {
+                let key = key(*target, name);
+                present(&key)?;
+                let value = if value.is_empty() { Value::Null } else { value.as_str().into() };
+                merge(key, json!({"metadata": {"labels": {label: value}}}))
+            }
+        })
+    }
+
+    /// Somebody writes all objects of a kind: whoever has read one must read it again.
+    pub(super) fn touch_all(&mut self, target: Target) {
+        let kind = kind_of(target);
+        let keys: Vec<Key> = self.store.objects(kind).map(Object::key).collect();
+        for key in keys {
+            let value = self.store.revision().to_string();
+            let body = json!({"metadata": {"annotations": {"kprov.io/touched": value}}});
+            // A user's write that is refused is the user's matter.
+            let _ = self.as_admin(&merge(key, body));
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! Watches: who is told what, when.
+//!
+//! A watch is a list followed by a stream of events in order. What a watcher is told of a write is
+//! decided when the write is committed; it is delivered when the API server has seen the write
+//! and the message has come over.
+
+use std::collections::VecDeque;
+
+use api::{Key, Kind, Object, Revision, Time};
+use machine::{ApiInput, WatchEvent};
+use rand::RngExt;
+
+use super::process::Input;
+use super::{Event, ProcessId, World, priority};
+use crate::bug::Bug;
+use crate::plan::Direction;
+use crate::span::Span;
+
+/// How soon a watch that broke is started again.
+const RECONNECT: Span = Span::millis(100);
+/// How soon a list that was not answered is repeated.
+const LIST_RETRY: Span = Span::secs(1);
+
+/// Which objects of a kind a watch selects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// All.
+    All,
+    /// The pods of the node of a host.
+    PodsOf(u32),
+    /// The node of a host.
+    NodeOf(u32),
+}
+
+impl Scope {
+    /// What a kubelet watches of a kind.
+    pub(super) const fn of_kubelet(kind: Kind, host: u32) -> Self {
+        match kind {
+            Kind::Pod => Self::PodsOf(host),
+            Kind::Node => Self::NodeOf(host),
+            _ => Self::All,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nobody listens.
+    Broken,
+    /// A list was asked for.
+    Listing,
+    /// Events are delivered.
+    Live,
+}
+
+/// One watch of one process.
+pub(super) struct Watcher {
+    process: ProcessId,
+    kind: Kind,
+    scope: Scope,
+    state: State,
+    /// Changes whenever the watch breaks: what was on its way is lost.
+    epoch: u16,
+    /// In order; each has an event in the queue, but for those that are owed.
+    pending: VecDeque<WatchEvent>,
+    last_due: Time,
+    /// Somebody holds deliveries back.
+    stalled: u32,
+    /// Deliveries that came due while held back.
+    owed: u32,
+    /// Somebody holds the watch down.
+    held_down: u32,
+    /// Lists may be answered from an old state, once.
+    stale: bool,
+}
+
+/// Who is interested in what.
+pub(super) struct Interest {
+    /// Watchers of all objects of a kind, at the index of the kind.
+    all: Vec<Vec<u32>>,
+    /// The watcher of the pods of a host's node, at the index of the host.
+    pods_of: Vec<u32>,
+    /// The watcher of a host's node, at the index of the host.
+    node_of: Vec<u32>,
+}
+
+impl Default for Interest {
+    fn default() -> Self {
+        let all = Kind::ALL.iter().map(|_| Vec::new()).collect();
+        Self { all, pods_of: Vec::new(), node_of: Vec::new() }
+    }
+}
+
+fn node_name(object: &Object) -> Option<&str> {
+    match object {
+        Object::Pod(pod) => pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty()),
+        _ => None,
+    }
+}
+
+impl World {
+    pub(super) fn watchers_added(&self) -> u32 {
+        u32::try_from(self.watchers.len()).expect("fewer watchers than numbers")
+    }
+
+    pub(super) fn add_watcher(&mut self, process: ProcessId, kind: Kind, scope: Scope) {
+        let index = self.watchers_added();
+        let interest = &mut self.interest;
+        match scope {
+            Scope::All => interest.all[kind as usize].push(index),
+            // Hosts come in the order of their indexes.
+            Scope::PodsOf(_) => interest.pods_of.push(index),
+            Scope::NodeOf(_) => interest.node_of.push(index),
+        }
+        self.watchers.push(Watcher {
+            process,
+            kind,
+            scope,
+            state: State::Broken,
+            epoch: 0,
+            pending: VecDeque::new(),
+            last_due: Time::ZERO,
+            stalled: 0,
+            owed: 0,
+            held_down: 0,
+            stale: false,
+        });
+    }
+
+    /// Asks for the list that a watch starts with.
+    pub(super) fn begin_watch(&mut self, index: u32, delay: Span) {
+        let watcher = &mut self.watchers[index as usize];
+        if watcher.state != State::Broken || watcher.held_down > 0 {
+            return;
+        }
+        watcher.state = State::Listing;
+        let (epoch, process) = (watcher.epoch, watcher.process);
+        let due = self.now + delay.duration() + self.one_way(process).duration();
+        self.queue.push(due, priority::MESSAGE, Event::List { watcher: index, epoch });
+    }
+
+    /// Ends a watch; what was on its way is lost.
+    pub(super) fn break_watch(&mut self, index: u32) {
+        let watcher = &mut self.watchers[index as usize];
+        watcher.state = State::Broken;
+        watcher.epoch = watcher.epoch.wrapping_add(1);
+        watcher.pending.clear();
+        watcher.owed = 0;
+    }
+
+    /// A watch ends with `410 Gone`: its client lists anew.
+    pub(super) fn expire_watch(&mut self, index: u32) {
+        self.break_watch(index);
+        self.begin_watch(index, RECONNECT);
+    }
+
+    /// The list arrives at the server.
+    pub(super) fn list(&mut self, index: u32, epoch: u16) {
+        let watcher = &self.watchers[index as usize];
+        if watcher.epoch != epoch || watcher.state != State::Listing {
+            return;
+        }
+        let (process, kind, scope, stale) =
+            (watcher.process, watcher.kind, watcher.scope, watcher.stale);
+        let Some(server) = self.reachable_server(process, Direction::Both) else {
+            let due = self.now + LIST_RETRY.duration();
+            self.queue.push(due, priority::MESSAGE, Event::List { watcher: index, epoch });
+            return;
+        };
+        self.processes[process.index()].server = server;
+        let lag = self.servers[server as usize].lag;
+        let current = self.store.revision();
+        // Production asks for consistent lists.
+        let stale = stale && self.plan.settings.bug == Some(Bug::AnyListAccepted);
+        let (objects, revision) = if stale && lag > Span::ZERO {
+            self.old_state(kind, lag)
+        } else {
+            (
+                self.store.objects(kind).filter(|o| self.selects(scope, o)).cloned().collect(),
+                current,
+            )
+        };
+        let objects: Vec<Object> = objects.into_iter().filter(|o| self.selects(scope, o)).collect();
+        // A consistent list waits until the server's watch cache has come so far.
+        let from = if revision < current {
+            self.now
+        } else {
+            self.servers[server as usize].caught_up_at(self.now)
+        };
+        let due = from + self.one_way(process).duration();
+        let watcher = &mut self.watchers[index as usize];
+        watcher.state = State::Live;
+        watcher.stale = false;
+        watcher.last_due = due;
+        self.enqueue(index, due, WatchEvent::Replaced { kind, objects, revision });
+        if kind == Kind::Lease {
+            for event in self.steady_leases() {
+                self.enqueue(index, due, event);
+            }
+        }
+        if revision < current {
+            self.catch_up(index, revision, self.now + lag.duration());
+        }
+    }
+
+    /// All objects of a kind as a watch cache that lags has them: from before what was written
+    /// within the lag.
+    fn old_state(&self, kind: Kind, lag: Span) -> (Vec<Object>, Revision) {
+        let revision = self.revision_before(Time(self.now.0.saturating_sub(lag.0)));
+        match self.store.objects_at(kind, revision) {
+            Ok(objects) => (objects, revision),
+            Err(_) => (self.store.objects(kind).cloned().collect(), self.store.revision()),
+        }
+    }
+
+    /// Delivers late what a stale list did not hold.
+    fn catch_up(&mut self, index: u32, after: Revision, due: Time) {
+        let (kind, scope) = {
+            let watcher = &self.watchers[index as usize];
+            (watcher.kind, watcher.scope)
+        };
+        let Ok(changes) = self.store.changes(after) else { return };
+        let mut events = Vec::new();
+        for change in changes {
+            let Some((changed, path)) = registry::window::parse_store_key(&change.key) else {
+                continue;
+            };
+            if changed != kind {
+                continue;
+            }
+            let event = match &change.value {
+                Some(object) if self.selects(scope, object) => WatchEvent::Changed(object.clone()),
+                _ => {
+                    let (namespace, name) = path.split_once('/').unwrap_or(("", path));
+                    let key = Key::new(kind, namespace, name);
+                    WatchEvent::Deleted { key, revision: change.revision }
+                }
+            };
+            events.push(event);
+        }
+        for event in events {
+            self.enqueue(index, due, event);
+        }
+    }
+
+    fn selects(&self, scope: Scope, object: &Object) -> bool {
+        match scope {
+            Scope::All => true,
+            Scope::PodsOf(host) => node_name(object) == Some(&self.hosts[host as usize].name),
+            Scope::NodeOf(host) => {
+                object.meta().name.as_deref() == Some(&self.hosts[host as usize].name)
+            }
+        }
+    }
+
+    /// Tells all who are interested of a write.
+    pub(super) fn publish(
+        &mut self,
+        key: &Key,
+        old: Option<&Object>,
+        new: Option<&Object>,
+        revision: Revision,
+    ) {
+        let store = &self.plan.settings.network.store;
+        let now = self.now;
+        let seen_at: Vec<Time> = self.servers.iter_mut().map(|s| s.commit(now, store)).collect();
+        let event = || match new {
+            Some(object) => WatchEvent::Changed(object.clone()),
+            None => WatchEvent::Deleted { key: key.clone(), revision },
+        };
+        for i in 0..self.interest.all[key.kind as usize].len() {
+            let watcher = self.interest.all[key.kind as usize][i];
+            self.tell_watcher(watcher, &seen_at, event());
+        }
+        match key.kind {
+            Kind::Pod => {
+                let host = |object: Option<&Object>| {
+                    object.and_then(node_name).and_then(|node| self.host_of.get(node)).copied()
+                };
+                let (before, after) = (host(old), host(new));
+                if let Some(host) = after {
+                    self.tell_watcher(self.interest.pods_of[host as usize], &seen_at, event());
+                }
+                if let Some(host) = before.filter(|h| after != Some(*h)) {
+                    let gone = WatchEvent::Deleted { key: key.clone(), revision };
+                    self.tell_watcher(self.interest.pods_of[host as usize], &seen_at, gone);
+                }
+            }
+            Kind::Node => {
+                if let Some(host) = self.host_of.get(&key.name).copied() {
+                    self.tell_watcher(self.interest.node_of[host as usize], &seen_at, event());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_watcher(&mut self, index: u32, seen_at: &[Time], event: WatchEvent) {
+        let watcher = &self.watchers[index as usize];
+        if watcher.state != State::Live {
+            return;
+        }
+        let process = watcher.process;
+        let server = self.processes[process.index()].server;
+        let twice = self.comes_twice(process);
+        let due = seen_at[server as usize] + self.one_way(process).duration();
+        if twice {
+            self.enqueue(index, due, event.clone());
+        }
+        self.enqueue(index, due, event);
+    }
+
+    fn comes_twice(&mut self, process: ProcessId) -> bool {
+        let process = &mut self.processes[process.index()];
+        let percent = process.trouble.as_ref().map_or(0, |t| t.duplicates);
+        percent > 0 && process.rng.random_range(0..100) < percent
+    }
+
+    /// Events of one watch arrive in order.
+    fn enqueue(&mut self, index: u32, due: Time, event: WatchEvent) {
+        let watcher = &mut self.watchers[index as usize];
+        watcher.last_due = watcher.last_due.max(due);
+        watcher.pending.push_back(event);
+        let (due, epoch) = (watcher.last_due, watcher.epoch);
+        self.queue.push(due, priority::MESSAGE, Event::Deliver { watcher: index, epoch });
+    }
+
+    /// A message of a watch arrives.
+    pub(super) fn deliver(&mut self, index: u32, epoch: u16) {
+        let watcher = &mut self.watchers[index as usize];
+        if watcher.epoch != epoch {
+            return;
+        }
+        let process = watcher.process;
+        if watcher.stalled > 0 || self.is_cut_off(process, Direction::FromServer) {
+            // What cannot come through now comes when it can.
+            self.watchers[index as usize].owed += 1;
+            return;
+        }
+        let Some(event) = self.watchers[index as usize].pending.pop_front() else { return };
+        self.feed(process, Input::Api(ApiInput::Watch(event)));
+    }
+
+    /// Lets deliveries that were held back come at once.
+    pub(super) fn deliver_owed(&mut self, process: ProcessId) {
+        for index in self.processes[process.index()].watcher_ids() {
+            let watcher = &mut self.watchers[index as usize];
+            if watcher.stalled > 0 {
+                continue;
+            }
+            let (owed, epoch) = (std::mem::take(&mut watcher.owed), watcher.epoch);
+            for _ in 0..owed {
+                let event = Event::Deliver { watcher: index, epoch };
+                self.queue.push(self.now, priority::MESSAGE, event);
+            }
+        }
+    }
+
+    /// Tells a process how far its watch of a kind has come: it has asked for the revision.
+    pub(super) fn announce(&mut self, process: ProcessId, kind: Kind, revision: Revision) {
+        let caught_up = |world: &Self| {
+            let server = world.processes[process.index()].server;
+            world.servers[server as usize].caught_up_at(world.now)
+        };
+        for index in self.processes[process.index()].watcher_ids() {
+            let watcher = &self.watchers[index as usize];
+            if watcher.kind == kind && watcher.state == State::Live {
+                let due = caught_up(self) + self.one_way(process).duration();
+                self.enqueue(index, due, WatchEvent::Progress { kind, revision });
+            }
+        }
+    }
+
+    /// Tells a process something of its watch of a kind that no write tells.
+    pub(super) fn tell_directly(&mut self, process: ProcessId, kind: Kind, event: &WatchEvent) {
+        for index in self.processes[process.index()].watcher_ids() {
+            let watcher = &self.watchers[index as usize];
+            if watcher.kind == kind && watcher.state == State::Live {
+                let due = self.now + self.one_way(process).duration();
+                self.enqueue(index, due, event.clone());
+            }
+        }
+    }
+
+    // --- faults of watches -----------------------------------------------------------------
+
+    pub(super) fn stall_watches(&mut self, process: ProcessId, stall: bool) {
+        for index in self.processes[process.index()].watcher_ids() {
+            let stalled = &mut self.watchers[index as usize].stalled;
+            *stalled = if stall { *stalled + 1 } else { stalled.saturating_sub(1) };
+        }
+        if !stall {
+            self.deliver_owed(process);
+        }
+    }
+
+    pub(super) fn hold_watches_down(&mut self, process: ProcessId, hold: bool) {
+        for index in self.processes[process.index()].watcher_ids() {
+            let held = &mut self.watchers[index as usize].held_down;
+            if hold {
+                *held += 1;
+                self.break_watch(index);
+            } else {
+                *held = held.saturating_sub(1);
+                if self.processes[process.index()].is_up() {
+                    self.begin_watch(index, RECONNECT);
+                }
+            }
+        }
+    }
+
+    pub(super) fn expire_watches(&mut self, process: ProcessId) {
+        for index in self.processes[process.index()].watcher_ids() {
+            if self.watchers[index as usize].state == State::Live {
+                self.expire_watch(index);
+            }
+        }
+    }
+
+    /// The first lists of a process that starts may be stale.
+    pub(super) fn allow_stale_lists(&mut self, process: ProcessId) {
+        for index in self.processes[process.index()].watcher_ids() {
+            self.watchers[index as usize].stale = true;
+        }
+    }
+
+    /// All watches through a server end; their clients go to another one.
+    pub(super) fn lose_server(&mut self, server: u16) {
+        for index in 0..self.watchers_added() {
+            let process = self.watchers[index as usize].process;
+            if self.processes[process.index()].server == server
+                && self.watchers[index as usize].state != State::Broken
+            {
+                self.expire_watch(index);
+            }
+        }
+    }
+}
