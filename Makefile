@@ -16,7 +16,7 @@ PACKAGES := git make gcc libc6-dev pkg-config libssl-dev zlib1g-dev protobuf-com
 	libprotobuf-dev ca-certificates curl docker.io mmdebstrap etcd-server busybox-static \
 	iproute2 iptables nftables chromium openssh-client openssh-server openssl systemd util-linux
 
-.PHONY: help setup build test lab-up lab-down demo demo-down bench
+.PHONY: help setup build ksim test lab-up lab-down demo demo-down bench bench-sim
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ build: ## Build kprov and the static hyperkube into target/release
 	# The pause image belongs beside kprov; the others are for the lab.
 	cargo run --quiet --package lab -- images --output target/release/images
 
+ksim: ## Build the simulator into target/sim
+	cargo build --profile sim --package simulator --bin ksim
+
 test: ## Run every check and test, the end-to-end tests in the lab included
 	cargo xtask ci
 
@@ -72,3 +75,6 @@ demo-down: lab-down ## Remove what demo made
 
 bench: build ## Measure the goals' figures; writes target/bench/*.json
 	cargo xtask bench
+
+bench-sim: ## Measure the simulator; writes target/bench/sim.json
+	cargo xtask bench-sim

@@ -39,11 +39,13 @@ pub enum Exit {
     max_term_width = 100,
     after_help = "Examples:\n  \
         ksim run simulator/scenarios/rival-1k.toml\n  \
-        ksim run scenario.toml --inventory inventory.toml --html report.html\n  \
+        ksim run simulator/scenarios/capacity.toml --html report.html\n  \
+        ksim run scenario.toml --inventory inventory.toml\n  \
         ksim soak simulator/scenarios/faulty-5.toml --time 60s\n  \
-        ksim replay simulator/scenarios/bugs/late-answer.toml --bug no-read-your-writes\n  \
-        ksim compare least.toml most.toml --seeds 10\n  \
-        ksim explain scenario.toml default/web-0\n\n\
+        ksim replay simulator/scenarios/bugs/no-read-your-writes.toml\n  \
+        ksim compare simulator/scenarios/compare-spread.toml \\\n    \
+        simulator/scenarios/compare-pack.toml\n  \
+        ksim explain simulator/scenarios/capacity.toml default/growth-40\n\n\
         Exit codes: 0 everything held; 1 a property did not hold or two runs differ; 2 wrong \
         input; 3 the cluster did not come to rest."
 )]

@@ -165,6 +165,15 @@ impl ContainerRuntime {
         self.agenda.first()
     }
 
+    /// Whether a container that runs will end by itself after `time`.
+    pub fn exits_after(&self, time: Time) -> bool {
+        let runs = |number: u32| {
+            let state = self.containers.iter().find(|c| c.number == number).map(|c| c.state);
+            state == Some(ContainerState::Running)
+        };
+        self.agenda.exits_after(time).any(runs)
+    }
+
     /// The host stops at once: containers die, nothing is answered. Images, pod folders and dead
     /// containers stay on its disk.
     pub fn crash(&mut self) {

@@ -229,7 +229,9 @@ pub struct PodTemplate {
     pub memory_bytes: u64,
     /// Requests of other resources, by name.
     pub extended: BTreeMap<String, u64>,
-    /// `spec.priority`.
+    /// Whether it may displace others: what is positive becomes the priority class
+    /// `system-cluster-critical`, whatever its size, for there are no classes but the system's;
+    /// anything else is no class.
     pub priority: i32,
     /// `spec.nodeSelector`.
     pub node_selector: BTreeMap<String, String>,

@@ -18,6 +18,7 @@ pub(crate) fn run(root: &Path, e2e: bool) -> anyhow::Result<()> {
         &["cargo", "clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"],
     )?;
     step(root, "tests", &["cargo", "nextest", "run", "--workspace", "--profile", "ci"])?;
+    soak(root)?;
     step(root, "doctests", &["cargo", "test", "--workspace", "--doc", "--quiet"])?;
     if e2e {
         step(root, "build", &["make", "--no-print-directory", "build"])?;
@@ -29,6 +30,57 @@ pub(crate) fn run(root: &Path, e2e: bool) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Properties that some seeds violate for reasons that are being looked for (docs/roadmap.md).
+const KNOWN: &str = "P32,P35,P40";
+
+/// A minute of seeds of the simulator that nobody has tried, so that each commit adds to what is
+/// known. They derive from the commit: who looks for what CI has found gets the same ones.
+fn soak(root: &Path) -> anyhow::Result<()> {
+    step(
+        root,
+        "build of the simulator",
+        &["cargo", "build", "--release", "--package", "simulator", "--bin", "ksim"],
+    )?;
+    let seed = first_seed(&commit(root)?)?.to_string();
+    // On a failure it prints where the smallest scenario that shows it is kept.
+    step(
+        root,
+        "fresh seeds",
+        &[
+            "target/release/ksim",
+            "soak",
+            "simulator/scenarios/faulty-5.toml",
+            "--time",
+            "60s",
+            "--keep",
+            "target/ksim-failures",
+            "--first-seed",
+            &seed,
+            "--known",
+            KNOWN,
+        ],
+    )
+}
+
+/// The commit that is checked, in hexadecimal digits.
+fn commit(root: &Path) -> anyhow::Result<String> {
+    let output = Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .current_dir(root)
+        .output()
+        .context("cannot start git")?;
+    ensure!(output.status.success(), "git rev-parse HEAD failed");
+    String::from_utf8(output.stdout).context("a commit that is no text")
+}
+
+/// Where the seeds of a commit begin: far from those of others and from the small ones that
+/// people try, with room for millions.
+fn first_seed(commit: &str) -> anyhow::Result<u64> {
+    let digits = commit.get(..8).context("a commit of less than eight digits")?;
+    let number = u64::from_str_radix(digits, 16).context("a commit that is no number")?;
+    Ok((number + 1) * 1_000_000)
 }
 
 #[expect(clippy::print_stderr, reason = "progress of a command-line tool")]
@@ -45,4 +97,18 @@ fn step(root: &Path, name: &str, command: &[&str]) -> anyhow::Result<()> {
     ensure!(status.success(), "{name} failed: {}", command.join(" "));
     eprintln!("==> {name}: passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_of_commits_are_apart() {
+        assert_eq!(first_seed("000000009999").unwrap(), 1_000_000);
+        assert_eq!(first_seed("0000000f9999").unwrap(), 16_000_000);
+        assert_eq!(first_seed("ffffffff\n").unwrap(), 4_294_967_296_000_000);
+        assert!(first_seed("0000").is_err());
+        assert!(first_seed("no number").is_err());
+    }
 }

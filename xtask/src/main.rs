@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod bench_sim;
 mod ci;
 mod protobuf_table;
 mod tidy;
@@ -27,6 +28,8 @@ enum Chore {
     Tidy,
     /// Measures the goals' figures in the lab; writes `target/bench/*.json`.
     Bench,
+    /// Measures the simulator; writes `target/bench/sim.json`.
+    BenchSim,
     /// Writes the table that protobuf requests are decoded by.
     ProtobufTable,
 }
@@ -39,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Ci { no_e2e } => ci::run(root, !no_e2e),
         Chore::Tidy => tidy::run(root),
         Chore::Bench => bench::run(root),
+        Chore::BenchSim => bench_sim::run(root),
         Chore::ProtobufTable => protobuf_table::run(root),
     }
 }

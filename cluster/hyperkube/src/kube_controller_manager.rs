@@ -11,10 +11,12 @@ use anyhow::Context;
 use clap::{ArgAction, Args};
 use client::{Clock, WatchSpec, drive};
 use ipnet::IpNet;
-use machine::{ControllerManager, LeaderElector};
+use machine::recording::Header;
+use machine::{ControllerManager, LeaderElector, Recorded};
 
 use crate::flags::{Api, Log, Serving, go_duration};
 use crate::health_server::{self, Health};
+use crate::recording::Recording;
 use crate::signer::{Signer, SigningClient};
 use crate::{daemon, kube_scheduler};
 
@@ -65,6 +67,8 @@ pub(crate) struct Flags {
     /// Accepted for compatibility: tokens are signed by the API server.
     #[arg(long, hide = true, value_name = "FILE")]
     service_account_private_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    recording: Recording,
 }
 
 #[derive(Default)]
@@ -116,11 +120,19 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
         node_cidr_mask_size: flags.node_cidr_mask_size,
         root_ca_pem: Some(root_ca),
     };
-    let elector = flags
-        .leader_elect
-        .then(|| LeaderElector::new("kube-controller-manager", &kube_scheduler::identity()));
+    let identity = flags.leader_elect.then(kube_scheduler::identity);
+    let elector =
+        identity.as_deref().map(|name| LeaderElector::new("kube-controller-manager", name));
+    let header = Header {
+        component: "kube-controller-manager".to_owned(),
+        // Nothing in it is random.
+        seed: 0,
+        settings: serde_json::to_value(&config)?,
+        identity,
+    };
     let manager = ControllerManager::new(controllers::all(config), elector);
     let specs = manager.kinds().into_iter().map(WatchSpec::all).collect();
+    let manager = flags.recording.of(manager, &header)?;
     let vitals = Arc::new(Vitals::default());
     health_server::serve(
         SocketAddr::new(flags.serving.bind_address, flags.secure_port),
@@ -131,7 +143,8 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     .await?;
     daemon::ready();
     let clock = Clock::new();
-    let observe = move |manager: &ControllerManager| {
+    let observe = move |manager: &Recorded<ControllerManager>| {
+        let manager = manager.machine();
         vitals.leads.store(manager.is_leader(clock.now()), Ordering::Relaxed);
         let mut depths = vitals.depths.lock().unwrap_or_else(PoisonError::into_inner);
         depths.clear();
@@ -139,7 +152,7 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     };
     let signing = SigningClient::new(client.clone(), signer);
     drive(manager, client, signing, specs, shutdown, observe, |manager, now, out| {
-        manager.release(now, out);
+        manager.machine_mut().release(now, out);
     })
     .await;
     Ok(())

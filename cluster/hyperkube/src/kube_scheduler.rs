@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use clap::{ArgAction, Args};
 use client::{Clock, WatchSpec, drive};
-use machine::{LeaderElector, RngTree};
+use machine::recording::Header;
+use machine::{LeaderElector, Recorded, RngTree};
 use rand::RngExt;
-use scheduler::{Profile, Scheduler};
+use scheduler::{Profile, ProfileConfig, Scheduler};
 
 use crate::daemon;
 use crate::flags::{Api, Log, Serving};
 use crate::health_server::{self, Health};
+use crate::recording::Recording;
 
 /// Arguments of kube-scheduler.
 #[derive(Args)]
@@ -30,6 +32,8 @@ pub(crate) struct Flags {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "true",
           require_equals = true, action = ArgAction::Set)]
     leader_elect: bool,
+    #[command(flatten)]
+    recording: Recording,
 }
 
 #[derive(Default)]
@@ -74,9 +78,18 @@ pub(crate) fn identity() -> String {
 pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     let shutdown = daemon::shutdown()?;
     let client = flags.api.client("kube-scheduler")?;
-    let elector = flags.leader_elect.then(|| LeaderElector::new("kube-scheduler", &identity()));
-    let rng = RngTree::new(rand::rng().random());
-    let scheduler = Scheduler::new(Profile::default(), elector, &rng);
+    let identity = flags.leader_elect.then(identity);
+    let elector = identity.as_deref().map(|name| LeaderElector::new("kube-scheduler", name));
+    let seed = rand::rng().random();
+    let config = ProfileConfig::default();
+    let header = Header {
+        component: "kube-scheduler".to_owned(),
+        seed,
+        settings: serde_json::to_value(&config)?,
+        identity,
+    };
+    let scheduler = Scheduler::new(Profile::new(&config)?, elector, &RngTree::new(seed));
+    let scheduler = flags.recording.of(scheduler, &header)?;
     let specs = Scheduler::KINDS.iter().copied().map(WatchSpec::all).collect();
     let vitals = Arc::new(Vitals::default());
     health_server::serve(
@@ -88,12 +101,13 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     .await?;
     daemon::ready();
     let clock = Clock::new();
-    let observe = move |scheduler: &Scheduler| {
+    let observe = move |scheduler: &Recorded<Scheduler>| {
+        let scheduler = scheduler.machine();
         vitals.leads.store(scheduler.is_leader(clock.now()), Ordering::Relaxed);
         vitals.pending.store(scheduler.pending(), Ordering::Relaxed);
     };
     drive(scheduler, client.clone(), client, specs, shutdown, observe, |scheduler, now, out| {
-        scheduler.release(now, out);
+        scheduler.machine_mut().release(now, out);
     })
     .await;
     Ok(())

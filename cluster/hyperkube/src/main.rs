@@ -20,6 +20,7 @@ mod kube_proxy;
 mod kube_scheduler;
 mod kubelet;
 mod kubelet_config_file;
+mod recording;
 mod signer;
 
 /// Every component of a Kubernetes cluster in one binary.

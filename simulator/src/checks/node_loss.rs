@@ -1,9 +1,9 @@
 //! What happens to nodes that are not heard of, and to their pods: P43.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::{Key, Kind, Object, Request, Revision, Time};
+use api::{Key, Kind, Object, Request, Revision, Subresource, Time};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 
 use super::brood::{Life, Lives};
@@ -121,6 +121,9 @@ pub(super) struct GivenUpSlowly {
     shown: NodesShown,
     marks: Marks,
     lives: Lives,
+    /// Pods that a controller manager has said to evict: mark and deletion go out together, so
+    /// the store need not have the mark yet.
+    evicted: BTreeSet<(ProcessId, Key)>,
     /// The node that was last given up in each zone, and when.
     last: BTreeMap<(Life, Zone), (String, Time)>,
     /// How far the clocks of controller managers may be ahead.
@@ -138,6 +141,7 @@ impl GivenUpSlowly {
             shown: NodesShown::new(Role::ControllerManager),
             marks: Marks::default(),
             lives: Lives::default(),
+            evicted: BTreeSet::new(),
             last: BTreeMap::new(),
             skew: Duration::from_nanos(skew),
         }
@@ -256,9 +260,21 @@ impl Check for GivenUpSlowly {
             }
             Occurrence::Called {
                 by,
+                request:
+                    Request::Update {
+                        object: object @ Object::Pod(pod),
+                        subresource: Some(Subresource::Status),
+                    },
+            } if cluster.role(*by) == Role::ControllerManager && is_marked(pod) => {
+                self.evicted.insert((*by, object.key()));
+            }
+            Occurrence::Called {
+                by,
                 request: Request::Delete { key, grace_seconds: None, .. },
             } if key.kind == Kind::Pod && cluster.role(*by) == Role::ControllerManager => {
-                if let Some(pod) = oracle::pod(cluster.object(key)).filter(|p| is_marked(p)) {
+                let evicted = self.evicted.remove(&(*by, (*key).clone()));
+                let pod = oracle::pod(cluster.object(key));
+                if let Some(pod) = pod.filter(|p| evicted || is_marked(p)) {
                     found.extend(self.evicts(cluster, *by, key, pod));
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::{Key, Kind, Object, Request, Revision, Time};
+use api::{Key, Kind, Object, Request, Revision, Subresource, Time};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::brood::{Broods, Change, Life, Lives, known_owner, replicas};
@@ -148,6 +148,28 @@ struct Asked {
     seen: Revision,
 }
 
+/// How many pods an owner has lately been known to want. A plan is carried out in batches, each
+/// after the answers to the last: while that goes on, the number that counts is the one of when
+/// the plan was made.
+#[derive(Default)]
+struct Lately(BTreeMap<(ProcessId, String), Vec<(Time, i64)>>);
+
+/// Batches of one plan follow each other in less time than this.
+const PLAN_MAX: Duration = Duration::from_secs(60);
+
+impl Lately {
+    /// Takes in what the process knows when it makes a call; returns the numbers of the plans
+    /// that the call may belong to.
+    fn known(&mut self, by: ProcessId, uid: &str, now: Time, limit: i64) -> Vec<i64> {
+        let known = self.0.entry((by, uid.to_owned())).or_default();
+        known.retain(|(at, _)| now.since(*at) < PLAN_MAX);
+        if known.last().is_none_or(|(_, last)| *last != limit) {
+            known.push((now, limit));
+        }
+        known.iter().map(|(_, limit)| *limit).collect()
+    }
+}
+
 /// P29: nobody makes more pods than are asked for, however old what it sees is and whatever
 /// became of its calls.
 ///
@@ -162,6 +184,7 @@ pub(super) struct NoOvershoot {
     last_asked: BTreeMap<String, Time>,
     late: BTreeMap<String, i64>,
     creators: BTreeMap<String, BTreeSet<Life>>,
+    lately: Lately,
 }
 
 impl NoOvershoot {
@@ -175,6 +198,7 @@ impl NoOvershoot {
             meta.name.as_deref().unwrap_or_default(),
         );
         let at = cluster.now();
+        let limit = self.lately.known(by, uid, at, limit).into_iter().max().unwrap_or(limit);
         let life = self.lives.of(by);
         self.creators.entry(uid.to_owned()).or_default().insert(life);
         self.last_asked.insert(uid.to_owned(), at);
@@ -230,6 +254,43 @@ impl Check for NoOvershoot {
     }
 }
 
+/// Pods that a controller manager has said to disrupt. The mark and the deletion go out together,
+/// so the store need not have the mark yet when the deletion is asked for.
+#[derive(Default)]
+struct Disrupted(BTreeSet<Key>);
+
+impl Disrupted {
+    /// Takes in what happened.
+    fn observe(&mut self, cluster: &dyn Cluster, occurrence: &Occurrence<'_>) {
+        match occurrence {
+            Occurrence::Called {
+                by,
+                request:
+                    Request::Update {
+                        object: object @ Object::Pod(pod),
+                        subresource: Some(Subresource::Status),
+                    },
+            } if cluster.role(*by) == Role::ControllerManager
+                && oracle::condition_is_true(pod, DISRUPTION) =>
+            {
+                self.0.insert(object.key());
+            }
+            Occurrence::Committed { key, new: None, .. } => {
+                self.0.remove(*key);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the pod is to go for another reason than being surplus.
+    fn contains(&self, key: &Key, pod: &Pod) -> bool {
+        self.0.contains(key) || oracle::condition_is_true(pod, DISRUPTION)
+    }
+}
+
+/// The condition of pods that are taken from their nodes.
+const DISRUPTION: &str = "DisruptionTarget";
+
 /// P30: nobody deletes pods below the number that is asked for because what it sees is old, or
 /// floods the API server.
 ///
@@ -238,12 +299,14 @@ impl Check for NoOvershoot {
 pub(super) struct NoUndershoot {
     broods: Broods,
     lives: Lives,
+    disrupted: Disrupted,
     seen: BTreeMap<ProcessId, Revision>,
     asked: BTreeMap<Key, Asked>,
     last_asked: BTreeMap<String, Time>,
     /// Pods that left a brood: when, and by whose deletion of surplus.
     losses: BTreeMap<String, Vec<(Revision, Option<Life>)>>,
     batches: BTreeMap<(Life, String), Batch>,
+    lately: Lately,
     /// Whether answers take time, so that two batches never fall into one moment.
     batches_are_apart: bool,
 }
@@ -268,11 +331,13 @@ impl NoUndershoot {
         Self {
             broods: Broods::default(),
             lives: Lives::default(),
+            disrupted: Disrupted::default(),
             seen: BTreeMap::new(),
             asked: BTreeMap::new(),
             last_asked: BTreeMap::new(),
             losses: BTreeMap::new(),
             batches: BTreeMap::new(),
+            lately: Lately::default(),
             batches_are_apart: !(no_time(&network.control_plane) && no_time(&network.service)),
         }
     }
@@ -304,14 +369,12 @@ impl NoUndershoot {
         let Some(owner) = known_owner(cluster, by, pod) else { return };
         let namespace = cluster.known(by, &Key::cluster(Kind::Namespace, &key.namespace));
         let dying = |o: &Object| oracle::is_going(o.meta());
-        if oracle::condition_is_true(pod, "DisruptionTarget")
-            || dying(owner)
-            || namespace.is_some_and(dying)
-        {
+        if self.disrupted.contains(key, pod) || dying(owner) || namespace.is_some_and(dying) {
             return;
         }
         let Some(limit) = replicas(owner) else { return };
         let (at, seen) = (cluster.now(), self.seen.get(&by).copied().unwrap_or_default());
+        let limit = self.lately.known(by, uid, at, limit).into_iter().min().unwrap_or(limit);
         self.last_asked.insert(uid.to_owned(), at);
         self.asked.insert(key.clone(), Asked { by: self.lives.of(by), at, limit, seen });
     }
@@ -357,6 +420,7 @@ impl Check for NoUndershoot {
         found: &mut Vec<String>,
     ) {
         self.lives.observe(occurrence);
+        self.disrupted.observe(cluster, occurrence);
         match occurrence {
             Occurrence::Delivered { to, event } if cluster.role(*to) == Role::ControllerManager => {
                 let (kind, revision) = coordinates(event);
@@ -397,6 +461,7 @@ pub(super) struct LeastUsefulFirst {
     broods: Broods,
     standing: BTreeMap<Key, (Standing, Time)>,
     asked: BTreeSet<Key>,
+    disrupted: Disrupted,
 }
 
 /// How useful a pod is: assigned, running, ready.
@@ -413,8 +478,8 @@ impl LeastUsefulFirst {
     fn deletes(&mut self, cluster: &dyn Cluster, by: ProcessId, key: &Key) -> Option<String> {
         self.asked.insert(key.clone());
         let pod = oracle::pod(cluster.known(by, key)).filter(|p| oracle::is_active(p))?;
-        if oracle::condition_is_true(pod, "DisruptionTarget")
-            || oracle::condition_is_true(oracle::pod(cluster.object(key))?, "DisruptionTarget")
+        if oracle::condition_is_true(pod, DISRUPTION)
+            || self.disrupted.contains(key, oracle::pod(cluster.object(key))?)
         {
             return None;
         }
@@ -452,6 +517,7 @@ impl Check for LeastUsefulFirst {
         occurrence: &Occurrence<'_>,
         found: &mut Vec<String>,
     ) {
+        self.disrupted.observe(cluster, occurrence);
         match occurrence {
             Occurrence::Called {
                 by,

@@ -72,6 +72,14 @@ impl Agenda {
         self.entries.last().map(|e| e.at)
     }
 
+    /// The containers that are to end by themselves after `time`.
+    pub(super) fn exits_after(&self, time: Time) -> impl Iterator<Item = u32> {
+        self.entries.iter().take_while(move |e| e.at > time).filter_map(|e| match e.due {
+            Due::Exit { container } => Some(container),
+            Due::Connected | Due::Reply { .. } => None,
+        })
+    }
+
     /// Takes what comes first, if its time has come.
     pub(super) fn pop(&mut self, now: Time) -> Option<(Time, Due)> {
         let entry = self.entries.pop_if(|e| e.at <= now)?;

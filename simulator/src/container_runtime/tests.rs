@@ -158,6 +158,18 @@ fn a_container_ends_as_its_arguments_say() {
 }
 
 #[test]
+fn only_a_container_that_runs_is_expected_to_end() {
+    let mut runtime = runtime();
+    let id = pod(&mut runtime, 10, "a", &["--run=1m30s"]).id;
+    pod(&mut runtime, 20, "b", &[]);
+    assert!(runtime.exits_after(at(102)));
+    assert!(!runtime.exits_after(at(103)));
+    let stop = RuntimeRequest::Stop { id, grace_seconds: 500 };
+    ask(&mut runtime, at(30), stop);
+    assert!(!runtime.exits_after(at(31)));
+}
+
+#[test]
 fn a_container_is_stopped_within_its_grace() {
     let check = |args: &[&str], grace_seconds: u32, takes: u64, code: i32| {
         let mut runtime = runtime();

@@ -196,8 +196,11 @@ impl World {
     }
 
     /// Whether some container will end by itself: the cluster is silent, not at rest.
+    ///
+    /// Nothing else counts: what a slow disk has put off is work of the past, and what ends within
+    /// a second and starts again and again would never let the cluster rest.
     pub(super) fn expects_exits(&self) -> bool {
         let soon = self.now + Span::secs(1).duration();
-        self.hosts.iter().any(|host| host.due.is_some_and(|due| due > soon))
+        self.hosts.iter().any(|host| host.runtime.exits_after(soon))
     }
 }

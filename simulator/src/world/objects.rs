@@ -20,6 +20,9 @@ use kubelet::KubeletConfig;
 use crate::plan::{NodeShape, PodTemplate};
 use crate::span::Span;
 
+/// The class of everything that has a priority.
+const CRITICAL: &str = "system-cluster-critical";
+
 type Labels = BTreeMap<String, String>;
 
 /// `namespace/name`, or a name in the namespace `default`.
@@ -215,7 +218,8 @@ fn spec(template: &PodTemplate, runs: Option<Span>) -> PodSpec {
     });
     PodSpec {
         containers: vec![container],
-        priority: (template.priority != 0).then_some(template.priority),
+        // Admission refuses a priority without its class.
+        priority_class_name: (template.priority > 0).then(|| CRITICAL.to_owned()),
         node_selector: some_map(template.node_selector.clone()),
         tolerations: Some(tolerations.collect::<Vec<_>>()).filter(|t| !t.is_empty()),
         restart_policy: Some(template.restart_policy.clone()),
@@ -225,6 +229,8 @@ fn spec(template: &PodTemplate, runs: Option<Span>) -> PodSpec {
             .gated
             .then(|| vec![PodSchedulingGate { name: "kprov.io/held".to_owned() }]),
         automount_service_account_token: Some(false),
+        // A variable for every service in every container is what large clusters switch off.
+        enable_service_links: Some(false),
         ..PodSpec::default()
     }
 }

@@ -75,6 +75,26 @@ fn p43_pods_leave_when_their_toleration_is_over() {
 }
 
 #[test]
+fn p43_an_eviction_is_one_before_the_store_has_its_mark() {
+    let mut case = Case::new(GivenUpSlowly::new(&plan()));
+    let manager = case.manager();
+    case.put(None, &healthy("n1"));
+    case.put(None, &lost("n1", true));
+    let mut pod = marked(None);
+    pod["status"]["conditions"] = json!([]);
+    case.put(None, &pod);
+    case.show(manager, &node_key("n1"));
+    // Somebody deletes it for another reason.
+    case.call(manager, &deletion(&pod_key("a")));
+    case.is_right();
+    let mark =
+        Request::Update { object: object(&marked(None)), subresource: Some(Subresource::Status) };
+    case.call(manager, &mark);
+    case.call(manager, &deletion(&pod_key("a")));
+    case.is_wrong(&["pods/d/a", "whose taints it tolerates"]);
+}
+
+#[test]
 fn p43_another_mark_of_a_lost_node_is_no_new_beginning() {
     let mut case = Case::new(GivenUpSlowly::new(&plan()));
     let manager = case.manager();

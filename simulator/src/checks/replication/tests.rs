@@ -122,6 +122,11 @@ fn undershoot(replicas: i64, pods: &[&str]) -> (Case<NoUndershoot>, ProcessId) {
     (case, manager)
 }
 
+/// The write of an object's status.
+fn status_of(value: &Value) -> Request {
+    Request::Update { object: object(value), subresource: Some(Subresource::Status) }
+}
+
 fn take_down(case: &mut Case<NoUndershoot>, manager: ProcessId, name: &str) {
     case.call(manager, &deletion(&pod_key(name)));
     case.delete(Some(manager), &pod_key(name));
@@ -156,6 +161,15 @@ fn p30_evictions_are_no_surplus() {
     case.put(None, &replica("a", &disrupted));
     take_down(&mut case, manager, "a");
     case.is_right();
+    // The mark is on its way, together with the deletion; it is that pod's alone.
+    let (mut case, manager) = undershoot(1, &["a"]);
+    case.call(manager, &status_of(&replica("a", &disrupted)));
+    take_down(&mut case, manager, "a");
+    case.is_right();
+    case.put(None, &replica("a", &json!({})));
+    case.show(manager, &pod_key("a"));
+    take_down(&mut case, manager, "a");
+    case.is_wrong(&["pods/d/a was deleted as surplus"]);
     let (mut case, manager) = undershoot(1, &["a"]);
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "d",
         "uid": "u-d", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x"]}});
@@ -207,6 +221,13 @@ fn p31_the_least_useful_go_first() {
     let (mut case, manager) = history(true);
     case.call(manager, &deletion(&pod_key("useful")));
     case.is_wrong(&["pods/d/useful", "although pods/d/pending has long been of less use"]);
+    // It is evicted, which the store does not show yet.
+    let (mut case, manager) = history(true);
+    let mut evicted = ready("useful");
+    evicted["status"]["conditions"] = json!([{"type": "DisruptionTarget", "status": "True"}]);
+    case.call(manager, &status_of(&evicted));
+    case.call(manager, &deletion(&pod_key("useful")));
+    case.is_right();
     // In the right order, and when the other one may just have changed.
     let (mut case, manager) = history(true);
     case.call(manager, &deletion(&pod_key("pending")));

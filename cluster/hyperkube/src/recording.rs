@@ -1,0 +1,96 @@
+//! `--record-to`: a component's inputs and effects in a file, for `ksim replay`.
+
+use std::borrow::Cow;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use machine::Recorded;
+use machine::recording::{Header, Sink};
+use serde_json::Value;
+
+/// Where `kubectl apply` keeps the manifest, values of secrets included.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Whether, and where, a component is recorded.
+#[derive(Args)]
+pub(crate) struct Recording {
+    /// Write every input and effect of this process to a file that `ksim replay` repeats.
+    ///
+    /// The file grows without limit. It holds whole objects of the cluster, without the values of
+    /// secrets, and only its owner may read it. The recording of the process before is kept, with
+    /// a name that ends in `.old.jsonl`.
+    #[arg(long, value_name = "FILE.jsonl")]
+    record_to: Option<PathBuf>,
+}
+
+impl Recording {
+    /// The machine, recorded if that is asked for.
+    pub(crate) fn of<M>(&self, machine: M, header: &Header) -> anyhow::Result<Recorded<M>> {
+        let Some(path) = &self.record_to else { return Ok(Recorded::silent(machine)) };
+        let file = create(path).with_context(|| format!("cannot create {}", path.display()))?;
+        tracing::info!(file = %path.display(), "recording");
+        Ok(Recorded::new(machine, header, sink(file)))
+    }
+}
+
+/// Makes the file anew. One of an earlier process is kept: that process may have ended by what
+/// the recording is to explain, and systemd has started this one at once.
+fn create(path: &Path) -> io::Result<File> {
+    if path.symlink_metadata().is_ok_and(|found| found.is_file()) {
+        std::fs::rename(path, path.with_extension("old.jsonl"))?;
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Hands each line to the kernel as soon as it is there, so that nothing is lost when the process
+/// is killed. After a failure nothing more is written: a recording with a gap cannot be repeated.
+fn sink(out: impl Write + Send + 'static) -> Sink {
+    let mut out = Some(out);
+    Box::new(move |line| {
+        let Some(open) = &mut out else { return };
+        if let Err(error) = write_line(open, line) {
+            tracing::error!(%error, "the recording ends here");
+            out = None;
+        }
+    })
+}
+
+fn write_line(out: &mut impl Write, line: &str) -> io::Result<()> {
+    let mut text = without_secrets(line)?.into_owned();
+    text.push('\n');
+    out.write_all(text.as_bytes())
+}
+
+/// The line with every value of every secret emptied. No machine looks at those, so that the
+/// repeated run is the same.
+fn without_secrets(line: &str) -> serde_json::Result<Cow<'_, str>> {
+    if !line.contains(r#""kind":"Secret""#) {
+        return Ok(line.into());
+    }
+    let mut value: Value = serde_json::from_str(line)?;
+    empty_secrets(&mut value);
+    Ok(value.to_string().into())
+}
+
+fn empty_secrets(value: &mut Value) {
+    if value["kind"] == "Secret" && value["apiVersion"] == "v1" {
+        for field in ["data", "stringData"] {
+            let entries = value.get_mut(field).and_then(Value::as_object_mut);
+            entries.into_iter().flatten().for_each(|(_, value)| *value = "".into());
+        }
+        let annotations = value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
+        annotations.map(|annotations| annotations.remove(LAST_APPLIED));
+    }
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(empty_secrets),
+        Value::Array(items) => items.iter_mut().for_each(empty_secrets),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! Every seed that ever failed is run again: `seeds.txt`.
+
+use std::path::Path;
+
+use simulator::scenario::Scenario;
+use simulator::soak::run_plan;
+
+/// A line of the file: `SCENARIO SEED # why`.
+#[derive(Debug, PartialEq, Eq)]
+struct Seed {
+    scenario: String,
+    seed: u64,
+    why: String,
+}
+
+/// The seeds of a text; lines that are empty or say something to people alone are left out.
+fn parse(text: &str) -> Result<Vec<Seed>, String> {
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+    let seed = |line: &str| {
+        let (run, why) = line.split_once('#')?;
+        let (scenario, seed) = run.trim().split_once(' ')?;
+        let (scenario, seed) = (scenario.to_owned(), seed.trim().parse().ok()?);
+        let why = why.trim().to_owned();
+        (!why.is_empty()).then_some(Seed { scenario, seed, why })
+    };
+    lines.map(|line| seed(line).ok_or_else(|| format!("not SCENARIO SEED # WHY: {line}"))).collect()
+}
+
+#[test]
+fn lines_are_read_or_refused() {
+    let seed = Seed { scenario: "a-5".to_owned(), seed: 7, why: "it broke".to_owned() };
+    assert_eq!(parse("# to people\n\n a-5  7 # it broke\n"), Ok(vec![seed]));
+    for wrong in ["a-5 7", "a-5 7 #", "a-5 # why", "7 # why", "a-5 x # why"] {
+        assert!(parse(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn what_once_failed_is_right() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(folder.join("seeds.txt")).expect("the list is there");
+    let seeds = parse(&text).expect("the list can be read");
+    assert!(!seeds.is_empty());
+    let mut wrong = Vec::new();
+    for Seed { scenario, seed, why } in seeds {
+        let path = folder.join(format!("scenarios/{scenario}.toml"));
+        let read = Scenario::load(&path).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let plan = read.expand(seed).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let result = run_plan(plan).expect("a plan that can be run");
+        if result.failed() {
+            let (violations, gave_up) = (result.violations, result.gave_up);
+            wrong.push(format!("{scenario} {seed} ({why}): {violations:#?} {gave_up:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,128 @@
+//! Measures the simulator: one run at a time, on one core, built for speed; prints a table and
+//! writes `target/bench/sim.json`.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+/// A scenario with its goals: seconds, and bytes of memory if they count.
+struct Case {
+    scenario: &'static str,
+    seconds: f64,
+    bytes: Option<f64>,
+}
+
+const CASES: [Case; 3] = [
+    Case { scenario: "rival-1k", seconds: 5.0, bytes: None },
+    Case { scenario: "deployments-10k", seconds: 30.0, bytes: None },
+    Case { scenario: "million", seconds: 300.0, bytes: Some(8.0e9) },
+];
+/// Events a second of the bare engine at a million pending ones.
+const ENGINE_GOAL: f64 = 5.0e6;
+/// Seeds of the faulty cluster of five nodes an hour and core.
+const SOAK_GOAL: f64 = 1_000.0;
+/// How long the soak is measured.
+const SOAK_TIME: &str = "60s";
+
+/// Runs everything.
+#[expect(clippy::print_stdout, reason = "the table is the result")]
+pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
+    let built = Command::new("cargo")
+        .args(["build", "--profile", "sim", "--package", "simulator", "--bin", "ksim"])
+        .current_dir(root)
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(built.success(), "ksim could not be built");
+    let ksim = root.join("target/sim/ksim");
+    let mut rows = Vec::new();
+    for case in CASES {
+        let path = format!("simulator/scenarios/{}.toml", case.scenario);
+        let result =
+            json_of(root, &ksim, &["run", &path, "--no-checks", "--quiet", "--output", "json"])?;
+        let figure = |key: &str| result[key].as_f64().unwrap_or(0.0);
+        let name = case.scenario;
+        rows.push(row(&format!("{name}: wall time"), figure("wall_seconds"), "s", case.seconds));
+        if let Some(bytes) = case.bytes {
+            let peak = figure("peak_memory_bytes");
+            rows.push(row(&format!("{name}: peak memory"), peak / 1e9, "GB", bytes / 1e9));
+        }
+        println!(
+            "{name}: {:.0} virtual s, {:.0} events, {:.0} pods bound, {:.2} GB, effects {}",
+            figure("virtual_seconds"),
+            figure("events"),
+            figure("pods_bound"),
+            figure("peak_memory_bytes") / 1e9,
+            result["effect_log_hash"].as_str().unwrap_or_default(),
+        );
+    }
+    let engine = json_of(root, &ksim, &["bench-engine"])?;
+    let rate = engine["events_per_second"].as_f64().unwrap_or(0.0);
+    rows.push(row("engine, 1,000,000 pending", rate / 1e6, "M events/s", -ENGINE_GOAL / 1e6));
+    let soak = json_of(
+        root,
+        &ksim,
+        &[
+            "soak",
+            "simulator/scenarios/faulty-5.toml",
+            "--time",
+            SOAK_TIME,
+            "--threads",
+            "1",
+            "--no-shrink",
+            "--output",
+            "json",
+        ],
+    )?;
+    let seeds = soak["seeds_per_hour_and_core"].as_f64().unwrap_or(0.0);
+    rows.push(row("soak of faulty-5", seeds, "seeds/h/core", -SOAK_GOAL));
+    report(root, &rows)
+}
+
+/// One figure; a negative goal is one to be at least reached.
+fn row(name: &str, value: f64, unit: &str, goal: f64) -> Value {
+    let met = if goal < 0.0 { value >= -goal } else { value <= goal };
+    json!({"name": name, "value": value, "unit": unit, "goal": goal.abs(), "met": met})
+}
+
+fn json_of(root: &Path, ksim: &Path, arguments: &[&str]) -> anyhow::Result<Value> {
+    let output = Command::new(ksim)
+        .args(arguments)
+        .current_dir(root)
+        .output()
+        .with_context(|| format!("cannot start {}", ksim.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().last().unwrap_or_default();
+    serde_json::from_str(line).with_context(|| {
+        format!(
+            "ksim {} ended with {} and said: {}",
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        )
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "the table is the result")]
+fn report(root: &Path, rows: &[Value]) -> anyhow::Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("?").to_owned();
+    println!("\none run at a time on one of {cores} cores, profile sim, no checks, load {load}\n");
+    println!("{:<34} {:>12} {:<13} {:>10}  met", "figure", "value", "unit", "goal");
+    for row in rows {
+        println!(
+            "{:<34} {:>12.2} {:<13} {:>10.1}  {}",
+            row["name"].as_str().unwrap_or_default(),
+            row["value"].as_f64().unwrap_or(0.0),
+            row["unit"].as_str().unwrap_or_default(),
+            row["goal"].as_f64().unwrap_or(0.0),
+            if row["met"] == true { "yes" } else { "no" },
+        );
+    }
+    let folder = root.join("target/bench");
+    std::fs::create_dir_all(&folder).context("cannot create target/bench")?;
+    std::fs::write(folder.join("sim.json"), serde_json::to_string_pretty(rows)?)
+        .context("cannot write target/bench/sim.json")
+}
