@@ -149,11 +149,11 @@ impl World {
     fn announce_steady(&mut self, host: u32) {
         let revision = self.store.revision();
         let event = WatchEvent::Renewing { key: self.lease_key(host), revision };
-        for index in 0..self.processes.len() {
-            if matches!(self.processes[index].program, Program::ControllerManager(_)) {
-                let id = ProcessId(u32::try_from(index).expect("an index of processes"));
-                self.tell_directly(id, Kind::Lease, &event);
-            }
+        // Controller managers come right after the schedulers.
+        let settings = &self.plan.settings;
+        let first = u32::from(settings.schedulers);
+        for index in first..first + u32::from(settings.controller_managers) {
+            self.tell_directly(ProcessId(index), Kind::Lease, &event);
         }
     }
 

@@ -1,8 +1,9 @@
 //! Hosts: a container runtime each, which outlives its kubelet.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::Time;
+use api::{Key, Time};
 use kubelet::{RuntimeError, RuntimeErrorKind, RuntimeInput, RuntimeRequest};
 use machine::CallId;
 use rand::RngExt;
@@ -33,6 +34,8 @@ pub(super) struct Host {
     pub(super) runtime_down: u32,
     /// How many times longer everything takes.
     pub(super) slowness: u32,
+    /// The pods that are bound to its node.
+    pub(super) bound: BTreeSet<Key>,
     rng: ChaCha8Rng,
     /// Whether its node's heartbeats are known without being sent.
     pub(super) steady: bool,
@@ -103,6 +106,7 @@ impl World {
             errors_percent: 0,
             runtime_down: 0,
             slowness: 1,
+            bound: BTreeSet::new(),
             rng,
             steady: false,
         });

@@ -173,14 +173,12 @@ impl World {
         // Production asks for consistent lists.
         let stale = stale && self.plan.settings.bug == Some(Bug::AnyListAccepted);
         let (objects, revision) = if stale && lag > Span::ZERO {
-            self.old_state(kind, lag)
+            let (mut objects, revision) = self.old_state(kind, lag);
+            objects.retain(|object| self.selects(scope, object));
+            (objects, revision)
         } else {
-            (
-                self.store.objects(kind).filter(|o| self.selects(scope, o)).cloned().collect(),
-                current,
-            )
+            (self.present(kind, scope), current)
         };
-        let objects: Vec<Object> = objects.into_iter().filter(|o| self.selects(scope, o)).collect();
         // A consistent list waits until the server's watch cache has come so far.
         let from = if revision < current {
             self.now
@@ -200,6 +198,21 @@ impl World {
         }
         if revision < current {
             self.catch_up(index, revision, self.now + lag.duration());
+        }
+    }
+
+    /// The objects of a kind that a watch selects.
+    fn present(&self, kind: Kind, scope: Scope) -> Vec<Object> {
+        match scope {
+            Scope::All => self.store.objects(kind).cloned().collect(),
+            Scope::NodeOf(host) => {
+                let key = Key::cluster(Kind::Node, &self.hosts[host as usize].name);
+                self.store.get(&key).cloned().into_iter().collect()
+            }
+            Scope::PodsOf(host) => {
+                let keys = self.hosts[host as usize].bound.iter();
+                keys.filter_map(|key| self.store.get(key)).cloned().collect()
+            }
         }
     }
 
@@ -278,6 +291,10 @@ impl World {
                     object.and_then(node_name).and_then(|node| self.host_of.get(node)).copied()
                 };
                 let (before, after) = (host(old), host(new));
+                if before != after {
+                    before.map(|host| self.hosts[host as usize].bound.remove(key));
+                    after.map(|host| self.hosts[host as usize].bound.insert(key.clone()));
+                }
                 if let Some(host) = after {
                     self.tell_watcher(self.interest.pods_of[host as usize], &seen_at, event());
                 }
