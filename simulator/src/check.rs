@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::{Key, Kind, Object, Request, Revision, Status, Time};
 use kubelet::naming;
 use kubelet::runtime::ContainerState;
-use machine::WatchEvent;
+use machine::{Report, WatchEvent};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Component, Fault, Plan};
@@ -66,8 +66,8 @@ pub enum Occurrence<'a> {
     Recorded {
         /// The process.
         by: ProcessId,
-        /// The write of the event.
-        request: &'a Request,
+        /// What it told.
+        report: &'a Report,
     },
 }
 

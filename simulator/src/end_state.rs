@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use api::Pod;
 use api::{Key, Kind, Object};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, PodSpec, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node, PodSpec, Service};
 use serde_json::{Map, Value, json};
 
 use crate::check::Cluster;
@@ -65,7 +66,7 @@ fn active(cluster: &dyn Cluster, owners: &Owners, owner: &Key) -> Value {
     let name = owner.to_string();
     let mut counts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for pod in pods(cluster).filter(|p| oracle::is_active(p) && owners.of(p) == Some(&name)) {
-        let (all, ready) = counts.entry(images(pod.spec.as_ref()).join(",")).or_default();
+        let (all, ready) = counts.entry(images(pod.spec.as_deref()).join(",")).or_default();
         *all += 1;
         *ready += u64::from(oracle::is_ready(pod));
     }

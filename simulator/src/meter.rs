@@ -13,8 +13,8 @@ mod table;
 
 use std::collections::BTreeMap;
 
+use api::Pod;
 use api::{ApiObject, Key, Kind, Object, Time};
-use k8s_openapi::api::core::v1::Pod;
 
 use self::heat::Heat;
 pub use self::histogram::Histogram;
@@ -282,7 +282,7 @@ fn of<T: ApiObject>(object: Option<&Object>) -> Option<&T> {
 }
 
 fn shape(pod: &Pod) -> Shape {
-    let resources = pod.spec.as_ref().map(scheduler::resources::requests).unwrap_or_default();
+    let resources = pod.spec.as_deref().map(scheduler::resources::requests).unwrap_or_default();
     Shape { cpu_milli: resources.cpu.0, memory_bytes: resources.memory.0 }
 }
 

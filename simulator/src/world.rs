@@ -21,9 +21,9 @@ mod watching;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use api::{Key, Kind, Object, Revision, Time};
-use kubelet::Kubelet;
-use machine::{ControllerManager, RngTree};
+use api::{Key, Kind, Name, Object, Revision, Time};
+use kubelet::{Kubelet, NodeEffect};
+use machine::{ApiEffect, ControllerManager, RngTree};
 use scheduler::Scheduler;
 use scheduler::plugins::FitStrategy;
 
@@ -172,7 +172,7 @@ pub struct World {
     processes: Vec<Process>,
     hosts: Vec<Host>,
     /// Index of the host of a node.
-    host_of: BTreeMap<Arc<str>, u32>,
+    host_of: BTreeMap<Name, u32>,
     watchers: Vec<Watcher>,
     interest: Interest,
     calls: CallTable,
@@ -189,6 +189,9 @@ pub struct World {
     settled_after: Option<Span>,
     gave_up: Option<GaveUp>,
     log: EffectLog,
+    /// Room for the effects of one step, used again and again.
+    effects: Vec<ApiEffect>,
+    node_effects: Vec<NodeEffect>,
     checks: Vec<Box<dyn Check>>,
     violations: Vec<Violation>,
     meter: Option<Box<Meter>>,
@@ -240,6 +243,8 @@ impl World {
             settled_after: None,
             gave_up: None,
             log: EffectLog::new(plan.settings.hash_contents),
+            effects: Vec::new(),
+            node_effects: Vec::new(),
             checks,
             violations: Vec::new(),
             meter: Some(Box::new(Meter::new(&plan))),
@@ -392,6 +397,11 @@ impl World {
         }
         let apart = Span((self.plan.heals_at().0 / SAMPLES).max(1_000_000_000));
         self.queue.push(self.now + apart.duration(), priority::LOOK, Event::Sample);
+    }
+
+    /// Whether anybody but the meter, which looks at writes alone, wants to know what happens.
+    fn is_watched(&self) -> bool {
+        self.timeline.is_some() || !self.checks.is_empty()
     }
 
     /// Tells checks, meter and timeline what has just happened.

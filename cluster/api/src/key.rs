@@ -1,9 +1,7 @@
 //! Names of objects and versions of the store.
 
-use std::fmt;
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 use crate::Kind;
 
@@ -26,15 +24,19 @@ impl fmt::Display for Revision {
     }
 }
 
+/// A name: short ones, which is most of them, are held in place, so that keys are compared
+/// without a look at other memory. Cloning allocates nothing.
+pub type Name = smol_str::SmolStr;
+
 /// The identity of an object: kind, namespace (empty for cluster-scoped kinds) and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {
     /// The object's kind.
     pub kind: Kind,
     /// The namespace, empty for cluster-scoped kinds.
-    pub namespace: Arc<str>,
+    pub namespace: Name,
     /// The name, unique in kind and namespace.
-    pub name: Arc<str>,
+    pub name: Name,
 }
 
 impl Key {

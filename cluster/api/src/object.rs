@@ -28,7 +28,7 @@ pub trait ApiObject: Clone + PartialEq + std::fmt::Debug + 'static {
 }
 
 macro_rules! objects {
-    ($( $kind:ident $ty:ty ),* $(,)?) => {
+    ($( $kind:ident $ty:ty $(as $published:ty)? ),* $(,)?) => {
         /// Any built-in object. Cloning copies a pointer.
         #[derive(Clone, Debug, PartialEq)]
         #[expect(missing_docs, reason = "each variant holds the Kubernetes type of that name")]
@@ -72,7 +72,7 @@ macro_rules! objects {
         /// Compile-time list of the Rust type of each kind, for schema generation.
         #[macro_export]
         macro_rules! for_each_kind {
-            ($callback:ident) => { $callback! { $($kind $ty),* } };
+            ($callback:ident) => { $callback! { $($kind $ty $(as $published)?),* } };
         }
     };
 }
@@ -80,7 +80,7 @@ macro_rules! objects {
 objects! {
     Namespace core::Namespace,
     Node core::Node,
-    Pod core::Pod,
+    Pod crate::Pod as core::Pod,
     Service core::Service,
     Endpoints core::Endpoints,
     EndpointSlice discovery::EndpointSlice,

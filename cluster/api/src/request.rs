@@ -2,9 +2,8 @@
 //! answers it from memory.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::{Key, Kind, Object, Revision, Status};
+use crate::{Key, Kind, Object, Patch, Revision, Status};
 
 /// The part of an object a write addresses, other than the object itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,26 +28,6 @@ impl Subresource {
             Self::Finalize => "finalize",
         }
     }
-}
-
-/// The dialect of a patch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PatchKind {
-    /// RFC 6902.
-    Json,
-    /// RFC 7386.
-    Merge,
-    /// Kubernetes' strategic merge patch.
-    Strategic,
-}
-
-/// A change to apply to whatever the object is when the patch arrives.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Patch {
-    /// The dialect of `body`.
-    pub kind: PatchKind,
-    /// The patch document.
-    pub body: Value,
 }
 
 /// What happens to the objects that a deleted object owns.

@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
+use api::Pod;
 use api::{Cause, Key, Kind, Object, Status, codec};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use k8s_openapi::api::authentication::v1::{
     BoundObjectReference, TokenRequest, TokenRequestStatus,
 };
-use k8s_openapi::api::core::v1::Pod;
 use registry::Caller;
 use registry::authorize::node_name;
 use registry::window::Window;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::{ApiError, Reply, Request};
-use machine::{ApiEffect, ApiInput, Machine, WatchEvent};
+use machine::{ApiEffect, ApiInput, Machine, Recorder, Report, WatchEvent};
 use tokio::sync::{Semaphore, mpsc, watch as signal};
 use tokio::time::{Duration, Instant};
 
@@ -113,16 +113,17 @@ struct Shell<C> {
     caller: C,
     inputs: mpsc::Sender<ApiInput>,
     slots: Arc<Semaphore>,
-    records: mpsc::Sender<Request>,
+    records: mpsc::Sender<Box<Report>>,
 }
 
 impl<C: Caller> Shell<C> {
     fn new(caller: C, inputs: mpsc::Sender<ApiInput>) -> Self {
-        let (records, mut queue) = mpsc::channel::<Request>(RECORDS_MAX);
+        let (records, mut queue) = mpsc::channel::<Box<Report>>(RECORDS_MAX);
         let writer = caller.clone();
         tokio::spawn(async move {
-            while let Some(request) = queue.recv().await {
-                if let Err(error) = writer.call(request).await {
+            let mut recorder = Recorder::default();
+            while let Some(report) = queue.recv().await {
+                if let Err(error) = writer.call(recorder.write(&report)).await {
                     tracing::debug!(%error, "event not written");
                 }
             }
@@ -133,8 +134,8 @@ impl<C: Caller> Shell<C> {
     fn carry_out(&self, effects: &mut Vec<ApiEffect>) {
         for effect in effects.drain(..) {
             match effect {
-                ApiEffect::Record(request) => {
-                    if self.records.try_send(request).is_err() {
+                ApiEffect::Record(report) => {
+                    if self.records.try_send(report).is_err() {
                         tracing::debug!("too many events: one is dropped");
                     }
                 }
@@ -157,7 +158,10 @@ impl<C: Caller> Shell<C> {
 
     async fn finish(&self, effects: &mut Vec<ApiEffect>) {
         for effect in effects.drain(..) {
-            let (ApiEffect::Call { request, .. } | ApiEffect::Record(request)) = effect;
+            let request = match effect {
+                ApiEffect::Call { request, .. } => request,
+                ApiEffect::Record(report) => Recorder::default().write(&report),
+            };
             let call = self.caller.call(request);
             if tokio::time::timeout(FAREWELL, call).await.is_err() {
                 tracing::warn!("a call at shutdown was not answered in time");

@@ -56,7 +56,7 @@ impl Client {
                     PatchKind::Merge => "application/merge-patch+json",
                     PatchKind::Strategic => "application/strategic-merge-patch+json",
                 };
-                let body = patch.body.to_string().into_bytes();
+                let body = patch.body.json().to_string().into_bytes();
                 self.object(key.kind, Method::PATCH, &path, content_type, body).await
             }
             Request::Delete { key, uid, revision, grace_seconds, propagation } => {

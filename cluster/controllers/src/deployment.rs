@@ -13,9 +13,9 @@ mod strategy;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::Pod;
 use api::{ApiError, ApiObject, Key, Kind, Object, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 use machine::{Cache, Delta, Index, Plan, Reconciler};
 
 use self::sets::Sets;

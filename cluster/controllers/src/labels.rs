@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use api::{ApiObject, Key, Kind, Object, meta};
+use api::{ApiObject, Key, Kind, Name, Object, meta};
 use machine::{Cache, Index};
 
 /// The labels of one object.
@@ -68,7 +68,7 @@ fn labels_of(object: &Object) -> Option<&Labels> {
 /// costs one entry, however many labels it has.
 #[derive(Debug, Default)]
 struct Groups {
-    namespaces: BTreeMap<Arc<str>, Namespace>,
+    namespaces: BTreeMap<Name, Namespace>,
 }
 
 #[derive(Debug, Default)]
@@ -158,8 +158,8 @@ impl Groups {
 
 #[cfg(test)]
 mod tests {
+    use api::Pod;
     use api::{Revision, Time, codec};
-    use k8s_openapi::api::core::v1::Pod;
     use machine::WatchEvent;
     use proptest::prelude::*;
     use serde_json::json;

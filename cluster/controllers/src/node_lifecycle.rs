@@ -11,9 +11,10 @@ mod zones;
 
 use std::time::Duration;
 
+use api::Pod;
 use api::{ApiObject, Key, Kind, Object, Request, Time, meta};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, PodCondition, Taint};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, PodCondition, Taint};
 use machine::{Cache, Delta, Index, Plan, Reconciler};
 
 use self::zones::Permission;

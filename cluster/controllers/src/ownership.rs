@@ -101,7 +101,7 @@ pub(crate) fn delete<T: ApiObject>(object: &T) -> Request {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Pod;
+    use api::Pod;
     use serde_json::json;
 
     use super::*;

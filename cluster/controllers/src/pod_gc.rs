@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Pod;
 use api::{ApiObject, Key, Kind, Object, Request, Subresource, Time, meta};
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Node, PodCondition};
 use machine::{Cache, Delta, Index, Plan, Reconciler};
 
 use crate::pods;

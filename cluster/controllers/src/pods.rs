@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api::Pod;
 use api::{Time, meta};
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::PodCondition;
 
 /// Lower values are deleted first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";

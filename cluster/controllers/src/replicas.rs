@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use api::Pod;
 use api::hash::{fnv64, letters};
 use api::selector::Selector;
 use api::{ApiError, ApiObject, Key, Kind, Object, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use machine::{Announcement, Cache, Delta, Index, Plan, Reconciler};
 
 use self::tally::PodTallies;
@@ -333,7 +334,7 @@ fn name_prefix(name: &str) -> String {
 }
 
 fn pod_of_template<T: Replicated>(owner: &T, template: &PodTemplateSpec, name: String) -> Pod {
-    let mut pod = Pod { spec: template.spec.clone(), ..Pod::default() };
+    let mut pod = Pod { spec: template.spec.clone().map(Into::into), ..Pod::default() };
     let wanted = template.metadata.as_ref();
     pod.metadata.labels = wanted.and_then(|m| m.labels.clone());
     pod.metadata.annotations = wanted.and_then(|m| m.annotations.clone());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use api::{ApiObject, Key, Kind, Object};
+use api::{ApiObject, Key, Kind, Name, Object};
 use machine::{Cache, Index};
 
 use crate::labels::Labels;
@@ -23,7 +23,7 @@ pub(crate) static NO_LABELS: Labels = Labels::new();
 pub(crate) struct Selectors<T> {
     /// By namespace, the keys of the required labels, and their values joined. Most selectors
     /// ask for the same few keys.
-    namespaces: BTreeMap<Arc<str>, BTreeMap<Vec<String>, Owners>>,
+    namespaces: BTreeMap<Name, BTreeMap<Vec<String>, Owners>>,
     of: PhantomData<T>,
 }
 

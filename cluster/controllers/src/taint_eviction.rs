@@ -7,8 +7,9 @@
 
 use std::time::Duration;
 
+use api::Pod;
 use api::{ApiObject, Key, Kind, Object, Request, Time, meta};
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, PodCondition, Taint, Toleration};
 use machine::{Cache, Delta, Plan, Reconciler};
 
 use crate::node_lifecycle::NO_EXECUTE;

@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use api::Pod;
 use api::hash::fnv64;
 use api::{ApiError, Key, Kind, Object, Request, Revision, Status, Time, codec, meta};
-use k8s_openapi::api::core::v1::{Node, Pod};
-use machine::{ApiEffect, ApiInput, CallId, ControllerManager, Machine, RngTree, WatchEvent};
+use k8s_openapi::api::core::v1::Node;
+use machine::{
+    ApiEffect, ApiInput, CallId, ControllerManager, Machine, Record, Recorder, RngTree, WatchEvent,
+};
 use rand::RngExt;
 use serde_json::{Value, json};
 
@@ -52,6 +55,7 @@ pub(crate) struct World {
     /// Writes by the controllers, in order, without events.
     pub(crate) log: Vec<String>,
     pub(crate) events: Vec<String>,
+    recorder: Recorder,
     pub(crate) last_write: Time,
     pub(crate) check: Check,
 }
@@ -75,6 +79,7 @@ impl World {
             loss_percent,
             log: Vec::new(),
             events: Vec::new(),
+            recorder: Recorder::default(),
             last_write: START,
             check: |_| {},
             machine,
@@ -293,15 +298,13 @@ impl World {
         for effect in out {
             match effect {
                 ApiEffect::Call { id, request } => self.call(id, request),
-                ApiEffect::Record(Request::Create(Object::Event(event))) => {
-                    self.events.push(format!(
-                        "{} {} {}",
-                        event.involved_object.name.as_deref().unwrap_or_default(),
-                        event.reason.as_deref().unwrap_or_default(),
-                        event.message.as_deref().unwrap_or_default()
-                    ));
+                ApiEffect::Record(report) => {
+                    if let Request::Create(_) = self.recorder.write(&report) {
+                        let Record { regarding, reason, message, .. } = &report.record;
+                        let name = regarding.name.as_deref().unwrap_or_default();
+                        self.events.push(format!("{name} {reason} {message}"));
+                    }
                 }
-                ApiEffect::Record(_) => {}
             }
         }
     }

@@ -4,31 +4,35 @@
 
 use std::collections::BTreeMap;
 
+use api::Pod;
 use api::Time;
 use api::selector::Selector;
-use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Taint, Toleration};
 
 use crate::context::Context;
+use crate::occupancy::Sums;
 use crate::pod_worker::PodWorker;
 use crate::resources::{HostPort, LIMITED, Takes};
 
 /// Reason and message of a refusal.
 pub(crate) type Refusal = (String, String);
 
-/// Judges `pod`, which takes `takes`, beside the `others` that are to run here. `allocatable` is
-/// in the order of [`LIMITED`].
+/// Judges `pod`, which takes `takes`, beside the `others` that are to run here and take `used` of
+/// what is `allocatable`, both in the order of [`LIMITED`].
 pub(crate) fn admit<'a>(
     ctx: &Context,
     pod: &Pod,
     takes: &Takes,
-    others: impl Iterator<Item = &'a PodWorker> + Clone,
-    allocatable: &[i64; LIMITED.len()],
+    others: impl Iterator<Item = &'a PodWorker>,
+    used: &Sums,
+    allocatable: &Sums,
 ) -> Result<(), Refusal> {
-    resources_fit(takes, others.clone(), allocatable)?;
+    resources_fit(takes, used, allocatable)?;
     if let Some(node) = ctx.node() {
         matches_node(pod, node)?;
         tolerates(pod, node)?;
     }
+    // Most pods claim no port: then nobody is asked.
     let mut taken = others.flat_map(|w| &w.takes.ports);
     if !takes.ports.is_empty() && taken.any(|other| takes.ports.iter().any(|p| clash(p, other))) {
         return Err(predicate(
@@ -43,17 +47,7 @@ fn predicate(name: &str, why: &str) -> Refusal {
     (name.to_owned(), format!("Predicate {name} failed: {why}"))
 }
 
-fn resources_fit<'a>(
-    takes: &Takes,
-    others: impl Iterator<Item = &'a PodWorker>,
-    allocatable: &[i64; LIMITED.len()],
-) -> Result<(), Refusal> {
-    let mut used = [0_i64; LIMITED.len()];
-    for other in others {
-        for (sum, amount) in used.iter_mut().zip(&other.takes.amounts) {
-            *sum = sum.saturating_add(*amount);
-        }
-    }
+fn resources_fit(takes: &Takes, used: &Sums, allocatable: &Sums) -> Result<(), Refusal> {
     for (place, resource) in LIMITED.into_iter().enumerate() {
         let (wanted, used, capacity) = (takes.amounts[place], used[place], allocatable[place]);
         if wanted != 0 && used.saturating_add(wanted) > capacity {

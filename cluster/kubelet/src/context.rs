@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use api::{Object, Request, Time, meta};
-use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
-use machine::{ApiEffect, CallId, Record, Recorder, WatchEvent};
+use api::{Name, Object, Pod, Request, Time, meta};
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use machine::{ApiEffect, CallId, Record, Report, WatchEvent};
 
 use crate::KubeletConfig;
 use crate::calls::Calls;
@@ -89,7 +89,8 @@ pub(crate) struct Context {
     pub(crate) listed: bool,
     /// Whether the pod network is there; else why not.
     pub(crate) network: Result<(), String>,
-    pub(crate) recorder: Recorder,
+    /// The node's name, as events carry it.
+    host: Name,
     pub(crate) api_calls: Calls<ApiPurpose>,
     pub(crate) runtime_calls: Calls<RuntimePurpose>,
     pub(crate) effects: Vec<NodeEffect>,
@@ -104,7 +105,7 @@ pub(crate) const NO_NETWORK: &str = "container runtime network not ready: Networ
 impl Context {
     pub(crate) fn new(config: KubeletConfig) -> Self {
         Self {
-            recorder: Recorder::new("kubelet", &config.node_name),
+            host: Name::new(&config.node_name),
             config,
             watched: Watched::default(),
             configs: ConfigSource::default(),
@@ -137,9 +138,10 @@ impl Context {
         self.effects.push(NodeEffect::Runtime { id, request });
     }
 
-    fn record(&mut self, now: Time, record: &Record) {
-        let request = self.recorder.write(now, record);
-        self.effects.push(NodeEffect::Api(ApiEffect::Record(request)));
+    fn record(&mut self, time: Time, record: Record) {
+        let (component, host) = (Name::new_static("kubelet"), self.host.clone());
+        let report = Report { time, component, host, record };
+        self.effects.push(NodeEffect::Api(ApiEffect::Record(Box::new(report))));
     }
 
     /// Tells people about a pod, or about one of its containers.
@@ -154,7 +156,7 @@ impl Context {
         let regarding = self.regarding(pod, about);
         let warning = about.warning;
         let reason = reason.to_owned();
-        self.record(now, &Record { regarding, warning, reason, message: message.into() });
+        self.record(now, Record { regarding, warning, reason, message: message.into() });
     }
 
     fn regarding(&self, pod: &Pod, about: About<'_>) -> ObjectReference {
@@ -190,7 +192,7 @@ impl Context {
             name: Some(name),
             ..ObjectReference::default()
         };
-        self.record(now, &Record { regarding, warning, reason: reason.to_owned(), message });
+        self.record(now, Record { regarding, warning, reason: reason.to_owned(), message });
     }
 
     /// The API's pod of that name, if it is the pod (or its mirror) that `uid` means here.

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::Pod;
 use api::{Key, Kind, Time};
-use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource, Pod, Service};
+use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource, Service};
 
 use crate::config_source::{ConfigSource, Data, Lookup};
 use crate::context::{ApiPurpose, Context};

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ApiError, Key, Kind, Object, Reply, Time};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use api::{ApiError, Key, Kind, Object, Pod, Reply, Shared, Time};
+use k8s_openapi::api::core::v1::PodStatus;
 use machine::{ApiInput, CallId, Machine};
 
 use crate::KubeletConfig;
@@ -16,6 +16,7 @@ use crate::mirror::{self, Mirrors};
 use crate::naming;
 use crate::node_agent::{NodeAgent, next_after};
 use crate::node_status;
+use crate::occupancy::Occupancy;
 use crate::orphans::Orphans;
 use crate::pod_status;
 use crate::pod_worker::{PodWorker, SandboxSlot, Stage, Step};
@@ -40,6 +41,7 @@ pub struct Kubelet {
     ctx: Context,
     node: NodeAgent,
     workers: BTreeMap<Arc<str>, Box<PodWorker>>,
+    occupancy: Occupancy,
     /// When each worker that waits for a time is looked at again.
     wakes: BTreeSet<(Time, Arc<str>)>,
     orphans: Orphans,
@@ -65,6 +67,7 @@ impl Kubelet {
             ctx: Context::new(config),
             node: NodeAgent::default(),
             workers: BTreeMap::new(),
+            occupancy: Occupancy::default(),
             wakes: BTreeSet::new(),
             orphans: Orphans::default(),
             mirrors: Mirrors::default(),
@@ -90,8 +93,8 @@ impl Kubelet {
             .collect()
     }
 
-    fn status(&self, worker: &PodWorker) -> PodStatus {
-        let wanted = worker.status.wanted.as_deref();
+    fn status(&self, worker: &PodWorker) -> Shared<PodStatus> {
+        let wanted = worker.status.wanted.as_ref();
         let posted = worker.status.posted.as_ref();
         let known = posted.or_else(|| self.ctx.api_pod(&worker.pod, &worker.uid));
         wanted.or_else(|| known.and_then(|p| p.status.as_ref())).cloned().unwrap_or_default()
@@ -287,6 +290,7 @@ impl Kubelet {
             Some(worker) => {
                 if worker.admitted && worker.pod.spec != pod.spec {
                     worker.takes = Takes::of(&pod);
+                    self.occupancy.count(worker);
                 }
                 worker.pod = pod;
                 worker.uid.clone()
@@ -341,12 +345,14 @@ impl Kubelet {
             let others = self.workers.values().map(Box::as_ref);
             let others = others.filter(|w| *w.uid != *uid && w.is_active());
             let allocatable = node_status::limits(&self.ctx.config, facts);
-            admission::admit(&self.ctx, &worker.pod, &takes, others, &allocatable)
+            let used = self.occupancy.sums();
+            admission::admit(&self.ctx, &worker.pod, &takes, others, &used, &allocatable)
         };
         let pod = worker.pod.clone();
         if let Some(worker) = self.workers.get_mut(uid) {
             worker.admitted = verdict.is_ok();
             worker.takes = takes;
+            self.occupancy.count(worker);
         }
         if let Err((reason, message)) = verdict {
             self.ctx.event(now, &pod, POD_WARNING, &reason, message.clone());
@@ -405,7 +411,7 @@ impl Kubelet {
     /// A configmap or secret was read: whoever waits for it goes on.
     fn config_changed(&mut self, key: &Key, now: Time) {
         for (uid, worker) in &mut self.workers {
-            if worker.namespace() == key.namespace.as_ref() && worker.is_active() {
+            if worker.namespace() == key.namespace && worker.is_active() {
                 worker.volumes.retry_at = worker.volumes.retry_at.min(now);
                 worker.volumes.refresh_at = worker.volumes.refresh_at.min(now);
                 for slot in worker.containers.values_mut() {
@@ -712,11 +718,12 @@ impl Kubelet {
         for uid in dirty {
             let Some(worker) = self.workers.get_mut(&uid) else { continue };
             sync(&mut self.ctx, worker, now);
+            self.occupancy.count(worker);
             let (before, after) = (worker.noted_wake, worker.wake);
             worker.noted_wake = after;
             let over = self.over(&uid);
-            if over {
-                self.workers.remove(&uid);
+            if over && let Some(mut worker) = self.workers.remove(&uid) {
+                self.occupancy.forget(&mut worker);
             }
             if let Some(at) = before.filter(|_| over || before != after) {
                 self.wakes.remove(&(at, uid.clone()));

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use api::Pod;
 use api::hash::fnv32a;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Container;
 
 use crate::runtime::ContainerRecord;
 

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use crate::context::{ApiPurpose, Context, NO_NETWORK, RuntimePurpose};
 use crate::node_status;
 use crate::runtime::RuntimeRequest;
-use crate::status_patch;
 
 /// How often the node is measured.
 const CHECK: Duration = Duration::from_secs(10);
@@ -198,8 +197,10 @@ impl NodeAgent {
         if !missing.is_empty() {
             self.node_busy = true;
             self.node_at = now;
-            let patch =
-                Patch { kind: PatchKind::Merge, body: json!({"metadata": {"labels": missing}}) };
+            let patch = Patch {
+                kind: PatchKind::Merge,
+                body: json!({"metadata": {"labels": missing}}).into(),
+            };
             ctx.api(ApiPurpose::Node, Request::Patch { key, subresource: None, patch });
             return;
         }
@@ -211,7 +212,7 @@ impl NodeAgent {
         }
         self.node_busy = true;
         self.reported_at = now;
-        let patch = Patch { kind: PatchKind::Merge, body: status_changes(&node, status) };
+        let patch = Patch { kind: PatchKind::Merge, body: status_changes(&node, status).into() };
         let subresource = Some(Subresource::Status);
         ctx.api(ApiPurpose::Node, Request::Patch { key, subresource, patch });
     }
@@ -322,8 +323,8 @@ fn new_node(ctx: &Context, facts: &crate::runtime::NodeFacts, status: NodeStatus
 fn status_changes(node: &Node, status: NodeStatus) -> Value {
     let old = codec::to_value(&node.clone().into_object())["status"].take();
     let new = codec::to_value(&Node { status: Some(status), ..node.clone() }.into_object());
-    let changes = status_patch::merge_diff(&old, &new["status"]);
-    status_patch::body(node.metadata.uid.as_deref(), changes)
+    let changes = api::patch::merge_diff(&old, &new["status"]);
+    api::patch::status_body(node.metadata.uid.as_deref(), changes)
 }
 
 /// The first time after `now` that is whole periods after `at`.

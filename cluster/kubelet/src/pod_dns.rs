@@ -2,7 +2,7 @@
 //!
 //! Source: kubernetes 1.33, `pkg/kubelet/network/dns/dns.go`, `pkg/kubelet/kubelet_pods.go`.
 
-use k8s_openapi::api::core::v1::Pod;
+use api::Pod;
 
 use crate::KubeletConfig;
 

@@ -6,10 +6,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use api::{ApiError, Key, Kind, Patch, PatchKind, Reply, Request, Revision, Subresource, Time};
+use api::{
+    ApiError, Key, Kind, Patch, PatchBody, PatchKind, Pod, PodStatusChange, Reply, Request,
+    Revision, Shared, Subresource, Time,
+};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState as State, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+    ContainerStateWaiting, ContainerStatus, HostIP, PodCondition, PodIP, PodStatus,
 };
 use machine::Backoff;
 
@@ -18,7 +21,6 @@ use crate::instance::{Instance, LOST};
 use crate::pod_worker::{ContainerSlot, PodWorker, Stage, Step, is_sidecar};
 use crate::resources;
 use crate::runtime::ContainerState;
-use crate::status_patch;
 
 /// Between attempts to write a status.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(10) };
@@ -29,7 +31,7 @@ pub(crate) fn report(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
         worker.status.settled = false;
         worker.status.made_from = None;
         let status = generate(ctx, worker, &PodStatus::default(), now);
-        worker.status.wanted = Some(Box::new(status));
+        worker.status.wanted = Some(Shared::new(status));
         return;
     };
     let posted = worker.status.posted.take_if(|p| revision(p) <= revision(&seen));
@@ -40,7 +42,11 @@ pub(crate) fn report(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
         worker.status.wanted = None;
         return;
     }
-    let have = base.status.as_ref().unwrap_or(&EMPTY);
+    if is_starting(worker) {
+        worker.status.settled = false;
+        return;
+    }
+    let have = base.status.as_deref().unwrap_or(&EMPTY);
     make(ctx, worker, revision(&base), have, now);
     worker.status.settled = worker.status.wanted.is_none() && !worker.status.busy;
     if worker.status.settled || worker.status.busy {
@@ -50,10 +56,14 @@ pub(crate) fn report(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
         worker.wake_at(worker.status.retry_at);
         return;
     }
-    let Some(wanted) = worker.status.wanted.as_deref() else { return };
-    // A pod of the same name made later must not get this status.
-    let body =
-        status_patch::body(seen.metadata.uid.as_deref(), status_patch::changes(have, wanted));
+    let Some(wanted) = &worker.status.wanted else { return };
+    let change = PodStatusChange {
+        // A pod of the same name made later must not get this status.
+        uid: seen.metadata.uid.clone(),
+        from: base.status.clone(),
+        to: wanted.clone(),
+    };
+    let body = PatchBody::PodStatus(Box::new(change));
     worker.status.busy = true;
     let request = Request::Patch {
         key: Key::new(Kind::Pod, worker.namespace(), worker.name()),
@@ -67,6 +77,18 @@ static EMPTY: LazyLock<PodStatus> = LazyLock::new(PodStatus::default);
 
 fn revision(pod: &Pod) -> Revision {
     pod.metadata.resource_version.as_deref().and_then(Revision::parse).unwrap_or_default()
+}
+
+/// Whether the sandbox is up and a first container is about to be: the two are told together. As
+/// in Kubernetes, where a pod is looked at again only when its sandbox is made and its containers
+/// are started; while an image is being fetched, which may take long, the status is told here.
+fn is_starting(worker: &PodWorker) -> bool {
+    worker.stage == Stage::Active
+        && worker.status.made_from.is_some()
+        && worker.sandbox.running().is_some()
+        && worker.containers.values().any(|slot| {
+            slot.current.is_none() && matches!(slot.step, Step::InspectImage | Step::Start)
+        })
 }
 
 /// Makes the wanted status, unless it was made from the same before.
@@ -83,7 +105,7 @@ fn make(ctx: &Context, worker: &mut PodWorker, revision: Revision, have: &PodSta
         return;
     }
     let status = generate(ctx, worker, have, now);
-    worker.status.wanted = Some(status).filter(|s| s != have).map(Box::new);
+    worker.status.wanted = Some(status).filter(|s| s != have).map(Shared::new);
 }
 
 /// Of all that [`generate`] looks at, but for the API's pod.

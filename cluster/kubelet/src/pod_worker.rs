@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{Revision, Time};
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, PodStatus};
+use api::{Pod, Revision, Shared, Time};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodSpec, PodStatus};
 
 use crate::instance::Instance;
 use crate::naming;
+use crate::occupancy::Sums;
 use crate::probe::ProbeSet;
 use crate::resources::Takes;
 use crate::runtime::{ContainerRecord, ContainerState, ImageRecord};
@@ -33,6 +34,8 @@ pub(crate) struct PodWorker {
     pub(crate) status: StatusSlot,
     /// What it takes from the node; known once it was admitted.
     pub(crate) takes: Takes,
+    /// What of that counts in the node's sums.
+    pub(crate) counted: Option<Sums>,
     /// When to look again even if nothing happens.
     pub(crate) wake: Option<Time>,
     /// The wake that the kubelet has noted.
@@ -245,7 +248,7 @@ impl CrashBackoff {
 #[derive(Default)]
 pub(crate) struct StatusSlot {
     /// What the pod's status should be; `None` when that is what the API has.
-    pub(crate) wanted: Option<Box<PodStatus>>,
+    pub(crate) wanted: Option<Shared<PodStatus>>,
     /// The pod as the API answered our last write, until the watch tells of it.
     pub(crate) posted: Option<Arc<Pod>>,
     /// What `wanted` was made from: the API's revision and a digest of all else.
@@ -271,6 +274,7 @@ impl PodWorker {
             containers: Slots::default(),
             status: StatusSlot::default(),
             takes: Takes::default(),
+            counted: None,
             wake: None,
             noted_wake: None,
             pod,
@@ -305,7 +309,7 @@ impl PodWorker {
 
     pub(crate) fn spec(&self) -> &PodSpec {
         static EMPTY: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
-        self.pod.spec.as_ref().unwrap_or(&EMPTY)
+        self.pod.spec.as_deref().unwrap_or(&EMPTY)
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use api::Pod;
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use crate::pod_worker::is_sidecar;

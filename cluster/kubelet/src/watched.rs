@@ -7,20 +7,33 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::{ApiObject, Key, Kind, Object, Revision};
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use api::{ApiObject, Key, Kind, Name, Object, Pod, Revision};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use machine::WatchEvent;
 
 /// All objects of a kind, in the order of namespace and name.
 pub(crate) struct Shelf<T> {
-    objects: Vec<Arc<T>>,
+    objects: Vec<Held<T>>,
     synced: bool,
 }
 
 impl<T> Default for Shelf<T> {
     fn default() -> Self {
         Self { objects: Vec::new(), synced: false }
+    }
+}
+
+/// An object with its name beside it: looking for one touches no other memory.
+struct Held<T> {
+    namespace: Name,
+    name: Name,
+    object: Arc<T>,
+}
+
+impl<T> Held<T> {
+    fn order(&self, namespace: &str, name: &str) -> Ordering {
+        (&*self.namespace).cmp(namespace).then_with(|| (&*self.name).cmp(name))
     }
 }
 
@@ -43,11 +56,6 @@ pub(crate) enum News {
     },
 }
 
-fn order(meta: &ObjectMeta, namespace: &str, name: &str) -> Ordering {
-    let text = |field: &Option<String>, other: &str| field.as_deref().unwrap_or("").cmp(other);
-    text(&meta.namespace, namespace).then_with(|| text(&meta.name, name))
-}
-
 fn revision(meta: &ObjectMeta) -> Revision {
     meta.resource_version.as_deref().and_then(Revision::parse).unwrap_or_default()
 }
@@ -59,42 +67,41 @@ impl<T: ApiObject> Shelf<T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.objects.iter()
+        self.objects.iter().map(|held| &held.object)
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<&Arc<T>> {
-        let at = self.objects.binary_search_by(|o| order(o.meta(), namespace, name)).ok()?;
-        self.objects.get(at)
+        let at = self.objects.binary_search_by(|held| held.order(namespace, name)).ok()?;
+        Some(&self.objects[at].object)
     }
 
     /// Puts the object; old news changes nothing.
     fn put(&mut self, object: &Arc<T>) -> Option<Change<T>> {
         let meta = object.meta();
-        let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
-        let found = self.objects.binary_search_by(|o| {
-            order(o.meta(), namespace.unwrap_or_default(), name.unwrap_or_default())
-        });
+        let (namespace, name) = place(meta);
+        let found = self.objects.binary_search_by(|held| held.order(namespace, name));
         let new = Some(object.clone());
         match found {
-            Ok(at) if revision(self.objects[at].meta()) >= revision(meta) => None,
+            Ok(at) if revision(self.objects[at].object.meta()) >= revision(meta) => None,
             Ok(at) => {
-                let old = Some(std::mem::replace(&mut self.objects[at], object.clone()));
-                Some(Change { old, new })
+                let old = std::mem::replace(&mut self.objects[at].object, object.clone());
+                Some(Change { old: Some(old), new })
             }
             Err(at) => {
-                self.objects.insert(at, object.clone());
+                let (namespace, name) = (namespace.into(), name.into());
+                self.objects.insert(at, Held { namespace, name, object: object.clone() });
                 Some(Change { old: None, new })
             }
         }
     }
 
     fn remove(&mut self, key: &Key, gone: Revision) -> Option<Change<T>> {
-        let wanted = |o: &Arc<T>| order(o.meta(), &key.namespace, &key.name);
+        let wanted = |held: &Held<T>| held.order(&key.namespace, &key.name);
         let at = self.objects.binary_search_by(wanted).ok()?;
-        if revision(self.objects[at].meta()) > gone {
+        if revision(self.objects[at].object.meta()) > gone {
             return None;
         }
-        Some(Change { old: Some(self.objects.remove(at)), new: None })
+        Some(Change { old: Some(self.objects.remove(at).object), new: None })
     }
 
     /// Takes a complete list. Returns whether it is the first, and whether anything changed.
@@ -102,8 +109,9 @@ impl<T: ApiObject> Shelf<T> {
         let listed: BTreeSet<(&str, &str)> = objects.iter().map(|o| place(o.meta())).collect();
         let before = self.objects.len();
         // A stale list must not undo what the watch has already delivered.
-        self.objects
-            .retain(|o| listed.contains(&place(o.meta())) || revision(o.meta()) > listed_at);
+        self.objects.retain(|Held { object, .. }| {
+            listed.contains(&place(object.meta())) || revision(object.meta()) > listed_at
+        });
         let mut changed = self.objects.len() != before;
         for object in objects.iter().filter_map(T::of) {
             changed |= self.put(object).is_some();

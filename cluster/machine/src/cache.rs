@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::{ApiObject, Key, Kind, Object, Revision, Time, meta};
+use api::{ApiObject, Key, Kind, Name, Object, Pod, Revision, Time, meta};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::{Index, WatchEvent};
@@ -40,7 +40,7 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Shelf {
     /// By namespace and name.
-    namespaces: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Entry>>,
+    namespaces: BTreeMap<Name, BTreeMap<Name, Entry>>,
     /// Objects that are renewed without each renewal being told, since which revision.
     renewing: BTreeMap<Arc<Key>, Revision>,
     revision: Revision,
@@ -210,10 +210,7 @@ impl Cache {
     }
 
     /// Pods bound to a node.
-    pub fn pods_of_node<'a>(
-        &'a self,
-        node: &str,
-    ) -> impl Iterator<Item = &'a k8s_openapi::api::core::v1::Pod> {
+    pub fn pods_of_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Pod> {
         self.pods_of_node.get(node).into_iter().flatten().filter_map(|key| self.object(key)?.get())
     }
 

@@ -3,6 +3,8 @@
 use api::{ApiError, Key, Kind, Object, Reply, Request, Revision, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::Report;
+
 /// A deterministic component.
 ///
 /// The same inputs at the same times give the same effects, on every machine and in every run.
@@ -116,7 +118,7 @@ pub enum ApiEffect {
         /// The request.
         request: Request,
     },
-    /// Write an event, once, without an answer: events are for people, and losing one is no
-    /// fault.
-    Record(Request),
+    /// Tell people, by an event that a [`crate::Recorder`] writes, once, without an answer: losing
+    /// one is no fault.
+    Record(Box<Report>),
 }

@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use api::{ApiError, Key, Kind, Reason, Reply, Request, Revision, Time};
+use api::{ApiError, Key, Kind, Name, Reason, Reply, Request, Revision, Time};
 
 use crate::contract::Calls;
-use crate::{Announcement, ApiEffect, Backoff, Cache, CallId, Delta, Reconciler, Recorder};
+use crate::{Announcement, ApiEffect, Backoff, Cache, CallId, Delta, Reconciler, Record, Report};
 
 /// Failures of one key back off from a blink to five minutes. Kubernetes' own queue starts at
 /// 5 ms and ends at 1,000 s; the end here is what an operator is willing to wait for.
@@ -56,7 +56,8 @@ pub struct Controller {
     /// Source: kubernetes KEP-5647, which has a feature gate for each controller.
     pub read_your_writes: bool,
     reconciler: Box<dyn Reconciler + Send>,
-    recorder: Recorder,
+    /// The reconciler's name, as events carry it.
+    component: Name,
     work: BTreeMap<Key, Work>,
     dirty: BTreeSet<Key>,
     calls: BTreeMap<CallId, Key>,
@@ -70,11 +71,11 @@ pub struct Controller {
 impl Controller {
     /// Makes an idle controller.
     pub fn new(reconciler: Box<dyn Reconciler + Send>) -> Self {
-        let recorder = Recorder::new(reconciler.name(), "");
+        let component = Name::new_static(reconciler.name());
         Self {
             read_your_writes: true,
             reconciler,
-            recorder,
+            component,
             work: BTreeMap::new(),
             dirty: BTreeSet::new(),
             calls: BTreeMap::new(),
@@ -158,7 +159,7 @@ impl Controller {
         match (flight, result) {
             (Flight::Write { request, announcement }, Ok(reply)) => {
                 if let Some(record) = announcement.done {
-                    out.push(ApiEffect::Record(self.recorder.write(now, &record)));
+                    out.push(report(&self.component, now, record));
                 }
                 // Who asked how far the store is wants to see it.
                 if self.read_your_writes || request.writes().is_none() {
@@ -169,7 +170,7 @@ impl Controller {
             (Flight::Write { request, announcement }, Err(error)) => {
                 if let Some(mut record) = announcement.refused.filter(|_| is_refusal(&error)) {
                     record.message.push_str(&error.to_string());
-                    out.push(ApiEffect::Record(self.recorder.write(now, &record)));
+                    out.push(report(&self.component, now, record));
                 }
                 if work.note.is_none() && is_refusal(&error) {
                     work.note = self.reconciler.note_refusal(cache, &key, &request, &error, now);
@@ -241,8 +242,8 @@ impl Controller {
         out: &mut Vec<ApiEffect>,
     ) {
         let mut plan = self.reconciler.reconcile(cache, key, now);
-        for record in &plan.events {
-            out.push(ApiEffect::Record(self.recorder.write(now, record)));
+        for record in std::mem::take(&mut plan.events) {
+            out.push(report(&self.component, now, record));
         }
         if let Some(delay) = plan.revisit {
             self.schedule(now + delay, key.clone());
@@ -341,6 +342,12 @@ impl Controller {
         self.timer_of.insert(key.clone(), at);
         self.timers.insert((at, key));
     }
+}
+
+/// Tells people what a controller saw.
+fn report(component: &Name, time: Time, record: Record) -> ApiEffect {
+    let (component, host) = (component.clone(), Name::default());
+    ApiEffect::Record(Box::new(Report { time, component, host, record }))
 }
 
 /// The kind whose watch shows what became of the request.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::hash::fnv64;
-use api::{ApiObject, Key, Kind, Patch, PatchKind, Request, Time};
+use api::{ApiObject, Key, Kind, Name, Patch, PatchKind, Request, Time};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -21,22 +21,36 @@ pub struct Record {
     pub message: String,
 }
 
+/// A record as a component tells it: who, and when by its own clock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// When.
+    pub time: Time,
+    /// The component.
+    pub component: Name,
+    /// The host that the component is part of; empty if it is part of none.
+    pub host: Name,
+    /// What happened.
+    pub record: Record,
+}
+
 /// How many different events are remembered for counting. Older ones are forgotten first, and
 /// then written as new ones.
 const REMEMBERED_MAX: usize = 4096;
 
+#[derive(Clone)]
 struct Seen {
     key: Key,
     count: i32,
     last: Time,
 }
 
-/// Turns records into writes of `v1.Event`, counting repetitions.
+/// Turns what the components of one process report into writes of `v1.Event`, counting
+/// repetitions. It belongs to whoever carries effects out: components only report.
 ///
 /// Source: kubernetes 1.33, `client-go/tools/record/events_cache.go`.
+#[derive(Clone, Default)]
 pub struct Recorder {
-    component: String,
-    host: String,
     seen: BTreeMap<u64, Seen>,
     /// The same by when they were last told.
     by_age: BTreeSet<(Time, u64)>,
@@ -44,25 +58,19 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Makes the recorder of a component, on a host if the component is part of one.
-    pub fn new(component: &str, host: &str) -> Self {
-        Self {
-            component: component.to_owned(),
-            host: host.to_owned(),
-            seen: BTreeMap::new(),
-            by_age: BTreeSet::new(),
-            sequence: 0,
-        }
-    }
-
-    /// The write that tells people of the record: a new event, or a higher count of an old one.
-    pub fn write(&mut self, now: Time, record: &Record) -> Request {
+    /// The write that tells people of it: a new event, or a higher count of an old one.
+    pub fn write(&mut self, report: &Report) -> Request {
+        let Report { time: now, component, record, .. } = report;
+        let now = *now;
         let regarding = &record.regarding;
         let uid = regarding.uid.as_deref().unwrap_or_default();
         let path = regarding.field_path.as_deref().unwrap_or_default();
         let identity = fnv64(
-            format!("{uid}\0{path}\0{}\0{}\0{}", record.warning, record.reason, record.message)
-                .as_bytes(),
+            format!(
+                "{component}\0{uid}\0{path}\0{}\0{}\0{}",
+                record.warning, record.reason, record.message
+            )
+            .as_bytes(),
         );
         if let Some(seen) = self.seen.get_mut(&identity) {
             seen.count = seen.count.saturating_add(1);
@@ -74,12 +82,12 @@ impl Recorder {
                 subresource: None,
                 patch: Patch {
                     kind: PatchKind::Merge,
-                    body: json!({"count": seen.count, "lastTimestamp": now.to_meta()}),
+                    body: json!({"count": seen.count, "lastTimestamp": now.to_meta()}).into(),
                 },
             };
         }
         self.forget_oldest();
-        let event = self.event(now, record);
+        let event = self.event(report);
         let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
         let name = event.metadata.name.as_deref().unwrap_or_default();
         let key = Key::new(Kind::Event, namespace, name);
@@ -97,7 +105,8 @@ impl Recorder {
         }
     }
 
-    fn event(&mut self, now: Time, record: &Record) -> Event {
+    fn event(&mut self, report: &Report) -> Event {
+        let Report { time: now, component, host, record } = report;
         // Several events of one object at one time must not share a name.
         self.sequence += 1;
         let name = record.regarding.name.as_deref().unwrap_or_default();
@@ -110,11 +119,11 @@ impl Recorder {
             first_timestamp: Some(now.to_meta()),
             last_timestamp: Some(now.to_meta()),
             source: Some(EventSource {
-                component: Some(self.component.clone()),
-                host: Some(self.host.clone()).filter(|h| !h.is_empty()),
+                component: Some(component.to_string()),
+                host: Some(host.to_string()).filter(|h| !h.is_empty()),
             }),
-            reporting_component: Some(self.component.clone()),
-            reporting_instance: Some(self.host.clone()),
+            reporting_component: Some(component.to_string()),
+            reporting_instance: Some(host.to_string()),
             ..Event::default()
         };
         event.metadata.name = Some(format!("{name}.{:x}", now.0.wrapping_add(self.sequence)));
@@ -131,44 +140,57 @@ mod tests {
 
     #[test]
     fn repetitions_are_counted() {
-        let mut recorder = Recorder::new("kubelet", "node-1");
+        let mut recorder = Recorder::default();
         let regarding = ObjectReference {
             name: Some("web".into()),
             namespace: Some("shop".into()),
             uid: Some("u1".into()),
             ..ObjectReference::default()
         };
-        let record = |reason: &str| Record {
-            regarding: regarding.clone(),
-            warning: true,
-            reason: reason.into(),
-            message: "m".into(),
+        let report = |time: u64, component: &str, reason: &str| Report {
+            time: Time(time),
+            component: component.into(),
+            host: "node-1".into(),
+            record: Record {
+                regarding: regarding.clone(),
+                warning: true,
+                reason: reason.into(),
+                message: "m".into(),
+            },
         };
-        let Request::Create(first) = recorder.write(Time(10), &record("BackOff")) else {
+        let Request::Create(first) = recorder.write(&report(10, "kubelet", "BackOff")) else {
             panic!("the first is created")
         };
-        let Request::Patch { key, patch, .. } = recorder.write(Time(20), &record("BackOff")) else {
+        let Request::Patch { key, patch, .. } = recorder.write(&report(20, "kubelet", "BackOff"))
+        else {
             panic!("the second is counted")
         };
         assert_eq!(key, first.key());
-        assert_eq!(patch.body["count"], 2);
-        let Request::Create(other) = recorder.write(Time(20), &record("Killing")) else {
-            panic!("another reason is another event")
-        };
-        assert_ne!(other.key(), first.key());
+        assert_eq!(patch.body.json()["count"], 2);
+        for (component, reason) in [("kubelet", "Killing"), ("scheduler", "BackOff")] {
+            let Request::Create(other) = recorder.write(&report(20, component, reason)) else {
+                panic!("another reason or component makes another event")
+            };
+            assert_ne!(other.key(), first.key());
+        }
     }
 
     #[test]
     fn what_was_told_longest_ago_is_forgotten_first() {
-        let mut recorder = Recorder::new("kubelet", "node-1");
-        let record = |n: usize| Record {
-            regarding: ObjectReference::default(),
-            warning: false,
-            reason: "R".into(),
-            message: n.to_string(),
+        let mut recorder = Recorder::default();
+        let report = |at: u64, n: usize| Report {
+            time: Time(at),
+            component: "kubelet".into(),
+            host: Name::default(),
+            record: Record {
+                regarding: ObjectReference::default(),
+                warning: false,
+                reason: "R".into(),
+                message: n.to_string(),
+            },
         };
         let mut is_new =
-            |at: u64, n: usize| matches!(recorder.write(Time(at), &record(n)), Request::Create(_));
+            |at: u64, n: usize| matches!(recorder.write(&report(at, n)), Request::Create(_));
         for n in 0..REMEMBERED_MAX {
             assert!(is_new(1, n));
         }

@@ -14,7 +14,7 @@ use client::{Client, Clock, WatchSpec};
 use http::Method;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use kubelet::{Kubelet, KubeletConfig, NodeEffect, NodeInput, RuntimeInput, RuntimeRequest};
-use machine::{ApiEffect, ApiInput, Machine, WatchEvent};
+use machine::{ApiEffect, ApiInput, Machine, Recorder, Report, WatchEvent};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::docker::{Runtime, watch_events};
@@ -135,16 +135,17 @@ struct Hands {
     runtime: Runtime,
     inputs: mpsc::Sender<NodeInput>,
     calls: Arc<Semaphore>,
-    records: mpsc::Sender<Request>,
+    records: mpsc::Sender<Box<Report>>,
 }
 
 impl Hands {
     fn new(client: Client, runtime: Runtime, inputs: mpsc::Sender<NodeInput>) -> Self {
-        let (records, mut queue) = mpsc::channel::<Request>(RECORDS_MAX);
+        let (records, mut queue) = mpsc::channel::<Box<Report>>(RECORDS_MAX);
         let writer = client.clone();
         tokio::spawn(async move {
-            while let Some(request) = queue.recv().await {
-                if let Err(error) = writer.request(request).await {
+            let mut recorder = Recorder::default();
+            while let Some(report) = queue.recv().await {
+                if let Err(error) = writer.request(recorder.write(&report)).await {
                     tracing::debug!(%error, "event not written");
                 }
             }
@@ -155,8 +156,8 @@ impl Hands {
     fn carry_out(&self, effects: &mut Vec<NodeEffect>) {
         for effect in effects.drain(..) {
             match effect {
-                NodeEffect::Api(ApiEffect::Record(request)) => {
-                    if self.records.try_send(request).is_err() {
+                NodeEffect::Api(ApiEffect::Record(report)) => {
+                    if self.records.try_send(report).is_err() {
                         tracing::debug!("too many events: one is dropped");
                     }
                 }

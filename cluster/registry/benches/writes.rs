@@ -161,7 +161,7 @@ fn patch(object: &Object, kind: PatchKind, body: Value) -> Operation {
     Operation::Patch {
         key: object.key(),
         subresource: Some(Subresource::Status),
-        patch: Patch { kind, body },
+        patch: Patch { kind, body: body.into() },
         strict: false,
     }
 }
@@ -410,7 +410,7 @@ fn life_of_a_pod(bencher: Bencher<'_, '_>, token: bool) {
     let new = object(&pod("web", token));
     let status = |mut operation| {
         if let Operation::Patch { patch, .. } = &mut operation {
-            patch.body = json!({"status": patch.body["status"].take()});
+            patch.body = json!({"status": patch.body.json()["status"].clone()}).into();
         }
         operation
     };
@@ -436,7 +436,7 @@ fn life_of_a_pod(bencher: Bencher<'_, '_>, token: bool) {
 /// One write among so many keys, with the compaction of one older write.
 #[divan::bench(args = [1_000, 1_000_000])]
 fn commit_and_compact(bencher: Bencher<'_, '_>, keys: u64) {
-    let mut store = Memory::new();
+    let mut store: Memory<()> = Memory::new();
     let key_of = |i: u64| format!("{PREFIX}pods/default/web-5d4f8c7b9-{i:07}").into();
     let commit = |key, expected| Commit {
         key,

@@ -137,7 +137,7 @@ fn update(
         _ => return Err(Status::bad_request(wrong_kind(key.kind, object.kind()))),
     };
     meta::check_preconditions(&new, current)?;
-    defaults::apply(&mut new)?;
+    defaults::apply_to_update(&mut new, current)?;
     meta::carry_over(new.meta_mut(), current.meta());
     prepare::for_update(&mut new, current, subresource, context.stamp);
     admission::update(context, &mut new, current, subresource)?;

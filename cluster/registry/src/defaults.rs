@@ -31,6 +31,23 @@ pub(crate) fn apply(object: &mut Object) -> Result<(), Status> {
     fill(object).map_err(|error| cannot_decode(kind, &error))
 }
 
+/// As [`apply`], for an object that is to replace `current`, which has its defaults: a pod with
+/// the same spec needs none.
+///
+/// # Errors
+/// As [`apply`].
+pub(crate) fn apply_to_update(object: &mut Object, current: &Object) -> Result<(), Status> {
+    if let (Object::Pod(new), Object::Pod(old)) = (&*object, current)
+        && let (Some(spec), Some(before)) = (&new.spec, &old.spec)
+        && spec.is_same(before)
+        && new.status.as_deref().is_some_and(pod::is_whole)
+    {
+        crate::meta::tidy(object.meta_mut());
+        return Ok(());
+    }
+    apply(object)
+}
+
 /// The refusal of an object whose text has the wrong form.
 pub(crate) fn cannot_decode(kind: Kind, why: &dyn std::fmt::Display) -> Status {
     let (name, version) = (kind.name(), kind.info().version);

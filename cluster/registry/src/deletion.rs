@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Pod;
 use api::{Object, Propagation, Status, Time};
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::allocate;
 use crate::meta::{FOREGROUND, ORPHAN};

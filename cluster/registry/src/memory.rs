@@ -4,6 +4,7 @@
 //! types of its methods are the vocabulary of every store: bytes where objects leave the process,
 //! [`api::Object`] where they do not.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -24,9 +25,9 @@ pub struct Record<V = Bytes> {
 
 /// One write as a watch tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change<V = Bytes> {
+pub struct Change<V = Bytes, K = Arc<str>> {
     /// The key.
-    pub key: Arc<str>,
+    pub key: K,
     /// The new value; `None` when the key was deleted.
     pub value: Option<V>,
     /// The revision of the write.
@@ -35,9 +36,9 @@ pub struct Change<V = Bytes> {
 
 /// One transaction: a write of one key, on condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Commit<V = Bytes> {
+pub struct Commit<V = Bytes, K = Arc<str>> {
     /// The key that is written.
-    pub key: Arc<str>,
+    pub key: K,
     /// The revision the key must have; zero when it must be absent.
     pub expected: Revision,
     /// The new value; `None` deletes the key.
@@ -52,8 +53,8 @@ pub struct Commit<V = Bytes> {
 /// Why a transaction wrote nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal<V = Bytes> {
-    /// The key has another revision; this is what it holds.
-    Conflict(Option<Record<V>>),
+    /// The key has another revision; this is what it holds, and since when.
+    Conflict(Option<(Revision, V)>),
     /// This claim is taken.
     Taken(String),
 }
@@ -78,8 +79,8 @@ pub struct Compacted {
 
 /// A write and what undoes it.
 #[derive(Clone, Debug)]
-struct Logged<V> {
-    change: Change<V>,
+struct Logged<V, K> {
+    change: Change<V, K>,
     /// What the key held before.
     previous: Option<Held<V>>,
 }
@@ -94,25 +95,25 @@ struct Held<V> {
 /// A versioned key-value store in memory.
 ///
 /// Every successful [`Memory::commit`] raises the revision by one. Old versions are kept until
-/// [`Memory::compact`]. Values are cloned: they should be cheap to share.
+/// [`Memory::compact`]. Values and keys are cloned: they should be cheap to share.
 #[derive(Clone, Debug)]
-pub struct Memory<V = Bytes> {
+pub struct Memory<V = Bytes, K = Arc<str>> {
     revision: Revision,
     compacted: Revision,
-    present: BTreeMap<Arc<str>, Held<V>>,
+    present: BTreeMap<K, Held<V>>,
     claims: BTreeSet<String>,
     /// All writes above `compacted`. The past is the present with these undone, so that
     /// forgetting it costs nothing but the writes that are forgotten.
-    log: VecDeque<Logged<V>>,
+    log: VecDeque<Logged<V, K>>,
 }
 
-impl<V> Default for Memory<V> {
+impl<V, K: Ord> Default for Memory<V, K> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<V> Memory<V> {
+impl<V, K: Ord> Memory<V, K> {
     /// Makes an empty store, at revision 1 as etcd does.
     pub const fn new() -> Self {
         Self {
@@ -140,21 +141,29 @@ impl<V> Memory<V> {
     }
 
     /// The value that `key` holds, with the revision of its last write.
-    pub fn get_ref(&self, key: &str) -> Option<(Revision, &V)> {
+    pub fn get_ref<Q>(&self, key: &Q) -> Option<(Revision, &V)>
+    where
+        K: Borrow<Q>,
+        Q: Ord + ?Sized,
+    {
         self.present.get(key).map(|held| (held.revision, &held.value))
     }
 
-    /// The keys that start with `prefix` and are not below `from`, in order, with what they hold
+    /// The keys from `from` on for as long as they are `within`, in order, with what they hold
     /// and the revision of their last write.
-    pub fn iter_from<'a>(
+    pub fn iter_within<'a, Q, F>(
         &'a self,
-        prefix: &'a str,
-        from: &str,
-    ) -> impl Iterator<Item = (&'a Arc<str>, Revision, &'a V)> {
-        let start = if from > prefix { from } else { prefix };
+        from: &Q,
+        within: F,
+    ) -> impl Iterator<Item = (&'a K, Revision, &'a V)> + use<'a, Q, F, V, K>
+    where
+        K: Borrow<Q>,
+        Q: Ord + ?Sized,
+        F: Fn(&K) -> bool + 'a,
+    {
         self.present
-            .range::<str, _>((Bound::Included(start), Bound::Unbounded))
-            .take_while(move |(key, _)| key.starts_with(prefix))
+            .range::<Q, _>((Bound::Included(from), Bound::Unbounded))
+            .take_while(move |(key, _)| within(key))
             .map(|(key, held)| (key, held.revision, &held.value))
     }
 
@@ -162,7 +171,10 @@ impl<V> Memory<V> {
     ///
     /// # Errors
     /// `after` lies in history that was compacted.
-    pub fn changes(&self, after: Revision) -> Result<impl Iterator<Item = &Change<V>>, Compacted> {
+    pub fn changes(
+        &self,
+        after: Revision,
+    ) -> Result<impl Iterator<Item = &Change<V, K>>, Compacted> {
         if after < self.compacted {
             return Err(Compacted { through: self.compacted });
         }
@@ -170,7 +182,7 @@ impl<V> Memory<V> {
     }
 
     /// The last write; `None` when it was compacted.
-    pub fn last_change(&self) -> Option<&Change<V>> {
+    pub fn last_change(&self) -> Option<&Change<V, K>> {
         self.log.back().map(|logged| &logged.change)
     }
 
@@ -184,9 +196,82 @@ impl<V> Memory<V> {
         }
     }
 
-    fn log_after(&self, after: Revision) -> impl DoubleEndedIterator<Item = &Logged<V>> {
+    fn log_after(&self, after: Revision) -> impl DoubleEndedIterator<Item = &Logged<V, K>> {
         let start = self.log.partition_point(|l| l.change.revision <= after);
         self.log.range(start..)
+    }
+
+    /// As [`Memory::iter_within`], but as it was at the revision `at`.
+    ///
+    /// # Errors
+    /// `at` was compacted.
+    pub fn past_within<'a, Q, F>(
+        &'a self,
+        from: &Q,
+        within: F,
+        at: Revision,
+    ) -> Result<impl Iterator<Item = (&'a K, Revision, &'a V)> + use<'a, Q, F, V, K>, Compacted>
+    where
+        K: Borrow<Q>,
+        Q: Ord + ?Sized,
+        F: Fn(&K) -> bool + Copy + 'a,
+    {
+        if at < self.compacted {
+            return Err(Compacted { through: self.compacted });
+        }
+        let mut undone = self.undone(from, within, at).into_iter().peekable();
+        let mut present = self.iter_within(from, within).peekable();
+        Ok(std::iter::from_fn(move || {
+            loop {
+                let past = match (present.peek(), undone.peek()) {
+                    (None, None) => return None,
+                    (Some((key, ..)), Some((past, _))) => key >= past,
+                    (present, _) => present.is_none(),
+                };
+                if !past {
+                    return present.next();
+                }
+                let (key, held) = undone.next()?;
+                present.next_if(|(now, ..)| *now == key);
+                if let Some(held) = held {
+                    return Some((key, held.revision, &held.value));
+                }
+            }
+        }))
+    }
+
+    /// What keys held at a revision that have been written since.
+    fn undone<'a, Q>(
+        &'a self,
+        from: &Q,
+        within: impl Fn(&K) -> bool,
+        at: Revision,
+    ) -> BTreeMap<&'a K, Option<&'a Held<V>>>
+    where
+        K: Borrow<Q>,
+        Q: Ord + ?Sized,
+    {
+        let mut undone = BTreeMap::new();
+        for Logged { change, previous } in self.log_after(at) {
+            if within(&change.key) && change.key.borrow() >= from {
+                // The first write after the revision knows what was there.
+                undone.entry(&change.key).or_insert(previous.as_ref());
+            }
+        }
+        undone
+    }
+}
+
+impl<V> Memory<V> {
+    /// The keys that start with `prefix` and are not below `from`, in order, with what they hold
+    /// and the revision of their last write.
+    pub fn iter_from<'a>(
+        &'a self,
+        prefix: &'a str,
+        from: &str,
+    ) -> impl Iterator<Item = (&'a Arc<str>, Revision, &'a V)> {
+        let from = if from > prefix { from } else { prefix };
+        self.iter_within(from, move |key: &Arc<str>| key.starts_with(prefix))
     }
 }
 
@@ -210,53 +295,26 @@ impl<V: Clone> Memory<V> {
         at: Option<Revision>,
     ) -> Result<Page<V>, Compacted> {
         let at = at.unwrap_or(self.revision);
-        if at < self.compacted {
-            return Err(Compacted { through: self.compacted });
-        }
-        let mut undone = self.undone(prefix, from, at).into_iter().peekable();
-        let mut present = self.iter_from(prefix, from).peekable();
+        let from = if from > prefix { from } else { prefix };
+        let past = self.past_within(from, |key: &Arc<str>| key.starts_with(prefix), at)?;
         let mut page = Page { records: Vec::new(), more: false, revision: at };
-        loop {
-            let past = match (present.peek(), undone.peek()) {
-                (None, None) => break,
-                (Some((key, ..)), Some((past, _))) => &***key >= *past,
-                (present, _) => present.is_none(),
-            };
-            let found = if past {
-                let (key, held) = undone.next().expect("it was peeked at");
-                present.next_if(|(now, ..)| &***now == key);
-                held.map(|held| (key, held.revision, &held.value))
-            } else {
-                present.next().map(|(key, revision, value)| (&**key, revision, value))
-            };
-            let Some((key, revision, value)) = found else { continue };
+        for (key, revision, value) in past {
             if limit > 0 && page.records.len() == limit {
                 page.more = true;
                 break;
             }
-            page.records.push(Record { key: key.to_owned(), value: value.clone(), revision });
+            page.records.push(Record { key: key.to_string(), value: value.clone(), revision });
         }
         Ok(page)
     }
+}
 
-    /// What keys held at a revision that have been written since.
-    fn undone(&self, prefix: &str, from: &str, at: Revision) -> BTreeMap<&str, Option<&Held<V>>> {
-        let mut undone = BTreeMap::new();
-        for Logged { change, previous } in self.log_after(at) {
-            let key = &*change.key;
-            if key.starts_with(prefix) && key >= from {
-                // The first write after the revision knows what was there.
-                undone.entry(key).or_insert(previous.as_ref());
-            }
-        }
-        undone
-    }
-
+impl<V: Clone, K: Ord + Clone> Memory<V, K> {
     /// Carries out one transaction, wholly or not at all.
     ///
     /// # Errors
     /// The key has another revision than expected, or a claim to take is taken.
-    pub fn commit(&mut self, commit: Commit<V>) -> Result<Revision, Refusal<V>> {
+    pub fn commit(&mut self, commit: Commit<V, K>) -> Result<Revision, Refusal<V>> {
         use btree_map::Entry;
         let entry = self.present.entry(commit.key);
         let current = match &entry {
@@ -265,10 +323,7 @@ impl<V: Clone> Memory<V> {
         };
         if current != commit.expected {
             return Err(Refusal::Conflict(match entry {
-                Entry::Occupied(held) => {
-                    let (key, Held { revision, value }) = (held.key().to_string(), held.get());
-                    Some(Record { key, value: value.clone(), revision: *revision })
-                }
+                Entry::Occupied(held) => Some((held.get().revision, held.get().value.clone())),
                 Entry::Vacant(_) => None,
             }));
         }
@@ -327,7 +382,7 @@ mod tests {
         let Err(Refusal::Conflict(Some(current))) = store.commit(put("a", 2, "3")) else {
             panic!("the second writer must lose")
         };
-        assert_eq!((&current.value[..], current.revision), (&b"2"[..], Revision(3)));
+        assert_eq!((&current.1[..], current.0), (&b"2"[..], Revision(3)));
         assert_eq!(store.revision(), Revision(3));
     }
 

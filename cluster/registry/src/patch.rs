@@ -21,16 +21,17 @@ mod tests;
 /// 400 when the document is no patch, 422 when it does not fit the object, 413 when it asks for
 /// too much work.
 pub fn apply(kind: Kind, current: Value, patch: &Patch) -> Result<Value, Status> {
+    let body = &*patch.body.json();
     let patched = match patch.kind {
-        PatchKind::Json => json::apply(current, &patch.body)?,
+        PatchKind::Json => json::apply(current, body)?,
         PatchKind::Merge => {
-            let Value::Object(patch) = &patch.body else { return Err(no_document()) };
+            let Value::Object(patch) = body else { return Err(no_document()) };
             let mut patched = current;
             merge(&mut patched, patch);
             patched
         }
         PatchKind::Strategic => {
-            let Value::Object(patch) = &patch.body else { return Err(no_document()) };
+            let Value::Object(patch) = body else { return Err(no_document()) };
             let original = match current {
                 Value::Object(fields) => fields,
                 _ => Map::new(),

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use api::{Object, Subresource, Time};
+use api::Pod;
+use api::{Object, Shared, Subresource, Time};
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition as Condition,
     CertificateSigningRequestStatus,
 };
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::PodStatus;
 
 mod quality;
 
@@ -29,12 +30,12 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
         }
         Object::Pod(o) => {
             let pod = Arc::make_mut(o);
-            let class = quality::class_of(pod.spec.as_ref());
-            pod.status = Some(PodStatus {
+            let class = quality::class_of(pod.spec.as_deref());
+            pod.status = Some(Shared::new(PodStatus {
                 phase: Some("Pending".to_owned()),
                 qos_class: Some(class.to_owned()),
                 ..PodStatus::default()
-            });
+            }));
         }
         Object::Service(o) => {
             let service = Arc::make_mut(o);
@@ -173,8 +174,12 @@ fn pod_status(new: &mut Pod, old: &Pod) {
     keep(&mut new.metadata.deletion_timestamp, &old.metadata.deletion_timestamp);
     // Owners are not the business of whoever reports the status.
     keep(&mut new.metadata.owner_references, &old.metadata.owner_references);
-    let class = old.status.as_ref().and_then(|s| s.qos_class.clone());
-    new.status.get_or_insert_default().qos_class = class;
+    let class = old.status.as_ref().and_then(|s| s.qos_class.as_ref());
+    let status = new.status.get_or_insert_default();
+    // What is right already stays shared.
+    if status.qos_class.as_ref() != class {
+        status.qos_class = class.cloned();
+    }
 }
 
 /// The decision on a request is made through `/approval` alone: `/status` cannot change it.

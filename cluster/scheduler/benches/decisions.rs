@@ -5,10 +5,11 @@
 
 use std::cell::RefCell;
 
+use api::Pod;
 use api::{Key, Kind, Object, Reply, Request, Revision, Time, codec};
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use machine::{ApiEffect, ApiInput, Machine, RngTree, WatchEvent};
 use rand_chacha::ChaCha8Rng;
 use scheduler::{Classes, Fast, PodInfo, Profile, Question, Scheduler, Snapshot, cycle};

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use api::Pod;
 use api::hash::fnv64;
 use api::selector::Selector;
 use api::{Key, meta};
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm, PodSpec, Taint, Toleration};
 
 use crate::node_info::NodeInfo;
 use crate::resources::{Resources, requests, scored_requests};

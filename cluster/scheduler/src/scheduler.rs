@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{ApiError, Key, Kind, Object, Patch, PatchKind, Reply, Request, Subresource, Time};
-use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Taint};
+use api::Pod;
+use api::{ApiError, Key, Kind, Name, Object, Patch, PatchKind, Reply, Request, Subresource, Time};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use machine::{
-    ApiEffect, ApiInput, Cache, CallId, Calls, Delta, LeaderElector, Machine, Record, Recorder,
+    ApiEffect, ApiInput, Cache, CallId, Calls, Delta, LeaderElector, Machine, Record, Report,
     RngTree, WatchEvent,
 };
 use rand_chacha::ChaCha8Rng;
@@ -62,7 +63,8 @@ pub struct Scheduler {
     assumed: BTreeSet<Key>,
     calls: Calls,
     flights: BTreeMap<CallId, Flight>,
-    recorder: Recorder,
+    /// The profile's name, as events carry it.
+    component: Name,
     start: usize,
     rng: ChaCha8Rng,
     /// Whether the last step found this process leading and its cache complete.
@@ -77,7 +79,7 @@ impl Scheduler {
 
     /// Makes a scheduler; without an elector it always leads.
     pub fn new(profile: Profile, elector: Option<LeaderElector>, rng: &RngTree) -> Self {
-        let recorder = Recorder::new(&profile.name, "");
+        let component = Name::new(&profile.name);
         Self {
             profile,
             elector,
@@ -90,7 +92,7 @@ impl Scheduler {
             assumed: BTreeSet::new(),
             calls: Calls::default(),
             flights: BTreeMap::new(),
-            recorder,
+            component,
             start: 0,
             rng: rng.rng("ties"),
             acts: false,
@@ -307,14 +309,14 @@ impl Scheduler {
         let request = Request::Patch {
             key: key.clone(),
             subresource: Some(Subresource::Status),
-            patch: Patch { kind: PatchKind::Strategic, body },
+            patch: Patch { kind: PatchKind::Strategic, body: body.into() },
         };
         let id = self.calls.call(request, out);
         self.flights.insert(id, Flight::Status);
     }
 
     fn record(
-        &mut self,
+        &self,
         now: Time,
         regarding: ObjectReference,
         warning: bool,
@@ -323,7 +325,8 @@ impl Scheduler {
         out: &mut Vec<ApiEffect>,
     ) {
         let record = Record { regarding, warning, reason: reason.to_owned(), message };
-        out.push(ApiEffect::Record(self.recorder.write(now, &record)));
+        let (component, host) = (self.component.clone(), Name::default());
+        out.push(ApiEffect::Record(Box::new(Report { time: now, component, host, record })));
     }
 
     fn reply(

@@ -39,8 +39,15 @@ impl Memory {
     }
 
     fn commit_now(&self, commit: Commit) -> Result<Revision, CommitError> {
+        let key = commit.key.clone();
         let revision = self.with(|v| v.commit(commit)).map_err(|refusal| match refusal {
-            Refusal::Conflict(current) => CommitError::Conflict(current),
+            Refusal::Conflict(current) => {
+                CommitError::Conflict(current.map(|(revision, value)| Record {
+                    key: key.to_string(),
+                    value,
+                    revision,
+                }))
+            }
             Refusal::Taken(claim) => CommitError::Taken(claim),
         })?;
         self.revision.send_replace(revision);

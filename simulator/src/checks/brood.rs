@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::Pod;
 use api::{Key, Kind, Object};
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::check::{Cluster, Occurrence};
 use crate::oracle;

@@ -1,10 +1,10 @@
 //! What nodes can hold: P8 (resources) and P14 (ports of the host).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use api::{Key, Kind, Object, Request};
-use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
+use api::Pod;
+use api::{Key, Kind, Name, Object, Request};
+use k8s_openapi::api::core::v1::{Node, PodSpec};
 use machine::WatchEvent;
 
 use super::placement::{NodesShown, asked_binding};
@@ -42,12 +42,12 @@ impl Taken for Vec<HostPort> {
 /// Pods with their nodes and what they take of them.
 struct Ledger<T> {
     pods: BTreeMap<Key, Entry<T>>,
-    nodes: BTreeMap<Arc<str>, Residents>,
+    nodes: BTreeMap<Name, Residents>,
 }
 
 struct Entry<T> {
     uid: String,
-    node: Arc<str>,
+    node: Name,
     taken: T,
 }
 
@@ -79,7 +79,7 @@ impl<T: Taken> Ledger<T> {
         }
         self.remove(key);
         let taken = T::of(spec);
-        let node: Arc<str> = node.into();
+        let node: Name = node.into();
         let residents = self.nodes.entry(node.clone()).or_default();
         residents.keys.insert(key.clone());
         if let Some(amounts) = taken.amounts() {
@@ -262,9 +262,9 @@ pub(super) struct NoOvercommit {
     known: KnownToSchedulers<Amounts>,
     nodes: NodesShown,
     strict: bool,
-    bound: BTreeMap<Arc<str>, Amounts>,
-    running: BTreeMap<Arc<str>, Amounts>,
-    shrunk: BTreeSet<Arc<str>>,
+    bound: BTreeMap<Name, Amounts>,
+    running: BTreeMap<Name, Amounts>,
+    shrunk: BTreeSet<Name>,
     starts: KubeletStarts,
 }
 
@@ -310,8 +310,8 @@ impl NoOvercommit {
     fn excess(
         &self,
         cluster: &dyn Cluster,
-        sums: &BTreeMap<Arc<str>, Amounts>,
-        node: &Arc<str>,
+        sums: &BTreeMap<Name, Amounts>,
+        node: &Name,
     ) -> Option<String> {
         let object = cluster.object(&Key::cluster(Kind::Node, node))?;
         let limits = oracle::allocatable(object.get()?);
@@ -343,11 +343,11 @@ impl NoOvercommit {
 
 /// Follows a pod into and out of the sum of its node; returns the node when it has come in.
 fn moved(
-    sums: &mut BTreeMap<Arc<str>, Amounts>,
+    sums: &mut BTreeMap<Name, Amounts>,
     old: Option<&Pod>,
     new: Option<&Pod>,
     counts: impl Fn(&Pod) -> bool,
-) -> Option<Arc<str>> {
+) -> Option<Name> {
     fn place<'a>(pod: Option<&'a Pod>, counts: &impl Fn(&Pod) -> bool) -> Option<&'a str> {
         pod.filter(|p| counts(p)).and_then(oracle::node_of)
     }
@@ -356,14 +356,14 @@ fn moved(
         return None;
     }
     let amounts = |pod: Option<&Pod>| {
-        pod.and_then(|p| p.spec.as_ref()).map(oracle::requests).unwrap_or_default()
+        pod.and_then(|p| p.spec.as_ref()).map(|spec| oracle::requests(spec)).unwrap_or_default()
     };
     if let Some(node) = before
         && let Some(sum) = sums.get_mut(node)
     {
         sum.add(&amounts(old), -1);
     }
-    let node: Arc<str> = after?.into();
+    let node: Name = after?.into();
     sums.entry(node.clone()).or_default().add(&amounts(new), 1);
     Some(node)
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use api::Pod;
 use api::{Key, Kind, Object};
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::check::{Check, Cluster, Occurrence};
 use crate::oracle;

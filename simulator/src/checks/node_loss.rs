@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use api::Pod;
 use api::{Key, Kind, Object, Request, Revision, Subresource, Time};
-use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use k8s_openapi::api::core::v1::{Node, Taint};
 
 use super::brood::{Life, Lives};
 use super::placement::NodesShown;

@@ -5,10 +5,10 @@
 //! are those of [`crate::oracle`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use api::{Key, Kind, Object, Request};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use api::Pod;
+use api::{Key, Kind, Name, Object, Request};
+use k8s_openapi::api::core::v1::Node;
 use machine::WatchEvent;
 
 use crate::check::{Check, Cluster, Occurrence, Role};
@@ -18,7 +18,7 @@ use crate::world::ProcessId;
 /// The nodes as they were delivered to each process of one role.
 pub(super) struct NodesShown {
     to: Role,
-    shown: BTreeMap<ProcessId, BTreeMap<Arc<str>, Object>>,
+    shown: BTreeMap<ProcessId, BTreeMap<Name, Object>>,
 }
 
 impl NodesShown {

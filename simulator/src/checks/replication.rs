@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use api::Pod;
 use api::{Key, Kind, Object, Request, Revision, Subresource, Time};
-use k8s_openapi::api::core::v1::Pod;
 
 use super::brood::{Broods, Change, Life, Lives, known_owner, replicas};
 use super::store::coordinates;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Pod;
 use api::{Key, Kind, Object, Request, Time};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle::{self, Amounts, HostPort};
@@ -225,17 +226,7 @@ impl Waiting {
         }
     }
 
-    fn tried(&mut self, now: Time, request: &Request) {
-        let key = match request {
-            Request::Bind { pod, .. } => pod.clone(),
-            Request::Patch { key, .. } if key.kind == Kind::Pod => key.clone(),
-            Request::Create(Object::Event(event)) => {
-                let about = &event.involved_object;
-                let of = |text: &Option<String>| text.clone().unwrap_or_default();
-                Key::new(Kind::Pod, &of(&about.namespace), &of(&about.name))
-            }
-            _ => return,
-        };
+    fn tried(&mut self, now: Time, key: Key) {
         if self.pods.contains_key(&key) {
             self.tried.insert(key, now);
         }
@@ -340,10 +331,20 @@ impl Check for Waiting {
             Occurrence::Committed { key, old, new, .. } => {
                 self.committed(cluster.now(), key, *old, *new);
             }
-            Occurrence::Called { by, request } | Occurrence::Recorded { by, request }
+            Occurrence::Called { by, request }
                 if self.due == Due::Attempt && cluster.role(*by) == Role::Scheduler =>
             {
-                self.tried(cluster.now(), request);
+                if let Request::Bind { pod: key, .. } | Request::Patch { key, .. } = request {
+                    self.tried(cluster.now(), key.clone());
+                }
+            }
+            Occurrence::Recorded { by, report }
+                if self.due == Due::Attempt && cluster.role(*by) == Role::Scheduler =>
+            {
+                let about = &report.record.regarding;
+                let of = |text: &Option<String>| text.clone().unwrap_or_default();
+                let key = Key::new(Kind::Pod, &of(&about.namespace), &of(&about.name));
+                self.tried(cluster.now(), key);
             }
             Occurrence::FaultBegan(_) => {
                 self.faults += 1;

@@ -118,7 +118,7 @@ fn ask(world: &World, key: &Key) -> Option<Explanation> {
 }
 
 fn node_of(world: &World, key: &Key) -> Option<String> {
-    let pod = world.object(key)?.get::<k8s_openapi::api::core::v1::Pod>()?;
+    let pod = world.object(key)?.get::<api::Pod>()?;
     pod.spec.as_ref()?.node_name.clone().filter(|name| !name.is_empty())
 }
 

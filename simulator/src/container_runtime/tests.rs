@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use api::Pod;
 use api::{Key, Kind, Object, Reply, Request, Revision, codec};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::PodStatus;
 use kubelet::runtime::{ContainerSpec, Limits, SandboxSpec, Security};
 use kubelet::{Kubelet, KubeletConfig, NodeEffect, NodeInput, naming};
 use machine::{ApiEffect, ApiInput, Machine, WatchEvent};
@@ -408,7 +409,7 @@ impl Node {
                     codec::decode_value(key.kind, &json!({"metadata": {"name": "n1"}})).unwrap()
                 }
             },
-            Request::Patch { key, patch, .. } => self.merged(&key, &patch.body),
+            Request::Patch { key, patch, .. } => self.merged(&key, &patch.body.json()),
             Request::Delete { key, .. } => {
                 self.revision += 1;
                 self.objects.remove(&key);

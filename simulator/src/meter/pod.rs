@@ -1,6 +1,6 @@
 //! What a pod's object tells the meter.
 
-use k8s_openapi::api::core::v1::Pod;
+use api::Pod;
 
 /// Where a pod is: every one is in exactly one place, or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -39,11 +39,20 @@ impl EffectLog {
             self.contents(effect);
             return;
         }
-        let (ApiEffect::Call { request, .. } | ApiEffect::Record(request)) = effect;
-        let (verb, kind, namespace, name) = subject(request);
-        self.number((verb << 8) | kind as u64);
-        self.text(namespace);
-        self.text(name);
+        match effect {
+            ApiEffect::Call { request, .. } => {
+                let (verb, kind, namespace, name) = subject(request);
+                self.number((verb << 8) | kind as u64);
+                self.text(namespace);
+                self.text(name);
+            }
+            ApiEffect::Record(report) => {
+                let regarding = &report.record.regarding;
+                self.text(&report.record.reason);
+                self.text(regarding.namespace.as_deref().unwrap_or_default());
+                self.text(regarding.name.as_deref().unwrap_or_default());
+            }
+        }
     }
 
     /// Mixes in all of a value, if contents are asked for.

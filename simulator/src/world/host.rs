@@ -1,9 +1,8 @@
 //! Hosts: a container runtime each, which outlives its kubelet.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use api::{Key, Time};
+use api::{Key, Name, Time};
 use kubelet::{RuntimeError, RuntimeErrorKind, RuntimeInput, RuntimeRequest};
 use machine::CallId;
 use rand::RngExt;
@@ -22,7 +21,7 @@ const BOOT: Span = Span::secs(20);
 
 /// One host.
 pub(super) struct Host {
-    pub(super) name: Arc<str>,
+    pub(super) name: Name,
     pub(super) kubelet: ProcessId,
     pub(super) up: bool,
     pub(super) runtime: ContainerRuntime,
@@ -96,7 +95,7 @@ impl World {
         let mut rng = self.rng.child("host").rng(&index.to_string());
         let spread = Span(rng.random_range(0..BOOT_SPREAD.0));
         let start = at(node.joins) + spread.duration();
-        let name: Arc<str> = node.name.as_str().into();
+        let name: Name = node.name.as_str().into();
         self.hosts.push(Host {
             name: name.clone(),
             kubelet: ProcessId(0),

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use api::Pod;
 use api::{ApiObject, Object};
 use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, ReplicaSet, ReplicaSetSpec,
     RollingUpdateDeployment,
 };
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, ExecAction, Namespace, Pod, PodSchedulingGate, PodSpec,
-    PodTemplateSpec, Probe, ReplicationController, ReplicationControllerSpec, ResourceRequirements,
-    Service, ServicePort, ServiceSpec, Toleration,
+    Container, ContainerPort, ExecAction, Namespace, PodSchedulingGate, PodSpec, PodTemplateSpec,
+    Probe, ReplicationController, ReplicationControllerSpec, ResourceRequirements, Service,
+    ServicePort, ServiceSpec, Toleration,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -43,7 +44,7 @@ fn named(name: &str) -> ObjectMeta {
 pub(super) fn pod(name: &str, template: &PodTemplate, runs: Option<Span>) -> Object {
     let mut metadata = named(name);
     metadata.labels = some_map(template.labels.clone());
-    Pod { metadata, spec: Some(spec(template, runs)), status: None }.into_object()
+    Pod { metadata, spec: Some(spec(template, runs).into()), status: None }.into_object()
 }
 
 /// A deployment of pods labelled `app=NAME`.

@@ -73,7 +73,11 @@ pub(super) fn validate(plan: &Plan) -> Result<(), PlanError> {
 }
 
 fn merge(key: Key, body: Value) -> Request {
-    Request::Patch { key, subresource: None, patch: Patch { kind: PatchKind::Merge, body } }
+    Request::Patch {
+        key,
+        subresource: None,
+        patch: Patch { kind: PatchKind::Merge, body: body.into() },
+    }
 }
 
 impl World {

@@ -1,10 +1,11 @@
 //! Processes: a production machine each, with the life that an operating system gives it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use api::{Kind, Request, Time};
 use kubelet::{Kubelet, NodeEffect, NodeInput, RuntimeInput, RuntimeRequest};
-use machine::{ApiEffect, ApiInput, CallId, ControllerManager, LeaderElector, Machine};
+use machine::{ApiEffect, ApiInput, CallId, ControllerManager, LeaderElector, Machine, Recorder};
 use rand_chacha::ChaCha8Rng;
 use registry::Caller;
 use scheduler::Scheduler;
@@ -83,7 +84,9 @@ pub(super) struct Process {
     pub(super) crash_at_call: Option<u32>,
     pub(super) trouble: Option<Box<Trouble>>,
     pub(super) rng: ChaCha8Rng,
-    pub(super) caller: Caller,
+    pub(super) caller: Arc<Caller>,
+    /// Counts what people are told, if events are stored.
+    recorder: Recorder,
 }
 
 impl Process {
@@ -155,7 +158,7 @@ impl World {
             Program::Kubelet(host) => (Kubelet::KINDS.to_vec(), &*self.hosts[host as usize].name),
         };
         let rng = self.rng.child("process").rng(&index.to_string());
-        let caller = caller(program, node);
+        let caller = Arc::new(caller(program, node));
         let servers = u32::from(self.plan.settings.api_servers);
         let first_watcher = self.watchers_added();
         let scope = |kind: Kind| match program {
@@ -186,6 +189,7 @@ impl World {
             trouble: None,
             rng,
             caller,
+            recorder: Recorder::default(),
         });
         self.queue.push(start, priority::WAKE, Event::Start { process: index });
         ProcessId(index)
@@ -282,6 +286,7 @@ impl World {
             return;
         }
         process.running = Running::Nothing;
+        process.recorder = Recorder::default();
         process.inbox.clear();
         process.outbox.clear();
         process.wake = None;
@@ -327,7 +332,9 @@ impl World {
             }
             return;
         }
-        if let Input::Api(ApiInput::Watch(event)) = &input {
+        if self.is_watched()
+            && let Input::Api(ApiInput::Watch(event)) = &input
+        {
             let event = event.clone();
             self.tell(&Occurrence::Delivered { to: id, event: &event });
         }
@@ -348,7 +355,7 @@ impl World {
         let process = &mut self.processes[id.index()];
         let clock = process.clock(self.now);
         process.last_clock = clock;
-        let mut effects = Vec::new();
+        let mut effects = std::mem::take(&mut self.effects);
         match (&mut process.running, input) {
             (Running::Nothing, _) => return,
             (Running::Scheduler(scheduler), Input::Api(input)) => {
@@ -375,12 +382,13 @@ impl World {
             (Running::Scheduler(_) | Running::ControllerManager(_), Input::Runtime(_)) => return,
         }
         let life = self.processes[id.index()].life;
-        for effect in effects {
+        for effect in effects.drain(..) {
             if !self.lives(id, life) {
                 return;
             }
             self.api_effect(id, effect);
         }
+        self.effects = effects;
         self.schedule_wake(id);
     }
 
@@ -395,10 +403,10 @@ impl World {
         let process = &mut self.processes[id.index()];
         let clock = process.clock(self.now);
         let Running::Kubelet(kubelet) = &mut process.running else { return };
-        let mut effects = Vec::new();
+        let mut effects = std::mem::take(&mut self.node_effects);
         kubelet.step(clock, input, &mut effects);
         let life = self.processes[id.index()].life;
-        for effect in effects {
+        for effect in effects.drain(..) {
             if !self.lives(id, life) {
                 return;
             }
@@ -407,6 +415,7 @@ impl World {
                 NodeEffect::Runtime { id: call, request } => self.ask_runtime(id, call, request),
             }
         }
+        self.node_effects = effects;
         self.judge_heartbeats(id);
         self.schedule_wake(id);
     }
@@ -426,10 +435,11 @@ impl World {
         self.log.effect(self.now.0, id.0, &effect);
         match effect {
             ApiEffect::Call { id: call, request } => self.call(id, call, request),
-            ApiEffect::Record(request) => {
+            ApiEffect::Record(report) => {
                 self.records += 1;
-                self.tell(&Occurrence::Recorded { by: id, request: &request });
+                self.tell(&Occurrence::Recorded { by: id, report: &report });
                 if self.plan.settings.store_events {
+                    let request = self.processes[id.index()].recorder.write(&report);
                     self.send_record(id, request);
                 }
             }

@@ -1,13 +1,10 @@
 //! The store behind the API servers: `registry::admit` on `registry::memory::Memory`.
 
-use std::sync::Arc;
-
 use api::{Key, Kind, Object, Revision, Status, Time};
 use machine::RngTree;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use registry::memory::{Change, Commit, Compacted, Memory, Refusal};
-use registry::window::{PREFIX, store_key};
 use registry::{Caller, Claims, Mutation, Operation, Options, Stamp, View};
 
 /// Writes after which history is forgotten, and how much of it stays: enough for any watch that
@@ -19,9 +16,7 @@ const ATTEMPTS_MAX: u32 = 16;
 
 /// The objects of the cluster.
 pub(super) struct Store {
-    memory: Memory<Object>,
-    /// What keys of a kind start with, at the index of the kind.
-    prefixes: Vec<String>,
+    memory: Memory<Object, Key>,
     options: Options,
     rng: ChaCha8Rng,
 }
@@ -43,10 +38,6 @@ impl Store {
         let cidr = "10.96.0.0/12".parse().expect("a constant range");
         Self {
             memory: Memory::new(),
-            prefixes: Kind::ALL
-                .iter()
-                .map(|kind| format!("{PREFIX}{}/", kind.group_resource()))
-                .collect(),
             options: Options { service_cidr: cidr, ..Options::default() },
             rng: rng.rng("stamps"),
         }
@@ -57,23 +48,25 @@ impl Store {
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<&Object> {
-        self.memory.get_ref(&store_key(key)).map(|(_, object)| object)
+        self.memory.get_ref(key).map(|(_, object)| object)
     }
 
     pub(super) fn objects(&self, kind: Kind) -> impl Iterator<Item = &Object> {
-        self.memory.iter_from(&self.prefixes[kind as usize], "").map(|(_, _, object)| object)
+        let from = Key::cluster(kind, "");
+        self.memory.iter_within(&from, move |key| key.kind == kind).map(|(_, _, object)| object)
     }
 
     /// All objects of a kind as they were at a revision.
     pub(super) fn objects_at(&self, kind: Kind, at: Revision) -> Result<Vec<Object>, Compacted> {
-        let page = self.memory.range(&self.prefixes[kind as usize], "", 0, Some(at))?;
-        Ok(page.records.into_iter().map(|record| record.value).collect())
+        let from = Key::cluster(kind, "");
+        let past = self.memory.past_within(&from, |key| key.kind == kind, at)?;
+        Ok(past.map(|(_, _, object)| object.clone()).collect())
     }
 
     pub(super) fn changes(
         &self,
         after: Revision,
-    ) -> Result<impl Iterator<Item = &Change<Object>>, Compacted> {
+    ) -> Result<impl Iterator<Item = &Change<Object, Key>>, Compacted> {
         self.memory.changes(after)
     }
 
@@ -90,17 +83,17 @@ impl Store {
             let mut entropy = [0; 16];
             self.rng.fill_bytes(&mut entropy);
             let stamp = Stamp { now, entropy };
-            let path = operation.key().map(|key| store_key(&key));
-            let current = path.as_ref().and_then(|p| self.memory.get_ref(p)).map(|(_, o)| o);
+            let key = operation.key();
+            let current = key.as_ref().and_then(|key| self.get(key)).cloned();
             let mutation = registry::admit(
                 operation,
-                current,
+                current.as_ref(),
                 &StoreView(self),
                 caller,
                 &self.options,
                 stamp,
             )?;
-            match self.commit(mutation, path) {
+            match self.commit(mutation, key, current) {
                 Ok(written) => return Ok(written),
                 Err(Refusal::Taken(_)) if attempt < ATTEMPTS_MAX => {}
                 Err(Refusal::Taken(_)) => {
@@ -121,7 +114,8 @@ impl Store {
     fn commit(
         &mut self,
         mutation: Mutation,
-        path: Option<Arc<str>>,
+        key: Option<Key>,
+        old: Option<Object>,
     ) -> Result<Written, Refusal<Object>> {
         let (mut object, claims, removed) = match mutation {
             Mutation::Put { object, claims } => (object, claims, false),
@@ -137,15 +131,15 @@ impl Store {
                 });
             }
         };
-        let key = object.key();
-        let path = path.unwrap_or_else(|| store_key(&key));
-        let old = self.memory.get_ref(&path).map(|(_, object)| object.clone());
+        // A key that is not known yet is one of an object that gets a name: it is not there.
+        let key = key.unwrap_or_else(|| object.key());
         let expected = object.revision();
         let revision = Revision(self.memory.revision().0 + 1);
         object.meta_mut().resource_version = Some(revision.to_string());
         let value = (!removed).then(|| object.clone());
         let Claims { take, free } = claims;
-        self.memory.commit(Commit { key: path, expected, value: value.clone(), take, free })?;
+        let commit = Commit { key: key.clone(), expected, value: value.clone(), take, free };
+        self.memory.commit(commit)?;
         if revision.0.is_multiple_of(COMPACT_EVERY) {
             self.memory.compact(Revision(revision.0.saturating_sub(HISTORY)));
         }
@@ -162,9 +156,9 @@ impl View for StoreView<'_> {
     }
 
     fn list(&self, kind: Kind, namespace: &str) -> Vec<Object> {
-        let prefix = &self.0.prefixes[kind as usize];
-        let prefix =
-            if namespace.is_empty() { prefix.clone() } else { format!("{prefix}{namespace}/") };
-        self.0.memory.iter_from(&prefix, "").map(|(_, _, object)| object.clone()).collect()
+        let from = Key::new(kind, namespace, "");
+        let within =
+            |key: &Key| key.kind == kind && (namespace.is_empty() || key.namespace == namespace);
+        self.0.memory.iter_within(&from, within).map(|(_, _, object)| object.clone()).collect()
     }
 }

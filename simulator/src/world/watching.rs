@@ -235,19 +235,12 @@ impl World {
         let Ok(changes) = self.store.changes(after) else { return };
         let mut events = Vec::new();
         for change in changes {
-            let Some((changed, path)) = registry::window::parse_store_key(&change.key) else {
-                continue;
-            };
-            if changed != kind {
+            if change.key.kind != kind {
                 continue;
             }
             let event = match &change.value {
                 Some(object) if self.selects(scope, object) => WatchEvent::Changed(object.clone()),
-                _ => {
-                    let (namespace, name) = path.split_once('/').unwrap_or(("", path));
-                    let key = Key::new(kind, namespace, name);
-                    WatchEvent::Deleted { key, revision: change.revision }
-                }
+                _ => WatchEvent::Deleted { key: change.key.clone(), revision: change.revision },
             };
             events.push(event);
         }

@@ -51,10 +51,20 @@ pub(super) fn name_of(kind: Kind) -> String {
     Message::of_kind(kind).definition()
 }
 
+/// The type that has the schema.
+macro_rules! published {
+    ($ty:ty) => {
+        $ty
+    };
+    ($ty:ty as $published:ty) => {
+        $published
+    };
+}
+
 macro_rules! every_type {
-    ($($kind:ident $ty:ty),*) => {
+    ($($kind:ident $ty:ty $(as $published:ty)?),*) => {
         fn add_kinds(generator: &mut SchemaGenerator) {
-            $( let _ = generator.subschema_for::<$ty>(); )*
+            $( let _ = generator.subschema_for::<published!($ty $(as $published)?)>(); )*
         }
     };
 }

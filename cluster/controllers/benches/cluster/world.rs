@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use api::Pod;
 use api::{ApiError, ApiObject, Key, Kind, Object, Reply, Request, Revision, Subresource, Time};
 use api::{codec, meta};
 use controllers::Config;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, PodCondition, PodIP};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, PodCondition, PodIP};
 use machine::{ApiEffect, ApiInput, ControllerManager, Machine, WatchEvent};
 use serde_json::{Value, json};
 

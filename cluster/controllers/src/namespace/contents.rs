@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{Key, Kind, Object, meta};
+use api::{Key, Kind, Name, Object, meta};
 use machine::{Cache, Index};
 
 use super::ORDER;
@@ -12,7 +12,7 @@ use super::ORDER;
 /// that goes.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    namespaces: BTreeMap<Arc<str>, Namespace>,
+    namespaces: BTreeMap<Name, Namespace>,
 }
 
 #[derive(Debug, Default)]

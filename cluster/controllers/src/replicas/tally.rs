@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{Key, Kind, Object, meta};
-use k8s_openapi::api::core::v1::Pod;
+use api::Pod;
+use api::{Key, Kind, Name, Object, meta};
 use machine::{Cache, Index};
 
 use crate::labels::Labels;
@@ -23,7 +23,7 @@ pub(crate) struct Tally {
 /// Tallies by namespace, UID of the controller, and labels.
 #[derive(Debug, Default)]
 pub(crate) struct PodTallies {
-    namespaces: BTreeMap<Arc<str>, BTreeMap<String, BTreeMap<Labels, Tally>>>,
+    namespaces: BTreeMap<Name, BTreeMap<String, BTreeMap<Labels, Tally>>>,
 }
 
 /// What is tallied of an active pod that has a controller.
@@ -76,7 +76,7 @@ impl PodTallies {
         tallies.into_iter().flatten().map(|(labels, tally)| (labels, *tally))
     }
 
-    fn count(&mut self, namespace: &Arc<str>, pod: &Counted<'_>) {
+    fn count(&mut self, namespace: &Name, pod: &Counted<'_>) {
         let owners = match self.namespaces.get_mut(namespace) {
             Some(owners) => owners,
             None => self.namespaces.entry(namespace.clone()).or_default(),
@@ -93,7 +93,7 @@ impl PodTallies {
         tally.ready += usize::from(pod.ready);
     }
 
-    fn discount(&mut self, namespace: &Arc<str>, pod: &Counted<'_>) {
+    fn discount(&mut self, namespace: &Name, pod: &Counted<'_>) {
         let Some(owners) = self.namespaces.get_mut(namespace) else { return };
         let Some(tallies) = owners.get_mut(pod.owner) else { return };
         let Some(tally) = tallies.get_mut(pod.labels) else { return };

@@ -26,7 +26,7 @@ fn indexes_follow_changes_and_old_news_is_ignored() {
     assert_eq!(cache.apply(Time(1), replaced).len(), 2);
     assert!(cache.synced([Kind::Pod]) && !cache.synced([Kind::Node]));
     assert_eq!(names(&cache, "n1"), ["a", "b"]);
-    assert_eq!(cache.owned::<k8s_openapi::api::core::v1::Pod>("o1").count(), 2);
+    assert_eq!(cache.owned::<api::Pod>("o1").count(), 2);
 
     assert!(cache.apply(Time(2), WatchEvent::Changed(pod("a", 2, "n2", "o1"))).is_empty());
     assert_eq!(cache.apply(Time(3), WatchEvent::Changed(pod("a", 6, "n2", "o2"))).len(), 1);

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api::Pod;
 use api::{ApiError, ApiObject, Reply, Request, Revision, meta};
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
 use rand::{Rng, RngExt};
 
 use super::*;

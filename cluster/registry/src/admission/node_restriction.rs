@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::Pod;
 use api::{Key, Kind, Object, Status, Subresource};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 
 use super::forbidden;
 use super::service_account::{refers_to_config_maps, refers_to_secrets};

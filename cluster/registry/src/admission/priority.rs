@@ -60,7 +60,7 @@ pub(super) fn update(new: &mut Object, old: &Object) {
         (spec.priority.is_some() || old.priority.is_none())
             && (spec.preemption_policy.is_some() || old.preemption_policy.is_none())
     };
-    if new.spec.as_ref().is_some_and(stays) {
+    if new.spec.as_deref().is_some_and(stays) {
         return;
     }
     let spec = Arc::make_mut(new).spec.get_or_insert_default();

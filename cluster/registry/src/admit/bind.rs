@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
+use api::Pod;
 use api::{Kind, Object, Reason, Status, Time};
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::PodCondition;
 
 use super::Context;
 use crate::admission;

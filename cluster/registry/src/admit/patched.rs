@@ -43,7 +43,7 @@ fn whole(base: &Object, patch: &Patch, strict: bool) -> Result<Object, Status> {
     }
     let json = after.to_string();
     let shown = || match patch.kind {
-        PatchKind::Strategic => plain(&patch.body),
+        PatchKind::Strategic => plain(&patch.body.json()),
         PatchKind::Json | PatchKind::Merge => json.clone(),
     };
     let (object, unknown) = codec::decode(kind, json.as_bytes())

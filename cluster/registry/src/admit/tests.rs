@@ -118,7 +118,7 @@ impl World {
         subresource: Option<Subresource>,
         body: Value,
     ) -> Result<Value, Status> {
-        let patch = Patch { kind: PatchKind::Merge, body };
+        let patch = Patch { kind: PatchKind::Merge, body: body.into() };
         self.run(&Operation::Patch { key: key.clone(), subresource, patch, strict: true })
     }
 

@@ -1,9 +1,8 @@
 //! Defaults of pods and pod templates.
 
+use api::Pod;
 use api::quantity::QuantityError;
-use k8s_openapi::api::core::v1::{
-    Container, HostIP, Pod, PodIP, PodSpec, PodStatus, PodTemplateSpec,
-};
+use k8s_openapi::api::core::v1::{Container, HostIP, PodIP, PodSpec, PodStatus, PodTemplateSpec};
 
 use super::container::{container, ephemeral, requests_from_limits, resources};
 use super::volume::volume;
@@ -81,6 +80,37 @@ fn drop_empty_fields(spec: &mut PodSpec) {
     ] {
         drop_blank(text);
     }
+}
+
+/// Whether a status has nothing that [`status`] would change, so that it can stay shared.
+pub(super) fn is_whole(status: &PodStatus) -> bool {
+    fn listed<T>(list: &Option<Vec<T>>) -> bool {
+        list.as_ref().is_none_or(|list| !list.is_empty())
+    }
+    let written = |text: &Option<String>| text.as_ref().is_none_or(|text| !text.is_empty());
+    let first_ip = status.pod_ips.iter().flatten().next().map(|p| &p.ip);
+    let containers = [
+        &status.init_container_statuses,
+        &status.container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    status.phase.as_ref().is_some_and(|phase| !phase.is_empty())
+        && listed(&status.conditions)
+        && containers.into_iter().all(listed)
+        && listed(&status.pod_ips)
+        && listed(&status.host_ips)
+        && written(&status.message)
+        && written(&status.reason)
+        && written(&status.host_ip)
+        && written(&status.pod_ip)
+        && written(&status.nominated_node_name)
+        && first_ip == status.pod_ip.as_ref()
+        && (status.host_ip.is_none() || status.host_ips.is_some())
+        && containers
+            .into_iter()
+            .flatten()
+            .flatten()
+            .all(|c| c.allocated_resources.is_none() && c.resources.is_none())
 }
 
 fn status(status: &mut PodStatus) -> Result<(), QuantityError> {

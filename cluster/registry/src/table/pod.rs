@@ -1,7 +1,8 @@
 //! Cells of pods: above all the status, which sums up all containers in one word.
 
+use api::Pod;
 use api::{Time, meta};
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodStatus};
 use serde_json::{Value, json};
 
 use super::name;
@@ -27,7 +28,7 @@ impl Summary {
 
 pub(super) fn row(pod: &Pod, now: Time) -> Vec<Value> {
     let absent = PodStatus::default();
-    let status = pod.status.as_ref().unwrap_or(&absent);
+    let status = pod.status.as_deref().unwrap_or(&absent);
     let spec = pod.spec.as_ref();
     let containers = spec.map_or(&[][..], |s| &s.containers);
     let inits = spec.and_then(|s| s.init_containers.as_deref()).unwrap_or_default();

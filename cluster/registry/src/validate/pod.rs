@@ -1,6 +1,7 @@
 //! Pods and pod templates as a whole.
 
-use k8s_openapi::api::core::v1::{Pod, PodDNSConfig, PodSecurityContext, PodSpec};
+use api::Pod;
+use k8s_openapi::api::core::v1::{PodDNSConfig, PodSecurityContext, PodSpec};
 
 use super::container::{self, Surroundings};
 use super::{affinity, volume};
@@ -13,7 +14,7 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 pub(super) fn pod(pod: &Pod, options: &Options, causes: &mut Causes) {
     let path = Path::new("spec");
     let default = PodSpec::default();
-    let pod_spec = pod.spec.as_ref().unwrap_or(&default);
+    let pod_spec = pod.spec.as_deref().unwrap_or(&default);
     let is_mirror = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR));
     if is_mirror && pod_spec.node_name.is_none() {
         let at = Path::new("metadata");

@@ -1,6 +1,7 @@
 //! What may change in a pod once it exists: very little.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, Toleration};
+use api::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, PodSpec, Toleration};
 use serde_json::Value;
 
 use crate::field::{Causes, Path};
@@ -14,13 +15,13 @@ const ONLY: &str = "pod updates may not change fields other than `spec.container
 const SHOWN_MAX: usize = 20;
 
 pub(super) fn pod(new: &Pod, old: &Pod, causes: &mut Causes) {
-    let path = Path::new("spec");
-    let default = PodSpec::default();
-    let new = new.spec.as_ref().unwrap_or(&default);
-    let old = old.spec.as_ref().unwrap_or(&default);
-    if new == old {
+    if new.spec == old.spec {
         return;
     }
+    let path = Path::new("spec");
+    let default = PodSpec::default();
+    let new = new.spec.as_deref().unwrap_or(&default);
+    let old = old.spec.as_deref().unwrap_or(&default);
     let init = |s: &PodSpec| s.init_containers.as_ref().map_or(0, Vec::len);
     for (field, added) in [
         ("containers", new.containers.len() != old.containers.len()),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use api::Key;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use api::Pod;
+use k8s_openapi::api::core::v1::Node;
 use machine::RngTree;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;

@@ -1,6 +1,7 @@
 //! One table for all filters: a pod, a node, the verdict.
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use api::Pod;
+use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
 use super::{FitStrategy, plugins};

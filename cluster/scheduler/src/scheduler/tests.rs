@@ -111,19 +111,18 @@ fn tells_why_a_pod_fits_nowhere() {
     bench.pod("big", "4", "");
     let effects = std::mem::take(&mut bench.out);
     let patch = effects.iter().find_map(|e| match e {
-        ApiEffect::Call { request: Request::Patch { patch, .. }, .. } => Some(&patch.body),
+        ApiEffect::Call { request: Request::Patch { patch, .. }, .. } => Some(patch.body.json()),
         _ => None,
     });
     let expected = "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are \
                     available: 2 Preemption is not helpful for scheduling.";
     assert_eq!(patch.unwrap()["status"]["conditions"][0]["message"], expected);
     let event = effects.iter().find_map(|e| match e {
-        ApiEffect::Record(Request::Create(Object::Event(event))) => Some(event.clone()),
-        _ => None,
+        ApiEffect::Record(report) => Some(report.record.clone()),
+        ApiEffect::Call { .. } => None,
     });
     let event = event.unwrap();
-    assert_eq!(event.reason.as_deref(), Some("FailedScheduling"));
-    assert_eq!(event.message.as_deref(), Some(expected));
+    assert_eq!((event.reason.as_str(), event.message.as_str()), ("FailedScheduling", expected));
     // Nothing happens until something changes.
     assert_eq!(bench.scheduler.wake_at(), None);
     bench.node("n3", "8");

@@ -20,7 +20,7 @@ fn waiting(check: Waiting) -> Case<Waiting> {
 }
 
 fn complaint() -> Request {
-    let patch = api::Patch { kind: api::PatchKind::Strategic, body: json!({}) };
+    let patch = api::Patch { kind: api::PatchKind::Strategic, body: json!({}).into() };
     Request::Patch { key: pod_key("a"), subresource: None, patch }
 }
 

@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::{ApiError, Key, Kind, Object, Request, Subresource, Time, meta};
-use k8s_openapi::api::core::v1::{Node, NodeSpec, Pod};
+use api::Pod;
+use api::{ApiError, Key, Kind, Name, Object, Request, Subresource, Time, meta};
+use k8s_openapi::api::core::v1::{Node, NodeSpec};
 use machine::{ApiEffect, ApiInput, CallId, WatchEvent};
 
 use super::{Blunder, answered, watched};
@@ -45,14 +46,14 @@ impl Blunder for UnknownBindingForgotten {
 pub(super) struct StaleFeasibility {
     bindings: BTreeMap<CallId, String>,
     /// What was told of nodes.
-    told: BTreeMap<Arc<str>, NodeSpec>,
+    told: BTreeMap<Name, NodeSpec>,
     /// What was not.
-    missed: BTreeMap<Arc<str>, NodeSpec>,
+    missed: BTreeMap<Name, NodeSpec>,
 }
 
 impl StaleFeasibility {
     /// Makes the node look as it did before what was missed.
-    fn outdate(&mut self, name: Arc<str>, node: &mut Node) {
+    fn outdate(&mut self, name: Name, node: &mut Node) {
         let spec = node.spec.clone().unwrap_or_default();
         let binds = self.bindings.values().any(|bound| *bound == *name);
         match self.told.get(&name) {

@@ -364,7 +364,7 @@ fn a_kubelet_that_comes_back_adopts_and_sweeps() {
     w.pod("gone", json!({"containers": [{"name": "old", "image": "web:1"}]}));
     let id = w.running("app").unwrap().id.clone();
     // While the kubelet is away, one pod is deleted by force.
-    w.objects.retain(|k, _| k.name.as_ref() != "gone");
+    w.objects.retain(|k, _| k.name != "gone");
     w.folders.insert("leftover".into());
     w.restart_kubelet();
     w.run_for(5);

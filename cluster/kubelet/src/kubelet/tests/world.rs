@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use api::Pod;
 use api::{ApiError, Key, Kind, Object, Reply, Request, Revision, Status, Time, codec};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
-use machine::{ApiEffect, ApiInput, Machine, WatchEvent};
+use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
+use machine::{ApiEffect, ApiInput, Machine, Recorder, WatchEvent};
 use serde_json::{Value, json};
 
 use crate::kubelet::Kubelet;
@@ -45,6 +46,7 @@ pub(super) struct World {
     queue: VecDeque<NodeInput>,
     /// Every event, `Reason: message`.
     pub(super) events: Vec<String>,
+    recorder: Recorder,
     /// Every runtime request, in short.
     pub(super) requests: Vec<String>,
     /// Every effect in full.
@@ -113,6 +115,7 @@ impl World {
             late: BTreeMap::new(),
             queue: VecDeque::new(),
             events: Vec::new(),
+            recorder: Recorder::default(),
             requests: Vec::new(),
             log: Vec::new(),
             folders: BTreeSet::new(),
@@ -320,7 +323,7 @@ impl World {
     }
 
     pub(super) fn status(&self, name: &str) -> PodStatus {
-        self.object(name).status.clone().unwrap_or_default()
+        self.object(name).status.clone().unwrap_or_default().into_inner()
     }
 
     fn answer(&mut self, request: Request) -> Result<Reply, ApiError> {
@@ -342,7 +345,7 @@ impl World {
             }
             Request::Update { object, .. } => Ok(Reply::Object(self.commit(object))),
             Request::Patch { key, patch, .. } => {
-                let object = self.merge(&key, &patch.body).ok_or_else(|| missing(&key))?;
+                let object = self.merge(&key, &patch.body.json()).ok_or_else(|| missing(&key))?;
                 Ok(Reply::Object(self.commit(object)))
             }
             Request::Delete { key, uid, grace_seconds, .. } => {
@@ -365,12 +368,12 @@ impl World {
 
     fn carry_out(&mut self, effect: NodeEffect) {
         match effect {
-            NodeEffect::Api(ApiEffect::Record(Request::Create(event))) => {
-                let value = codec::to_value(&event);
-                let text = |k: &str| value[k].as_str().unwrap_or_default().to_owned();
-                self.events.push(format!("{}: {}", text("reason"), text("message")));
+            NodeEffect::Api(ApiEffect::Record(report)) => {
+                if let Request::Create(_) = self.recorder.write(&report) {
+                    let record = &report.record;
+                    self.events.push(format!("{}: {}", record.reason, record.message));
+                }
             }
-            NodeEffect::Api(ApiEffect::Record(_)) => {}
             NodeEffect::Api(ApiEffect::Call { id, request }) => {
                 let result = self.answer(request);
                 self.queue.push_back(NodeInput::Api(ApiInput::Reply { id, result }));

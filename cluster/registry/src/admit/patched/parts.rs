@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use api::{Object, Patch, PatchKind, codec};
+use api::{ApiObject, Object, Patch, PatchBody, PatchKind, Pod, PodStatusChange, Shared, codec};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{
-    Namespace, Node, NodeStatus, Pod, PodStatus, ReplicationController, Service,
+    Namespace, Node, NodeStatus, PodStatus, ReplicationController, Service,
 };
 use serde_json::{Map, Value};
 
@@ -27,7 +27,13 @@ struct Named {
 /// The object with the patch applied. `None` when the patch has to be applied to the whole
 /// object, be it only to learn what is wrong with it.
 pub(super) fn patched(current: &Object, patch: &Patch) -> Option<Object> {
-    let body = patch.body.as_object()?;
+    if let (Object::Pod(pod), PatchBody::PodStatus(change)) = (current, &patch.body)
+        && pod.status == change.from
+    {
+        return Some(reported(pod, change));
+    }
+    let document = patch.body.json();
+    let body = document.as_object()?;
     match patch.kind {
         PatchKind::Merge => {
             replaced_in_status(current, body).or_else(|| merged(current, patch, body))
@@ -35,6 +41,18 @@ pub(super) fn patched(current: &Object, patch: &Patch) -> Option<Object> {
         PatchKind::Strategic => merged(current, patch, body),
         PatchKind::Json => None,
     }
+}
+
+/// The pod with the status that its kubelet reports. Nobody else has touched the status: the
+/// patch would turn it into just that.
+fn reported(pod: &Pod, change: &PodStatusChange) -> Object {
+    let mut metadata = pod.metadata.clone();
+    if let Some(uid) = &change.uid
+        && metadata.uid.as_ref() != Some(uid)
+    {
+        metadata.uid = Some(uid.clone());
+    }
+    Pod { metadata, spec: pod.spec.clone(), status: Some(change.to.clone()) }.into_object()
 }
 
 /// Applies a merge patch that gives fields of the status another value: they need not be known
@@ -54,7 +72,8 @@ fn replaced_in_status(current: &Object, body: &Fields) -> Option<Object> {
         Object::Pod(old) => {
             let mut new = decode_status(current, sent)?;
             let Object::Pod(new) = &mut new else { return None };
-            let status = pod_status(old.status.as_ref(), Arc::make_mut(new).status.take()?, sent);
+            let status = Arc::make_mut(new).status.take()?.into_inner();
+            let status = Shared::new(pod_status(old.status.as_deref(), status, sent));
             let (metadata, spec) = (old.metadata.clone(), old.spec.clone());
             Object::Pod(Arc::new(Pod { metadata, spec, status: Some(status) }))
         }

@@ -224,7 +224,7 @@ fn patches() {
         subresource: None,
         patch: Patch {
             kind: PatchKind::Strategic,
-            body: json!({"spec": {"replica": 3, "paused": null}}),
+            body: json!({"spec": {"replica": 3, "paused": null}}).into(),
         },
         strict: true,
     };
@@ -332,10 +332,10 @@ fn signing_requests() {
 #[test]
 fn what_is_put_is_shared_with_nobody() {
     let mut world = World::new();
-    let status = |kind, body| Operation::Patch {
+    let status = |kind, body: Value| Operation::Patch {
         key: key(Kind::Pod, "x"),
         subresource: Some(Subresource::Status),
-        patch: Patch { kind, body },
+        patch: Patch { kind, body: body.into() },
         strict: false,
     };
     let bind = PodBinding { node: "n".to_owned(), ..PodBinding::default() };
@@ -356,7 +356,7 @@ fn what_is_put_is_shared_with_nobody() {
             subresource: None,
             patch: Patch {
                 kind: PatchKind::Merge,
-                body: json!({"metadata": {"labels": {"a": "b"}}}),
+                body: json!({"metadata": {"labels": {"a": "b"}}}).into(),
             },
             strict: false,
         },

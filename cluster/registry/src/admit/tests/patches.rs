@@ -123,7 +123,7 @@ fn patches_as_kubelets_send_them() {
     ] {
         for object in &objects {
             for kind in [PatchKind::Merge, PatchKind::Strategic, PatchKind::Json] {
-                check(object, &Patch { kind, body: body.clone() });
+                check(object, &Patch { kind, body: body.clone().into() });
             }
         }
     }
@@ -157,6 +157,6 @@ proptest! {
             }
         }
         let kind = if strategic { PatchKind::Strategic } else { PatchKind::Merge };
-        check(&current, &Patch { kind, body });
+        check(&current, &Patch { kind, body: body.into() });
     }
 }

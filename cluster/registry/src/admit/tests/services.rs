@@ -135,7 +135,7 @@ fn claims_follow_the_type() {
     let port = made["spec"]["ports"][0]["nodePort"].as_u64().unwrap();
     let web = key(Kind::Service, "web");
     let claims = |world: &World, body: Value| {
-        let patch = Patch { kind: PatchKind::Merge, body };
+        let patch = Patch { kind: PatchKind::Merge, body: body.into() };
         let operation =
             Operation::Patch { key: web.clone(), subresource: None, patch, strict: false };
         match world.decide(&operation).unwrap() {

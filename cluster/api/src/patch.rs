@@ -1,12 +1,96 @@
-//! Merge patches of statuses.
+//! Patches: changes to apply to whatever an object is when they arrive.
+
+use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::Shared;
+
+/// The dialect of a patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PatchKind {
+    /// RFC 6902.
+    Json,
+    /// RFC 7386.
+    Merge,
+    /// Kubernetes' strategic merge patch.
+    Strategic,
+}
+
+/// A change to apply to whatever the object is when the patch arrives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Patch {
+    /// The dialect of `body`.
+    pub kind: PatchKind,
+    /// The patch document.
+    pub body: PatchBody,
+}
+
+/// The document of a patch, or what it is made from when somebody asks for it.
+#[derive(Clone, Debug)]
+pub enum PatchBody {
+    /// The document.
+    Json(Value),
+    /// The merge patch by which a kubelet reports the status of a pod. Where nobody else has
+    /// touched the status, what it comes to is known without a document.
+    PodStatus(Box<PodStatusChange>),
+}
+
+/// One status of a pod and the one that shall replace it.
+#[derive(Clone, Debug)]
+pub struct PodStatusChange {
+    /// Only a pod of that UID takes the change.
+    pub uid: Option<String>,
+    /// What the author knows.
+    pub from: Option<Shared<PodStatus>>,
+    /// What shall be.
+    pub to: Shared<PodStatus>,
+}
+
+impl PatchBody {
+    /// The document.
+    pub fn json(&self) -> Cow<'_, Value> {
+        match self {
+            Self::Json(value) => Cow::Borrowed(value),
+            Self::PodStatus(change) => {
+                let known = change.from.as_deref();
+                let nothing = PodStatus::default();
+                let status = changes(known.unwrap_or(&nothing), &change.to);
+                Cow::Owned(status_body(change.uid.as_deref(), status))
+            }
+        }
+    }
+}
+
+impl From<Value> for PatchBody {
+    fn from(value: Value) -> Self {
+        Self::Json(value)
+    }
+}
+
+impl PartialEq for PatchBody {
+    fn eq(&self, other: &Self) -> bool {
+        self.json() == other.json()
+    }
+}
+
+impl Serialize for PatchBody {
+    fn serialize<S: Serializer>(&self, ser: S) -> Result<S::Ok, S::Error> {
+        self.json().serialize(ser)
+    }
+}
+
+impl<'de> Deserialize<'de> for PatchBody {
+    fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
+        Value::deserialize(de).map(Self::Json)
+    }
+}
+
 /// The merge patch that turns one document into another.
-pub(crate) fn merge_diff(old: &Value, new: &Value) -> Value {
+pub fn merge_diff(old: &Value, new: &Value) -> Value {
     let (Some(from), Some(to)) = (old.as_object(), new.as_object()) else { return new.clone() };
     let mut patch = Map::new();
     for (key, value) in to {
@@ -27,7 +111,7 @@ pub(crate) fn merge_diff(old: &Value, new: &Value) -> Value {
 }
 
 /// The body of a status patch that only an object of that UID takes.
-pub(crate) fn body(uid: Option<&str>, status: Value) -> Value {
+pub fn status_body(uid: Option<&str>, status: Value) -> Value {
     let mut body = Map::new();
     if let Some(uid) = uid {
         let metadata = Map::from_iter([("uid".to_owned(), Value::from(uid))]);
@@ -39,7 +123,7 @@ pub(crate) fn body(uid: Option<&str>, status: Value) -> Value {
 
 /// The merge patch that turns one pod status into another. It compares what a kubelet writes;
 /// the rest must be the same.
-pub(crate) fn changes(old: &PodStatus, new: &PodStatus) -> Value {
+fn changes(old: &PodStatus, new: &PodStatus) -> Value {
     let mut patch = Map::new();
     if old.conditions != new.conditions {
         let value = new.conditions.as_deref().map_or(Value::Null, conditions);
@@ -128,7 +212,7 @@ mod tests {
 
     #[test]
     fn conditions_are_written_as_their_type_says() {
-        let time = |secs: u64| Some(api::Time::from_secs(secs).to_meta());
+        let time = |secs: u64| Some(crate::Time::from_secs(secs).to_meta());
         let full = PodCondition {
             last_probe_time: time(5),
             last_transition_time: time(1_700_000_000),
