@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::Pod;
 use api::hash::{fnv64, letters};
 use api::{ApiObject, Key, Kind, Object, Request, Time, meta};
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use machine::{Cache, Delta, Index, Plan, Reconciler};
 
@@ -53,7 +54,7 @@ impl Reconciler for EndpointSlices {
         }
     }
 
-    fn reconcile(&self, cache: &Cache, key: &Key, _now: Time) -> Plan {
+    fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
         let mut plan = Plan::nothing();
         let Some(service) = cache.get::<Service>(&key.namespace, &key.name) else { return plan };
         let Some(selector) = service_pods::selector(service) else { return plan };
@@ -67,6 +68,16 @@ impl Reconciler for EndpointSlices {
             .filter(|s| meta::label(&s.metadata, MANAGED_BY) == Some(MANAGER))
             .filter(|s| !meta::is_terminating(&s.metadata))
             .collect();
+        let written = existing
+            .iter()
+            .filter_map(|s| s.metadata.name.as_deref())
+            .filter_map(|name| cache.seen_at(&Key::new(Kind::EndpointSlice, &key.namespace, name)))
+            .max();
+        let count = existing.iter().map(|s| s.endpoints.len()).sum();
+        if let Some(rest) = service_pods::rest(written, count, now) {
+            plan.revisit_in(rest);
+            return plan;
+        }
         let pods: Vec<&Pod> = service_pods::selected(cache, service, selector)
             .filter(|p| service_pods::is_endpoint(p, true))
             .collect();

@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::Pod;
 use api::{ApiObject, Key, Kind, Request, Time, meta};
 use k8s_openapi::api::core::v1::{
-    EndpointAddress, EndpointPort, EndpointSubset, Endpoints as EndpointsObject, Pod, Service,
+    EndpointAddress, EndpointPort, EndpointSubset, Endpoints as EndpointsObject, Service,
 };
 use machine::{Cache, Delta, Index, Plan, Reconciler};
 
@@ -47,7 +48,7 @@ impl Reconciler for Endpoints {
         }
     }
 
-    fn reconcile(&self, cache: &Cache, key: &Key, _now: Time) -> Plan {
+    fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
         let mut plan = Plan::nothing();
         let current = cache.get::<EndpointsObject>(&key.namespace, &key.name);
         let Some(service) = cache.get::<Service>(&key.namespace, &key.name) else {
@@ -61,6 +62,11 @@ impl Reconciler for Endpoints {
         };
         let Some(selector) = service_pods::selector(service) else { return plan };
         if meta::is_terminating(&service.metadata) {
+            return plan;
+        }
+        let written = cache.seen_at(&Key { kind: Kind::Endpoints, ..key.clone() });
+        if let Some(rest) = service_pods::rest(written, current.map_or(0, count), now) {
+            plan.revisit_in(rest);
             return plan;
         }
         let (subsets, truncated) =
@@ -80,6 +86,13 @@ impl Reconciler for Endpoints {
         }
         plan
     }
+}
+
+/// How many addresses there are.
+fn count(endpoints: &EndpointsObject) -> usize {
+    let of = |list: &Option<Vec<EndpointAddress>>| list.as_ref().map_or(0, Vec::len);
+    let subsets = endpoints.subsets.iter().flatten();
+    subsets.map(|s| of(&s.addresses) + of(&s.not_ready_addresses)).sum()
 }
 
 fn labels_of(service: &Service) -> BTreeMap<String, String> {
@@ -120,11 +133,11 @@ fn subsets_of<'a>(
     pods: impl Iterator<Item = &'a Pod>,
 ) -> (Vec<EndpointSubset>, bool) {
     let mut rows: Vec<Row> = pods.filter_map(|pod| row_of(service, pod)).collect();
-    rows.sort_by(|a, b| {
-        let key =
-            |r: &Row| (r.address.ip.clone(), r.address.target_ref.as_ref().map(|t| t.uid.clone()));
-        key(a).cmp(&key(b))
-    });
+    fn place(row: &Row) -> (&str, Option<&str>) {
+        let target = row.address.target_ref.as_ref();
+        (&row.address.ip, target.and_then(|t| t.uid.as_deref()))
+    }
+    rows.sort_by(|a, b| place(a).cmp(&place(b)));
     let truncated = rows.len() > ADDRESSES_MAX;
     if truncated {
         rows.sort_by_key(|r| !r.ready);

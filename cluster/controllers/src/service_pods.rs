@@ -1,15 +1,36 @@
 //! Which pods stand behind a service, at which addresses and ports.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use api::{Key, Object, meta};
-use k8s_openapi::api::core::v1::{ContainerPort, ObjectReference, Pod, Service, ServicePort};
+use api::{Key, Object, Pod, Time, meta};
+use k8s_openapi::api::core::v1::{ContainerPort, ObjectReference, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use machine::{Cache, Delta, Index};
 
 use crate::labels::{Labelled, Labels};
 use crate::pods;
 use crate::selectors::{Selecting, Selectors};
+
+/// A service with no more endpoints than this is written at every change.
+const FEW: usize = 20;
+/// How long the endpoints of a service rest after a change, for each of them, and at most.
+const REST_EACH: Duration = Duration::from_millis(1);
+const REST_MAX: Duration = Duration::from_secs(1);
+
+/// How long the `count` endpoints of a service still rest that were last written at `written`.
+///
+/// To work out and to send the endpoints of a service takes time in proportion to their number,
+/// and when a service of a thousand pods starts, each pod changes them. Changes that come while
+/// they rest are written together: the first one at once, and never later than a second.
+pub(crate) fn rest(written: Option<Time>, count: usize, now: Time) -> Option<Duration> {
+    if count <= FEW {
+        return None;
+    }
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    let until = written? + REST_EACH.saturating_mul(count).min(REST_MAX);
+    Some(until.since(now)).filter(|left| !left.is_zero())
+}
 
 /// The labels of the pods behind a service whose endpoints are derived from pods; `None` when
 /// they are somebody else's business.
@@ -174,4 +195,20 @@ fn relevant(pod: &Pod) -> impl PartialEq + '_ {
         pods::node_name(pod),
         spec.map(|s| (s.hostname.as_ref(), s.subdomain.as_ref())),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_services_rest_after_a_change() {
+        let written = Some(Time::from_secs(10));
+        let after_ms = |ms: u64| Time::from_secs(10) + Duration::from_millis(ms);
+        assert_eq!(rest(written, FEW, after_ms(0)), None);
+        assert_eq!(rest(written, 100, after_ms(40)), Some(Duration::from_millis(60)));
+        assert_eq!(rest(written, 100, after_ms(100)), None);
+        assert_eq!(rest(written, 5_000, after_ms(0)), Some(REST_MAX));
+        assert_eq!(rest(None, 5_000, after_ms(0)), None);
+    }
 }

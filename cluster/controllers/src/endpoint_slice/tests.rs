@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -88,10 +90,13 @@ fn slices_hold_a_hundred_and_change_one_at_a_time() {
     }
     fixture.settle(&key);
     assert_eq!(sizes(&fixture), [50, 100, 100]);
-    // One pod more or less touches one slice.
+    // One pod more or less touches one slice, when the slices have rested.
     fixture.put(pod("q 10.0.9.9 yes"));
+    assert_eq!(fixture.settle(&key).len(), 0);
+    fixture.advance(Duration::from_millis(250));
     assert_eq!(fixture.settle(&key).len(), 1);
     fixture.remove(&Key::new(Kind::Pod, "n", "p0"));
+    fixture.advance(Duration::from_secs(1));
     assert_eq!(fixture.settle(&key).len(), 1);
     let mut all: Vec<String> = slices(&fixture)
         .iter()
@@ -104,6 +109,7 @@ fn slices_hold_a_hundred_and_change_one_at_a_time() {
     for i in 1..250 {
         fixture.remove(&Key::new(Kind::Pod, "n", &format!("p{i}")));
     }
+    fixture.advance(Duration::from_secs(1));
     fixture.settle(&key);
     assert_eq!(sizes(&fixture), [1]);
 }
