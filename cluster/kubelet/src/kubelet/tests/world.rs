@@ -397,6 +397,7 @@ impl World {
                 let stubborn = name.is_some_and(|n| self.stubborn.contains(&n));
                 if stubborn { u64::from(*grace_seconds) } else { 0 }
             }
+            RuntimeRequest::PullImage { image } if image.starts_with("slow:") => 600,
             _ => 0,
         }
     }
