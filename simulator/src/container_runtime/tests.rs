@@ -170,6 +170,20 @@ fn only_a_container_that_runs_is_expected_to_end() {
 }
 
 #[test]
+fn what_a_kubelet_waits_for_is_work() {
+    let mut runtime = runtime();
+    let id = pod(&mut runtime, 10, "a", &["--ignore-term"]).id;
+    assert!(!runtime.works_after(at(11)));
+    let stop = RuntimeRequest::Stop { id, grace_seconds: 500 };
+    runtime.request(at(20), CallId(1), stop, &mut Fixed, None);
+    assert!(runtime.works_after(at(519)));
+    assert!(!runtime.works_after(at(520)));
+    // Who asked is gone with the host.
+    runtime.crash();
+    assert!(!runtime.works_after(at(21)));
+}
+
+#[test]
 fn a_container_is_stopped_within_its_grace() {
     let check = |args: &[&str], grace_seconds: u32, takes: u64, code: i32| {
         let mut runtime = runtime();
