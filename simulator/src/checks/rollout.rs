@@ -65,6 +65,8 @@ struct SetRow {
     replicas: i64,
     /// Whether its controller has seen its present size.
     observed: bool,
+    /// Available pods, as its controller reports them.
+    available: i64,
 }
 
 /// The replica sets of each deployment, by UIDs.
@@ -93,11 +95,13 @@ impl Sets {
         let name = owners.into_iter().find(|o| o.uid == deployment).map(|o| o.name.clone())?;
         let key = latest.key();
         let owner_key = Key::new(Kind::Deployment, &key.namespace, &name);
-        let observed = set.status.as_ref().and_then(|s| s.observed_generation).unwrap_or(0);
+        let status = set.status.as_ref();
+        let observed = status.and_then(|s| s.observed_generation).unwrap_or(0);
         let row = SetRow {
             key,
             replicas: replicas(latest).unwrap_or(0),
             observed: observed >= set.metadata.generation.unwrap_or(0),
+            available: status.and_then(|s| s.available_replicas).unwrap_or(0).into(),
         };
         self.of.entry(deployment.clone()).or_default().insert(latest.uid().to_owned(), row);
         self.deployment_of.insert(latest.uid().to_owned(), (deployment.clone(), owner_key));
@@ -115,6 +119,26 @@ impl Sets {
 
     fn pods(&self, deployment: &str, broods: &Broods) -> i64 {
         self.rows(deployment).map(|(uid, _)| broods.size(uid)).sum()
+    }
+
+    /// How many pods there will be when all replica sets have what they ask for, if none of them
+    /// gives up a pod meanwhile.
+    fn pods_to_come(&self, deployment: &str, broods: &Broods) -> i64 {
+        self.rows(deployment).map(|(uid, row)| broods.size(uid).max(row.replicas)).sum()
+    }
+
+    /// How many pods the replica sets have that they do not ask for.
+    fn surplus(&self, deployment: &str, broods: &Broods) -> i64 {
+        self.rows(deployment).map(|(uid, row)| (broods.size(uid) - row.replicas).max(0)).sum()
+    }
+
+    /// Whether some replica set reports more available pods than it has.
+    fn boasts(&self, cluster: &dyn Cluster, deployment: &str, broods: &Broods) -> bool {
+        self.rows(deployment).any(|(uid, row)| {
+            let ready = |k: &&Key| oracle::pod(cluster.object(k)).is_some_and(oracle::is_ready);
+            let ready = broods.of(uid).filter(ready).count();
+            row.available > i64::try_from(ready).unwrap_or(i64::MAX)
+        })
     }
 
     fn available(&self, cluster: &dyn Cluster, deployment: &str, broods: &Broods) -> i64 {
@@ -146,9 +170,14 @@ struct Promise {
 /// P32: a rollout keeps enough pods available and does not make too many.
 ///
 /// A new number of replicas widens the bounds at once and narrows them when the pods are within
-/// them and all controllers have seen it. When a pod is lost by another cause than the rollout the
-/// floor is gone until enough are available again. Handovers between leaders and calls that are
-/// carried out late are excused.
+/// them and all controllers have seen it. What a deployment that shrinks has too many its replica
+/// sets give up in proportion to their sizes, available or not: the floor is lower by so many until
+/// enough are available again. When a pod is lost by another cause than the rollout the floor is
+/// gone until enough are available again, those not counted that were to go before, and no replica
+/// set reports more than it has. Handovers between leaders and calls that are carried out late are
+/// excused.
+///
+/// Source: kubernetes 1.33, `pkg/controller/deployment/sync.go`, `scale`.
 pub(super) struct RolloutBounds {
     broods: Broods,
     sets: Sets,
@@ -194,20 +223,26 @@ impl RolloutBounds {
             self.promises.remove(uid);
             return;
         };
+        let (sets, broods) = (&self.sets, &self.broods);
         let promise = self.promises.entry(uid.to_owned()).or_default();
         promise.ceiling = promise.ceiling.max(bounds.most);
         promise.floor = promise.floor.min(bounds.least);
-        let seen = is_observed(deployment) && self.sets.rows(uid).all(|(_, row)| row.observed);
+        let seen = is_observed(deployment) && sets.rows(uid).all(|(_, row)| row.observed);
         if !seen {
+            let to_give_up = sets.pods_to_come(uid, broods) - bounds.most;
+            if to_give_up > 0 && promise.floor > 0 {
+                let left = sets.available(cluster, uid, broods) - to_give_up;
+                promise.floor = promise.floor.min(left.max(0));
+            }
             return;
         }
-        let within =
-            self.sets.sum(uid) <= bounds.most && self.sets.pods(uid, &self.broods) <= bounds.most;
-        if within {
-            promise.ceiling = bounds.most;
+        if sets.sum(uid) > bounds.most || sets.pods(uid, broods) > bounds.most {
+            return;
         }
+        promise.ceiling = bounds.most;
         if promise.floor < bounds.least
-            && self.sets.available(cluster, uid, &self.broods) >= bounds.least
+            && sets.available(cluster, uid, broods) - sets.surplus(uid, broods) >= bounds.least
+            && !sets.boasts(cluster, uid, broods)
         {
             promise.floor = bounds.least;
         }

@@ -142,6 +142,45 @@ fn p32_enough_stay_available() {
 }
 
 #[test]
+fn p32_who_shrinks_gives_up_a_share_of_each() {
+    // From two to one while one of three is not ready: one of three is given up.
+    let (mut case, manager) = rolling(&plan());
+    case.put(Some(manager), &unready("w-b", "b1"));
+    case.put(None, &deployment(1, "b", &json!({"metadata": {"generation": 2}})));
+    // It is seen before the replica sets have shrunk.
+    let seen = json!({"metadata": {"generation": 2}, "status": {"observedGeneration": 2}});
+    case.put(Some(manager), &deployment(1, "b", &seen));
+    case.put(Some(manager), &set("w-a", 1, "a"));
+    case.delete(Some(manager), &pod_key("a1"));
+    case.is_right();
+    // What remains is kept.
+    case.delete(Some(manager), &pod_key("a2"));
+    case.is_wrong(&["leaves 0 available pods", "must have 1"]);
+}
+
+#[test]
+fn p32_what_was_to_go_does_not_make_up_for_a_loss() {
+    let (mut case, manager) = rolling(&plan());
+    case.put(Some(manager), &unready("w-b", "b1"));
+    case.put(None, &of("w-b", "b1"));
+    // One is to go, and before it goes another one is lost.
+    case.put(Some(manager), &set("w-a", 1, "a"));
+    case.put(None, &unready("w-a", "a1"));
+    case.delete(Some(manager), &pod_key("a2"));
+    case.is_right();
+    // A replica set that does not know yet what was lost.
+    let (mut case, manager) = rolling(&plan());
+    case.put(Some(manager), &unready("w-b", "b1"));
+    case.put(None, &of("w-b", "b1"));
+    let mut boasts = set("w-a", 2, "a");
+    boasts["status"]["availableReplicas"] = json!(2);
+    case.put(Some(manager), &boasts);
+    case.put(None, &unready("w-a", "a1"));
+    case.delete(Some(manager), &pod_key("a2"));
+    case.is_right();
+}
+
+#[test]
 fn p33_one_set_for_each_template() {
     let mut case = Case::new(OneSetPerTemplate::default());
     case.put(None, &deployment(1, "a", &json!({})));
