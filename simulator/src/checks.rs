@@ -73,7 +73,7 @@ fn cheap(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(endpoints::EndpointsAreRight),
         Box::new(node_loss::GivenUpSlowly::new(plan)),
         Box::new(leadership::OneLeader::new(plan)),
-        Box::new(lifecycle::Conserved::default()),
+        Box::new(lifecycle::Conserved::new(plan)),
     ]
 }
 

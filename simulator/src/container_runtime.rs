@@ -174,6 +174,11 @@ impl ContainerRuntime {
         self.agenda.exits_after(time).any(runs)
     }
 
+    /// Whether the kubelet waits for something that will not be done before `time`.
+    pub fn works_after(&self, time: Time) -> bool {
+        self.agenda.owes_after(time)
+    }
+
     /// The host stops at once: containers die, nothing is answered. Images, pod folders and dead
     /// containers stay on its disk.
     pub fn crash(&mut self) {

@@ -6,8 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use api::Pod;
-use api::{Key, Kind, Object};
+use api::{Key, Kind, Object, Pod};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Endpoints, Node, PodSpec, Service};
 use serde_json::{Map, Value, json};

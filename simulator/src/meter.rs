@@ -13,8 +13,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
-use api::Pod;
-use api::{ApiObject, Key, Kind, Object, Time};
+use api::{ApiObject, Key, Kind, Object, Pod, Time};
 
 use self::heat::Heat;
 pub use self::histogram::Histogram;

@@ -6,9 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::Pod;
 use api::quantity::Quantity as Amount;
-use api::{Object, Time};
+use api::{Object, Pod, Time};
 use k8s_openapi::api::core::v1::{
     Container, Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
 };

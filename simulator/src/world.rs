@@ -51,6 +51,8 @@ pub const START: Time = Time::from_secs(1_767_225_600);
 const EVENTS_OF_A_MOMENT_MAX: u64 = 20_000_000;
 /// Violations after which a run is not worth going on with.
 const VIOLATIONS_MAX: usize = 16;
+/// By then everybody has heard of work that was done and written about it.
+const AFTER_WORK: Span = Span::secs(5);
 /// Samples of a run.
 const SAMPLES: u64 = 240;
 
@@ -184,6 +186,8 @@ pub struct World {
     /// When the store came to its latest revisions.
     revisions: VecDeque<(Time, Revision)>,
     last_write: Time,
+    /// When something was last seen to go on that ends in a write.
+    worked_at: Time,
     writes: u64,
     records: u64,
     settled_after: Option<Span>,
@@ -238,6 +242,7 @@ impl World {
             retries: BTreeMap::new(),
             revisions: VecDeque::new(),
             last_write: START,
+            worked_at: START,
             writes: 0,
             records: 0,
             settled_after: None,
@@ -360,10 +365,14 @@ impl World {
 
     fn look_for_rest(&mut self) {
         let settings = &self.plan.settings;
+        if self.expects_changes() {
+            self.worked_at = self.now;
+        }
         let silent_at = self.last_write + settings.quiet.duration();
+        let rested_at = silent_at.max(self.worked_at + AFTER_WORK.duration());
         let operations =
             self.next_operation < self.plan.operations.len() || !self.retries.is_empty();
-        if self.now >= silent_at && !operations && !self.expects_exits() {
+        if self.now >= rested_at && !operations {
             let healed = at(self.plan.heals_at());
             let settled = self.last_write.since(healed);
             self.settled_after = Some(Span(u64::try_from(settled.as_nanos()).unwrap_or(u64::MAX)));

@@ -8,8 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Pod;
-use api::{Key, Kind, Object, Reason, Status};
+use api::{Key, Kind, Object, Pod, Reason, Status};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};

@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-use api::Pod;
-use api::{Cause, Key, Kind, Object, Status, codec};
+use api::{Cause, Key, Kind, Object, Pod, Status, codec};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use k8s_openapi::api::authentication::v1::{

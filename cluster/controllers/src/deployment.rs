@@ -13,8 +13,7 @@ mod strategy;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::Pod;
-use api::{ApiError, ApiObject, Key, Kind, Object, Request, Time, meta};
+use api::{ApiError, ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use machine::{Cache, Delta, Index, Plan, Reconciler};
 

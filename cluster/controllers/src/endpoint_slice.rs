@@ -7,9 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::Pod;
 use api::hash::{fnv64, letters};
-use api::{ApiObject, Key, Kind, Object, Request, Time, meta};
+use api::{ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use machine::{Cache, Delta, Index, Plan, Reconciler};

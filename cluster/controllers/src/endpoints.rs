@@ -4,8 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::Pod;
-use api::{ApiObject, Key, Kind, Request, Time, meta};
+use api::{ApiObject, Key, Kind, Pod, Request, Time, meta};
 use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort, EndpointSubset, Endpoints as EndpointsObject, Service,
 };

@@ -11,13 +11,12 @@ mod zones;
 
 use std::time::Duration;
 
-use api::Pod;
-use api::{ApiObject, Key, Kind, Object, Request, Time, meta};
+use api::{ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, PodCondition, Taint};
 use machine::{Cache, Delta, Index, Plan, Reconciler};
 
-use self::zones::Permission;
+use self::zones::Turn;
 use crate::{announce, ownership, pods};
 
 pub(crate) const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -85,6 +84,9 @@ impl Reconciler for NodeLifecycle {
     }
 
     fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
+        if zones::is_turn(key) {
+            return give_up_next(cache, key, self.unhealthy_zone_threshold_percent, now);
+        }
         let mut plan = Plan::nothing();
         let Some(node) = cache.object(key).and_then(Object::get::<Node>) else { return plan };
         if meta::is_terminating(&node.metadata) {
@@ -105,19 +107,33 @@ impl Reconciler for NodeLifecycle {
             }
             return plan;
         }
-        let taints = taints_of(cache, node, self.unhealthy_zone_threshold_percent, now, &mut plan);
-        let present = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
-        if taints != present {
-            let mut node = node.clone();
-            node.spec.get_or_insert_default().taints = Some(taints).filter(|t| !t.is_empty());
-            plan.request(Request::Update { object: node.into_object(), subresource: None });
-        }
+        // While nobody reports, those that were given up are taken back.
+        let nobody_reports = zones::nobody_reports(cache);
+        let given_up = eviction_taint(node).is_some() && !nobody_reports;
+        plan.requests.extend(tainted(node, given_up, now));
         let silent = condition(node, "Ready").is_some_and(|c| c.status == "Unknown");
-        if silent && !zones::nobody_reports(cache) {
+        if silent && !nobody_reports {
             pods_not_ready(cache, &key.name, now, &mut plan);
         }
         plan
     }
+}
+
+/// Gives up the node of a zone whose turn it is.
+///
+/// Zones have keys of their own: while it is not known what became of a mark, no other node of
+/// the zone gets one, whatever is heard of it meanwhile.
+fn give_up_next(cache: &Cache, key: &Key, disrupted_percent: u8, now: Time) -> Plan {
+    let mut plan = Plan::nothing();
+    match zones::turn(cache, key, disrupted_percent, now) {
+        Turn::Of(next) => {
+            let node = cache.object(&next).and_then(Object::get::<Node>);
+            plan.requests.extend(node.and_then(|node| tainted(node, true, now)));
+        }
+        Turn::Later(delay) => plan.revisit_in(delay),
+        Turn::Nobody => {}
+    }
+    plan
 }
 
 /// The condition of that type.
@@ -181,14 +197,19 @@ fn note_silence(cache: &Cache, node: &Node, key: &Key, now: Time, plan: &mut Pla
     (silent != *node).then_some(silent)
 }
 
+/// The write that gives the node the taints it should have, if it has others.
+fn tainted(node: &Node, given_up: bool, now: Time) -> Option<Request> {
+    let taints = taints_of(node, given_up, now);
+    let present = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
+    (taints != present).then(|| {
+        let mut node = node.clone();
+        node.spec.get_or_insert_default().taints = Some(taints).filter(|t| !t.is_empty());
+        Request::Update { object: node.into_object(), subresource: None }
+    })
+}
+
 /// The taints the node should have: those of others as they are, and ours by its conditions.
-fn taints_of(
-    cache: &Cache,
-    node: &Node,
-    disrupted_percent: u8,
-    now: Time,
-    plan: &mut Plan,
-) -> Vec<Taint> {
+fn taints_of(node: &Node, given_up: bool, now: Time) -> Vec<Taint> {
     let present = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
     let ready = condition(node, "Ready").map(|c| c.status.as_str());
     let mut wanted: Vec<(&str, &str)> = Vec::new();
@@ -210,13 +231,7 @@ fn taints_of(
         Some("Unknown") => Some(UNREACHABLE),
         _ => None,
     };
-    if let Some(key) = eviction {
-        match zones::may_evict(cache, node, disrupted_percent, now) {
-            Permission::Granted => wanted.push((key, NO_EXECUTE)),
-            Permission::Later(delay) => plan.revisit_in(delay),
-            Permission::Denied => {}
-        }
-    }
+    wanted.extend(eviction.filter(|_| given_up).map(|key| (key, NO_EXECUTE)));
     // A node that never reported keeps the taint it was registered with.
     let reported = ready.is_some();
     let managed = |t: &Taint| {

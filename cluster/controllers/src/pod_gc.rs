@@ -7,8 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Pod;
-use api::{ApiObject, Key, Kind, Object, Request, Subresource, Time, meta};
+use api::{ApiObject, Key, Kind, Object, Pod, Request, Subresource, Time, meta};
 use k8s_openapi::api::core::v1::{Node, PodCondition};
 use machine::{Cache, Delta, Index, Plan, Reconciler};
 

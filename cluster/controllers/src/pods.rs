@@ -4,8 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::Pod;
-use api::{Time, meta};
+use api::{Pod, Time, meta};
 use k8s_openapi::api::core::v1::PodCondition;
 
 /// Lower values are deleted first.

@@ -8,10 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use api::Pod;
 use api::hash::{fnv64, letters};
 use api::selector::Selector;
-use api::{ApiError, ApiObject, Key, Kind, Object, Request, Time, meta};
+use api::{ApiError, ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use machine::{Announcement, Cache, Delta, Index, Plan, Reconciler};

@@ -7,8 +7,7 @@
 
 use std::time::Duration;
 
-use api::Pod;
-use api::{ApiObject, Key, Kind, Object, Request, Time, meta};
+use api::{ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::core::v1::{Node, PodCondition, Taint, Toleration};
 use machine::{Cache, Delta, Plan, Reconciler};
 

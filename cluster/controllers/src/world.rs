@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::Pod;
 use api::hash::fnv64;
-use api::{ApiError, Key, Kind, Object, Request, Revision, Status, Time, codec, meta};
+use api::{ApiError, Key, Kind, Object, Pod, Request, Revision, Status, Time, codec, meta};
 use k8s_openapi::api::core::v1::Node;
 use machine::{
     ApiEffect, ApiInput, CallId, ControllerManager, Machine, Record, Recorder, RngTree, WatchEvent,

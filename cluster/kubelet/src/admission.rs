@@ -4,9 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use api::Pod;
-use api::Time;
 use api::selector::Selector;
+use api::{Pod, Time};
 use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Taint, Toleration};
 
 use crate::context::Context;

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::Pod;
-use api::{Key, Kind, Time};
+use api::{Key, Kind, Pod, Time};
 use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource, Service};
 
 use crate::config_source::{ConfigSource, Data, Lookup};

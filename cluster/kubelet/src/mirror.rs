@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Pod;
-use api::{ApiError, ApiObject, Key, Kind, Object, Reply, Request, Time, codec, hash, meta};
+use api::{ApiError, ApiObject, Key, Kind, Object, Pod, Reply, Request, Time, codec, hash, meta};
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 

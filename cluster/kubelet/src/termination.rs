@@ -92,7 +92,14 @@ fn end(ctx: &mut Context, worker: &mut PodWorker, name: &str, grace: u32, now: T
                 }
             }
         }
-        Step::InspectImage | Step::PullImage | Step::Start | Step::PreStop => {}
+        // An image that is still being fetched holds nobody up: it will not be needed here.
+        // Source: kubernetes 1.33, `pkg/kubelet/pod_workers.go`, which cancels the sync of a pod
+        // that begins to end.
+        Step::InspectImage | Step::PullImage => {
+            slot.step = Step::Idle;
+            return false;
+        }
+        Step::Start | Step::PreStop => {}
     }
     true
 }

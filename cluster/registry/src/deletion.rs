@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Pod;
-use api::{Object, Propagation, Status, Time};
+use api::{Object, Pod, Propagation, Status, Time};
 
 use crate::allocate;
 use crate::meta::{FOREGROUND, ORPHAN};

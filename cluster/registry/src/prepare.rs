@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use api::Pod;
-use api::{Object, Shared, Subresource, Time};
+use api::{Object, Pod, Shared, Subresource, Time};
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition as Condition,
     CertificateSigningRequestStatus,

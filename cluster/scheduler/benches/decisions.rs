@@ -5,8 +5,7 @@
 
 use std::cell::RefCell;
 
-use api::Pod;
-use api::{Key, Kind, Object, Reply, Request, Revision, Time, codec};
+use api::{Key, Kind, Object, Pod, Reply, Request, Revision, Time, codec};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use k8s_openapi::api::core::v1::Node;

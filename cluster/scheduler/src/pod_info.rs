@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::Pod;
 use api::hash::fnv64;
 use api::selector::Selector;
-use api::{Key, meta};
+use api::{Key, Pod, meta};
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm, PodSpec, Taint, Toleration};
 
 use crate::node_info::NodeInfo;

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::Pod;
-use api::{ApiError, Key, Kind, Name, Object, Patch, PatchKind, Reply, Request, Subresource, Time};
+use api::{
+    ApiError, Key, Kind, Name, Object, Patch, PatchKind, Pod, Reply, Request, Subresource, Time,
+};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use machine::{

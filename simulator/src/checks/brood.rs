@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::Pod;
-use api::{Key, Kind, Object};
+use api::{Key, Kind, Object, Pod};
 
 use crate::check::{Cluster, Occurrence};
 use crate::oracle;

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::Pod;
-use api::{Key, Kind, Object};
+use api::{Key, Kind, Object, Pod};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;

@@ -1,12 +1,12 @@
 //! The lives of pods: P36 and P54.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use api::Pod;
-use api::{Key, Kind, Object};
+use api::{Key, Kind, Object, Patch, PatchBody, Pod, Request};
 
-use crate::check::{Check, Cluster, Occurrence};
+use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle;
+use crate::plan::Plan;
 
 /// P36, for what there is without stateful sets: of the pods that had one name at most one runs,
 /// on whatever nodes they are.
@@ -107,20 +107,58 @@ impl Place {
 }
 
 /// P54: every pod that was created is in exactly one place, and none gets lost or comes back.
+///
+/// A status has no revision: one that its kubelet wrote before that of the end, and that is carried
+/// out after it, is excused. The kubelet writes the end again when it sees it.
 #[derive(Default)]
 pub(super) struct Conserved {
+    /// Whether calls can be overtaken.
+    faulty: bool,
+    /// UIDs of the pods of which their kubelet last wrote that they have ended, whatever became
+    /// of the call.
+    ended: BTreeSet<String>,
     created: u64,
     deleted: u64,
     counts: BTreeMap<Place, u64>,
 }
 
+/// The UID and phase in a kubelet's write of a status.
+fn phase_of_patch(patch: &Patch) -> Option<(&str, &str)> {
+    match &patch.body {
+        PatchBody::Json(document) => {
+            let uid = document["metadata"]["uid"].as_str()?;
+            Some((uid, document["status"]["phase"].as_str()?))
+        }
+        PatchBody::PodStatus(change) => {
+            let before = change.from.as_ref().and_then(|status| status.phase.as_ref());
+            let phase = change.to.phase.as_ref().filter(|phase| Some(*phase) != before)?;
+            Some((change.uid.as_deref()?, phase))
+        }
+    }
+}
+
 impl Conserved {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self { faulty: !plan.faults.is_empty(), ..Self::default() }
+    }
+
+    fn written(&mut self, uid: &str, phase: &str) {
+        if matches!(phase, "Succeeded" | "Failed") {
+            self.ended.insert(uid.to_owned());
+        } else {
+            self.ended.remove(uid);
+        }
+    }
+
     fn committed(&mut self, key: &Key, old: Option<&Pod>, new: Option<&Pod>) -> Option<String> {
         let place = |pod: Option<&Pod>| pod.and_then(Place::of);
         let (before, after) = (place(old), place(new));
         match (old, new) {
             (None, Some(_)) => self.created += 1,
-            (Some(_), None) => self.deleted += 1,
+            (Some(pod), None) => {
+                self.deleted += 1;
+                self.ended.remove(pod.metadata.uid.as_deref().unwrap_or_default());
+            }
             _ => {}
         }
         if let Some(count) = before.and_then(|p| self.counts.get_mut(&p)) {
@@ -139,6 +177,10 @@ impl Conserved {
         }
         let before = before.filter(|p| p.is_end())?;
         let after = after.filter(|p| *p != before)?;
+        let uid = new.and_then(|pod| pod.metadata.uid.as_deref());
+        if uid.is_some_and(|uid| self.ended.contains(uid)) {
+            return None;
+        }
         Some(format!("{key} had ended as {before:?} and is {after:?} now"))
     }
 }
@@ -152,11 +194,24 @@ impl Check for Conserved {
         "every pod that was created is in exactly one place, and none gets lost or comes back"
     }
 
-    fn observe(&mut self, _: &dyn Cluster, occurrence: &Occurrence<'_>, found: &mut Vec<String>) {
-        if let Occurrence::Committed { key, old, new, .. } = occurrence
-            && key.kind == Kind::Pod
-        {
-            found.extend(self.committed(key, oracle::pod(*old), oracle::pod(*new)));
+    fn observe(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        found: &mut Vec<String>,
+    ) {
+        match occurrence {
+            Occurrence::Called { by, request: Request::Patch { key, patch, .. } }
+                if self.faulty && key.kind == Kind::Pod && cluster.role(*by) == Role::Kubelet =>
+            {
+                if let Some((uid, phase)) = phase_of_patch(patch) {
+                    self.written(uid, phase);
+                }
+            }
+            Occurrence::Committed { key, old, new, .. } if key.kind == Kind::Pod => {
+                found.extend(self.committed(key, oracle::pod(*old), oracle::pod(*new)));
+            }
+            _ => {}
         }
     }
 

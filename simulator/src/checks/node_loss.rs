@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::Pod;
-use api::{Key, Kind, Object, Request, Revision, Subresource, Time};
+use api::{Key, Kind, Object, Pod, Request, Revision, Subresource, Time};
 use k8s_openapi::api::core::v1::{Node, Taint};
 
 use super::brood::{Life, Lives};
@@ -32,8 +31,8 @@ const LARGE_ZONE: usize = 50;
 const SECOND: Duration = Duration::from_secs(1);
 /// So long may the write of a taint take from its stamp to the store.
 const WRITE_MAX: Duration = Duration::from_secs(30);
-/// The same node asked for again within this time is the same marking, tried again.
-const SAME: Duration = Duration::from_secs(60);
+/// Whoever has waited so long for an answer does not know whether the call was carried out.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn no_execute(node: &Node) -> impl Iterator<Item = &Taint> {
     let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
@@ -113,11 +112,20 @@ fn health<'a>(nodes: impl Iterator<Item = &'a Node>) -> BTreeMap<Zone, Health> {
     zones
 }
 
+/// A mark that a controller manager has asked for.
+struct Asked {
+    at: Time,
+    zone: Zone,
+    spacing: Duration,
+}
+
 /// P43: pods leave a lost node only when they no longer tolerate it, and nodes are given up slowly
 /// or, when most are lost, not at all.
 ///
-/// A node that was given up and has come back does not count against the rate: nothing was lost by
-/// it. Whether the rate holds across two leaders is not judged; each sees the marks of the other.
+/// What counts for the rate is when marks were asked for that were carried out. A node that was
+/// given up and has come back does not count: nothing was lost by it. Neither does a mark that is
+/// carried out when nobody waits for its answer any more. Whether the rate holds across two leaders
+/// is not judged; each sees the marks of the other.
 pub(super) struct GivenUpSlowly {
     shown: NodesShown,
     marks: Marks,
@@ -125,7 +133,9 @@ pub(super) struct GivenUpSlowly {
     /// Pods that a controller manager has said to evict: mark and deletion go out together, so
     /// the store need not have the mark yet.
     evicted: BTreeSet<(ProcessId, Key)>,
-    /// The node that was last given up in each zone, and when.
+    /// Nodes that were asked to be marked, by name.
+    asked: BTreeMap<(Life, String), Asked>,
+    /// The node that was last given up in each zone, and when that was asked for.
     last: BTreeMap<(Life, Zone), (String, Time)>,
     /// How far the clocks of controller managers may be ahead.
     skew: Duration,
@@ -143,6 +153,7 @@ impl GivenUpSlowly {
             marks: Marks::default(),
             lives: Lives::default(),
             evicted: BTreeSet::new(),
+            asked: BTreeMap::new(),
             last: BTreeMap::new(),
             skew: Duration::from_nanos(skew),
         }
@@ -174,7 +185,7 @@ impl GivenUpSlowly {
         })
     }
 
-    /// Judges that a node is given up.
+    /// Judges that a node is to be given up.
     fn gives_up(&mut self, cluster: &dyn Cluster, by: ProcessId, node: &Node) -> Option<String> {
         let name = node.metadata.name.clone()?;
         let before = self.shown.get(by, &name)?;
@@ -198,22 +209,24 @@ impl GivenUpSlowly {
                 ));
             }
         };
-        let now = cluster.now();
-        let place = (self.lives.of(by), zone);
-        let last = self.last.get(&place).cloned();
-        if let Some((other, at)) = &last
-            && *other == name
-            && now.since(*at) < SAME
-        {
+        let asked = Asked { at: cluster.now(), zone, spacing };
+        self.asked.insert((self.lives.of(by), name), asked);
+        None
+    }
+
+    /// Judges the time at which a node was given up.
+    fn given_up(&mut self, now: Time, by: ProcessId, node: &Node) -> Option<String> {
+        let name = node.metadata.name.clone()?;
+        let life = self.lives.of(by);
+        let Asked { at, zone, spacing } = self.asked.remove(&(life, name.clone()))?;
+        if now.since(at) > PATIENCE {
             return None;
         }
-        self.last.insert(place, (name.clone(), now));
-        let is_back = |other: &str| {
-            self.shown.get(by, other).is_none_or(|node| oracle::readiness(node) == "True")
-        };
-        let (other, at) = last.filter(|(other, _)| !is_back(other))?;
-        let apart = now.since(at);
-        (self.skew.is_zero() && apart + SECOND < spacing).then(|| {
+        let (other, before) = self.last.insert((life, zone), (name.clone(), at))?;
+        let shown = self.shown.get(by, &other);
+        let is_back = shown.is_none_or(|node| oracle::readiness(node) == "True");
+        let apart = at.since(before);
+        (other != name && !is_back && self.skew.is_zero() && apart + SECOND < spacing).then(|| {
             format!(
                 "{name} is given up {} s after {other}, and {} s is the least",
                 apart.as_secs(),
@@ -251,12 +264,16 @@ impl Check for GivenUpSlowly {
         self.lives.observe(occurrence);
         self.shown.observe(cluster, occurrence);
         match occurrence {
-            Occurrence::Committed { key, old, new: Some(new), revision, .. }
+            Occurrence::Committed { by, key, old, new: Some(new), revision, .. }
                 if key.kind == Kind::Node =>
             {
                 if let Some(node) = new.get() {
                     let old = old.and_then(Object::get);
                     self.marks.committed(cluster.now(), old, node, *revision);
+                    let was_lost = old.is_some_and(|old| no_execute(old).any(is_lost));
+                    if let Some(by) = by.filter(|_| !was_lost && no_execute(node).any(is_lost)) {
+                        found.extend(self.given_up(cluster.now(), by, node));
+                    }
                 }
             }
             Occurrence::Called {

@@ -6,8 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::Pod;
-use api::{Key, Kind, Name, Object, Request};
+use api::{Key, Kind, Name, Object, Pod, Request};
 use k8s_openapi::api::core::v1::Node;
 use machine::WatchEvent;
 

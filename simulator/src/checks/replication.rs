@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::Pod;
-use api::{Key, Kind, Object, Request, Revision, Subresource, Time};
+use api::{Key, Kind, Object, Pod, Request, Revision, Subresource, Time};
 
 use super::brood::{Broods, Change, Life, Lives, known_owner, replicas};
 use super::store::coordinates;
@@ -148,25 +147,33 @@ struct Asked {
     seen: Revision,
 }
 
-/// How many pods an owner has lately been known to want. A plan is carried out in batches, each
-/// after the answers to the last: while that goes on, the number that counts is the one of when
-/// the plan was made.
+/// How many pods an owner has lately been known to want, and how far pods were seen then. A plan
+/// is carried out in batches, each after the answers to the last: while that goes on, what counts
+/// is what was known when the plan was made.
 #[derive(Default)]
-struct Lately(BTreeMap<(ProcessId, String), Vec<(Time, i64)>>);
+struct Lately(BTreeMap<(ProcessId, String), Vec<Known>>);
+
+/// What a process knew when it made a call.
+#[derive(Clone, Copy)]
+struct Known {
+    at: Time,
+    limit: i64,
+    seen: Revision,
+}
 
 /// Batches of one plan follow each other in less time than this.
 const PLAN_MAX: Duration = Duration::from_secs(60);
 
 impl Lately {
-    /// Takes in what the process knows when it makes a call; returns the numbers of the plans
-    /// that the call may belong to.
-    fn known(&mut self, by: ProcessId, uid: &str, now: Time, limit: i64) -> Vec<i64> {
+    /// Takes in what the process knows when it makes a call; returns what was known when the
+    /// plans were made that the call may belong to.
+    fn known(&mut self, by: ProcessId, uid: &str, now: Known) -> &[Known] {
         let known = self.0.entry((by, uid.to_owned())).or_default();
-        known.retain(|(at, _)| now.since(*at) < PLAN_MAX);
-        if known.last().is_none_or(|(_, last)| *last != limit) {
-            known.push((now, limit));
+        known.retain(|k| now.at.since(k.at) < PLAN_MAX);
+        if known.last().is_none_or(|last| last.limit != now.limit) {
+            known.push(now);
         }
-        known.iter().map(|(_, limit)| *limit).collect()
+        known
     }
 }
 
@@ -197,12 +204,13 @@ impl NoOvershoot {
             meta.namespace.as_deref().unwrap_or_default(),
             meta.name.as_deref().unwrap_or_default(),
         );
-        let at = cluster.now();
-        let limit = self.lately.known(by, uid, at, limit).into_iter().max().unwrap_or(limit);
+        let (at, seen) = (cluster.now(), Revision::default());
+        let known = self.lately.known(by, uid, Known { at, limit, seen });
+        let limit = known.iter().map(|k| k.limit).max().unwrap_or(limit);
         let life = self.lives.of(by);
         self.creators.entry(uid.to_owned()).or_default().insert(life);
         self.last_asked.insert(uid.to_owned(), at);
-        self.asked.insert(key, Asked { by: life, at, limit, seen: Revision::default() });
+        self.asked.insert(key, Asked { by: life, at, limit, seen });
     }
 
     fn joined(&mut self, key: &Key, uid: &str) -> Option<String> {
@@ -295,7 +303,7 @@ const DISRUPTION: &str = "DisruptionTarget";
 /// floods the API server.
 ///
 /// What others take away meanwhile is nobody's fault: a loss that the deleting process had not
-/// seen is excused.
+/// seen when it made its plan is excused.
 pub(super) struct NoUndershoot {
     broods: Broods,
     lives: Lives,
@@ -374,7 +382,9 @@ impl NoUndershoot {
         }
         let Some(limit) = replicas(owner) else { return };
         let (at, seen) = (cluster.now(), self.seen.get(&by).copied().unwrap_or_default());
-        let limit = self.lately.known(by, uid, at, limit).into_iter().min().unwrap_or(limit);
+        let known = self.lately.known(by, uid, Known { at, limit, seen });
+        let limit = known.iter().map(|k| k.limit).min().unwrap_or(limit);
+        let seen = known.iter().map(|k| k.seen).min().unwrap_or(seen);
         self.last_asked.insert(uid.to_owned(), at);
         self.asked.insert(key.clone(), Asked { by: self.lives.of(by), at, limit, seen });
     }

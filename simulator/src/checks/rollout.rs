@@ -13,6 +13,7 @@ use super::brood::{Broods, Change, Life, Lives, replicas};
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle;
 use crate::plan::{Component, Fault, Outcome, Plan};
+use crate::world::ProcessId;
 
 /// The label by which the pods of one replica set are told from those of another.
 const TEMPLATE_HASH: &str = "pod-template-hash";
@@ -20,6 +21,8 @@ const TEMPLATE_HASH: &str = "pod-template-hash";
 const COLLISIONS_MAX: i32 = 16;
 /// While two processes have acted within this time, neither knows all that was done.
 const HANDOVER: Duration = Duration::from_secs(120);
+/// Whoever has waited so long for an answer does not know whether the call was carried out.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many pods there may and must be while a deployment rolls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +68,8 @@ struct SetRow {
     replicas: i64,
     /// Whether its controller has seen its present size.
     observed: bool,
+    /// Available pods, as its controller reports them.
+    available: i64,
 }
 
 /// The replica sets of each deployment, by UIDs.
@@ -93,11 +98,13 @@ impl Sets {
         let name = owners.into_iter().find(|o| o.uid == deployment).map(|o| o.name.clone())?;
         let key = latest.key();
         let owner_key = Key::new(Kind::Deployment, &key.namespace, &name);
-        let observed = set.status.as_ref().and_then(|s| s.observed_generation).unwrap_or(0);
+        let status = set.status.as_ref();
+        let observed = status.and_then(|s| s.observed_generation).unwrap_or(0);
         let row = SetRow {
             key,
             replicas: replicas(latest).unwrap_or(0),
             observed: observed >= set.metadata.generation.unwrap_or(0),
+            available: status.and_then(|s| s.available_replicas).unwrap_or(0).into(),
         };
         self.of.entry(deployment.clone()).or_default().insert(latest.uid().to_owned(), row);
         self.deployment_of.insert(latest.uid().to_owned(), (deployment.clone(), owner_key));
@@ -115,6 +122,26 @@ impl Sets {
 
     fn pods(&self, deployment: &str, broods: &Broods) -> i64 {
         self.rows(deployment).map(|(uid, _)| broods.size(uid)).sum()
+    }
+
+    /// How many pods there will be when all replica sets have what they ask for, if none of them
+    /// gives up a pod meanwhile.
+    fn pods_to_come(&self, deployment: &str, broods: &Broods) -> i64 {
+        self.rows(deployment).map(|(uid, row)| broods.size(uid).max(row.replicas)).sum()
+    }
+
+    /// How many pods the replica sets have that they do not ask for.
+    fn surplus(&self, deployment: &str, broods: &Broods) -> i64 {
+        self.rows(deployment).map(|(uid, row)| (broods.size(uid) - row.replicas).max(0)).sum()
+    }
+
+    /// Whether some replica set reports more available pods than it has.
+    fn boasts(&self, cluster: &dyn Cluster, deployment: &str, broods: &Broods) -> bool {
+        self.rows(deployment).any(|(uid, row)| {
+            let ready = |k: &&Key| oracle::pod(cluster.object(k)).is_some_and(oracle::is_ready);
+            let ready = broods.of(uid).filter(ready).count();
+            row.available > i64::try_from(ready).unwrap_or(i64::MAX)
+        })
     }
 
     fn available(&self, cluster: &dyn Cluster, deployment: &str, broods: &Broods) -> i64 {
@@ -146,9 +173,14 @@ struct Promise {
 /// P32: a rollout keeps enough pods available and does not make too many.
 ///
 /// A new number of replicas widens the bounds at once and narrows them when the pods are within
-/// them and all controllers have seen it. When a pod is lost by another cause than the rollout the
-/// floor is gone until enough are available again. Handovers between leaders and calls that are
-/// carried out late are excused.
+/// them and all controllers have seen it. What a deployment that shrinks has too many its replica
+/// sets give up in proportion to their sizes, available or not: the floor is lower by so many until
+/// enough are available again. When a pod is lost by another cause than the rollout the floor is
+/// gone until enough are available again, those not counted that were to go before, and no replica
+/// set reports more than it has. Handovers between leaders and calls that are carried out late are
+/// excused.
+///
+/// Source: kubernetes 1.33, `pkg/controller/deployment/sync.go`, `scale`.
 pub(super) struct RolloutBounds {
     broods: Broods,
     sets: Sets,
@@ -194,20 +226,26 @@ impl RolloutBounds {
             self.promises.remove(uid);
             return;
         };
+        let (sets, broods) = (&self.sets, &self.broods);
         let promise = self.promises.entry(uid.to_owned()).or_default();
         promise.ceiling = promise.ceiling.max(bounds.most);
         promise.floor = promise.floor.min(bounds.least);
-        let seen = is_observed(deployment) && self.sets.rows(uid).all(|(_, row)| row.observed);
+        let seen = is_observed(deployment) && sets.rows(uid).all(|(_, row)| row.observed);
         if !seen {
+            let to_give_up = sets.pods_to_come(uid, broods) - bounds.most;
+            if to_give_up > 0 && promise.floor > 0 {
+                let left = sets.available(cluster, uid, broods) - to_give_up;
+                promise.floor = promise.floor.min(left.max(0));
+            }
             return;
         }
-        let within =
-            self.sets.sum(uid) <= bounds.most && self.sets.pods(uid, &self.broods) <= bounds.most;
-        if within {
-            promise.ceiling = bounds.most;
+        if sets.sum(uid) > bounds.most || sets.pods(uid, broods) > bounds.most {
+            return;
         }
+        promise.ceiling = bounds.most;
         if promise.floor < bounds.least
-            && self.sets.available(cluster, uid, &self.broods) >= bounds.least
+            && sets.available(cluster, uid, broods) - sets.surplus(uid, broods) >= bounds.least
+            && !sets.boasts(cluster, uid, broods)
         {
             promise.floor = bounds.least;
         }
@@ -458,12 +496,49 @@ impl Check for RolloutEnds {
     }
 }
 
+/// What a controller manager knew of a deployment when it asked for a write of a replica set.
+#[derive(Clone, Default)]
+struct Knew {
+    at: Time,
+    /// The most pods that the deployment may have.
+    most: i64,
+    /// What its replica sets ask for, by UID.
+    replicas: BTreeMap<String, i64>,
+}
+
 /// P35: what the replica sets of a deployment ask for adds up to no more than it may have, also
 /// when it is scaled in the middle of a rollout.
+///
+/// Judged by what the asking process knew: watches of different kinds come at different times, and
+/// a write of one replica set does not exclude one of another. Excused is what replica sets were
+/// given that it did not know of, unless it has given it itself in the same life, and the bound of
+/// an older state of the deployment. So is all that is carried out when nobody waits for the answer
+/// any more.
 #[derive(Default)]
 pub(super) struct SharesAddUp {
     sets: Sets,
     ceilings: BTreeMap<String, i64>,
+    lives: Lives,
+    /// Writes under way, by process, replica set and the revision that they replace.
+    asked: BTreeMap<(ProcessId, Key, String), Knew>,
+    /// Who last made a replica set larger, if it waited for the answer.
+    givers: BTreeMap<String, Option<Life>>,
+}
+
+/// The name of a call among those of one process.
+fn name_of(by: ProcessId, object: &Object) -> (ProcessId, Key, String) {
+    (by, object.key(), object.meta().resource_version.clone().unwrap_or_default())
+}
+
+/// The replica set that a request writes.
+const fn written(request: &Request) -> Option<&Object> {
+    match request {
+        Request::Create(object @ Object::ReplicaSet(_))
+        | Request::Update { object: object @ Object::ReplicaSet(_), subresource: None } => {
+            Some(object)
+        }
+        _ => None,
+    }
 }
 
 impl SharesAddUp {
@@ -480,6 +555,57 @@ impl SharesAddUp {
             *ceiling = most;
         }
         Some(*ceiling)
+    }
+
+    /// Notes what a process knows when it asks for a write.
+    fn called(&mut self, cluster: &dyn Cluster, by: ProcessId, object: &Object) {
+        let Some(set) = object.get::<ReplicaSet>() else { return };
+        let Some(uid) = oracle::controller(&set.metadata) else { return };
+        let owners = set.metadata.owner_references.iter().flatten();
+        let Some(name) = owners.into_iter().find(|o| o.uid == uid).map(|o| &o.name) else { return };
+        let key = Key::new(Kind::Deployment, &object.key().namespace, name);
+        let deployment = cluster.known(by, &key).filter(|o| o.uid() == uid);
+        let most = deployment.and_then(Object::get).and_then(Bounds::of).map_or(0, |b| b.most);
+        let known = |row: &SetRow| cluster.known(by, &row.key).and_then(replicas).unwrap_or(0);
+        let sets = self.sets.rows(uid).map(|(uid, row)| (uid.clone(), known(row)));
+        let knew = Knew { at: cluster.now(), most, replicas: sets.collect() };
+        self.asked.insert(name_of(by, object), knew);
+    }
+
+    /// What replica sets other than `own` ask for more than the asking process could know.
+    fn unknown(&self, deployment: &str, own: &str, by: Life, knew: &Knew) -> i64 {
+        let others = self
+            .sets
+            .rows(deployment)
+            .filter(|(uid, _)| uid.as_str() != own && self.givers.get(*uid) != Some(&Some(by)));
+        let known = |uid: &str| knew.replicas.get(uid).copied().unwrap_or(0);
+        others.map(|(uid, row)| (row.replicas - known(uid)).max(0)).sum()
+    }
+
+    /// Judges that a process has made a replica set larger.
+    fn grew(
+        &mut self,
+        cluster: &dyn Cluster,
+        by: ProcessId,
+        set: &Object,
+        knew: &Knew,
+        ceiling: i64,
+    ) -> Option<String> {
+        let (deployment, owner) = self.sets.deployment_of.get(set.uid())?;
+        let life = self.lives.of(by);
+        let waited_for = cluster.now().since(knew.at) <= PATIENCE;
+        let unknown = self.unknown(deployment, set.uid(), life, knew);
+        let may_have = ceiling.max(knew.most) + unknown;
+        let sum = self.sets.sum(deployment);
+        let found = (waited_for && sum > may_have).then(|| {
+            let key = set.key();
+            format!(
+                "with {key}, the replica sets of {owner} ask for {sum} pods, and it may have \
+                 {may_have}"
+            )
+        });
+        self.givers.insert(set.uid().to_owned(), waited_for.then_some(life));
+        found
     }
 }
 
@@ -498,25 +624,39 @@ impl Check for SharesAddUp {
         occurrence: &Occurrence<'_>,
         found: &mut Vec<String>,
     ) {
-        let Occurrence::Committed { by, key, old, new, .. } = occurrence else { return };
-        match key.kind {
-            Kind::Deployment => {
+        self.lives.observe(occurrence);
+        match occurrence {
+            Occurrence::Called { by, request } if cluster.role(*by) == Role::ControllerManager => {
+                if let Some(object) = written(request) {
+                    self.called(cluster, *by, object);
+                }
+            }
+            Occurrence::Answered { by: Some(by), request, .. } => {
+                if let Some(object) = written(request) {
+                    self.asked.remove(&name_of(*by, object));
+                }
+            }
+            Occurrence::Committed { key, old, new, .. } if key.kind == Kind::Deployment => {
                 let uid = new.or(*old).map(Object::uid).unwrap_or_default();
                 self.adjust(cluster, uid, key);
             }
-            Kind::ReplicaSet => {
-                let Some(uid) = self.sets.committed(*old, *new) else { return };
-                let set = new.map(Object::uid).unwrap_or_default();
-                let Some((_, owner)) = self.sets.deployment_of.get(set).cloned() else { return };
-                let grew = new.and_then(replicas) > old.and_then(replicas);
+            Occurrence::Committed { by, key, old, new, request, .. }
+                if key.kind == Kind::ReplicaSet =>
+            {
+                let call = by.zip(written(request)).map(|(by, object)| name_of(by, object));
+                let knew = call.and_then(|call| self.asked.remove(&call)).unwrap_or_default();
+                let (Some(uid), Some(new)) = (self.sets.committed(*old, *new), new) else {
+                    self.givers.remove(old.map(Object::uid).unwrap_or_default());
+                    return;
+                };
+                let Some((_, owner)) = self.sets.deployment_of.get(new.uid()).cloned() else {
+                    return;
+                };
                 let Some(ceiling) = self.adjust(cluster, &uid, &owner) else { return };
-                let sum = self.sets.sum(&uid);
+                let grew = replicas(new) > old.and_then(replicas);
                 // What users do to replica sets is their business.
-                if by.is_some() && grew && sum > ceiling {
-                    found.push(format!(
-                        "with {key}, the replica sets of {owner} ask for {sum} pods, and it may \
-                         have {ceiling}"
-                    ));
+                if let Some(by) = by.filter(|_| grew) {
+                    found.extend(self.grew(cluster, by, new, &knew, ceiling));
                 }
             }
             _ => {}

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Pod;
-use api::{Key, Kind, Object, Request, Time};
+use api::{Key, Kind, Object, Pod, Request, Time};
 use k8s_openapi::api::core::v1::Node;
 
 use crate::check::{Check, Cluster, Occurrence, Role};

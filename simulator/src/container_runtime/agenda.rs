@@ -80,6 +80,15 @@ impl Agenda {
         })
     }
 
+    /// Whether somebody waits for an answer that comes after `time`, other than to a probe.
+    pub(super) fn owes_after(&self, time: Time) -> bool {
+        let mut later = self.entries.iter().take_while(|e| e.at > time);
+        later.any(|e| match &e.due {
+            Due::Reply { to: Some(_), action } => !matches!(**action, Action::Probe(_)),
+            Due::Reply { to: None, .. } | Due::Connected | Due::Exit { .. } => false,
+        })
+    }
+
     /// Takes what comes first, if its time has come.
     pub(super) fn pop(&mut self, now: Time) -> Option<(Time, Due)> {
         let entry = self.entries.pop_if(|e| e.at <= now)?;

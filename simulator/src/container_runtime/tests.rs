@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::Pod;
-use api::{Key, Kind, Object, Reply, Request, Revision, codec};
+use api::{Key, Kind, Object, Pod, Reply, Request, Revision, codec};
 use k8s_openapi::api::core::v1::PodStatus;
 use kubelet::runtime::{ContainerSpec, Limits, SandboxSpec, Security};
 use kubelet::{Kubelet, KubeletConfig, NodeEffect, NodeInput, naming};
@@ -168,6 +167,20 @@ fn only_a_container_that_runs_is_expected_to_end() {
     let stop = RuntimeRequest::Stop { id, grace_seconds: 500 };
     ask(&mut runtime, at(30), stop);
     assert!(!runtime.exits_after(at(31)));
+}
+
+#[test]
+fn what_a_kubelet_waits_for_is_work() {
+    let mut runtime = runtime();
+    let id = pod(&mut runtime, 10, "a", &["--ignore-term"]).id;
+    assert!(!runtime.works_after(at(11)));
+    let stop = RuntimeRequest::Stop { id, grace_seconds: 500 };
+    runtime.request(at(20), CallId(1), stop, &mut Fixed, None);
+    assert!(runtime.works_after(at(519)));
+    assert!(!runtime.works_after(at(520)));
+    // Who asked is gone with the host.
+    runtime.crash();
+    assert!(!runtime.works_after(at(21)));
 }
 
 #[test]

@@ -198,12 +198,13 @@ impl World {
         self.start(kubelet);
     }
 
-    /// Whether some container will end by itself: the cluster is silent, not at rest.
+    /// Whether some container will end by itself, or is being started, stopped or fetched for
+    /// long: the cluster is silent, not at rest.
     ///
-    /// Nothing else counts: what a slow disk has put off is work of the past, and what ends within
-    /// a second and starts again and again would never let the cluster rest.
-    pub(super) fn expects_exits(&self) -> bool {
+    /// What is done within a second does not count: a container that ends and starts again and
+    /// again, or a probe, would never let the cluster rest.
+    pub(super) fn expects_changes(&self) -> bool {
         let soon = self.now + Span::secs(1).duration();
-        self.hosts.iter().any(|host| host.runtime.exits_after(soon))
+        self.hosts.iter().any(|h| h.runtime.exits_after(soon) || h.runtime.works_after(soon))
     }
 }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::Pod;
-use api::{ApiObject, Object};
+use api::{ApiObject, Object, Pod};
 use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, ReplicaSet, ReplicaSetSpec,
     RollingUpdateDeployment,

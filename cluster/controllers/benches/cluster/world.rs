@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use api::Pod;
-use api::{ApiError, ApiObject, Key, Kind, Object, Reply, Request, Revision, Subresource, Time};
+use api::{
+    ApiError, ApiObject, Key, Kind, Object, Pod, Reply, Request, Revision, Subresource, Time,
+};
 use api::{codec, meta};
 use controllers::Config;
 use k8s_openapi::api::coordination::v1::Lease;

@@ -21,6 +21,11 @@ fn key(name: &str) -> Key {
     Key::cluster(Kind::Node, name)
 }
 
+/// The key of the zone in which all these nodes are.
+fn zone() -> Key {
+    zones::turn_key("", "")
+}
+
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -55,10 +60,12 @@ fn silence_is_noticed_by_this_process_clock() {
     assert_eq!(told.message, "Node a status is now: NodeNotReady");
     fixture.put(lease("other"));
     fixture.settle(&key("a"));
+    fixture.settle(&zone());
     // Not in the very moment: others may have been lost with it.
     assert_eq!(taints(&fixture, "a"), ["unreachable:NoSchedule"]);
+    assert_eq!(fixture.reconcile(&zone()).revisit, Some(secs(2)));
     fixture.advance(secs(2));
-    fixture.settle(&key("a"));
+    fixture.settle(&zone());
     let stored = fixture.store.objects[&key("a")].get::<Node>().unwrap().clone();
     let ready = condition(&stored, "Ready").unwrap();
     assert_eq!(ready.reason.as_deref(), Some("NodeStatusUnknown"));
@@ -95,6 +102,7 @@ fn conditions_become_taints() {
         fixture.put(value);
         fixture.advance(secs(2));
         fixture.settle(&key("a"));
+        fixture.settle(&zone());
         assert_eq!(taints(&fixture, "a"), expected);
     };
     check(|_| {}, &[]);
@@ -162,6 +170,7 @@ fn check_rate(total: usize, silent: usize, expected: &[usize]) {
             fixture.put(lease(name));
             fixture.settle(&key(name));
         }
+        fixture.settle(&zone());
         let given_up = |n: &&String| {
             let object = &fixture.store.objects[&key(n)];
             eviction_taint(object.get::<Node>().unwrap()).is_some()
@@ -187,7 +196,7 @@ fn nodes_are_given_up_one_at_a_time() {
 }
 
 #[test]
-fn a_change_concerns_the_next_of_the_zone_and_all_silent_nodes_when_nobody_reports() {
+fn a_change_concerns_its_zone_and_all_silent_nodes_when_nobody_reports() {
     let mut fixture = Fixture::new(NodeLifecycle::new(55));
     let silent = |name: &str, secs: u64| {
         let mut node = node(name, "Unknown");
@@ -196,23 +205,38 @@ fn a_change_concerns_the_next_of_the_zone_and_all_silent_nodes_when_nobody_repor
         node
     };
     assert_eq!(fixture.put(node("a", "True")), [key("a")]);
-    assert_eq!(fixture.put(silent("b", 1)), [key("b")]);
-    assert_eq!(fixture.put(silent("c", 2)), [key("b"), key("c")]);
+    assert_eq!(fixture.put(silent("b", 1)), [key("b"), zone()]);
+    assert_eq!(fixture.put(silent("c", 2)), [key("c"), zone()]);
     assert_eq!(fixture.put(silent("c", 2)), [key("c")]);
-    // The next one after it.
+    // Then it is the turn of the next one.
     let mut given_up = silent("b", 1);
     given_up["spec"]["taints"] = json!([{"key": UNREACHABLE, "effect": "NoExecute"}]);
-    assert_eq!(fixture.put(given_up.clone()), [key("b"), key("c")]);
-    assert_eq!(fixture.put(node("d", "True")), [key("c"), key("d")]);
+    assert_eq!(fixture.put(given_up.clone()), [key("b"), zone()]);
+    assert_eq!(fixture.put(node("d", "True")), [key("d"), zone()]);
     // The last one that reports, and the first.
-    assert_eq!(fixture.remove(&key("d")), [key("c"), key("d")]);
-    assert_eq!(fixture.put(node("a", "False")), [key("a"), key("b"), key("c")]);
-    assert_eq!(fixture.put(node("a", "True")), [key("a"), key("b"), key("c")]);
+    assert_eq!(fixture.remove(&key("d")), [key("d"), zone()]);
+    assert_eq!(fixture.put(node("a", "False")), [key("a"), key("b"), key("c"), zone()]);
+    assert_eq!(fixture.put(node("a", "True")), [key("a"), key("b"), key("c"), zone()]);
     // Another zone.
     let mut elsewhere = silent("e", 0);
     elsewhere["metadata"]["labels"] = json!({"topology.kubernetes.io/zone": "z"});
-    assert_eq!(fixture.put(elsewhere), [key("e")]);
-    assert_eq!(fixture.remove(&key("b")), [key("b"), key("c")]);
+    assert_eq!(fixture.put(elsewhere), [key("e"), zones::turn_key("", "z")]);
+    assert_eq!(fixture.remove(&key("b")), [key("b"), zone()]);
+}
+
+#[test]
+fn whoever_is_heard_of_late_waits_for_what_became_of_the_one_before() {
+    let mut fixture = Fixture::new(NodeLifecycle::new(55));
+    fixture.put(node("ready", "True"));
+    fixture.put(node("b", "Unknown"));
+    fixture.advance(secs(9));
+    // The mark of b is on its way, and a turns out to have been lost with it: only the key that
+    // waits for the outcome may give it up.
+    assert_eq!(summary(&fixture.reconcile(&zone())), ["update nodes/b"]);
+    assert_eq!(fixture.put(node("a", "Unknown")), [key("a"), zone()]);
+    fixture.settle(&key("a"));
+    assert_eq!(taints(&fixture, "a"), ["unreachable:NoSchedule"]);
+    assert_eq!(taints(&fixture, "b"), Vec::<String>::new());
 }
 
 #[test]
@@ -230,7 +254,8 @@ fn a_list_that_changes_everything_concerns_all_silent_nodes() {
     let revision = api::Revision(9);
     let list = machine::WatchEvent::Replaced { kind: Kind::Node, objects: all, revision };
     let keys = fixture.deliver_event(list);
-    assert_eq!(keys, ["a", "b", "c", "d", "e"].map(key));
+    assert_eq!(keys[..5], ["a", "b", "c", "d", "e"].map(key));
+    assert_eq!(keys[5..], [zone()]);
 }
 
 #[test]
@@ -268,6 +293,7 @@ fn the_threshold_decides_which_zones_are_disrupted() {
             fixture.put(lease(name));
             fixture.settle(&key(name));
         }
+        fixture.settle(&zone());
         let given_up = |n: &&String| taints(&fixture, n).iter().any(|t| t.ends_with(NO_EXECUTE));
         assert_eq!(names.iter().filter(given_up).count(), expected, "{percent}");
     }

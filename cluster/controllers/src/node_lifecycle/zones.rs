@@ -27,16 +27,33 @@ const KNOWN_AFTER: Duration = Duration::from_secs(2);
 /// Up to this size, a disrupted zone evicts nothing.
 const LARGE_ZONE: usize = 50;
 
-/// Whether pods may be driven from a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Permission {
-    /// Now, or it was granted before.
-    Granted,
-    /// The node is the next of its zone; ask again after that time.
+/// Whose turn it is in a zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The pods of this node may be driven away now.
+    Of(Arc<Key>),
+    /// Nobody's yet; ask again after that time.
     Later(Duration),
-    /// Not as long as so many nodes are silent, or as others come first: the node is asked about
-    /// again when that changes.
-    Denied,
+    /// Nobody's, as long as so many nodes are silent or none waits: the zone is looked at again
+    /// when that changes.
+    Nobody,
+}
+
+/// The key that all nodes of a zone share: the next one is chosen knowing what became of the one
+/// before. Keys of nodes have no namespace, so it is none of theirs.
+pub(super) fn turn_key(region: &str, zone: &str) -> Key {
+    Key::new(Kind::Node, &format!("{region}/"), zone)
+}
+
+/// The region and zone of such a key.
+fn zone_of_turn(key: &Key) -> Option<(String, String)> {
+    let region = key.namespace.strip_suffix('/')?;
+    Some((region.to_owned(), key.name.to_string()))
+}
+
+/// Whether a key is one of a zone, and not of a node.
+pub(super) fn is_turn(key: &Key) -> bool {
+    !key.namespace.is_empty()
 }
 
 /// What a node has to do with the permissions of others.
@@ -179,7 +196,7 @@ pub(super) fn nobody_reports(cache: &Cache) -> bool {
     cache.index::<Zones>().counts.nobody_reports()
 }
 
-/// The nodes for which a change of a node may change what is allowed.
+/// The nodes and zones for which a change of a node may change what is allowed.
 pub(super) fn affected(cache: &Cache, delta: &Delta) -> BTreeSet<Key> {
     let mut keys = BTreeSet::from([delta.key.clone()]);
     let old = Standing::of_object(delta.old.as_ref());
@@ -188,35 +205,34 @@ pub(super) fn affected(cache: &Cache, delta: &Delta) -> BTreeSet<Key> {
         return keys;
     }
     let index = cache.index::<Zones>();
-    // In a zone one node is the next, whatever its state is; the others have to wait.
-    let zones = [&old, &new].into_iter().flatten().filter_map(|s| index.zones.get(&s.zone));
-    keys.extend(zones.filter_map(|z| z.waiting.first()).map(|(_, key)| Key::clone(key)));
+    let waits = |zone: &&(String, String)| {
+        index.zones.get(*zone).is_some_and(|zone| !zone.waiting.is_empty())
+    };
+    let turn = |(region, zone): &(String, String)| turn_key(region, zone);
+    let zones = [&old, &new].into_iter().flatten().map(|s| &s.zone);
+    keys.extend(zones.filter(waits).map(turn));
     let mut before = index.counts;
     new.iter().for_each(|s| before.discount(s));
     old.iter().for_each(|s| before.count(s));
     if before.nobody_reports() != index.counts.nobody_reports() {
         keys.extend(index.unready.iter().map(|key| Key::clone(key)));
+        keys.extend(index.zones.keys().filter(waits).map(turn));
     }
     keys
 }
 
-/// Whether pods may be driven from the node, which is not ready. At `disrupted_percent` of silent
-/// nodes and above a zone is disrupted.
-pub(super) fn may_evict(
-    cache: &Cache,
-    node: &Node,
-    disrupted_percent: u8,
-    now: Time,
-) -> Permission {
+/// Which of the nodes that wait in the zone of a [`turn_key`] is given up now. At
+/// `disrupted_percent` of silent nodes and above a zone is disrupted.
+pub(super) fn turn(cache: &Cache, key: &Key, disrupted_percent: u8, now: Time) -> Turn {
     let index = cache.index::<Zones>();
     if index.counts.nobody_reports() {
-        return Permission::Denied;
+        return Turn::Nobody;
     }
-    if eviction_taint(node).is_some() {
-        return Permission::Granted;
-    }
-    let standing = Standing::of(node);
-    let Some(zone) = index.zones.get(&standing.zone) else { return Permission::Denied };
+    let Some(zone) = zone_of_turn(key).and_then(|zone| index.zones.get(&zone)) else {
+        return Turn::Nobody;
+    };
+    // One node at a time, the one that was lost first.
+    let Some((lost, first)) = zone.waiting.first() else { return Turn::Nobody };
     let Counts { ready, silent } = zone.counts;
     let total = ready + silent;
     let disrupted =
@@ -224,25 +240,14 @@ pub(super) fn may_evict(
     let spacing = match disrupted {
         false => SPACING,
         true if total > LARGE_ZONE => SPACING_DISRUPTED,
-        true => return Permission::Denied,
+        true => return Turn::Nobody,
     };
-    // One node at a time, the one that was lost first: the next one is asked again when it has
-    // got its taint.
-    let name = node.metadata.name.as_deref().unwrap_or_default();
-    if zone.waiting.first().is_some_and(|(_, first)| &*first.name != name) {
-        return Permission::Denied;
-    }
     // Others that were lost in the same moment must be known before one of them is chosen; and
     // a node that has just joined is not lost.
-    let known = standing.waiting.map(|lost| (lost.min(now) + KNOWN_AFTER).since(now));
-    if let Some(wait) = known.filter(|wait| !wait.is_zero()) {
-        return Permission::Later(wait);
-    }
-    let last = zone.given_up.last().map(|(at, _)| (*at).min(now));
-    match last.map(|at| (at + spacing).since(now)) {
-        Some(wait) if !wait.is_zero() => Permission::Later(wait),
-        _ => Permission::Granted,
-    }
+    let known = ((*lost).min(now) + KNOWN_AFTER).since(now);
+    let last = zone.given_up.last().map(|(at, _)| ((*at).min(now) + spacing).since(now));
+    let wait = known.max(last.unwrap_or_default());
+    if wait.is_zero() { Turn::Of(first.clone()) } else { Turn::Later(wait) }
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::Pod;
-use api::{Key, Kind, Name, Object, meta};
+use api::{Key, Kind, Name, Object, Pod, meta};
 use machine::{Cache, Index};
 
 use crate::labels::Labels;

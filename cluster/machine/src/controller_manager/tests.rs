@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::Pod;
-use api::{ApiError, ApiObject, Reply, Request, Revision, meta};
+use api::{ApiError, ApiObject, Pod, Reply, Request, Revision, meta};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use rand::{Rng, RngExt};
 

@@ -4,8 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::Pod;
-use api::{Key, Kind, Object, Status, Subresource};
+use api::{Key, Kind, Object, Pod, Status, Subresource};
 use k8s_openapi::api::core::v1::Node;
 
 use super::forbidden;

@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use api::Pod;
-use api::{Key, Kind, Object, Status};
+use api::{Key, Kind, Object, Pod, Status};
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
     ObjectFieldSelector, PodSpec, ProjectedVolumeSource, ServiceAccount,

@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use api::Pod;
-use api::{Kind, Object, Reason, Status, Time};
+use api::{Kind, Object, Pod, Reason, Status, Time};
 use k8s_openapi::api::core::v1::PodCondition;
 
 use super::Context;

@@ -1,7 +1,6 @@
 //! Cells of pods: above all the status, which sums up all containers in one word.
 
-use api::Pod;
-use api::{Time, meta};
+use api::{Pod, Time, meta};
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodStatus};
 use serde_json::{Value, json};
 

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use api::Key;
-use api::Pod;
+use api::{Key, Pod};
 use k8s_openapi::api::core::v1::Node;
 use machine::RngTree;
 use proptest::prelude::*;

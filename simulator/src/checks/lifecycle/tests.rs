@@ -1,9 +1,12 @@
 use std::collections::BTreeSet;
 
+use api::{PatchKind, Subresource};
 use serde_json::json;
 
 use super::*;
-use crate::checks::made_up::{Case, node, one_with, placed, pod, pod_key};
+use crate::checks::made_up::{Case, node, one_with, placed, plan, pod, pod_key};
+use crate::plan::{Fault, PlannedFault};
+use crate::span::Span;
 
 #[test]
 fn p36_one_of_a_name_runs() {
@@ -32,7 +35,7 @@ fn p36_one_of_a_name_runs() {
 
 #[test]
 fn p54_every_pod_is_in_one_place() {
-    let mut case = Case::new(Conserved::default());
+    let mut case = Case::new(Conserved::new(&plan()));
     case.put(None, &pod("a", &json!({})));
     case.put(None, &placed("a", "n1", "Pending"));
     case.put(None, &placed("a", "n1", "Running"));
@@ -57,4 +60,36 @@ fn p54_every_pod_is_in_one_place() {
         revision: api::Revision(99),
     });
     one_with(&case.at_rest(), &["3 pods were created, 3 are gone and 1 are there"]);
+}
+
+#[test]
+fn p54_a_status_may_be_overtaken() {
+    let status = |phase: &str| Request::Patch {
+        key: pod_key("a"),
+        subresource: Some(Subresource::Status),
+        patch: Patch {
+            kind: PatchKind::Merge,
+            body: json!({"metadata": {"uid": "u-a"}, "status": {"phase": phase}}).into(),
+        },
+    };
+    let history = |written: &[&str], faulty: bool| {
+        let mut plan = plan();
+        plan.faults.extend(faulty.then_some(PlannedFault {
+            at: Span::ZERO,
+            lasts: None,
+            fault: Fault::StoreDown,
+        }));
+        let mut case = Case::with_plan(Conserved::new(&plan), plan);
+        let kubelet = case.kubelet();
+        case.put(None, &placed("a", "n1", "Pending"));
+        for phase in written {
+            case.call(kubelet, &status(phase));
+        }
+        case.put(Some(kubelet), &placed("a", "n1", "Succeeded"));
+        case.put(Some(kubelet), &placed("a", "n1", "Running"));
+        case
+    };
+    history(&["Running", "Succeeded"], true).is_right();
+    history(&["Succeeded", "Running"], true).is_wrong(&["had ended as Succeeded"]);
+    history(&["Running", "Succeeded"], false).is_wrong(&["had ended as Succeeded"]);
 }

@@ -110,10 +110,15 @@ fn p43_another_mark_of_a_lost_node_is_no_new_beginning() {
     case.is_right();
 }
 
-fn give_up(case: &mut Case<GivenUpSlowly>, name: &str) {
+fn ask_to_give_up(case: &mut Case<GivenUpSlowly>, name: &str) {
     let manager = case.manager();
     let object = object(&lost(name, true));
     case.call(manager, &Request::Update { object, subresource: None });
+}
+
+fn give_up(case: &mut Case<GivenUpSlowly>, name: &str) {
+    ask_to_give_up(case, name);
+    case.put(Some(case.manager()), &lost(name, true));
 }
 
 /// A zone of so many nodes, some of them lost.
@@ -150,6 +155,17 @@ fn p43_nodes_are_given_up_one_by_one() {
     case.advance(1);
     give_up(&mut case, "n1");
     case.is_right();
+    // Neither does a mark that is refused, or one that is carried out long after it was asked for.
+    let mut case = zone(9, 3);
+    ask_to_give_up(&mut case, "n0");
+    case.advance(1);
+    give_up(&mut case, "n1");
+    case.advance(11);
+    ask_to_give_up(&mut case, "n0");
+    case.advance(6);
+    give_up(&mut case, "n2");
+    case.put(Some(manager), &lost("n0", true));
+    case.is_right();
     // Most of a large zone.
     let mut case = zone(60, 40);
     give_up(&mut case, "n0");
@@ -164,7 +180,7 @@ fn p43_nodes_are_given_up_one_by_one() {
 #[test]
 fn p43_a_disruption_of_a_whole_zone_gives_up_nothing() {
     let mut case = zone(5, 3);
-    give_up(&mut case, "n0");
+    ask_to_give_up(&mut case, "n0");
     case.is_wrong(&["n0 is given up while 3 of the 5 nodes of its zone are lost"]);
     let mut case = zone(5, 5);
     give_up(&mut case, "n0");

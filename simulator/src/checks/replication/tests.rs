@@ -151,6 +151,14 @@ fn p30_no_pod_too_few() {
     case.deliver(manager, &gone);
     take_down(&mut case, manager, "b");
     case.is_wrong(&["0 are left"]);
+    // Unless that was in the middle of a plan: what follows was decided before.
+    let (mut case, manager) = undershoot(1, &["a", "b", "c"]);
+    take_down(&mut case, manager, "c");
+    case.delete(None, &pod_key("a"));
+    let gone = machine::WatchEvent::Deleted { key: pod_key("a"), revision: case.revision() };
+    case.deliver(manager, &gone);
+    take_down(&mut case, manager, "b");
+    case.is_right();
 }
 
 #[test]

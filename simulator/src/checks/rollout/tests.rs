@@ -142,6 +142,45 @@ fn p32_enough_stay_available() {
 }
 
 #[test]
+fn p32_who_shrinks_gives_up_a_share_of_each() {
+    // From two to one while one of three is not ready: one of three is given up.
+    let (mut case, manager) = rolling(&plan());
+    case.put(Some(manager), &unready("w-b", "b1"));
+    case.put(None, &deployment(1, "b", &json!({"metadata": {"generation": 2}})));
+    // It is seen before the replica sets have shrunk.
+    let seen = json!({"metadata": {"generation": 2}, "status": {"observedGeneration": 2}});
+    case.put(Some(manager), &deployment(1, "b", &seen));
+    case.put(Some(manager), &set("w-a", 1, "a"));
+    case.delete(Some(manager), &pod_key("a1"));
+    case.is_right();
+    // What remains is kept.
+    case.delete(Some(manager), &pod_key("a2"));
+    case.is_wrong(&["leaves 0 available pods", "must have 1"]);
+}
+
+#[test]
+fn p32_what_was_to_go_does_not_make_up_for_a_loss() {
+    let (mut case, manager) = rolling(&plan());
+    case.put(Some(manager), &unready("w-b", "b1"));
+    case.put(None, &of("w-b", "b1"));
+    // One is to go, and before it goes another one is lost.
+    case.put(Some(manager), &set("w-a", 1, "a"));
+    case.put(None, &unready("w-a", "a1"));
+    case.delete(Some(manager), &pod_key("a2"));
+    case.is_right();
+    // A replica set that does not know yet what was lost.
+    let (mut case, manager) = rolling(&plan());
+    case.put(Some(manager), &unready("w-b", "b1"));
+    case.put(None, &of("w-b", "b1"));
+    let mut boasts = set("w-a", 2, "a");
+    boasts["status"]["availableReplicas"] = json!(2);
+    case.put(Some(manager), &boasts);
+    case.put(None, &unready("w-a", "a1"));
+    case.delete(Some(manager), &pod_key("a2"));
+    case.is_right();
+}
+
+#[test]
 fn p33_one_set_for_each_template() {
     let mut case = Case::new(OneSetPerTemplate::default());
     case.put(None, &deployment(1, "a", &json!({})));
@@ -181,24 +220,92 @@ fn p34_a_rollout_ends() {
     one_with(&case.at_rest(), &["reports 0 updated pods", "of 1"]);
 }
 
+/// A controller manager asks for a write of a replica set.
+fn ask(case: &mut Case<SharesAddUp>, by: ProcessId, set: &Value) {
+    let mut object = object(set);
+    let stored = case.cluster.object(&object.key()).map(|o| o.revision().to_string());
+    let request = match stored {
+        None => Request::Create(object),
+        Some(revision) => {
+            object.meta_mut().resource_version = Some(revision);
+            Request::Update { object, subresource: None }
+        }
+    };
+    case.call(by, &request);
+}
+
+/// A controller manager writes a replica set, knowing all that there is.
+fn write(case: &mut Case<SharesAddUp>, by: ProcessId, set: &Value) {
+    for kind in [Kind::Deployment, Kind::ReplicaSet] {
+        let keys: Vec<Key> = case.cluster.objects(kind).map(Object::key).collect();
+        keys.iter().for_each(|key| case.show(by, key));
+    }
+    ask(case, by, set);
+    case.put(Some(by), set);
+}
+
 #[test]
 fn p35_shares_add_up() {
     let mut case = Case::new(SharesAddUp::default());
     let manager = case.manager();
     case.put(None, &deployment(2, "a", &json!({})));
-    case.put(Some(manager), &set("w-a", 2, "a"));
-    case.put(Some(manager), &set("w-b", 1, "b"));
+    write(&mut case, manager, &set("w-a", 2, "a"));
+    write(&mut case, manager, &set("w-b", 1, "b"));
     case.is_right();
     assert_eq!(case.at_rest(), Vec::<String>::new());
     // It is scaled; until its controller has seen that, the old bounds hold as well.
     case.put(None, &deployment(1, "b", &json!({"metadata": {"generation": 2}})));
-    case.put(Some(manager), &set("w-a", 1, "a"));
-    case.put(Some(manager), &set("w-b", 2, "b"));
+    write(&mut case, manager, &set("w-a", 1, "a"));
+    write(&mut case, manager, &set("w-b", 2, "b"));
     case.is_right();
-    case.put(Some(manager), &set("w-b", 3, "b"));
+    write(&mut case, manager, &set("w-b", 3, "b"));
     case.is_wrong(&["with replicasets/d/w-b", "ask for 4 pods, and it may have 3"]);
     one_with(&case.at_rest(), &["ask for 4 pods at rest; it asks for 1, and may have 1 to 2"]);
     // A user may do what he likes.
     case.put(None, &set("w-b", 9, "b"));
+    case.is_right();
+}
+
+#[test]
+fn p35_what_nobody_could_know_is_excused() {
+    let history = || {
+        let mut case = Case::new(SharesAddUp::default());
+        let manager = case.manager();
+        case.put(None, &deployment(2, "a", &json!({})));
+        write(&mut case, manager, &set("w-a", 2, "a"));
+        (case, manager)
+    };
+    // Another one has made a replica set that this one has not seen.
+    let (mut case, manager) = history();
+    let other = case.other_manager();
+    write(&mut case, other, &set("w-b", 1, "b"));
+    ask(&mut case, manager, &set("w-c", 1, "c"));
+    case.put(Some(manager), &set("w-c", 1, "c"));
+    case.is_right();
+    // What it has made itself it knows, whatever its cache shows.
+    let (mut case, manager) = history();
+    write(&mut case, manager, &set("w-b", 1, "b"));
+    ask(&mut case, manager, &set("w-c", 1, "c"));
+    case.put(Some(manager), &set("w-c", 1, "c"));
+    case.is_wrong(&["ask for 4 pods, and it may have 3"]);
+    // Unless it was told that the outcome is unknown, or it was another life.
+    for seconds in [6, 0] {
+        let (mut case, manager) = history();
+        ask(&mut case, manager, &set("w-b", 1, "b"));
+        case.advance(seconds);
+        case.put(Some(manager), &set("w-b", 1, "b"));
+        if seconds == 0 {
+            case.tell(&Occurrence::Started(manager));
+        }
+        ask(&mut case, manager, &set("w-c", 1, "c"));
+        case.put(Some(manager), &set("w-c", 1, "c"));
+        case.is_right();
+    }
+    // The deployment as it was when it was last seen.
+    let (mut case, manager) = history();
+    case.put(None, &deployment(0, "a", &json!({})));
+    case.put(Some(manager), &set("w-a", 0, "a"));
+    ask(&mut case, manager, &set("w-a", 3, "a"));
+    case.put(Some(manager), &set("w-a", 3, "a"));
     case.is_right();
 }

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::Pod;
-use api::{ApiError, ApiObject, Key, Kind, Object, Reply, Request, Revision, Status};
+use api::{ApiError, ApiObject, Key, Kind, Object, Pod, Reply, Request, Revision, Status};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, NodeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

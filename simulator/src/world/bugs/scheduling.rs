@@ -4,8 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::Pod;
-use api::{ApiError, Key, Kind, Name, Object, Request, Subresource, Time, meta};
+use api::{ApiError, Key, Kind, Name, Object, Pod, Request, Subresource, Time, meta};
 use k8s_openapi::api::core::v1::{Node, NodeSpec};
 use machine::{ApiEffect, ApiInput, CallId, WatchEvent};
 

@@ -192,6 +192,22 @@ fn deletion_is_graceful_and_final() {
 }
 
 #[test]
+fn an_image_that_is_being_fetched_does_not_hold_up_the_end() {
+    let mut w = World::new();
+    w.pod("web", json!({"containers": [{"name": "app", "image": "slow:1"}]}));
+    w.run_for(1);
+    assert_eq!(w.line("web"), "Pending ready=False app=ContainerCreating");
+    w.delete("web");
+    w.run_for(1);
+    assert!(!w.exists("web"));
+    assert!(w.containers.is_empty() && w.folders.is_empty(), "{:?}", w.containers);
+    // The answer comes to nobody.
+    w.run_for(700);
+    assert!(!w.requests.iter().any(|r| r.starts_with("start")), "{:?}", w.requests);
+    assert!(w.kubelet.pods().is_empty());
+}
+
+#[test]
 fn a_pod_that_vanishes_is_ended() {
     let mut w = World::new();
     w.pod("web", plain());

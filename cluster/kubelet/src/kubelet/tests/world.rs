@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use api::Pod;
-use api::{ApiError, Key, Kind, Object, Reply, Request, Revision, Status, Time, codec};
+use api::{ApiError, Key, Kind, Object, Pod, Reply, Request, Revision, Status, Time, codec};
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use machine::{ApiEffect, ApiInput, Machine, Recorder, WatchEvent};
 use serde_json::{Value, json};
@@ -400,6 +399,7 @@ impl World {
                 let stubborn = name.is_some_and(|n| self.stubborn.contains(&n));
                 if stubborn { u64::from(*grace_seconds) } else { 0 }
             }
+            RuntimeRequest::PullImage { image } if image.starts_with("slow:") => 600,
             _ => 0,
         }
     }
