@@ -2,12 +2,16 @@
 //! several checks of replication need to know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use api::{Key, Kind, Object, Pod};
 
 use crate::check::{Cluster, Occurrence};
 use crate::oracle;
 use crate::world::ProcessId;
+
+/// Whoever has waited so long for an answer does not know whether the call was carried out.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process in one of its lives.
 pub(super) type Life = (ProcessId, u32);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use api::{Key, Kind, Object, Pod, Request, Revision, Subresource, Time};
 use k8s_openapi::api::core::v1::{Node, Taint};
 
-use super::brood::{Life, Lives};
+use super::brood::{Life, Lives, PATIENCE};
 use super::placement::NodesShown;
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle;
@@ -31,8 +31,6 @@ const LARGE_ZONE: usize = 50;
 const SECOND: Duration = Duration::from_secs(1);
 /// So long may the write of a taint take from its stamp to the store.
 const WRITE_MAX: Duration = Duration::from_secs(30);
-/// Whoever has waited so long for an answer does not know whether the call was carried out.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 fn no_execute(node: &Node) -> impl Iterator<Item = &Taint> {
     let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::{Key, Kind, Object, Pod, Request, Revision, Subresource, Time};
 
-use super::brood::{Broods, Change, Life, Lives, known_owner, replicas};
+use super::brood::{Broods, Change, Life, Lives, PATIENCE, known_owner, replicas};
 use super::store::coordinates;
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::distribution::Distribution;
@@ -147,6 +147,13 @@ struct Asked {
     seen: Revision,
 }
 
+impl Asked {
+    /// Whether it is carried out now when the asking process takes it for lost, or may.
+    fn is_late(&self, now: Time, last_asked: Option<&Time>) -> bool {
+        now.since(self.at) > PATIENCE || last_asked.is_some_and(|last| *last > self.at)
+    }
+}
+
 /// How many pods an owner has lately been known to want, and how far pods were seen then. A plan
 /// is carried out in batches, each after the answers to the last: while that goes on, what counts
 /// is what was known when the plan was made.
@@ -181,8 +188,8 @@ impl Lately {
 /// became of its calls.
 ///
 /// Two cases are excused, for there nobody could know: a creation that is carried out after a
-/// later one was asked for (its outcome was unknown), and owners for which two processes (or two
-/// lives of one) have made pods.
+/// later one was asked for, or after nobody waits for its answer any more (its outcome was
+/// unknown), and owners for which two processes (or two lives of one) have made pods.
 #[derive(Default)]
 pub(super) struct NoOvershoot {
     broods: Broods,
@@ -213,9 +220,9 @@ impl NoOvershoot {
         self.asked.insert(key, Asked { by: life, at, limit, seen });
     }
 
-    fn joined(&mut self, key: &Key, uid: &str) -> Option<String> {
+    fn joined(&mut self, now: Time, key: &Key, uid: &str) -> Option<String> {
         let asked = self.asked.remove(key)?;
-        if self.last_asked.get(uid).is_some_and(|last| *last > asked.at) {
+        if asked.is_late(now, self.last_asked.get(uid)) {
             *self.late.entry(uid.to_owned()).or_default() += 1;
             return None;
         }
@@ -251,7 +258,7 @@ impl Check for NoOvershoot {
             Occurrence::Committed { key, old, new, request, .. } => {
                 let change = self.broods.committed(key, *old, *new);
                 if let (Some(Change::Joined(uid)), Request::Create(_)) = (change, request) {
-                    found.extend(self.joined(key, &uid));
+                    found.extend(self.joined(cluster.now(), key, &uid));
                 }
             }
             Occurrence::Answered { request: Request::Create(object @ Object::Pod(_)), .. } => {
@@ -303,7 +310,8 @@ const DISRUPTION: &str = "DisruptionTarget";
 /// floods the API server.
 ///
 /// What others take away meanwhile is nobody's fault: a loss that the deleting process had not
-/// seen when it made its plan is excused.
+/// seen when it made its plan is excused. So is a deletion of its own that is carried out when it
+/// does not wait for the answer any more.
 pub(super) struct NoUndershoot {
     broods: Broods,
     lives: Lives,
@@ -389,11 +397,16 @@ impl NoUndershoot {
         self.asked.insert(key.clone(), Asked { by: self.lives.of(by), at, limit, seen });
     }
 
-    fn left(&mut self, key: &Key, uid: &str, deleted: bool, at: Revision) -> Option<String> {
+    fn left(
+        &mut self,
+        now: Time,
+        key: &Key,
+        uid: &str,
+        deleted: bool,
+        at: Revision,
+    ) -> Option<String> {
         let asked = self.asked.remove(key).filter(|_| deleted);
-        let late = asked
-            .as_ref()
-            .is_some_and(|a| self.last_asked.get(uid).is_some_and(|last| *last > a.at));
+        let late = asked.as_ref().is_some_and(|a| a.is_late(now, self.last_asked.get(uid)));
         let by = asked.as_ref().filter(|_| !late).map(|a| a.by);
         let losses = self.losses.entry(uid.to_owned()).or_default();
         if losses.len() >= LOSSES_MAX {
@@ -453,7 +466,7 @@ impl Check for NoUndershoot {
             Occurrence::Committed { key, old, new, request, revision, .. } => {
                 if let Some(Change::Left(uid)) = self.broods.committed(key, *old, *new) {
                     let deleted = matches!(request, Request::Delete { .. });
-                    found.extend(self.left(key, &uid, deleted, *revision));
+                    found.extend(self.left(cluster.now(), key, &uid, deleted, *revision));
                 }
             }
             _ => {}

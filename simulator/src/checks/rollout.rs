@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::brood::{Broods, Change, Life, Lives, replicas};
+use super::brood::{Broods, Change, Life, Lives, PATIENCE, replicas};
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle;
 use crate::plan::{Component, Fault, Outcome, Plan};
@@ -21,8 +21,6 @@ const TEMPLATE_HASH: &str = "pod-template-hash";
 const COLLISIONS_MAX: i32 = 16;
 /// While two processes have acted within this time, neither knows all that was done.
 const HANDOVER: Duration = Duration::from_secs(120);
-/// Whoever has waited so long for an answer does not know whether the call was carried out.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many pods there may and must be while a deployment rolls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -99,6 +99,14 @@ fn p29_what_nobody_could_know_is_excused() {
     ask(&mut case, manager, "c");
     case.put(Some(manager), &replica("c", &json!({})));
     case.is_wrong(&["pods/d/c is pod number 3"]);
+    // One that is carried out when its caller has given it up.
+    let (mut case, manager) = overshoot(1);
+    ask(&mut case, manager, "late");
+    case.advance(6);
+    case.put(Some(manager), &replica("late", &json!({})));
+    ask(&mut case, manager, "b");
+    case.put(Some(manager), &replica("b", &json!({})));
+    case.is_right();
     // Another leader.
     let (mut case, manager) = overshoot(1);
     let other = case.other_manager();
@@ -151,7 +159,16 @@ fn p30_no_pod_too_few() {
     case.deliver(manager, &gone);
     take_down(&mut case, manager, "b");
     case.is_wrong(&["0 are left"]);
-    // Unless that was in the middle of a plan: what follows was decided before.
+    // A deletion of its own that is carried out when it has given it up.
+    for (seconds, right) in [(6, true), (1, false)] {
+        let (mut case, manager) = undershoot(1, &["a", "b"]);
+        case.call(manager, &deletion(&pod_key("a")));
+        case.advance(seconds);
+        case.delete(Some(manager), &pod_key("a"));
+        take_down(&mut case, manager, "b");
+        assert_eq!(case.found().is_empty(), right);
+    }
+    // What comes to be known in the middle of a plan is too late: the rest was decided before.
     let (mut case, manager) = undershoot(1, &["a", "b", "c"]);
     take_down(&mut case, manager, "c");
     case.delete(None, &pod_key("a"));
