@@ -72,7 +72,7 @@ pub enum Occurrence<'a> {
 }
 
 /// A property of the cluster. One struct each, in `checks/`.
-pub trait Check: Send {
+pub trait Check: Send + CloneCheck {
     /// Its number in the catalogue, `P9`.
     fn property(&self) -> &'static str;
 
@@ -92,6 +92,26 @@ pub trait Check: Send {
     /// Also called when the time for coming to rest is over without rest; see
     /// [`Cluster::is_at_rest`].
     fn at_rest(&mut self, _cluster: &dyn Cluster, _found: &mut Vec<String>) {}
+}
+
+/// Copies a check behind a pointer, so that worlds can be copied. Every check that is `Clone` has
+/// it.
+pub trait CloneCheck {
+    /// A copy of its own.
+    fn boxed_clone(&self) -> Box<dyn Check>;
+}
+
+impl<T: Check + Clone + 'static> CloneCheck for T {
+    fn boxed_clone(&self) -> Box<dyn Check> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn Check> {
+    fn clone(&self) -> Self {
+        // Not that of the box, which would never end.
+        (**self).boxed_clone()
+    }
 }
 
 /// What a process does in the cluster.

@@ -60,6 +60,7 @@ const DIED_WITH_HOST: i32 = 255;
 /// Never: what nobody answers is due then.
 const NEVER: Time = Time(u64::MAX);
 
+#[derive(Clone)]
 struct Image {
     name: Box<str>,
     pulled: bool,
@@ -86,6 +87,7 @@ struct Image {
 ///
 /// Unlike Docker it tells of a container only when it ends by itself: that one started, was
 /// stopped or removed is said by the reply alone.
+#[derive(Clone)]
 pub struct ContainerRuntime {
     shape: NodeShape,
     ids: u64,

@@ -30,7 +30,7 @@ use crate::span::Span;
 use crate::world::World;
 
 /// What is measured of a run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Meter {
     pods: Pods,
     nodes: Nodes,
@@ -42,7 +42,7 @@ pub struct Meter {
 }
 
 /// What is counted of pods.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Pods {
     /// When pods were created that have not started, by their UID.
     created_at: Table,

@@ -158,6 +158,10 @@ mod priority {
 }
 
 /// The simulated cluster.
+///
+/// A clone of it, taken between any two events, is a checkpoint: it goes on as the original does.
+/// It costs a copy of all that processes remember, but not of the objects, which are shared.
+#[derive(Clone)]
 pub struct World {
     plan: Arc<Plan>,
     rng: RngTree,

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use machine::WatchEvent;
 
 /// All objects of a kind, in the order of namespace and name.
+#[derive(Clone)]
 pub(crate) struct Shelf<T> {
     objects: Vec<Arc<T>>,
     synced: bool,
@@ -118,7 +119,7 @@ fn place(meta: &ObjectMeta) -> (&str, &str) {
 }
 
 /// Everything that is watched.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Watched {
     pub(crate) pods: Shelf<Pod>,
     pub(crate) nodes: Shelf<Node>,

@@ -25,6 +25,7 @@ pub struct Record {
 /// then written as new ones.
 const REMEMBERED_MAX: usize = 4096;
 
+#[derive(Clone)]
 struct Seen {
     key: Key,
     count: i32,
@@ -34,6 +35,7 @@ struct Seen {
 /// Turns records into writes of `v1.Event`, counting repetitions.
 ///
 /// Source: kubernetes 1.33, `client-go/tools/record/events_cache.go`.
+#[derive(Clone)]
 pub struct Recorder {
     component: String,
     host: String,

@@ -1,6 +1,7 @@
 //! [`Scheduler`]: the machine around queue, snapshot and plugins.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use api::{ApiError, Key, Kind, Object, Patch, PatchKind, Reply, Request, Subresource, Time};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Taint};
@@ -37,6 +38,7 @@ pub struct Decision {
     pub result: Result<Choice, Diagnosis>,
 }
 
+#[derive(Clone)]
 enum Flight {
     /// The pod's binding to a node.
     Bind(Key),
@@ -47,8 +49,10 @@ enum Flight {
 }
 
 /// Assigns pods to nodes.
+#[derive(Clone)]
 pub struct Scheduler {
-    profile: Profile,
+    /// Never changes: copies share it.
+    profile: Arc<Profile>,
     elector: Option<LeaderElector>,
     cache: Cache,
     /// The nodes, and the pods that have or shall have a place.
@@ -79,7 +83,7 @@ impl Scheduler {
     pub fn new(profile: Profile, elector: Option<LeaderElector>, rng: &RngTree) -> Self {
         let recorder = Recorder::new(&profile.name, "");
         Self {
-            profile,
+            profile: Arc::new(profile),
             elector,
             cache: Cache::default(),
             snapshot: Snapshot::default(),

@@ -14,7 +14,7 @@ use crate::world::ProcessId;
 pub(super) type Life = (ProcessId, u32);
 
 /// Counts the lives of processes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Lives(BTreeMap<ProcessId, u32>);
 
 impl Lives {
@@ -40,7 +40,7 @@ pub(super) enum Change {
 }
 
 /// The active pods of each controller, by its UID.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Broods(BTreeMap<String, BTreeSet<Key>>);
 
 impl Broods {

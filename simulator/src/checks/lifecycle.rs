@@ -12,7 +12,7 @@ use crate::oracle;
 /// on whatever nodes they are.
 ///
 /// A node whose object was deleted is excused: whoever deleted it vouched for its end.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct OneOfAName {
     /// Where the last pod of each name was bound, by UID.
     places: BTreeMap<Key, BTreeMap<String, String>>,
@@ -107,7 +107,7 @@ impl Place {
 }
 
 /// P54: every pod that was created is in exactly one place, and none gets lost or comes back.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Conserved {
     created: u64,
     deleted: u64,

@@ -49,7 +49,7 @@ fn mark(taint: &Taint) -> String {
 }
 
 /// When marks were set on nodes, as stored.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Marks(BTreeMap<(String, String), Vec<(Revision, Time)>>);
 
 impl Marks {
@@ -117,6 +117,7 @@ fn health<'a>(nodes: impl Iterator<Item = &'a Node>) -> BTreeMap<Zone, Health> {
 ///
 /// A node that was given up and has come back does not count against the rate: nothing was lost by
 /// it. Whether the rate holds across two leaders is not judged; each sees the marks of the other.
+#[derive(Clone)]
 pub(super) struct GivenUpSlowly {
     shown: NodesShown,
     marks: Marks,

@@ -17,7 +17,7 @@ use crate::world::ProcessId;
 
 /// P27: when nothing is asked for and nothing goes wrong any more, the cluster comes to rest, and
 /// what controllers report is what is there.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct ComesToRest;
 
 /// What a status says, and what it should say.
@@ -100,7 +100,7 @@ impl Check for ComesToRest {
 }
 
 /// P28: at rest everybody has the pods that are asked for.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct RightNumber;
 
 impl Check for RightNumber {
@@ -139,6 +139,7 @@ impl Check for RightNumber {
 }
 
 /// A creation or deletion of a pod that a controller manager has asked for.
+#[derive(Clone)]
 struct Asked {
     by: Life,
     at: Time,
@@ -151,7 +152,7 @@ struct Asked {
 /// How many pods an owner has lately been known to want. A plan is carried out in batches, each
 /// after the answers to the last: while that goes on, the number that counts is the one of when
 /// the plan was made.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Lately(BTreeMap<(ProcessId, String), Vec<(Time, i64)>>);
 
 /// Batches of one plan follow each other in less time than this.
@@ -176,7 +177,7 @@ impl Lately {
 /// Two cases are excused, for there nobody could know: a creation that is carried out after a
 /// later one was asked for (its outcome was unknown), and owners for which two processes (or two
 /// lives of one) have made pods.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct NoOvershoot {
     broods: Broods,
     lives: Lives,
@@ -256,7 +257,7 @@ impl Check for NoOvershoot {
 
 /// Pods that a controller manager has said to disrupt. The mark and the deletion go out together,
 /// so the store need not have the mark yet when the deletion is asked for.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Disrupted(BTreeSet<Key>);
 
 impl Disrupted {
@@ -296,6 +297,7 @@ const DISRUPTION: &str = "DisruptionTarget";
 ///
 /// What others take away meanwhile is nobody's fault: a loss that the deleting process had not
 /// seen is excused.
+#[derive(Clone)]
 pub(super) struct NoUndershoot {
     broods: Broods,
     lives: Lives,
@@ -312,7 +314,7 @@ pub(super) struct NoUndershoot {
 }
 
 /// The creations that were asked for in one moment.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Batch {
     at: Time,
     size: usize,
@@ -456,7 +458,7 @@ impl Check for NoUndershoot {
 ///
 /// A controller plans once and deletes in batches, while pods change. Only pods whose standing
 /// has not changed for long are compared.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct LeastUsefulFirst {
     broods: Broods,
     standing: BTreeMap<Key, (Standing, Time)>,

@@ -68,7 +68,7 @@ struct SetRow {
 }
 
 /// The replica sets of each deployment, by UIDs.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Sets {
     of: BTreeMap<String, BTreeMap<String, SetRow>>,
     deployment_of: BTreeMap<String, (String, Key)>,
@@ -149,6 +149,7 @@ struct Promise {
 /// them and all controllers have seen it. When a pod is lost by another cause than the rollout the
 /// floor is gone until enough are available again. Handovers between leaders and calls that are
 /// carried out late are excused.
+#[derive(Clone)]
 pub(super) struct RolloutBounds {
     broods: Broods,
     sets: Sets,
@@ -347,7 +348,7 @@ fn is_paused(deployment: &Deployment) -> bool {
 }
 
 /// P33: every template of a deployment has one replica set.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct OneSetPerTemplate {
     sets: Sets,
 }
@@ -409,7 +410,7 @@ impl Check for OneSetPerTemplate {
 
 /// P34: a rollout, also one back to an older template, ends with pods of that template alone,
 /// unless pods that do not get ready hold it up.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct RolloutEnds;
 
 impl Check for RolloutEnds {
@@ -460,7 +461,7 @@ impl Check for RolloutEnds {
 
 /// P35: what the replica sets of a deployment ask for adds up to no more than it may have, also
 /// when it is scaled in the middle of a rollout.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct SharesAddUp {
     sets: Sets,
     ceilings: BTreeMap<String, i64>,

@@ -11,7 +11,7 @@ use crate::outcome::Sample;
 pub(super) const ABSENT: u8 = u8::MAX;
 
 /// The nodes that ever were, with what their pods ask for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Nodes {
     rows: Vec<Row>,
     /// Index into `rows`.

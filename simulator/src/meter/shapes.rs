@@ -22,7 +22,7 @@ struct Group {
 
 /// Live pods by size. Sizes that differ by less than an eighth are one group, so that a trace in
 /// which hardly two pods are the same needs no memory for each of them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Shapes {
     groups: BTreeMap<(u32, u32), Group>,
 }

@@ -21,6 +21,7 @@ const BOOT_SPREAD: Span = Span::secs(10);
 const BOOT: Span = Span::secs(20);
 
 /// One host.
+#[derive(Clone)]
 pub(super) struct Host {
     pub(super) name: Arc<str>,
     pub(super) kubelet: ProcessId,

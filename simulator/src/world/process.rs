@@ -30,6 +30,7 @@ pub(super) enum Program {
 }
 
 /// The machine of a process that runs.
+#[derive(Clone)]
 pub(super) enum Running {
     /// It does not.
     Nothing,
@@ -58,6 +59,7 @@ pub(super) struct Trouble {
 }
 
 /// One process.
+#[derive(Clone)]
 pub(super) struct Process {
     pub(super) program: Program,
     pub(super) running: Running,

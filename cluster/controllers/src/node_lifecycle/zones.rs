@@ -105,7 +105,7 @@ impl Counts {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Zone {
     nodes: usize,
     counts: Counts,
@@ -116,7 +116,7 @@ struct Zone {
 }
 
 /// The nodes by zone and readiness.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Zones {
     zones: BTreeMap<(String, String), Zone>,
     unready: BTreeSet<Arc<Key>>,
