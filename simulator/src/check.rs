@@ -6,6 +6,7 @@ use api::{Key, Kind, Object, Request, Revision, Status, Time};
 use kubelet::naming;
 use kubelet::runtime::ContainerState;
 use machine::WatchEvent;
+use scheduler::shadow::Difference;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Component, Fault, Plan};
@@ -161,6 +162,10 @@ pub trait Cluster {
     /// The pods that a scheduler counts on each node, those among them that it only assumes.
     fn placements(&self, scheduler: ProcessId) -> Option<BTreeMap<String, BTreeSet<Key>>>;
 
+    /// How many decisions of a scheduler were compared with the reference, and the first of those
+    /// that differ; `None` when they are not compared.
+    fn compared(&self, scheduler: ProcessId) -> Option<(u64, &[Difference])>;
+
     /// UIDs of the pods that have a running container on a node, pause containers left aside.
     fn running_pods(&self, node: &str) -> BTreeSet<String>;
 }
@@ -224,6 +229,11 @@ impl Cluster for World {
             }
         }
         Some(placements)
+    }
+
+    fn compared(&self, scheduler: ProcessId) -> Option<(u64, &[Difference])> {
+        let shadow = self.scheduler(scheduler)?.shadow()?;
+        Some((shadow.compared(), shadow.differences()))
     }
 
     fn running_pods(&self, node: &str) -> BTreeSet<String> {

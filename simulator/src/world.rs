@@ -19,6 +19,7 @@ mod store;
 mod watching;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use api::{Key, Kind, Object, Revision, Time};
@@ -194,6 +195,8 @@ pub struct World {
     gave_up: Option<GaveUp>,
     log: EffectLog,
     checks: Vec<Box<dyn Check>>,
+    /// One decision in how many the schedulers compare with the reference, if any.
+    one_compared_in: Option<NonZeroU32>,
     violations: Vec<Violation>,
     meter: Option<Box<Meter>>,
     timeline: Option<Box<Timeline>>,
@@ -244,6 +247,7 @@ impl World {
             settled_after: None,
             gave_up: None,
             log: EffectLog::new(plan.settings.hash_contents),
+            one_compared_in: crate::checks::one_compared_in(&plan, &checks),
             checks,
             violations: Vec::new(),
             meter: Some(Box::new(Meter::new(&plan))),

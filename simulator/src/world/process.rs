@@ -226,7 +226,9 @@ impl World {
         let rng = self.rng.child("scheduler").child(&index.to_string());
         let profile =
             super::scheduler_profile(&settings.scheduler).expect("the plan was validated");
-        Scheduler::new(profile, elector, &rng)
+        let mut scheduler = Scheduler::new(profile, elector, &rng);
+        scheduler.compare_decisions(self.one_compared_in);
+        scheduler
     }
 
     /// Makes each life of a candidate another one: what a production process draws at its start.
