@@ -283,7 +283,7 @@ fn of<T: ApiObject>(object: Option<&Object>) -> Option<&T> {
 
 fn shape(pod: &Pod) -> Shape {
     let resources = pod.spec.as_ref().map(scheduler::resources::requests).unwrap_or_default();
-    Shape { cpu_milli: resources.cpu.0, memory_bytes: resources.memory.0 }
+    Shape::of(&resources)
 }
 
 fn fingerprint(pod: &Pod) -> Fingerprint {

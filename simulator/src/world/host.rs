@@ -94,6 +94,7 @@ impl World {
         let [_, prefix, _, _] = index.to_be_bytes();
         let mut runtime = ContainerRuntime::new(hardware, prefix, u64::from(index));
         runtime.load_image("pause");
+        runtime.set_devices(shape.extended.clone());
         let mut rng = self.rng.child("host").rng(&index.to_string());
         let spread = Span(rng.random_range(0..BOOT_SPREAD.0));
         let start = at(node.joins) + spread.duration();
