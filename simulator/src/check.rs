@@ -6,6 +6,7 @@ use api::{Key, Kind, Object, Request, Revision, Status, Time};
 use kubelet::naming;
 use kubelet::runtime::ContainerState;
 use machine::{Report, WatchEvent};
+use scheduler::shadow::Difference;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Component, Fault, Plan};
@@ -72,7 +73,7 @@ pub enum Occurrence<'a> {
 }
 
 /// A property of the cluster. One struct each, in `checks/`.
-pub trait Check: Send {
+pub trait Check: Send + CloneCheck {
     /// Its number in the catalogue, `P9`.
     fn property(&self) -> &'static str;
 
@@ -92,6 +93,26 @@ pub trait Check: Send {
     /// Also called when the time for coming to rest is over without rest; see
     /// [`Cluster::is_at_rest`].
     fn at_rest(&mut self, _cluster: &dyn Cluster, _found: &mut Vec<String>) {}
+}
+
+/// Copies a check behind a pointer, so that worlds can be copied. Every check that is `Clone` has
+/// it.
+pub trait CloneCheck {
+    /// A copy of its own.
+    fn boxed_clone(&self) -> Box<dyn Check>;
+}
+
+impl<T: Check + Clone + 'static> CloneCheck for T {
+    fn boxed_clone(&self) -> Box<dyn Check> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn Check> {
+    fn clone(&self) -> Self {
+        // Not that of the box, which would never end.
+        (**self).boxed_clone()
+    }
 }
 
 /// What a process does in the cluster.
@@ -140,6 +161,10 @@ pub trait Cluster {
 
     /// The pods that a scheduler counts on each node, those among them that it only assumes.
     fn placements(&self, scheduler: ProcessId) -> Option<BTreeMap<String, BTreeSet<Key>>>;
+
+    /// How many decisions of a scheduler were compared with the reference, and the first of those
+    /// that differ; `None` when they are not compared.
+    fn compared(&self, scheduler: ProcessId) -> Option<(u64, &[Difference])>;
 
     /// UIDs of the pods that have a running container on a node, pause containers left aside.
     fn running_pods(&self, node: &str) -> BTreeSet<String>;
@@ -204,6 +229,11 @@ impl Cluster for World {
             }
         }
         Some(placements)
+    }
+
+    fn compared(&self, scheduler: ProcessId) -> Option<(u64, &[Difference])> {
+        let shadow = self.scheduler(scheduler)?.shadow()?;
+        Some((shadow.compared(), shadow.differences()))
     }
 
     fn running_pods(&self, node: &str) -> BTreeSet<String> {

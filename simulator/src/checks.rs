@@ -8,13 +8,13 @@
 //! Left out, for there is nothing yet that could break them:
 //! - P12, P13, P15: the scheduler has no affinity between pods and no spreading that it must
 //!   honour; P16: no gangs; P17, P18, P24: no preemption.
-//! - P20, P21, P26: what the scheduler chooses among nodes that fit. That its fast way chooses as
-//!   its plain one does is tested where both are.
+//! - P21, P26: what the scheduler would choose in other clusters.
 //! - P37: no daemon sets; P38, P39: no jobs; P44: no disruption budgets; P45: no autoscaling.
 //! - P50: part of P27 here: a run comes to rest only by writing nothing.
 
 mod brood;
 mod capacity;
+mod decisions;
 mod endpoints;
 mod leadership;
 mod lifecycle;
@@ -29,6 +29,8 @@ mod watches;
 
 #[cfg(test)]
 pub(crate) mod made_up;
+
+use std::num::NonZeroU32;
 
 use crate::check::Check;
 use crate::plan::{Operation, Plan};
@@ -52,6 +54,13 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
     all
 }
 
+/// One decision in how many the schedulers have to compare with the reference for these checks;
+/// `None` if none of them asks for it.
+pub(crate) fn one_compared_in(plan: &Plan, checks: &[Box<dyn Check>]) -> Option<NonZeroU32> {
+    let asked = checks.iter().any(|check| check.property() == decisions::PROPERTY);
+    asked.then(|| decisions::one_compared_in(plan.nodes.len()))
+}
+
 /// Checks that look at one write or call, or at the cluster at rest.
 fn cheap(plan: &Plan) -> Vec<Box<dyn Check>> {
     vec![
@@ -64,6 +73,7 @@ fn cheap(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(placement::NodeWasThere::default()),
         Box::new(placement::LabelsHonoured::default()),
         Box::new(placement::AssumedIsReal),
+        Box::new(decisions::BestIsChosen::default()),
         Box::new(waiting::WorkConserving),
         Box::new(replication::ComesToRest),
         Box::new(replication::RightNumber),

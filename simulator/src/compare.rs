@@ -30,12 +30,14 @@ struct Metric {
     title: &'static str,
     unit: MetricUnit,
     more_is_better: bool,
+    /// Whether it is told only where it was measured.
+    rare: bool,
     /// `None` where the run has no such figure.
     of: fn(&Outcome) -> Option<f64>,
 }
 
 /// What A and B are judged by.
-const METRICS: [Metric; 13] = [
+const METRICS: [Metric; 14] = [
     metric("scheduling_p50", "Scheduling latency, p50", MetricUnit::Seconds, |o| {
         latency(&o.scheduling, o.scheduling.p50_ns)
     }),
@@ -63,6 +65,13 @@ const METRICS: [Metric; 13] = [
             o.peak(Sample::cpu_percent)
         })
     },
+    Metric {
+        more_is_better: true,
+        rare: true,
+        ..metric("gpus_mean", "GPUs requested, mean", MetricUnit::Percent, |o| {
+            o.mean(Sample::gpu_percent)
+        })
+    },
     metric("stranded_mean", "CPU stranded, mean", MetricUnit::Percent, |o| {
         o.mean(Sample::stranded_percent)
     }),
@@ -85,7 +94,7 @@ const fn metric(
     unit: MetricUnit,
     of: fn(&Outcome) -> Option<f64>,
 ) -> Metric {
-    Metric { name, title, unit, more_is_better: false, of }
+    Metric { name, title, unit, more_is_better: false, rare: false, of }
 }
 
 fn latency(found: &Percentiles, nanos: u64) -> Option<f64> {
@@ -155,7 +164,7 @@ pub struct Comparison {
     pub b: String,
     /// Runs of each.
     pub pairs: usize,
-    /// Every metric, in a fixed order.
+    /// Every metric, in a fixed order; those of what few clusters have only where it was measured.
     pub differences: Vec<Difference>,
 }
 
@@ -169,7 +178,7 @@ impl Comparison {
             a: name(|pair| &pair.0),
             b: name(|pair| &pair.1),
             pairs: pairs.len(),
-            differences: METRICS.iter().map(|metric| metric.compare(pairs)).collect(),
+            differences: METRICS.iter().filter_map(|metric| metric.compare(pairs)).collect(),
         }
     }
 
@@ -210,9 +219,13 @@ impl Comparison {
 }
 
 impl Metric {
-    fn compare(&self, pairs: &[(Outcome, Outcome)]) -> Difference {
+    /// `None` for what is rare and was not measured.
+    fn compare(&self, pairs: &[(Outcome, Outcome)]) -> Option<Difference> {
         let figures = pairs.iter().filter_map(|(a, b)| (self.of)(a).zip((self.of)(b)));
         let figures: Vec<(f64, f64)> = figures.collect();
+        if self.rare && figures.is_empty() {
+            return None;
+        }
         let differences: Vec<f64> = figures.iter().map(|(a, b)| b - a).collect();
         let difference = mean(differences.iter().copied());
         let interval = student::half_width(&differences)
@@ -224,7 +237,7 @@ impl Metric {
             _ if (difference > 0.0) == self.more_is_better => Verdict::Better,
             _ => Verdict::Worse,
         };
-        Difference {
+        Some(Difference {
             metric: self.name.to_owned(),
             title: self.title.to_owned(),
             unit: self.unit,
@@ -235,7 +248,7 @@ impl Metric {
             difference,
             interval,
             verdict,
-        }
+        })
     }
 }
 

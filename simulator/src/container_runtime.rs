@@ -9,6 +9,7 @@ mod agenda;
 mod behaviour;
 mod container;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{Time, hash};
@@ -60,6 +61,7 @@ const DIED_WITH_HOST: i32 = 255;
 /// Never: what nobody answers is due then.
 const NEVER: Time = Time(u64::MAX);
 
+#[derive(Clone)]
 struct Image {
     name: Box<str>,
     pulled: bool,
@@ -86,8 +88,10 @@ struct Image {
 ///
 /// Unlike Docker it tells of a container only when it ends by itself: that one started, was
 /// stopped or removed is said by the reply alone.
+#[derive(Clone)]
 pub struct ContainerRuntime {
     shape: NodeShape,
+    devices: BTreeMap<String, u64>,
     ids: u64,
     /// The number that the next container gets.
     next_container: u32,
@@ -111,6 +115,7 @@ impl ContainerRuntime {
     pub fn new(shape: NodeShape, ip_prefix: u8, seed_of_ids: u64) -> Self {
         let mut runtime = Self {
             shape,
+            devices: BTreeMap::new(),
             ids: seed_of_ids,
             next_container: 1,
             boots: 1,
@@ -123,6 +128,11 @@ impl ContainerRuntime {
         };
         runtime.connect(Time::ZERO);
         runtime
+    }
+
+    /// Says how many devices the node has, by the name of their extended resource.
+    pub fn set_devices(&mut self, devices: BTreeMap<String, u64>) {
+        self.devices = devices;
     }
 
     /// Takes a request at `now`; it fails with `fail` if that is given. Returns when its reply is
@@ -593,6 +603,7 @@ impl ContainerRuntime {
             runtime_version: "docker://28.0.0".to_owned(),
             resolv_conf: "nameserver 10.0.0.2\n".to_owned(),
             images: pulled.map(|i| (vec![i.name.to_string()], IMAGE_BYTES)).collect(),
+            devices: self.devices.clone(),
         }
     }
 }

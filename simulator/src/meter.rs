@@ -29,7 +29,7 @@ use crate::span::Span;
 use crate::world::World;
 
 /// What is measured of a run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Meter {
     pods: Pods,
     nodes: Nodes,
@@ -41,7 +41,7 @@ pub struct Meter {
 }
 
 /// What is counted of pods.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Pods {
     /// When pods were created that have not started, by their UID.
     created_at: Table,
@@ -282,7 +282,7 @@ fn of<T: ApiObject>(object: Option<&Object>) -> Option<&T> {
 
 fn shape(pod: &Pod) -> Shape {
     let resources = pod.spec.as_deref().map(scheduler::resources::requests).unwrap_or_default();
-    Shape { cpu_milli: resources.cpu.0, memory_bytes: resources.memory.0 }
+    Shape::of(&resources)
 }
 
 fn fingerprint(pod: &Pod) -> Fingerprint {

@@ -95,6 +95,12 @@ pub struct Sample {
     pub memory_allocatable_bytes: u64,
     /// What bound pods that have not ended ask for.
     pub memory_requested_bytes: u64,
+    /// GPUs that the nodes offer.
+    #[serde(default)]
+    pub gpus_allocatable: u64,
+    /// GPUs that bound pods that have not ended ask for.
+    #[serde(default)]
+    pub gpus_requested: u64,
     /// Free CPU on nodes where the pending (or else the most frequent) pod does not fit,
     /// thousandths of a CPU: what fragmentation costs.
     pub cpu_stranded_milli: u64,
@@ -175,6 +181,11 @@ impl Sample {
     /// Percent of the nodes' memory that is asked for; `None` without nodes.
     pub fn memory_percent(&self) -> Option<f64> {
         percent(self.memory_requested_bytes, self.memory_allocatable_bytes)
+    }
+
+    /// Percent of the nodes' GPUs that is asked for; `None` where there are none.
+    pub fn gpu_percent(&self) -> Option<f64> {
+        percent(self.gpus_requested, self.gpus_allocatable)
     }
 
     /// Percent of the nodes' CPU that is stranded; `None` without nodes.

@@ -1,7 +1,10 @@
 //! Shrinking: takes things out of a plan for as long as it still shows the same violation.
 //!
 //! First operations and faults, then nodes, then replicas, then times. Every candidate is run
-//! from the start: runs of small plans take milliseconds.
+//! from the start: runs of small plans take milliseconds. A checkpoint of the failing run, from
+//! before what a candidate leaves out, would not do: checks are made for a whole plan (what
+//! excuses them is whether there is a fault of some kind at all), so theirs would have looked at
+//! another past than those of a run from the start.
 
 use std::collections::BTreeSet;
 

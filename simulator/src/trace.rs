@@ -24,7 +24,7 @@ pub use import::{Import, import};
 use crate::plan::{NodeShape, Operation, PlannedFault, PlannedNode, PlannedOperation, PodTemplate};
 use crate::span::Span;
 
-/// The resource that GPUs become, in thousandths of one.
+/// The resource that GPUs become, whole ones.
 pub const GPU: &str = "nvidia.com/gpu";
 /// The label of a node with the model of its GPUs.
 pub const GPU_MODEL: &str = "nvidia.com/gpu.product";

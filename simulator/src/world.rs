@@ -19,6 +19,7 @@ mod store;
 mod watching;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use api::{Key, Kind, Name, Object, Revision, Time};
@@ -160,6 +161,10 @@ mod priority {
 }
 
 /// The simulated cluster.
+///
+/// A clone of it, taken between any two events, is a checkpoint: it goes on as the original does.
+/// It costs a copy of all that processes remember, but not of the objects, which are shared.
+#[derive(Clone)]
 pub struct World {
     plan: Arc<Plan>,
     rng: RngTree,
@@ -197,6 +202,8 @@ pub struct World {
     effects: Vec<ApiEffect>,
     node_effects: Vec<NodeEffect>,
     checks: Vec<Box<dyn Check>>,
+    /// One decision in how many the schedulers compare with the reference, if any.
+    one_compared_in: Option<NonZeroU32>,
     violations: Vec<Violation>,
     meter: Option<Box<Meter>>,
     timeline: Option<Box<Timeline>>,
@@ -250,6 +257,7 @@ impl World {
             log: EffectLog::new(plan.settings.hash_contents),
             effects: Vec::new(),
             node_effects: Vec::new(),
+            one_compared_in: crate::checks::one_compared_in(&plan, &checks),
             checks,
             violations: Vec::new(),
             meter: Some(Box::new(Meter::new(&plan))),

@@ -7,6 +7,7 @@ use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;
 use simulator::bug::Bug;
 use simulator::end_state;
+use simulator::outcome::Outcome as SimulatedOutcome;
 use simulator::plan::{
     Component, Direction, Fault, NodeShape, Operation, Outcome, Plan, PlannedFault, PlannedNode,
     PlannedOperation, PodTemplate, Settings, Target,
@@ -14,7 +15,8 @@ use simulator::plan::{
 use simulator::scenario::Scenario;
 use simulator::shrink::{shrink, violates};
 use simulator::span::Span;
-use simulator::world::{Phase, World};
+use simulator::timeline::Timeline;
+use simulator::world::{GaveUp, Phase, World};
 
 /// Templates by index: two images that run for ever, one that takes a while to be ready, one that
 /// fills half a node, and one that ends.
@@ -157,6 +159,26 @@ fn clusters(of_templates: u32) -> impl Strategy<Value = Plan> {
     })
 }
 
+/// Bugs whose blunders remember something, and those that are settings.
+const BUGS: [Bug; 16] = [
+    Bug::AnyListAccepted,
+    Bug::NoReadYourWrites,
+    Bug::RecreationUnnoticed,
+    Bug::StaleEndpointsCompared,
+    Bug::AbsenceBelieved,
+    Bug::CollisionUnresolved,
+    Bug::NoZoneThreshold,
+    Bug::SilenceOfAllBelieved,
+    Bug::LostRenewalIgnored,
+    Bug::SeveralActiveSchedulers,
+    Bug::UnknownBindingForgotten,
+    Bug::StaleFeasibility,
+    Bug::EventLostInCycle,
+    Bug::RetriesBlockQueue,
+    Bug::UnknownCreationAwaited,
+    Bug::DeletionUnobserved,
+];
+
 /// A process of the plan.
 fn component(plan: &Plan, which: Index) -> Component {
     let settings = &plan.settings;
@@ -229,6 +251,13 @@ fn ends_alike(plan: &Plan, faults: Vec<PlannedFault>) -> Result<(), TestCaseErro
     let text = Scenario::text_of_plan(&struck);
     prop_assert_eq!(end_state::of(&calm), end_state::of(&struck_world), "{}", text);
     Ok(())
+}
+
+/// All that can be told of a run: its outcome with hash, violations and samples, why it ended, and
+/// the story line by line.
+fn told(mut world: World) -> (SimulatedOutcome, Option<GaveUp>, Vec<String>) {
+    let story = world.timeline().into_iter().flat_map(Timeline::lines).map(str::to_owned).collect();
+    (world.outcome(), world.gave_up().cloned(), story)
 }
 
 /// The controller manager or the scheduler that acts first.
@@ -352,6 +381,42 @@ proptest! {
         let fault = Fault::WatchGap { component: of_control_plane(manager) };
         let (at, lasts) = (Span::secs(at), Some(Span::secs(lasts)));
         ends_alike(&plan, vec![PlannedFault { at, lasts, fault }])?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(16))]
+
+    /// P52: a run that was split at a checkpoint goes on as one that was not, and so does the
+    /// copy, whatever the other one does meanwhile.
+    #[test]
+    fn a_checkpoint_changes_nothing(
+        plan in faulty(),
+        bug in prop::option::weighted(0.5, prop::sample::select(&BUGS)),
+        at in any::<Index>(),
+    ) {
+        let mut plan = plan;
+        plan.settings.bug = bug;
+        // Violations are no failure here: they must only be the same.
+        plan.settings.unchecked.clear();
+        let begun = |plan: &Plan| {
+            let mut world = World::new(plan.clone()).expect("a plan that can be run");
+            world.keep_timeline();
+            world
+        };
+        let mut whole = begun(&plan);
+        whole.run();
+        let mut original = begun(&plan);
+        let events = usize::try_from(whole.events()).expect("few events");
+        for _ in 0..at.index(events) {
+            original.step();
+        }
+        let mut copy = original.clone();
+        // In turn, so that either would be disturbed by what they shared.
+        while original.step() | copy.step() {}
+        let (whole, original, copy) = (told(whole), told(original), told(copy));
+        prop_assert_eq!(&original, &whole, "{}", Scenario::text_of_plan(&plan));
+        prop_assert_eq!(&copy, &whole, "{}", Scenario::text_of_plan(&plan));
     }
 }
 

@@ -88,7 +88,7 @@ fn is_pending(csr: &CertificateSigningRequest) -> bool {
 }
 
 /// The requests that wait, by who made them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Pending(BTreeMap<String, BTreeSet<Arc<Key>>>);
 
 impl Index for Pending {

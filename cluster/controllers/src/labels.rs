@@ -11,7 +11,7 @@ use machine::{Cache, Index};
 pub(crate) type Labels = BTreeMap<String, String>;
 
 /// The labelled objects of a type.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Labelled<T> {
     groups: Groups,
     of: PhantomData<T>,
@@ -35,7 +35,7 @@ impl<T: ApiObject + Send> Labelled<T> {
 }
 
 /// The labelled objects of a type that no controller owns.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Orphans<T> {
     groups: Groups,
     of: PhantomData<T>,
@@ -66,12 +66,12 @@ fn labels_of(object: &Object) -> Option<&Labels> {
 
 /// Keys by namespace and labels. Most objects share all their labels with others, so an object
 /// costs one entry, however many labels it has.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Groups {
     namespaces: BTreeMap<Name, Namespace>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Namespace {
     groups: BTreeMap<Arc<Labels>, BTreeSet<Arc<Key>>>,
     /// Which groups have a label, by its key and value.

@@ -47,8 +47,8 @@ pub struct Config {
 }
 
 /// Every controller, ready for a `ControllerManager`.
-pub fn all(config: Config) -> Vec<Box<dyn Reconciler + Send>> {
-    let mut all: Vec<Box<dyn Reconciler + Send>> = vec![
+pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
+    let mut all: Vec<Box<dyn Reconciler>> = vec![
         Box::new(deployment::Deployments),
         Box::new(replica_set::ReplicaSets::new()),
         Box::new(replication_controller::ReplicationControllers::new()),

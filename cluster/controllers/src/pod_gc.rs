@@ -99,7 +99,7 @@ fn is_abandoned(cache: &Cache, pod: &Pod) -> bool {
 }
 
 /// The ended pods that nobody deleted, the oldest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Ended(BTreeSet<(Time, Arc<Key>)>);
 
 impl Index for Ended {

@@ -19,7 +19,7 @@ pub(crate) trait Selecting: ApiObject + Send {
 pub(crate) static NO_LABELS: Labels = Labels::new();
 
 /// The selectors of a type, by the labels that they require.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Selectors<T> {
     /// By namespace, the keys of the required labels, and their values joined. Most selectors
     /// ask for the same few keys.

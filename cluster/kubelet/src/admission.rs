@@ -22,11 +22,12 @@ pub(crate) fn admit<'a>(
     ctx: &Context,
     pod: &Pod,
     takes: &Takes,
-    others: impl Iterator<Item = &'a PodWorker>,
+    others: impl Iterator<Item = &'a PodWorker> + Clone,
     used: &Sums,
     allocatable: &Sums,
 ) -> Result<(), Refusal> {
     resources_fit(takes, used, allocatable)?;
+    devices_suffice(ctx, takes, &others)?;
     if let Some(node) = ctx.node() {
         matches_node(pod, node)?;
         tolerates(pod, node)?;
@@ -50,13 +51,38 @@ fn resources_fit(takes: &Takes, used: &Sums, allocatable: &Sums) -> Result<(), R
     for (place, resource) in LIMITED.into_iter().enumerate() {
         let (wanted, used, capacity) = (takes.amounts[place], used[place], allocatable[place]);
         if wanted != 0 && used.saturating_add(wanted) > capacity {
-            return Err((
-                format!("OutOf{resource}"),
-                format!(
-                    "Node didn't have enough resource: {resource}, requested: {wanted}, \
-                     used: {used}, capacity: {capacity}"
-                ),
-            ));
+            return Err(out_of(resource, wanted, used, capacity));
+        }
+    }
+    Ok(())
+}
+
+fn out_of(resource: &str, wanted: i64, used: i64, capacity: i64) -> Refusal {
+    (
+        format!("OutOf{resource}"),
+        format!(
+            "Node didn't have enough resource: {resource}, requested: {wanted}, used: {used}, \
+             capacity: {capacity}"
+        ),
+    )
+}
+
+/// Judges devices. Those of a kind that the node knows nothing of are not its to judge, as in
+/// Kubernetes (`removeMissingExtendedResources`).
+fn devices_suffice<'a>(
+    ctx: &Context,
+    takes: &Takes,
+    others: &(impl Iterator<Item = &'a PodWorker> + Clone),
+) -> Result<(), Refusal> {
+    let Some(facts) = &ctx.facts else { return Ok(()) };
+    for (resource, wanted) in &takes.devices {
+        let Some(capacity) = facts.devices.get(&**resource) else { continue };
+        let capacity = i64::try_from(*capacity).unwrap_or(i64::MAX);
+        let of_others = others.clone().flat_map(|w| &w.takes.devices);
+        let of_others = of_others.filter(|(name, _)| name == resource);
+        let used = of_others.fold(0_i64, |sum, (_, amount)| sum.saturating_add(*amount));
+        if *wanted != 0 && used.saturating_add(*wanted) > capacity {
+            return Err(out_of(resource, *wanted, used, capacity));
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use machine::CallId;
 
 /// Calls under way, the oldest first: few at a time, and none on an idle node.
+#[derive(Clone)]
 pub(crate) struct Calls<P> {
     entries: Vec<(CallId, P)>,
 }

@@ -14,7 +14,7 @@ const RETRY: Duration = Duration::from_secs(2);
 /// What nobody asked for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(600);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Entry {
     object: Option<Object>,
     /// Why there is no object.
@@ -25,7 +25,7 @@ struct Entry {
 }
 
 /// Configmaps and secrets, as last read.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct ConfigSource {
     entries: BTreeMap<Key, Entry>,
 }

@@ -78,6 +78,7 @@ pub(crate) enum RuntimePurpose {
 }
 
 /// What all pods of the node share.
+#[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) config: KubeletConfig,
     pub(crate) watched: Watched,

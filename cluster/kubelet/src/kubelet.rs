@@ -37,6 +37,7 @@ const RELIST: Duration = Duration::from_secs(180);
 const RELIST_SOON: Duration = Duration::from_secs(2);
 
 /// The node agent as a state machine.
+#[derive(Clone)]
 pub struct Kubelet {
     ctx: Context,
     node: NodeAgent,

@@ -55,7 +55,7 @@ pub(crate) fn is_mirror(pod: &Pod) -> bool {
 }
 
 /// Keeps one mirror for every static pod and no other.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Mirrors {
     busy: BTreeMap<(String, String), bool>,
     retry_at: Option<Time>,

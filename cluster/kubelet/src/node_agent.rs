@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const LEASE_SECONDS: i32 = 40;
 
 /// The kubelet's care for its node.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct NodeAgent {
     facts_at: Time,
     facts_busy: bool,

@@ -32,14 +32,18 @@ fn text(quantity: Quantity) -> k8s_openapi::apimachinery::pkg::api::resource::Qu
 /// All that the node has.
 pub(crate) fn capacity(config: &KubeletConfig, facts: &NodeFacts) -> Amounts {
     let kib = |bytes: u64| Quantity::from_bytes(i64::try_from(bytes & !1023).unwrap_or(i64::MAX));
-    BTreeMap::from([
+    let mut amounts = BTreeMap::from([
         ("cpu".to_owned(), text(Quantity::whole(i64::from(facts.cpus)))),
         ("memory".to_owned(), text(kib(facts.memory_bytes))),
         ("ephemeral-storage".to_owned(), text(kib(facts.disk_bytes))),
         ("pods".to_owned(), text(Quantity::whole(i64::from(config.max_pods)))),
         ("hugepages-1Gi".to_owned(), text(Quantity::whole(0))),
         ("hugepages-2Mi".to_owned(), text(Quantity::whole(0))),
-    ])
+    ]);
+    let devices = facts.devices.iter();
+    let devices = devices.map(|(name, n)| (name, i64::try_from(*n).unwrap_or(i64::MAX)));
+    amounts.extend(devices.map(|(name, n)| (name.clone(), text(Quantity::whole(n)))));
+    amounts
 }
 
 /// What pods may have of it.

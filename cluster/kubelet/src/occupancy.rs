@@ -8,7 +8,7 @@ pub(crate) type Sums = [i64; LIMITED.len()];
 
 /// What all pods take that are to run here or run, so that judging a new pod does not take a look
 /// at every other one.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Occupancy {
     /// Wide enough never to saturate: sums must come back to where they were.
     sums: [i128; LIMITED.len()],

@@ -6,7 +6,7 @@ use crate::context::{Context, RuntimePurpose};
 use crate::runtime::{ContainerRecord, ContainerState, RuntimeRequest};
 
 /// Containers that belong to no pod any more.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Orphans {
     /// Whether it was stopped already, by identifier.
     containers: BTreeMap<String, bool>,

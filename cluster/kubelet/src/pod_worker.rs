@@ -15,6 +15,7 @@ use crate::runtime::{ContainerRecord, ContainerState, ImageRecord};
 use crate::volume::VolumeSpec;
 
 /// One pod on this node.
+#[derive(Clone)]
 pub(crate) struct PodWorker {
     /// What is wanted.
     pub(crate) pod: Arc<Pod>,
@@ -68,7 +69,7 @@ pub(crate) struct Termination {
     pub(crate) deleted: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct SandboxSlot {
     pub(crate) record: Option<Box<Instance>>,
     /// Attempt number of the next one.
@@ -91,7 +92,7 @@ pub(crate) struct Token {
     pub(crate) refresh_at: Time,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct VolumeSlot {
     /// What was last written.
     pub(crate) written: Option<Vec<VolumeSpec>>,
@@ -116,6 +117,7 @@ pub(crate) enum Step {
     Stop,
 }
 
+#[derive(Clone)]
 pub(crate) struct ContainerSlot {
     pub(crate) name: Box<str>,
     pub(crate) current: Option<Box<Instance>>,
@@ -176,7 +178,7 @@ impl ContainerSlot {
 }
 
 /// The containers of a pod, by name: a handful at most.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Slots(Vec<ContainerSlot>);
 
 impl Slots {
@@ -245,7 +247,7 @@ impl CrashBackoff {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct StatusSlot {
     /// What the pod's status should be; `None` when that is what the API has.
     pub(crate) wanted: Option<Shared<PodStatus>>,

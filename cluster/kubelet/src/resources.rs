@@ -3,7 +3,7 @@
 //! Source: kubernetes 1.33, `pkg/apis/core/v1/helper/qos`, `pkg/kubelet/qos/policy.go`,
 //! `pkg/kubelet/cm/helpers_linux.go`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::Pod;
 use api::quantity::Quantity;
@@ -87,6 +87,8 @@ pub(crate) struct Takes {
     pub(crate) amounts: [i64; LIMITED.len()],
     /// Ports of the node.
     pub(crate) ports: Vec<HostPort>,
+    /// Devices by the name of their extended resource, in order; few pods ask for any.
+    pub(crate) devices: Box<[(Box<str>, i64)]>,
 }
 
 /// The resources that a node gives out, in the order in which they are judged.
@@ -98,8 +100,23 @@ pub(crate) type HostPort = (String, i32, String);
 impl Takes {
     pub(crate) fn of(pod: &Pod) -> Self {
         let of = |name: &str| if name == "pods" { 1 } else { pod_request(pod, name) };
-        Self { amounts: LIMITED.map(of), ports: host_ports(pod) }
+        Self { amounts: LIMITED.map(of), ports: host_ports(pod), devices: devices(pod) }
     }
+}
+
+/// Source: kubernetes 1.33, `IsExtendedResourceName`.
+fn is_extended(resource: &str) -> bool {
+    resource.contains('/') && !resource.contains("kubernetes.io/")
+}
+
+fn devices(pod: &Pod) -> Box<[(Box<str>, i64)]> {
+    let Some(spec) = &pod.spec else { return Box::default() };
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let resources = containers.filter_map(|c| c.resources.as_ref());
+    let amounts = resources.flat_map(|r| r.requests.iter().chain(&r.limits));
+    let names: BTreeSet<&str> =
+        amounts.flat_map(BTreeMap::keys).map(String::as_str).filter(|n| is_extended(n)).collect();
+    names.into_iter().map(|name| (name.into(), pod_request(pod, name))).collect()
 }
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {

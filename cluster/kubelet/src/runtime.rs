@@ -456,4 +456,7 @@ pub struct NodeFacts {
     pub resolv_conf: String,
     /// Images on the node: names and bytes.
     pub images: Vec<(Vec<String>, u64)>,
+    /// Devices that pods may ask for, by the name of their extended resource.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub devices: BTreeMap<String, u64>,
 }

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use machine::WatchEvent;
 
 /// All objects of a kind, in the order of namespace and name.
+#[derive(Clone)]
 pub(crate) struct Shelf<T> {
     objects: Vec<Held<T>>,
     synced: bool,
@@ -25,6 +26,7 @@ impl<T> Default for Shelf<T> {
 }
 
 /// An object with its name beside it: looking for one touches no other memory.
+#[derive(Clone)]
 struct Held<T> {
     namespace: Name,
     name: Name,
@@ -126,7 +128,7 @@ fn place(meta: &ObjectMeta) -> (&str, &str) {
 }
 
 /// Everything that is watched.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Watched {
     pub(crate) pods: Shelf<Pod>,
     pub(crate) nodes: Shelf<Node>,

@@ -28,7 +28,7 @@ impl Delta {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     /// Shared with all indexes.
     key: Arc<Key>,
@@ -37,7 +37,7 @@ struct Entry {
 }
 
 /// The objects of one kind.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Shelf {
     /// By namespace and name.
     namespaces: BTreeMap<Name, BTreeMap<Name, Entry>>,
@@ -91,7 +91,7 @@ impl Shelf {
 /// readers ask for.
 ///
 /// Iteration is in the order of namespace and name.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Cache {
     shelves: BTreeMap<Kind, Shelf>,
     children: BTreeMap<String, BTreeSet<Arc<Key>>>,

@@ -6,6 +6,7 @@
 //! reach first: whatever was committed is then visible.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApiError, Key, Kind, Name, Reason, Reply, Request, Revision, Time};
@@ -22,7 +23,7 @@ const BACKOFF: Backoff =
 /// controller, must decide the pace, and a failing plan must stop early.
 const BATCH_MAX: usize = 128;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Work {
     in_flight: BTreeMap<CallId, Flight>,
     rest: VecDeque<Flight>,
@@ -40,6 +41,7 @@ struct Work {
     barrier: BTreeMap<Kind, Revision>,
 }
 
+#[derive(Clone)]
 enum Flight {
     Write { request: Request, announcement: Box<Announcement> },
     Note(Kind),
@@ -47,6 +49,7 @@ enum Flight {
 }
 
 /// One reconciler and its queue.
+#[derive(Clone)]
 pub struct Controller {
     /// Whether a key waits until the cache shows what was written for it. Without it what was
     /// answered is forgotten, and writes of unknown outcome are just retried: then a key may be
@@ -55,7 +58,7 @@ pub struct Controller {
     ///
     /// Source: kubernetes KEP-5647, which has a feature gate for each controller.
     pub read_your_writes: bool,
-    reconciler: Box<dyn Reconciler + Send>,
+    reconciler: Arc<dyn Reconciler>,
     /// The reconciler's name, as events carry it.
     component: Name,
     work: BTreeMap<Key, Work>,
@@ -70,11 +73,11 @@ pub struct Controller {
 
 impl Controller {
     /// Makes an idle controller.
-    pub fn new(reconciler: Box<dyn Reconciler + Send>) -> Self {
+    pub fn new(reconciler: Box<dyn Reconciler>) -> Self {
         let component = Name::new_static(reconciler.name());
         Self {
             read_your_writes: true,
-            reconciler,
+            reconciler: reconciler.into(),
             component,
             work: BTreeMap::new(),
             dirty: BTreeSet::new(),

@@ -14,6 +14,7 @@ use crate::{
 ///
 /// A step touches only the controllers that watch the kind, wait for the answer, have a key that
 /// is due, or have something left to do.
+#[derive(Clone)]
 pub struct ControllerManager {
     cache: Cache,
     controllers: Vec<Managed>,
@@ -28,6 +29,7 @@ pub struct ControllerManager {
     owners: BTreeMap<CallId, usize>,
 }
 
+#[derive(Clone)]
 struct Managed {
     controller: Controller,
     /// Whether all the kinds it reads were listed.
@@ -38,10 +40,7 @@ struct Managed {
 
 impl ControllerManager {
     /// Makes a manager of the reconcilers; without an elector it always leads.
-    pub fn new(
-        reconcilers: Vec<Box<dyn Reconciler + Send>>,
-        elector: Option<LeaderElector>,
-    ) -> Self {
+    pub fn new(reconcilers: Vec<Box<dyn Reconciler>>, elector: Option<LeaderElector>) -> Self {
         let cache = Cache::with_indexes(reconcilers.iter().flat_map(|r| r.indexes()));
         let mut watchers: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
         for (i, reconciler) in reconcilers.iter().enumerate() {

@@ -19,6 +19,7 @@ const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// One candidate for a lease.
+#[derive(Clone)]
 pub struct LeaderElector {
     key: Key,
     identity: String,
@@ -29,11 +30,13 @@ pub struct LeaderElector {
     released: bool,
 }
 
+#[derive(Clone)]
 struct Seen {
     lease: Lease,
     at: Time,
 }
 
+#[derive(Clone)]
 struct Pending {
     id: CallId,
     sent: Time,

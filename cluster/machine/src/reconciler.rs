@@ -7,8 +7,9 @@ use api::{ApiError, Key, Kind, Request, Time};
 
 use crate::{Cache, Delta, Index, Record};
 
-/// A level-triggered controller: pure, stateless, reads only the cache.
-pub trait Reconciler {
+/// A level-triggered controller: pure, stateless, reads only the cache. So that copies of a
+/// controller share theirs.
+pub trait Reconciler: Send + Sync {
     /// The controller's name in logs, metrics and events.
     fn name(&self) -> &'static str;
 

@@ -1,5 +1,6 @@
 //! Measures the node.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bollard::Docker;
@@ -54,6 +55,8 @@ pub async fn read(
         runtime_version: format!("docker://{}", version.version.unwrap_or_default()),
         resolv_conf: std::fs::read_to_string(resolv_conf).unwrap_or_default(),
         images,
+        // There are no device plugins that could tell of any.
+        devices: BTreeMap::new(),
     })
 }
 

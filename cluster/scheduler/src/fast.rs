@@ -47,7 +47,7 @@ const LIMITS: Limits = Limits { rankings: 2048, nodes: 8 << 20, few: 64 };
 /// Of which class a ranking is, and of which controller, if that has its own.
 type RankingKey = (ClassId, Option<u32>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Kept {
     ranking: Ranking,
     /// The number of the decision that used it last.
@@ -55,7 +55,7 @@ struct Kept {
 }
 
 /// Chooses nodes, and keeps what is worth keeping from one decision to the next.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Fast {
     limits: Limits,
     rankings: BTreeMap<RankingKey, Kept>,

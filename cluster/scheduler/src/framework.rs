@@ -83,7 +83,7 @@ pub struct Surroundings<'a> {
 }
 
 /// A scheduling plugin. All methods are pure.
-pub trait Plugin: Send {
+pub trait Plugin: Send + Sync {
     /// The name in configurations and diagnoses.
     fn name(&self) -> &'static str;
 

@@ -14,6 +14,7 @@ pub mod profile;
 pub mod queue;
 pub mod resources;
 pub mod scheduler;
+pub mod shadow;
 pub mod snapshot;
 
 pub use cycle::{Choice, Diagnosis, Question};
@@ -25,4 +26,5 @@ pub use plugins::FitStrategy;
 pub use pod_info::{Classes, PodClass, PodInfo};
 pub use profile::{Profile, ProfileConfig, ProfileError};
 pub use scheduler::{Decision, Scheduler};
+pub use shadow::Shadow;
 pub use snapshot::Snapshot;

@@ -1,6 +1,8 @@
 //! [`Scheduler`]: the machine around queue, snapshot and plugins.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use api::{
     ApiError, Key, Kind, Name, Object, Patch, PatchKind, Pod, Reply, Request, Subresource, Time,
@@ -20,6 +22,7 @@ use crate::framework::ClusterEvent;
 use crate::pod_info::{Classes, PodInfo, owner_of, takes_place};
 use crate::profile::Profile;
 use crate::queue::Queue;
+use crate::shadow::Shadow;
 use crate::snapshot::Snapshot;
 
 #[cfg(test)]
@@ -39,6 +42,7 @@ pub struct Decision {
     pub result: Result<Choice, Diagnosis>,
 }
 
+#[derive(Clone)]
 enum Flight {
     /// The pod's binding to a node.
     Bind(Key),
@@ -49,8 +53,10 @@ enum Flight {
 }
 
 /// Assigns pods to nodes.
+#[derive(Clone)]
 pub struct Scheduler {
-    profile: Profile,
+    /// Never changes: copies share it.
+    profile: Arc<Profile>,
     elector: Option<LeaderElector>,
     cache: Cache,
     /// The nodes, and the pods that have or shall have a place.
@@ -72,6 +78,8 @@ pub struct Scheduler {
     acts: bool,
     /// Decisions since they were last taken out, if they are kept.
     decisions: Option<Vec<Decision>>,
+    /// Compares decisions with the reference, if that is asked for.
+    shadow: Option<Shadow>,
 }
 
 impl Scheduler {
@@ -82,7 +90,7 @@ impl Scheduler {
     pub fn new(profile: Profile, elector: Option<LeaderElector>, rng: &RngTree) -> Self {
         let component = Name::new(&profile.name);
         Self {
-            profile,
+            profile: Arc::new(profile),
             elector,
             cache: Cache::default(),
             snapshot: Snapshot::default(),
@@ -98,6 +106,7 @@ impl Scheduler {
             rng: rng.rng("ties"),
             acts: false,
             decisions: None,
+            shadow: None,
         }
     }
 
@@ -124,6 +133,17 @@ impl Scheduler {
     /// Takes the decisions out that were kept.
     pub fn take_decisions(&mut self) -> Vec<Decision> {
         self.decisions.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Compares one decision in so many with the reference from now on, or none any more. Such a
+    /// decision takes the reference's time in addition to its own.
+    pub fn compare_decisions(&mut self, one_in: Option<NonZeroU32>) {
+        self.shadow = one_in.map(Shadow::new);
+    }
+
+    /// What comparing decisions with the reference has come to, if that is done.
+    pub const fn shadow(&self) -> Option<&Shadow> {
+        self.shadow.as_ref()
     }
 
     /// Explains the decision about a pod that would be taken now; one that has a node is
@@ -254,6 +274,10 @@ impl Scheduler {
                 self.queue.remove(&key);
                 continue;
             };
+            let question = Question { class: &pod.class, owner: &pod.owner };
+            let expected = self.shadow.as_mut().and_then(|shadow| {
+                shadow.expect(&self.profile, &self.snapshot, question, self.start, &self.rng)
+            });
             let choice = self.fast.choose(
                 &self.profile,
                 &mut self.snapshot,
@@ -261,6 +285,9 @@ impl Scheduler {
                 &mut self.start,
                 &mut self.rng,
             );
+            if let (Some(shadow), Some(expected)) = (&mut self.shadow, expected) {
+                shadow.compare(now, &key, expected, &choice, (self.start, &self.rng));
+            }
             if let Some(decisions) = &mut self.decisions {
                 decisions.push(Decision { time: now, pod: key.clone(), result: choice.clone() });
             }

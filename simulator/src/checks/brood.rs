@@ -17,7 +17,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) type Life = (ProcessId, u32);
 
 /// Counts the lives of processes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Lives(BTreeMap<ProcessId, u32>);
 
 impl Lives {
@@ -43,7 +43,7 @@ pub(super) enum Change {
 }
 
 /// The active pods of each controller, by its UID.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Broods(BTreeMap<String, BTreeSet<Key>>);
 
 impl Broods {

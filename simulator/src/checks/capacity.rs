@@ -39,18 +39,20 @@ impl Taken for Vec<HostPort> {
 }
 
 /// Pods with their nodes and what they take of them.
+#[derive(Clone)]
 struct Ledger<T> {
     pods: BTreeMap<Key, Entry<T>>,
     nodes: BTreeMap<Name, Residents>,
 }
 
+#[derive(Clone)]
 struct Entry<T> {
     uid: String,
     node: Name,
     taken: T,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Residents {
     keys: BTreeSet<Key>,
     sum: Amounts,
@@ -119,6 +121,7 @@ impl<T: Taken> Ledger<T> {
 }
 
 /// What one scheduler was shown of bound pods, and what it bound itself.
+#[derive(Clone)]
 struct Shown<T> {
     ledger: Ledger<T>,
     /// All pods that it was shown.
@@ -134,6 +137,7 @@ impl<T> Default for Shown<T> {
 }
 
 /// The bound pods as each scheduler knows them: shown to it, or bound by itself.
+#[derive(Clone)]
 struct KnownToSchedulers<T> {
     shown: BTreeMap<ProcessId, Shown<T>>,
     /// Whether a binding is carried out at once or never, so that a scheduler always knows those
@@ -235,7 +239,7 @@ fn one_scheduler_knows_all(plan: &Plan) -> bool {
 }
 
 /// Nodes whose kubelet started more than once, and so may have admitted pods in another order.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct KubeletStarts {
     lives: BTreeMap<ProcessId, u32>,
     again: BTreeSet<String>,
@@ -257,6 +261,7 @@ impl KubeletStarts {
 /// P8: no node is given more than it has. In the view of the scheduler that binds, always; in the
 /// store, while one scheduler binds alone; among the pods that run, always, for there the kubelet
 /// is the last to judge.
+#[derive(Clone)]
 pub(super) struct NoOvercommit {
     known: KnownToSchedulers<Amounts>,
     nodes: NodesShown,
@@ -405,6 +410,7 @@ impl Check for NoOvercommit {
 
 /// P14: a port of a host belongs to one pod: in the view of the scheduler that binds, and among
 /// the pods that run.
+#[derive(Clone)]
 pub(super) struct PortsExclusive {
     known: KnownToSchedulers<Vec<HostPort>>,
     running: Ledger<Vec<HostPort>>,

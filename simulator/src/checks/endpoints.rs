@@ -108,7 +108,7 @@ fn compare(of: &str, service: &Key, is: &Addresses, wanted: &Addresses, found: &
 
 /// P42: at rest the endpoints of a service are the pods that it selects, and those are ready that
 /// are.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct EndpointsAreRight;
 
 impl Check for EndpointsAreRight {

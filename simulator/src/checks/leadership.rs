@@ -21,7 +21,7 @@ const AFTERMATH: Duration = Duration::from_secs(30);
 ///
 /// Judged by what is asked for, not by what is carried out: a call may be under way when the lease
 /// passes on. Clocks that move further apart than the lease allows are excused.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct OneLeader {
     elected: bool,
     /// Who holds the lease of a role, as stored.

@@ -12,7 +12,7 @@ use crate::plan::Plan;
 /// on whatever nodes they are.
 ///
 /// A node whose object was deleted is excused: whoever deleted it vouched for its end.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct OneOfAName {
     /// Where the last pod of each name was bound, by UID.
     places: BTreeMap<Key, BTreeMap<String, String>>,
@@ -110,7 +110,7 @@ impl Place {
 ///
 /// A status has no revision: one that its kubelet wrote before that of the end, and that is carried
 /// out after it, is excused. The kubelet writes the end again when it sees it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Conserved {
     /// Whether calls can be overtaken.
     faulty: bool,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::{Key, Kind, Object, Request, Revision, Time, codec};
 use machine::WatchEvent;
+use scheduler::shadow::Difference;
 use serde_json::{Value, json};
 
 use crate::check::{Check, Cluster, Occurrence, Role};
@@ -42,6 +43,7 @@ pub(crate) struct MadeUp {
     pub(crate) placements: BTreeMap<String, BTreeSet<Key>>,
     pub(crate) running: BTreeMap<String, BTreeSet<String>>,
     pub(crate) at_rest: bool,
+    pub(crate) differences: Vec<Difference>,
 }
 
 impl Cluster for MadeUp {
@@ -99,6 +101,10 @@ impl Cluster for MadeUp {
         (scheduler == self.processes[0]).then(|| self.placements.clone())
     }
 
+    fn compared(&self, scheduler: ProcessId) -> Option<(u64, &[Difference])> {
+        (scheduler == self.processes[0]).then_some((7, &*self.differences))
+    }
+
     fn running_pods(&self, node: &str) -> BTreeSet<String> {
         self.running.get(node).cloned().unwrap_or_default()
     }
@@ -128,6 +134,7 @@ impl<C: Check> Case<C> {
             placements: BTreeMap::new(),
             running: BTreeMap::new(),
             at_rest: true,
+            differences: Vec::new(),
         };
         Self { cluster, check, found: Vec::new() }
     }

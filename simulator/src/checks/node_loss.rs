@@ -47,7 +47,7 @@ fn mark(taint: &Taint) -> String {
 }
 
 /// When marks were set on nodes, as stored.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Marks(BTreeMap<(String, String), Vec<(Revision, Time)>>);
 
 impl Marks {
@@ -111,6 +111,7 @@ fn health<'a>(nodes: impl Iterator<Item = &'a Node>) -> BTreeMap<Zone, Health> {
 }
 
 /// A mark that a controller manager has asked for.
+#[derive(Clone)]
 struct Asked {
     at: Time,
     zone: Zone,
@@ -124,6 +125,7 @@ struct Asked {
 /// given up and has come back does not count: nothing was lost by it. Neither does a mark that is
 /// carried out when nobody waits for its answer any more. Whether the rate holds across two leaders
 /// is not judged; each sees the marks of the other.
+#[derive(Clone)]
 pub(super) struct GivenUpSlowly {
     shown: NodesShown,
     marks: Marks,

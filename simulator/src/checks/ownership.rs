@@ -39,7 +39,7 @@ fn references(object: &Object) -> impl Iterator<Item = &OwnerReference> {
 
 /// P40: what has an owner is not collected, what has lost all is, and owners wait for what they
 /// promised to wait for.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Collected {
     owned: BTreeMap<String, BTreeSet<Key>>,
 }

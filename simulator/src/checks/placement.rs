@@ -15,6 +15,7 @@ use crate::oracle;
 use crate::world::ProcessId;
 
 /// The nodes as they were delivered to each process of one role.
+#[derive(Clone)]
 pub(super) struct NodesShown {
     to: Role,
     shown: BTreeMap<ProcessId, BTreeMap<Name, Object>>,
@@ -84,7 +85,7 @@ pub(super) fn asked_binding<'a>(
 }
 
 /// P9: a pod gets its node once.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct BoundOnce;
 
 impl Check for BoundOnce {
@@ -120,6 +121,7 @@ impl Check for BoundOnce {
 }
 
 /// P10: the node of a binding was there when the scheduler decided, and took pods.
+#[derive(Clone)]
 pub(super) struct NodeWasThere(NodesShown);
 
 impl Default for NodeWasThere {
@@ -160,6 +162,7 @@ impl Check for NodeWasThere {
 }
 
 /// P11: node selectors and required node affinity are honoured.
+#[derive(Clone)]
 pub(super) struct LabelsHonoured(NodesShown);
 
 impl Default for LabelsHonoured {
@@ -196,7 +199,7 @@ impl Check for LabelsHonoured {
 
 /// P19: at rest the pods that a scheduler counts on nodes, those it assumed among them, are those
 /// that are bound.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct AssumedIsReal;
 
 impl Check for AssumedIsReal {

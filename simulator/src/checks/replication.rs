@@ -16,7 +16,7 @@ use crate::world::ProcessId;
 
 /// P27: when nothing is asked for and nothing goes wrong any more, the cluster comes to rest, and
 /// what controllers report is what is there.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct ComesToRest;
 
 /// What a status says, and what it should say.
@@ -99,7 +99,7 @@ impl Check for ComesToRest {
 }
 
 /// P28: at rest everybody has the pods that are asked for.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct RightNumber;
 
 impl Check for RightNumber {
@@ -138,6 +138,7 @@ impl Check for RightNumber {
 }
 
 /// A creation or deletion of a pod that a controller manager has asked for.
+#[derive(Clone)]
 struct Asked {
     by: Life,
     at: Time,
@@ -157,7 +158,7 @@ impl Asked {
 /// How many pods an owner has lately been known to want, and how far pods were seen then. A plan
 /// is carried out in batches, each after the answers to the last: while that goes on, what counts
 /// is what was known when the plan was made.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Lately(BTreeMap<(ProcessId, String), Vec<Known>>);
 
 /// What a process knew when it made a call.
@@ -190,7 +191,7 @@ impl Lately {
 /// Two cases are excused, for there nobody could know: a creation that is carried out after a
 /// later one was asked for, or after nobody waits for its answer any more (its outcome was
 /// unknown), and owners for which two processes (or two lives of one) have made pods.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct NoOvershoot {
     broods: Broods,
     lives: Lives,
@@ -271,7 +272,7 @@ impl Check for NoOvershoot {
 
 /// Pods that a controller manager has said to disrupt. The mark and the deletion go out together,
 /// so the store need not have the mark yet when the deletion is asked for.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Disrupted(BTreeSet<Key>);
 
 impl Disrupted {
@@ -312,6 +313,7 @@ const DISRUPTION: &str = "DisruptionTarget";
 /// What others take away meanwhile is nobody's fault: a loss that the deleting process had not
 /// seen when it made its plan is excused. So is a deletion of its own that is carried out when it
 /// does not wait for the answer any more.
+#[derive(Clone)]
 pub(super) struct NoUndershoot {
     broods: Broods,
     lives: Lives,
@@ -328,7 +330,7 @@ pub(super) struct NoUndershoot {
 }
 
 /// The creations that were asked for in one moment.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Batch {
     at: Time,
     size: usize,
@@ -479,7 +481,7 @@ impl Check for NoUndershoot {
 ///
 /// A controller plans once and deletes in batches, while pods change. Only pods whose standing
 /// has not changed for long are compared.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct LeastUsefulFirst {
     broods: Broods,
     standing: BTreeMap<Key, (Standing, Time)>,

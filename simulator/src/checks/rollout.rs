@@ -71,7 +71,7 @@ struct SetRow {
 }
 
 /// The replica sets of each deployment, by UIDs.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Sets {
     of: BTreeMap<String, BTreeMap<String, SetRow>>,
     deployment_of: BTreeMap<String, (String, Key)>,
@@ -179,6 +179,7 @@ struct Promise {
 /// excused.
 ///
 /// Source: kubernetes 1.33, `pkg/controller/deployment/sync.go`, `scale`.
+#[derive(Clone)]
 pub(super) struct RolloutBounds {
     broods: Broods,
     sets: Sets,
@@ -383,7 +384,7 @@ fn is_paused(deployment: &Deployment) -> bool {
 }
 
 /// P33: every template of a deployment has one replica set.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct OneSetPerTemplate {
     sets: Sets,
 }
@@ -445,7 +446,7 @@ impl Check for OneSetPerTemplate {
 
 /// P34: a rollout, also one back to an older template, ends with pods of that template alone,
 /// unless pods that do not get ready hold it up.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct RolloutEnds;
 
 impl Check for RolloutEnds {
@@ -512,7 +513,7 @@ struct Knew {
 /// given that it did not know of, unless it has given it itself in the same life, and the bound of
 /// an older state of the deployment. So is all that is carried out when nobody waits for the answer
 /// any more.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct SharesAddUp {
     sets: Sets,
     ceilings: BTreeMap<String, i64>,

@@ -23,7 +23,7 @@ pub(super) fn coordinates(event: &WatchEvent) -> (Kind, Revision) {
 }
 
 /// P1: revisions rise from write to write, and along every watch.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Revisions {
     last: Revision,
     streams: BTreeMap<ProcessId, BTreeMap<Kind, Revision>>,
@@ -98,7 +98,7 @@ impl Check for Revisions {
 }
 
 /// P3: of two writes derived from one revision at most one is carried out.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct CompareAndSwap;
 
 /// Why a write must not have been carried out on `old`.
@@ -149,7 +149,7 @@ impl Check for CompareAndSwap {
 
 /// P6: an object keeps its UID, no UID comes back, and controllers are told when a name gets
 /// another object behind it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct UidsStay {
     used: BTreeSet<Box<str>>,
 }
@@ -202,7 +202,7 @@ impl Check for UidsStay {
 }
 
 /// P7: an object whose deletion was asked for is there exactly as long as somebody holds it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Finalizers;
 
 /// Whether anything keeps an object whose deletion was asked for: finalizers, the finalizers of a
@@ -260,7 +260,7 @@ impl Check for Finalizers {
 }
 
 /// P41: at most one controller owns an object, and none takes it from another.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct OneController;
 
 impl Check for OneController {

@@ -79,7 +79,7 @@ impl Occupied {
 }
 
 /// P25: at rest every pod without a node fits on none.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct WorkConserving;
 
 impl Check for WorkConserving {
@@ -133,6 +133,7 @@ enum Due {
 }
 
 /// Room for a pod, of which nobody has taken any since.
+#[derive(Clone)]
 struct Room {
     node: Arc<str>,
     since: Time,
@@ -142,6 +143,7 @@ struct Room {
 ///
 /// Room is looked for from time to time. It counts from when it was found, and no longer when
 /// another pod is bound to the node, the node changes, or anything is wrong in the cluster.
+#[derive(Clone)]
 pub(super) struct Waiting {
     due: Due,
     pods: BTreeMap<Key, Time>,

@@ -17,7 +17,7 @@ use crate::world::ProcessId;
 const ON_THE_WAY: Duration = Duration::from_secs(5);
 
 /// The keys that were written in the last moments.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Recent(VecDeque<(Time, Key)>);
 
 impl Recent {
@@ -41,7 +41,7 @@ const fn is_compared(kind: Kind) -> bool {
 
 /// The present objects of a kind with their revisions, and of pods and nodes those that concern
 /// one node.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Present {
     all: BTreeMap<Kind, BTreeMap<Key, Revision>>,
     of_node: BTreeMap<(Kind, String), BTreeMap<Key, Revision>>,
@@ -106,7 +106,7 @@ fn difference(
 }
 
 /// P2: all that a watch delivered adds up to what is stored.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Replay {
     shadows: BTreeMap<ProcessId, BTreeMap<Kind, BTreeMap<Key, Revision>>>,
     recent: Recent,
@@ -178,7 +178,7 @@ impl Check for Replay {
 }
 
 /// P4: no cache loses an object, or keeps one that is gone, whatever happened to its watch.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct CachesAreRight {
     recent: Recent,
 }
@@ -222,6 +222,7 @@ impl Check for CachesAreRight {
 
 /// P5: nobody is shown an older state of the cluster than before; a process that restarts only
 /// when an API server may answer from an old state.
+#[derive(Clone)]
 pub(super) struct NeverBack {
     /// Whether a first list may be older than what the process saw in its last life.
     may_be_old: bool,

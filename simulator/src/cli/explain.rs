@@ -34,6 +34,7 @@ pub(super) struct Args {
 }
 
 /// Notices when a pod is bound.
+#[derive(Clone)]
 struct Binding {
     namespace: String,
     prefix: String,

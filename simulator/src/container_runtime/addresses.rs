@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 /// A range of addresses, handed out in turn.
+#[derive(Clone)]
 pub(super) struct Addresses {
     /// The first two bytes of the range that is used while none is known.
     prefix: u8,

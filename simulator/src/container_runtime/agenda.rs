@@ -6,6 +6,7 @@ use kubelet::runtime::ProbeOutcome;
 use machine::CallId;
 
 /// What a request comes to when its time is over. Containers and images are named by number.
+#[derive(Clone)]
 pub(super) enum Action {
     Fail(RuntimeError),
     /// A container that was made and cannot be started.
@@ -28,6 +29,7 @@ pub(super) enum Action {
 }
 
 /// Something that will happen.
+#[derive(Clone)]
 pub(super) enum Due {
     Connected,
     /// A container ends by itself, if it still runs.
@@ -41,6 +43,7 @@ pub(super) enum Due {
     },
 }
 
+#[derive(Clone)]
 struct Entry {
     at: Time,
     /// Breaks ties: what was planned first happens first.
@@ -49,7 +52,7 @@ struct Entry {
 }
 
 /// Everything planned, the latest first: most nodes have a handful, and an idle one nothing.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Agenda {
     entries: Vec<Entry>,
     next_order: u64,

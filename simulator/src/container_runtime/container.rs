@@ -28,6 +28,7 @@ const OTHER: char = '\u{1f}';
 const END: char = '\0';
 
 /// A container as the runtime keeps it.
+#[derive(Clone)]
 pub(super) struct Container {
     pub(super) number: u32,
     pub(super) image: u32,

@@ -7,6 +7,7 @@ use crate::checks::made_up::{
 };
 
 /// Judges nothing: only the cluster is wanted.
+#[derive(Clone)]
 struct Nothing;
 
 impl Check for Nothing {

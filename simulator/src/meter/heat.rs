@@ -11,7 +11,7 @@ const TIMES_MAX: usize = 120;
 
 /// Follows some nodes at equal distances of time. When there are too many moments every second
 /// one is forgotten, and from then on only every second one is taken.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Heat {
     map: HeatMap,
     stride: u64,

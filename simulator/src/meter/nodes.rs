@@ -11,7 +11,7 @@ use crate::outcome::Sample;
 pub(super) const ABSENT: u8 = u8::MAX;
 
 /// The nodes that ever were, with what their pods ask for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Nodes {
     rows: Vec<Row>,
     /// Index into `rows`.
@@ -54,9 +54,8 @@ impl Nodes {
         count(&mut self.present, before.present, row.present);
         count(&mut self.ready, before.ready, row.ready);
         count(&mut self.ever, before.ever, row.ever);
-        let total = &mut self.total.allocatable;
-        total.cpu_milli += row.allocatable.cpu_milli - before.allocatable.cpu_milli;
-        total.memory_bytes += row.allocatable.memory_bytes - before.allocatable.memory_bytes;
+        self.total.allocatable.add(row.allocatable, 1);
+        self.total.allocatable.add(before.allocatable, -1);
     }
 
     /// A pod takes resources of a node.
@@ -66,8 +65,7 @@ impl Nodes {
         self.used += u64::from(row.pods == 0);
         row.pods += 1;
         for row in [row, &mut self.total] {
-            row.requested.cpu_milli += shape.cpu_milli;
-            row.requested.memory_bytes += shape.memory_bytes;
+            row.requested.add(shape, 1);
         }
     }
 
@@ -78,8 +76,7 @@ impl Nodes {
         row.pods -= 1;
         self.used -= u64::from(row.pods == 0);
         for row in [row, &mut self.total] {
-            row.requested.cpu_milli -= shape.cpu_milli;
-            row.requested.memory_bytes -= shape.memory_bytes;
+            row.requested.add(shape, -1);
         }
     }
 
@@ -99,6 +96,8 @@ impl Nodes {
         sample.cpu_requested_milli = amount(self.total.requested.cpu_milli);
         sample.memory_allocatable_bytes = amount(self.total.allocatable.memory_bytes);
         sample.memory_requested_bytes = amount(self.total.requested.memory_bytes);
+        sample.gpus_allocatable = amount(self.total.allocatable.gpus);
+        sample.gpus_requested = amount(self.total.requested.gpus);
         let stranded = |shape| self.rows.iter().map(|row| row.stranded(shape)).sum();
         sample.cpu_stranded_milli = amount(shape.map_or(0, stranded));
     }
@@ -134,8 +133,12 @@ impl Row {
     fn stranded(&self, shape: Shape) -> i64 {
         let cpu = self.allocatable.cpu_milli - self.requested.cpu_milli;
         let memory = self.allocatable.memory_bytes - self.requested.memory_bytes;
+        let gpus = self.allocatable.gpus - self.requested.gpus;
         let room = i64::try_from(self.pods).is_ok_and(|pods| pods < self.pods_max);
-        let fits = room && cpu >= shape.cpu_milli && memory >= shape.memory_bytes;
+        let fits = room
+            && cpu >= shape.cpu_milli
+            && memory >= shape.memory_bytes
+            && (shape.gpus == 0 || gpus >= shape.gpus);
         if !self.ready || fits { 0 } else { cpu.max(0) }
     }
 }
@@ -159,6 +162,5 @@ fn offer(node: &Node) -> (Shape, i64) {
     let pods = allocatable.and_then(|a| a.get("pods"));
     let pods =
         pods.and_then(|q| api::quantity::Quantity::parse(&q.0).ok()).map_or(0, |q| q.value());
-    let shape = Shape { cpu_milli: resources.cpu.0, memory_bytes: resources.memory.0 };
-    (shape, pods)
+    (Shape::of(&resources), pods)
 }

@@ -10,7 +10,7 @@ use crate::outcome::Rollout;
 use crate::span::Span;
 
 /// The rollouts so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Rollouts {
     all: Vec<Rollout>,
     /// Those under way, by deployment.

@@ -2,6 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use scheduler::resources::Resources;
+
+/// How extended resources end that are GPUs: `nvidia.com/gpu`, `amd.com/gpu`.
+const GPU_SUFFIX: &str = "/gpu";
+
 /// What a pod asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Shape {
@@ -9,6 +14,27 @@ pub(super) struct Shape {
     pub(super) cpu_milli: i64,
     /// Bytes.
     pub(super) memory_bytes: i64,
+    /// GPUs, of whatever make.
+    pub(super) gpus: i64,
+}
+
+impl Shape {
+    /// What an object's resources come to.
+    pub(super) fn of(resources: &Resources) -> Self {
+        let gpus = resources.extended.iter().filter(|(name, _)| name.ends_with(GPU_SUFFIX));
+        Self {
+            cpu_milli: resources.cpu.0,
+            memory_bytes: resources.memory.0,
+            gpus: gpus.map(|(_, amount)| amount).sum(),
+        }
+    }
+
+    /// Adds another one, `sign` times (1 or -1).
+    pub(super) const fn add(&mut self, other: Self, sign: i64) {
+        self.cpu_milli += sign * other.cpu_milli;
+        self.memory_bytes += sign * other.memory_bytes;
+        self.gpus += sign * other.gpus;
+    }
 }
 
 /// Pods of about the same size.
@@ -22,9 +48,9 @@ struct Group {
 
 /// Live pods by size. Sizes that differ by less than an eighth are one group, so that a trace in
 /// which hardly two pods are the same needs no memory for each of them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Shapes {
-    groups: BTreeMap<(u32, u32), Group>,
+    groups: BTreeMap<[u32; 3], Group>,
 }
 
 impl Shapes {
@@ -36,6 +62,7 @@ impl Shapes {
         let largest = &mut group.largest;
         largest.cpu_milli = largest.cpu_milli.max(shape.cpu_milli);
         largest.memory_bytes = largest.memory_bytes.max(shape.memory_bytes);
+        largest.gpus = largest.gpus.max(shape.gpus);
     }
 
     /// A pod that was added is gone, or no longer what it was.
@@ -56,8 +83,8 @@ impl Shapes {
     }
 }
 
-fn size_of(shape: Shape) -> (u32, u32) {
-    (eighths(shape.cpu_milli), eighths(shape.memory_bytes))
+fn size_of(shape: Shape) -> [u32; 3] {
+    [shape.cpu_milli, shape.memory_bytes, shape.gpus].map(eighths)
 }
 
 /// The power of two and the eighth of it in which an amount is.
@@ -72,7 +99,7 @@ mod tests {
     use super::*;
 
     const fn shape(cpu_milli: i64, memory_bytes: i64) -> Shape {
-        Shape { cpu_milli, memory_bytes }
+        Shape { cpu_milli, memory_bytes, gpus: 0 }
     }
 
     #[test]

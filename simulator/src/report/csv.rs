@@ -30,6 +30,8 @@ fn samples(samples: &[Sample]) -> CsvTable {
         "cpu_stranded_milli",
         "memory_allocatable_bytes",
         "memory_requested_bytes",
+        "gpus_allocatable",
+        "gpus_requested",
         "pending",
         "running",
         "evicted",
@@ -49,6 +51,8 @@ fn samples(samples: &[Sample]) -> CsvTable {
             s.cpu_stranded_milli,
             s.memory_allocatable_bytes,
             s.memory_requested_bytes,
+            s.gpus_allocatable,
+            s.gpus_requested,
             s.pending,
             s.running,
             s.evicted,
@@ -150,7 +154,7 @@ mod tests {
         };
         let [samples, rollouts, heat, violations] = tables(&outcome);
         let lines: Vec<&str> = samples.text.lines().collect();
-        assert_eq!(lines[1], "1.5,3,0,0,0,0,0,0,0,0,0,0,0,0,0.0025");
+        assert_eq!(lines[1], "1.5,3,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0.0025");
         assert_eq!(lines[0].split(',').count(), lines[1].split(',').count());
         assert_eq!(rollouts.text.lines().count(), 1);
         assert_eq!(heat.text, "at_seconds,node,cpu_percent\n0,a,40\n");

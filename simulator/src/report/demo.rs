@@ -84,6 +84,8 @@ fn sample(at: u64, rng: &mut ChaCha8Rng) -> Sample {
         cpu_requested_milli: requested,
         memory_allocatable_bytes: joined * (64 << 30),
         memory_requested_bytes: joined * (64 << 30) / 1_000 * (percent * 7 / 10).min(990),
+        gpus_allocatable: 0,
+        gpus_requested: 0,
         cpu_stranded_milli: (allocatable - requested) * (percent / 12).min(90) / 100,
         pending: rush * rush / 2 + rng.random_range(0..6_u64) + down * 3,
         running: requested / 500,

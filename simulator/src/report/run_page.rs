@@ -164,10 +164,7 @@ fn charts<'a>(outcome: &Outcome, times: &'a [Span]) -> Vec<Chart<'a>> {
                 "Utilisation",
                 "What pods on nodes request, of what the nodes offer.",
                 Unit::Percent,
-                vec![
-                    filled(line("CPU", "c1", Unit::Percent, &Sample::cpu_percent)),
-                    line("memory", "c2", Unit::Percent, &Sample::memory_percent),
-                ],
+                requested(outcome, &line),
             )
         },
         chart(
@@ -220,6 +217,22 @@ fn charts<'a>(outcome: &Outcome, times: &'a [Span]) -> Vec<Chart<'a>> {
             vec![filled(series(("writes", "c4"), written, writes))],
         ),
     ]
+}
+
+/// A line for each resource that the nodes offer.
+fn requested(
+    outcome: &Outcome,
+    line: &impl Fn(&'static str, &'static str, Unit, &dyn Fn(&Sample) -> Option<f64>) -> Series,
+) -> Vec<Series> {
+    let cpu = line("CPU", "c1", Unit::Percent, &Sample::cpu_percent);
+    let mut lines = vec![
+        Series { filled: true, ..cpu },
+        line("memory", "c2", Unit::Percent, &Sample::memory_percent),
+    ];
+    if outcome.peak(Sample::gpu_percent).is_some() {
+        lines.push(line("GPUs", "c3", Unit::Percent, &Sample::gpu_percent));
+    }
+    lines
 }
 
 /// How much a running total grew from sample to sample.

@@ -137,8 +137,11 @@ fn utilisation(outcome: &Outcome) -> Option<String> {
     let (cpu, cpu_peak) = figures(Sample::cpu_percent)?;
     let (memory, memory_peak) = figures(Sample::memory_percent)?;
     let (stranded, _) = figures(Sample::stranded_percent)?;
+    let gpus = figures(Sample::gpu_percent);
+    let gpus = gpus.map(|(gpus, peak)| format!(", GPUs {gpus} (peak {peak})")).unwrap_or_default();
     Some(format!(
-        "CPU {cpu} (peak {cpu_peak}), memory {memory} (peak {memory_peak}), stranded CPU {stranded}"
+        "CPU {cpu} (peak {cpu_peak}), memory {memory} (peak {memory_peak}){gpus}, stranded CPU \
+         {stranded}"
     ))
 }
 

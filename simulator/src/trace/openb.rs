@@ -8,8 +8,9 @@
 //!
 //! A pod is created at its time, the first one at 0, and runs for as long as it did between its
 //! scheduling (or else its creation) and its deletion. What failed fails. GPUs become
-//! [`GPU`] in thousandths, the only model that will do a node selector for [`GPU_MODEL`]; several
-//! models cannot be said with a selector and are counted as unused. `qos` becomes a label.
+//! [`GPU`], which Kubernetes gives out whole: shares are rounded up, and counted as unused. The
+//! only model that will do becomes a node selector for [`GPU_MODEL`]; several models cannot be
+//! said with a selector and are counted as unused. `qos` becomes a label.
 
 use std::path::Path;
 
@@ -75,7 +76,7 @@ fn node(parts: &mut Parts<'_>, row: &Row<'_>) -> Result<(), RowFault> {
         ..NodeShape::default()
     };
     if gpus > 0 && parts.source.gpus {
-        shape.extended.insert(GPU.to_owned(), thousandths(row, 3, gpus)?);
+        shape.extended.insert(GPU.to_owned(), gpus);
         if !row.text(4).is_empty() {
             shape.labels.insert(GPU_MODEL.to_owned(), row.text(4).to_owned());
         }
@@ -90,10 +91,6 @@ fn node(parts: &mut Parts<'_>, row: &Row<'_>) -> Result<(), RowFault> {
 
 fn mebibytes(row: &Row<'_>, column: usize) -> Result<u64, RowFault> {
     row.whole(column)?.checked_mul(1 << 20).ok_or_else(|| row.fault(column, "is too large"))
-}
-
-fn thousandths(row: &Row<'_>, column: usize, number: u64) -> Result<u64, RowFault> {
-    number.checked_mul(1_000).ok_or_else(|| row.fault(column, "is too large"))
 }
 
 fn pod(parts: &mut Parts<'_>, row: &Row<'_>) -> Result<Pod, RowFault> {
@@ -123,9 +120,10 @@ fn pod(parts: &mut Parts<'_>, row: &Row<'_>) -> Result<Pod, RowFault> {
         return Err(row.fault(4, "is more than 1000"));
     }
     if gpus > 0 && parts.source.gpus {
-        let milli = gpus.checked_mul(if share == 0 { 1_000 } else { share });
-        let milli = milli.ok_or_else(|| row.fault(3, "is too large"))?;
-        template.extended.insert(GPU.to_owned(), milli);
+        if (1..1_000).contains(&share) {
+            parts.ignore("shares of GPUs, which are rounded up to whole ones");
+        }
+        template.extended.insert(GPU.to_owned(), gpus);
         match row.text(5) {
             "" => {}
             several if several.contains('|') => {

@@ -13,8 +13,8 @@ fn quantiles<T: Amount>(points: &[(u64, T)]) -> Distribution<T> {
     Distribution::Empirical { quantiles: quantiles.collect() }
 }
 
-/// CPUs, memory and GPUs. Of the pods with a part of a GPU the trace's summary only says that they
-/// are 44 of 100 of those with one; the parts here are halves, quarters and tenths of one.
+/// CPUs, memory and GPUs. The 44 of 100 pods with one GPU that share theirs in the trace have a
+/// whole one here, as Kubernetes gives them out.
 pub(super) fn sizes() -> Sizes {
     let mib = |mib: u64| mib << 20;
     Sizes {
@@ -36,18 +36,7 @@ pub(super) fn sizes() -> Sizes {
         ]),
         extended: BTreeMap::from([(
             GPU.to_owned(),
-            Distribution::Choices {
-                choices: vec![
-                    (130, 0),
-                    (152, 500),
-                    (114, 250),
-                    (114, 100),
-                    (481, 1_000),
-                    (2, 2_000),
-                    (2, 4_000),
-                    (5, 8_000),
-                ],
-            },
+            Distribution::Choices { choices: vec![(130, 0), (861, 1), (2, 2), (2, 4), (5, 8)] },
         )]),
         distinct: 200,
     }

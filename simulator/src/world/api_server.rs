@@ -8,6 +8,7 @@ use crate::distribution::Distribution;
 use crate::span::Span;
 
 /// One API server.
+#[derive(Clone)]
 pub(super) struct ApiServer {
     pub(super) up: bool,
     /// How far its watch cache falls behind because of a fault.

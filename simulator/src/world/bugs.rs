@@ -17,7 +17,7 @@ use super::process::{Input, Program, Running};
 use crate::bug::Bug;
 
 /// What one process in one life understands wrongly or does wrongly.
-pub(super) trait Blunder: Send {
+pub(super) trait Blunder: Send + CloneBlunder {
     /// Gives the machine something to act on, in order, in place of what has come.
     fn hears(&mut self, _machine: &Running, input: Input, told: &mut Vec<Input>) {
         told.push(input);
@@ -25,6 +25,25 @@ pub(super) trait Blunder: Send {
 
     /// Changes what the machine says before it is sent.
     fn says(&mut self, _effect: &mut ApiEffect) {}
+}
+
+/// Copies a blunder behind a pointer, so that worlds can be copied.
+pub(super) trait CloneBlunder {
+    /// A copy of its own.
+    fn boxed_clone(&self) -> Box<dyn Blunder>;
+}
+
+impl<T: Blunder + Clone + 'static> CloneBlunder for T {
+    fn boxed_clone(&self) -> Box<dyn Blunder> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn Blunder> {
+    fn clone(&self) -> Self {
+        // Not that of the box, which would never end.
+        (**self).boxed_clone()
+    }
 }
 
 /// The blunder of a process of that program, if the bug is one of its and not a mere setting.
@@ -53,7 +72,7 @@ pub(super) fn blunder(bug: Bug, program: Program) -> Option<Box<dyn Blunder>> {
 }
 
 /// Makes zones as if they were never disrupted, however many of their nodes are silent.
-pub(super) fn ignore_zone_threshold(reconcilers: &mut [Box<dyn Reconciler + Send>]) {
+pub(super) fn ignore_zone_threshold(reconcilers: &mut [Box<dyn Reconciler>]) {
     const NEVER: u8 = 101;
     let lifecycle = || Box::new(NodeLifecycle::new(NEVER));
     let name = lifecycle().name();

@@ -24,11 +24,13 @@ const TRUSTED: Span = Span::secs(5);
 const ACCOUNT_WAIT: Span = Span::millis(100);
 const ACCOUNT_WAITS: u8 = 10;
 
+#[derive(Clone)]
 enum Body {
     Request(Request),
     Result(Result<Reply, ApiError>),
 }
 
+#[derive(Clone)]
 struct Call {
     process: ProcessId,
     life: u32,
@@ -43,7 +45,7 @@ struct Call {
 }
 
 /// Calls under way.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct CallTable {
     calls: Vec<Option<Call>>,
     free: Vec<u32>,

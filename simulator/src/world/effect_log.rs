@@ -5,6 +5,7 @@ use machine::ApiEffect;
 use serde::Serialize;
 
 /// A running hash over effects.
+#[derive(Clone)]
 pub(super) struct EffectLog {
     hash: u64,
     contents: bool,

@@ -9,6 +9,7 @@ use crate::plan::{Component, Fault, Plan};
 use crate::span::Span;
 
 /// A fault that goes on.
+#[derive(Clone)]
 pub(super) struct ActiveFault {
     /// Index in the plan.
     pub(super) index: u32,

@@ -27,7 +27,7 @@ const AFTER: Span = Span::secs(60);
 const LEASES: &str = "kube-node-lease";
 
 /// When heartbeats must be sent.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Windows {
     /// By all nodes.
     all: Vec<(Time, Time)>,

@@ -20,6 +20,7 @@ const BOOT_SPREAD: Span = Span::secs(10);
 const BOOT: Span = Span::secs(20);
 
 /// One host.
+#[derive(Clone)]
 pub(super) struct Host {
     pub(super) name: Name,
     pub(super) kubelet: ProcessId,
@@ -92,6 +93,7 @@ impl World {
         let [_, prefix, _, _] = index.to_be_bytes();
         let mut runtime = ContainerRuntime::new(hardware, prefix, u64::from(index));
         runtime.load_image("pause");
+        runtime.set_devices(shape.extended.clone());
         let mut rng = self.rng.child("host").rng(&index.to_string());
         let spread = Span(rng.random_range(0..BOOT_SPREAD.0));
         let start = at(node.joins) + spread.duration();

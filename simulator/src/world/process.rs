@@ -31,6 +31,7 @@ pub(super) enum Program {
 }
 
 /// The machine of a process that runs.
+#[derive(Clone)]
 pub(super) enum Running {
     /// It does not.
     Nothing,
@@ -59,6 +60,7 @@ pub(super) struct Trouble {
 }
 
 /// One process.
+#[derive(Clone)]
 pub(super) struct Process {
     pub(super) program: Program,
     pub(super) running: Running,
@@ -228,7 +230,9 @@ impl World {
         let rng = self.rng.child("scheduler").child(&index.to_string());
         let profile =
             super::scheduler_profile(&settings.scheduler).expect("the plan was validated");
-        Scheduler::new(profile, elector, &rng)
+        let mut scheduler = Scheduler::new(profile, elector, &rng);
+        scheduler.compare_decisions(self.one_compared_in);
+        scheduler
     }
 
     /// Makes each life of a candidate another one: what a production process draws at its start.

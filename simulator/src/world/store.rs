@@ -15,6 +15,7 @@ const HISTORY: u64 = 8_192;
 const ATTEMPTS_MAX: u32 = 16;
 
 /// The objects of the cluster.
+#[derive(Clone)]
 pub(super) struct Store {
     memory: Memory<Object, Key>,
     options: Options,

@@ -54,6 +54,7 @@ enum State {
 }
 
 /// One watch of one process.
+#[derive(Clone)]
 pub(super) struct Watcher {
     process: ProcessId,
     kind: Kind,
@@ -75,6 +76,7 @@ pub(super) struct Watcher {
 }
 
 /// Who is interested in what.
+#[derive(Clone)]
 pub(super) struct Interest {
     /// Watchers of all objects of a kind, at the index of the kind.
     all: Vec<Vec<u32>>,

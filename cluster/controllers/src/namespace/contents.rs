@@ -10,12 +10,12 @@ use super::ORDER;
 
 /// The objects in namespaces that are being deleted or have finalizers: few, but in a namespace
 /// that goes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
     namespaces: BTreeMap<Name, Namespace>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Namespace {
     terminating: BTreeMap<Kind, usize>,
     finalizers: BTreeMap<String, usize>,

@@ -20,7 +20,7 @@ struct Address {
 type Span = (Address, Address);
 
 /// The ranges of all nodes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ranges {
     /// How many nodes have each range.
     held: BTreeMap<Span, usize>,

@@ -122,7 +122,7 @@ impl Counts {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Zone {
     nodes: usize,
     counts: Counts,
@@ -133,7 +133,7 @@ struct Zone {
 }
 
 /// The nodes by zone and readiness.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Zones {
     zones: BTreeMap<(String, String), Zone>,
     unready: BTreeSet<Arc<Key>>,

@@ -20,7 +20,7 @@ pub(crate) struct Tally {
 }
 
 /// Tallies by namespace, UID of the controller, and labels.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct PodTallies {
     namespaces: BTreeMap<Name, BTreeMap<String, BTreeMap<Labels, Tally>>>,
 }

@@ -127,7 +127,7 @@ fn renewals_hold_until_the_object_is_told_of_again() {
 }
 
 /// Counts the pods of each node.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct PodCounts(BTreeMap<String, usize>);
 
 impl Index for PodCounts {

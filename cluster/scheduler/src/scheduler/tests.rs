@@ -215,3 +215,43 @@ fn explains_without_deciding() {
     let message = bench.scheduler.explain(&Key::new(Kind::Pod, "d", "big")).unwrap().message;
     assert!(message.unwrap().starts_with("0/4 nodes are available: 4 Insufficient cpu."));
 }
+
+#[test]
+fn a_shadow_compares_one_decision_in_so_many() {
+    for (one_in, expected) in [(1, 7), (3, 3)] {
+        let mut bench = Bench::new();
+        bench.scheduler.compare_decisions(NonZeroU32::new(one_in));
+        bench.node("n1", "4");
+        bench.node("n2", "4");
+        for i in 0..7 {
+            bench.pod(&format!("p{i}"), if i == 5 { "9" } else { "1" }, "");
+        }
+        let shadow = bench.scheduler.shadow().unwrap();
+        assert_eq!((shadow.compared(), shadow.differences()), (expected, &[][..]));
+    }
+}
+
+#[test]
+fn a_shadow_tells_decisions_on_what_is_no_longer_true() {
+    let cluster = |room: [&str; 2]| {
+        let mut bench = Bench::new();
+        bench.scheduler.compare_decisions(NonZeroU32::new(1));
+        bench.node("n1", room[0]);
+        bench.node("n2", room[1]);
+        bench.pod("known", "2", "");
+        bench
+    };
+    // What is kept of one cluster is believed of another one.
+    let (mut bench, mut other) = (cluster(["8", "2"]), cluster(["2", "8"]));
+    std::mem::swap(&mut bench.scheduler.fast, &mut other.scheduler.fast);
+    bench.bindings();
+    bench.pod("new", "2", "");
+    assert_eq!(names(&bench.bindings()), [("new", "n2")]);
+    let [difference] = bench.scheduler.shadow().unwrap().differences() else {
+        panic!("one decision differs");
+    };
+    assert_eq!(difference.expected.as_ref().unwrap().node, "n1");
+    let text = difference.to_string();
+    assert!(text.starts_with("pods/d/new goes to n2 (score "), "{text}");
+    assert!(text.contains("), by the reference to n1 (score "), "{text}");
+}

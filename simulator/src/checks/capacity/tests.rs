@@ -74,6 +74,26 @@ fn p8_a_scheduler_knows_what_it_has_given_away() {
 }
 
 #[test]
+fn p8_holds_for_every_resource() {
+    let mut case = case(&plan());
+    let scheduler = case.scheduler();
+    let offered = json!({"status": {"allocatable": {"cpu": "4", "pods": "10", "x.y/gpu": "2"}}});
+    case.put(None, &node("n1", &offered));
+    case.show(scheduler, &Key::cluster(Kind::Node, "n1"));
+    for name in ["a", "b"] {
+        let wanted = json!({"spec": {"containers": [{"name": "c", "image": "app:1",
+            "resources": {"requests": {"x.y/gpu": "2"}}}]}});
+        case.put(None, &pod(name, &wanted));
+        case.show(scheduler, &pod_key(name));
+    }
+    case.call(scheduler, &bind("a"));
+    carry_out(&mut case, "a", "Pending");
+    case.is_right();
+    case.call(scheduler, &bind("b"));
+    case.is_wrong(&["scheduler-0 binds pods/d/b to n1", "4 of x.y/gpu", "has 2"]);
+}
+
+#[test]
 fn p8_in_the_store_as_long_as_one_binds() {
     let mut alone = plan();
     alone.settings.schedulers = 1;

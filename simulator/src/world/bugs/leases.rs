@@ -14,7 +14,7 @@ fn elects(key: &Key) -> bool {
 }
 
 /// Once it leads, it takes every renewal for a success.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct LostRenewalIgnored {
     /// Whether this life has ever led.
     has_led: bool,

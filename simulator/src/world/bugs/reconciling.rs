@@ -22,7 +22,7 @@ fn cache(machine: &Running) -> Option<&Cache> {
 
 /// A replica set is known by its name alone: when another one of that name turns up in a list, it
 /// counts as the one before.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct RecreationUnnoticed {
     /// The UIDs under which replica sets are known that have others.
     known_as: BTreeMap<Key, String>,
@@ -62,7 +62,7 @@ impl Blunder for RecreationUnnoticed {
 
 /// Endpoints that were written are not looked at again when they come by: if the pods changed
 /// back before that, what they should be is still compared with what they were.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct StaleEndpointsCompared {
     /// Endpoints that were written and have not come by, and whether a pod's readiness has
     /// changed since.
@@ -110,6 +110,7 @@ impl Blunder for StaleEndpointsCompared {
 
 /// An owner that the cache does not have counts as gone, however old the cache is; and what is
 /// collected is named by its name alone.
+#[derive(Clone)]
 pub(super) struct AbsenceBelieved;
 
 impl Blunder for AbsenceBelieved {
@@ -143,7 +144,7 @@ impl Blunder for AbsenceBelieved {
 }
 
 /// That the name of a replica set is taken is not counted, so the next name is the same.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct CollisionUnresolved {
     counts: BTreeMap<CallId, Key>,
 }
@@ -178,7 +179,7 @@ const PHANTOM: &str = "phantom";
 
 /// Nobody asks whether any node reports at all: to the controllers it looks as if there were
 /// always one that does.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct SilenceOfAllBelieved {
     seen: bool,
 }
@@ -255,7 +256,7 @@ impl Blunder for SilenceOfAllBelieved {
 }
 
 /// A creation whose answer was lost is taken for one that was carried out: its pod will come by.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct UnknownCreationAwaited {
     creations: BTreeMap<CallId, Key>,
     awaited: BTreeMap<Key, CallId>,
@@ -292,6 +293,7 @@ impl Blunder for UnknownCreationAwaited {
 }
 
 /// A list says what there is; what it leaves out is not taken for gone.
+#[derive(Clone)]
 pub(super) struct DeletionUnobserved;
 
 impl Blunder for DeletionUnobserved {

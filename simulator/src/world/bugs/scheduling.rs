@@ -14,7 +14,7 @@ use crate::world::process::{Input, Running};
 
 /// A binding whose answer was lost counts as one that never got to the server: what it has
 /// assumed is forgotten.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct UnknownBindingForgotten {
     bindings: BTreeSet<CallId>,
 }
@@ -41,7 +41,7 @@ impl Blunder for UnknownBindingForgotten {
 /// A change of a node that comes while a binding to it is under way does not touch what was found
 /// out about the node before: the result is stored after it has been invalidated, and is used
 /// until the node changes again.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct StaleFeasibility {
     bindings: BTreeMap<CallId, String>,
     /// What was told of nodes.
@@ -113,7 +113,7 @@ fn ends_pod(event: &WatchEvent) -> bool {
 }
 
 /// While it says of a pod that no node has room for it, no pod's end is noticed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct EventLostInCycle {
     verdicts: BTreeSet<CallId>,
 }
@@ -139,7 +139,7 @@ impl Blunder for EventLostInCycle {
 
 /// Every change of a node, be it a heartbeat, brings unschedulable pods back to their place in the
 /// queue at once, and as long as they are there no pod behind them gets its turn.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct RetriesBlockQueue {
     /// Pods without a node that the machine was told of.
     waiting: BTreeMap<Key, Object>,

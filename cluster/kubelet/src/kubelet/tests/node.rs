@@ -123,6 +123,35 @@ fn pods_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn devices_are_given_out_until_there_are_none() {
+    let mut w = World::new();
+    let status = node(&w).status.unwrap();
+    for amounts in [&status.capacity, &status.allocatable] {
+        assert_eq!(amounts.as_ref().unwrap()["example.org/gpu"].0, "3");
+    }
+    let pod = |resource: &str, amount: &str| {
+        json!({"containers": [{"name": "app", "image": "web:1",
+            "resources": {"limits": {resource: amount}}}]})
+    };
+    w.pod("a", pod("example.org/gpu", "2"));
+    w.pod("b", pod("example.org/gpu", "2"));
+    w.pod("c", pod("example.org/gpu", "1"));
+    // It must be somebody else who can give these out.
+    w.pod("d", pod("example.org/other", "7"));
+    for name in ["a", "c", "d"] {
+        assert_eq!(w.line(name), "Running ready=True app=running");
+    }
+    assert_eq!(w.status("b").reason.as_deref(), Some("OutOfexample.org/gpu"));
+    assert_eq!(
+        w.status("b").message.as_deref(),
+        Some(
+            "Pod was rejected: Node didn't have enough resource: example.org/gpu, requested: 2, \
+             used: 2, capacity: 3"
+        )
+    );
+}
+
+#[test]
 fn static_pods_run_and_have_mirrors() {
     let mut w = World::new();
     let manifest = |image: &str| {

@@ -84,6 +84,7 @@ pub(super) fn facts() -> NodeFacts {
         architecture: "amd64".into(),
         runtime_version: "docker://24.0.5".into(),
         resolv_conf: "nameserver 8.8.8.8\nsearch example.org\n".into(),
+        devices: BTreeMap::from([("example.org/gpu".to_owned(), 3)]),
         ..NodeFacts::default()
     }
 }
