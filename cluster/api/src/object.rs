@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Key, Kind, Revision, codec};
+use crate::{Key, Kind, Revision, codec, pod};
 
 /// A typed Kubernetes object that [`Object`] can hold.
 pub trait ApiObject: Clone + PartialEq + std::fmt::Debug + 'static {
@@ -80,7 +80,7 @@ macro_rules! objects {
 objects! {
     Namespace core::Namespace,
     Node core::Node,
-    Pod crate::Pod as core::Pod,
+    Pod pod::Pod as core::Pod,
     Service core::Service,
     Endpoints core::Endpoints,
     EndpointSlice discovery::EndpointSlice,

@@ -35,7 +35,7 @@ struct Held<T> {
 
 impl<T> Held<T> {
     fn order(&self, namespace: &str, name: &str) -> Ordering {
-        (&*self.namespace).cmp(namespace).then_with(|| (&*self.name).cmp(name))
+        (*self.namespace).cmp(namespace).then_with(|| (*self.name).cmp(name))
     }
 }
 

@@ -332,12 +332,11 @@ impl Check for Waiting {
             Occurrence::Committed { key, old, new, .. } => {
                 self.committed(cluster.now(), key, *old, *new);
             }
-            Occurrence::Called { by, request }
-                if self.due == Due::Attempt && cluster.role(*by) == Role::Scheduler =>
-            {
-                if let Request::Bind { pod: key, .. } | Request::Patch { key, .. } = request {
-                    self.tried(cluster.now(), key.clone());
-                }
+            Occurrence::Called {
+                by,
+                request: Request::Bind { pod: key, .. } | Request::Patch { key, .. },
+            } if self.due == Due::Attempt && cluster.role(*by) == Role::Scheduler => {
+                self.tried(cluster.now(), key.clone());
             }
             Occurrence::Recorded { by, report }
                 if self.due == Due::Attempt && cluster.role(*by) == Role::Scheduler =>
