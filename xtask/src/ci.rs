@@ -32,7 +32,7 @@ pub(crate) fn run(root: &Path, e2e: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// About one seed of a hundred violates some property for a reason that is not settled yet
+/// One seed in some hundreds violates some property for a reason that is not settled yet
 /// (docs/roadmap.md): such seeds are told and kept. Two runs of a seed that differ, and a run that
 /// makes no progress, fail.
 const KNOWN: &str = "all";
