@@ -15,13 +15,13 @@ use std::time::Duration;
 use api::{Time, hash};
 use kubelet::runtime::{ContainerRecord, ContainerState, ImageRecord, NodeFacts, ProbeAction};
 use kubelet::runtime::{ProbeOutcome, RuntimeInput, RuntimeReply, RuntimeRequest};
-use kubelet::{RuntimeError, RuntimeErrorKind, RuntimeEvent};
+use kubelet::{Labels, RuntimeError, RuntimeErrorKind, RuntimeEvent};
 use machine::CallId;
 
 use addresses::Addresses;
 use agenda::{Action, Agenda, Due};
 use behaviour::Behaviour;
-use container::{Container, pack};
+use container::Container;
 
 pub use container::ContainerSummary;
 
@@ -250,7 +250,7 @@ impl ContainerRuntime {
         match request {
             RuntimeRequest::StartSandbox(spec) => {
                 let ip = if spec.host_network { Ok(0) } else { self.free_address() };
-                let labels = pack(&spec.labels);
+                let labels = spec.labels;
                 let takes = durations.sandbox_start();
                 match ip {
                     Ok(ip) => {
@@ -268,7 +268,7 @@ impl ContainerRuntime {
                     (Err(why), None) => (takes, Action::Fail(error(RuntimeErrorKind::Start, why))),
                     (Ok(behaviour), None) => {
                         let image = self.image(&spec.image);
-                        let labels = pack(&spec.labels);
+                        let labels = spec.labels;
                         (takes, self.create(now, labels, image, 0, behaviour, fail))
                     }
                 }
@@ -348,7 +348,7 @@ impl ContainerRuntime {
     fn create(
         &mut self,
         now: Time,
-        labels: Box<str>,
+        labels: Labels,
         image: u32,
         ip: u32,
         behaviour: Option<Box<Behaviour>>,
@@ -570,7 +570,7 @@ impl ContainerRuntime {
         let image = &self.images[container.image as usize].name;
         ContainerRecord {
             id: self.id(container.number),
-            labels: container.labels(),
+            labels: container.labels.clone(),
             image: image.to_string(),
             image_id: format!("docker://{}", image_id(image)),
             state: container.state,

@@ -170,7 +170,7 @@ impl Pods {
             self.created += 1;
         }
         self.evicted += u64::from(was_evicted(old, new));
-        if before == after && old.map(pod::node) == new.map(pod::node) {
+        if before == after && old.map(Pod::node) == new.map(Pod::node) {
             return;
         }
         for (place, sign) in [(before, -1), (after, 1)] {
@@ -223,7 +223,7 @@ impl Pods {
         };
         let Some(created) = created else { return };
         let took = at.0.saturating_sub(created);
-        if pod::node(pod).is_empty() && new.is_some_and(|(pod, _)| !pod::node(pod).is_empty()) {
+        if pod.node().is_empty() && new.is_some_and(|(pod, _)| !pod.node().is_empty()) {
             self.bound += 1;
             self.scheduling.record(took);
             self.scheduling_lately.record(took);
@@ -273,7 +273,7 @@ fn was_evicted(old: Option<&Pod>, new: Option<&Pod>) -> bool {
 /// The node of which the pod takes resources, empty while it waits for one; `None` when it has
 /// ended.
 fn claim(pod: &Pod) -> Option<&str> {
-    Place::of(pod).is_live().then(|| pod::node(pod))
+    Place::of(pod).is_live().then(|| pod.node())
 }
 
 fn of<T: ApiObject>(object: Option<&Object>) -> Option<&T> {

@@ -240,7 +240,7 @@ pub fn pod(object: Option<&Object>) -> Option<&Pod> {
 
 /// The node a pod is bound to.
 pub fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty())
+    pod.node_name.as_deref()
 }
 
 /// The phase, empty when it was never reported.

@@ -114,7 +114,7 @@ fn verb(request: &Request) -> &'static str {
 fn detail(object: &Object) -> Option<String> {
     match object {
         Object::Pod(pod) => {
-            let node = pod.spec.as_ref()?.node_name.as_deref().unwrap_or("no node");
+            let node = pod.node_name.as_deref().unwrap_or("no node");
             let status = pod.status.as_ref();
             let phase = status.and_then(|s| s.phase.as_deref()).unwrap_or("?");
             let ready = status

@@ -22,7 +22,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use api::{Key, Kind, Name, Object, Revision, Time};
+use api::{Key, Kind, Name, Object, Revision, Shared, Time};
+use k8s_openapi::api::core::v1::PodSpec;
 use kubelet::{Kubelet, NodeEffect};
 use machine::{ApiEffect, ControllerManager, RngTree};
 use scheduler::Scheduler;
@@ -188,6 +189,8 @@ pub struct World {
     store_down: bool,
     next_operation: usize,
     retries: BTreeMap<u32, u32>,
+    /// The last spec that was made from each template of bare pods, and how long it runs.
+    specs: BTreeMap<u32, (Option<Span>, Shared<PodSpec>)>,
     /// When the store came to its latest revisions.
     revisions: VecDeque<(Time, Revision)>,
     last_write: Time,
@@ -247,6 +250,7 @@ impl World {
             store_down: false,
             next_operation: 0,
             retries: BTreeMap::new(),
+            specs: BTreeMap::new(),
             revisions: VecDeque::new(),
             last_write: START,
             worked_at: START,

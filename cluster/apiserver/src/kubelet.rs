@@ -86,8 +86,7 @@ impl Place {
         node: impl FnOnce(&str) -> Option<Object>,
     ) -> Result<Option<Self>, Status> {
         let name = &resource.name;
-        let spec = pod.spec.as_ref();
-        let assigned = spec.and_then(|s| s.node_name.as_deref()).filter(|n| !n.is_empty());
+        let assigned = pod.node_name.as_deref();
         let subresource = resource.subresource.as_str();
         let container = match subresource {
             "portforward" => String::new(),

@@ -139,7 +139,7 @@ fn bound(
                 resource.name
             )));
         }
-        if let Some(node) = spec.node_name.as_deref().filter(|n| !n.is_empty()) {
+        if let Some(node) = pod.and_then(|p| p.node_name.as_deref()) {
             let uid = find(Kind::Node, node).map(|o| o.uid().to_owned()).unwrap_or_default();
             bound.node = Some(Reference { name: node.to_owned(), uid });
         }
@@ -164,7 +164,7 @@ fn restrict(
     if wanted.uid.as_deref().unwrap_or_default().is_empty() {
         return refuse("node requested token with a pod binding without a uid");
     }
-    if pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) != Some(node) {
+    if pod.node() != node {
         return refuse("node requested token bound to a pod scheduled on a different node");
     }
     Ok(())

@@ -163,7 +163,7 @@ fn endpoint_of(cache: &Cache, service: &Service, pod: &Pod, address: &str) -> En
     let serving = pods::is_ready(pod);
     let terminating = meta::is_terminating(&pod.metadata);
     let any = service_pods::publishes_not_ready(service);
-    let node = Some(pods::node_name(pod)).filter(|n| !n.is_empty());
+    let node = Some(pod.node()).filter(|n| !n.is_empty());
     let zone = node
         .and_then(|name| cache.get::<Node>("", name))
         .and_then(|node| meta::label(&node.metadata, ZONE));

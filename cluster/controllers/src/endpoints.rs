@@ -188,7 +188,7 @@ fn row_of(service: &Service, pod: &Pod) -> Option<Row> {
     let address = EndpointAddress {
         ip: service_pods::address_of(pod, &family)?.to_owned(),
         hostname: service_pods::hostname(pod, service),
-        node_name: Some(pods::node_name(pod).to_owned()).filter(|n| !n.is_empty()),
+        node_name: Some(pod.node().to_owned()).filter(|n| !n.is_empty()),
         target_ref: Some(service_pods::pod_reference(pod)),
     };
     Some(Row { address, ready: any || pods::is_ready(pod), ports })

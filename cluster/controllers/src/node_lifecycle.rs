@@ -153,9 +153,9 @@ fn is_eviction_taint(taint: &Taint) -> bool {
 /// The node of a ready pod that nothing is heard of.
 fn silent_node_of(cache: &Cache, delta: &Delta) -> Option<Key> {
     let pod = delta.new.as_ref()?.get::<Pod>().filter(|p| pods::is_ready(p))?;
-    let node = cache.get::<Node>("", pods::node_name(pod))?;
+    let node = cache.get::<Node>("", pod.node())?;
     let silent = condition(node, "Ready").is_some_and(|c| c.status == "Unknown");
-    silent.then(|| Key::cluster(Kind::Node, pods::node_name(pod)))
+    silent.then(|| Key::cluster(Kind::Node, pod.node()))
 }
 
 /// The node with its conditions unknown, when it was silent for too long and does not say so

@@ -73,7 +73,7 @@ impl Reconciler for PodGc {
         if !is_abandoned(cache, pod) {
             return plan;
         }
-        if pods::node_name(pod).is_empty() {
+        if pod.node().is_empty() {
             remove(pod, None, now, &mut plan);
             return plan;
         }
@@ -92,7 +92,7 @@ impl Reconciler for PodGc {
 /// Whether no kubelet is there to end the pod: its node is gone, or it is deleted before it got
 /// one.
 fn is_abandoned(cache: &Cache, pod: &Pod) -> bool {
-    match pods::node_name(pod) {
+    match pod.node() {
         "" => meta::is_terminating(&pod.metadata),
         node => cache.get::<Node>("", node).is_none(),
     }

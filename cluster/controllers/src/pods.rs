@@ -46,11 +46,6 @@ pub(crate) fn available_at(pod: &Pod, min_ready: Duration) -> Option<Time> {
     ready_since(pod).map(|since| since + min_ready)
 }
 
-/// The name of the pod's node, empty when it has none.
-pub(crate) fn node_name(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default()
-}
-
 /// The key by which surplus pods are ordered: the smallest is deleted first.
 ///
 /// Unassigned before assigned, pending before running, unready before ready, cheap before dear,
@@ -76,7 +71,7 @@ pub(crate) fn deletion_rank(pod: &Pod, crowd: &BTreeMap<&str, usize>, now: Time)
     let containers = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
     let ready = ready_since(pod);
     DeletionRank {
-        assigned: !node_name(pod).is_empty(),
+        assigned: !pod.node().is_empty(),
         phase: match phase(pod) {
             "Running" => 2,
             "Unknown" => 1,
@@ -86,7 +81,7 @@ pub(crate) fn deletion_rank(pod: &Pod, crowd: &BTreeMap<&str, usize>, now: Time)
         cost: meta::annotation(&pod.metadata, DELETION_COST)
             .and_then(|text| text.parse().ok())
             .unwrap_or(0),
-        crowd: Reverse(crowd.get(node_name(pod)).copied().unwrap_or(0)),
+        crowd: Reverse(crowd.get(pod.node()).copied().unwrap_or(0)),
         ready_magnitude: ready.map_or(0, |since| magnitude(since, now)),
         restarts: Reverse(
             containers.into_iter().flatten().map(|c| c.restart_count).max().unwrap_or(0),

@@ -294,10 +294,12 @@ fn create_pods<T: Replicated>(
     if !desired.selector.matches(labels) {
         return;
     }
+    let model = pod_of_template(owner, template);
     for name in pod_names(cache, owner).take(missing.min(BURST_MAX)) {
         let done = announce::normal(owner, "SuccessfulCreate", format!("Created pod: {name}"));
         let refused = announce::warning(owner, "FailedCreate", "Error creating: ".to_owned());
-        let pod = pod_of_template(owner, template, name);
+        let mut pod = model.clone();
+        pod.metadata.name = Some(name);
         plan.request_announced(
             Request::Create(pod.into_object()),
             Announcement { done: Some(done), refused: Some(refused) },
@@ -332,14 +334,14 @@ fn name_prefix(name: &str) -> String {
     format!("{}-", &name[..end])
 }
 
-fn pod_of_template<T: Replicated>(owner: &T, template: &PodTemplateSpec, name: String) -> Pod {
-    let mut pod = Pod { spec: template.spec.clone().map(Into::into), ..Pod::default() };
+/// What the pods of an owner have in common: all but the name.
+fn pod_of_template<T: Replicated>(owner: &T, template: &PodTemplateSpec) -> Pod {
+    let mut pod = template.spec.clone().map(Pod::of_spec).unwrap_or_default();
     let wanted = template.metadata.as_ref();
     pod.metadata.labels = wanted.and_then(|m| m.labels.clone());
     pod.metadata.annotations = wanted.and_then(|m| m.annotations.clone());
     pod.metadata.finalizers = wanted.and_then(|m| m.finalizers.clone());
     pod.metadata.generate_name = owner.meta().name.as_deref().map(name_prefix);
-    pod.metadata.name = Some(name);
     pod.metadata.namespace = owner.meta().namespace.clone();
     pod.metadata.owner_references = Some(vec![meta::controller_reference(owner)]);
     pod
@@ -379,7 +381,7 @@ fn related_pods<'a, T: Replicated>(cache: &'a Cache, owner: &T) -> BTreeMap<&'a 
     let mut crowd = BTreeMap::new();
     for uid in owners {
         for pod in cache.owned::<Pod>(uid).filter(|p| pods::is_active(p)) {
-            *crowd.entry(pods::node_name(pod)).or_insert(0) += 1;
+            *crowd.entry(pod.node()).or_insert(0) += 1;
         }
     }
     crowd

@@ -192,7 +192,7 @@ fn relevant(pod: &Pod) -> impl PartialEq + '_ {
         (pod.metadata.labels.as_ref(), pod.metadata.uid.as_ref()),
         (meta::is_terminating(&pod.metadata), pods::is_terminal(pod), pods::is_ready(pod)),
         addresses(pod).collect::<Vec<_>>(),
-        pods::node_name(pod),
+        pod.node(),
         spec.map(|s| (s.hostname.as_ref(), s.subdomain.as_ref())),
     )
 }

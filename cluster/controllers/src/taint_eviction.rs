@@ -38,7 +38,7 @@ impl Reconciler for TaintEviction {
             return if changed { vec![delta.key.clone()] } else { Vec::new() };
         }
         let pod = delta.new.as_ref().and_then(Object::get::<Pod>);
-        let node = pod.and_then(|p| cache.get::<Node>("", pods::node_name(p)));
+        let node = pod.and_then(|p| cache.get::<Node>("", p.node()));
         node.filter(|n| evicting(n).next().is_some())
             .and_then(|n| n.metadata.name.as_deref())
             .map(|name| Key::cluster(Kind::Node, name))

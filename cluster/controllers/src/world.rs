@@ -195,7 +195,7 @@ impl World {
     }
 
     fn act_on(&mut self, key: &Key, pod: &Pod) {
-        let node = pods::node_name(pod).to_owned();
+        let node = pod.node().to_owned();
         let at = |world: &mut Self, ms| world.store.now + world.delay(ms);
         if node.is_empty() {
             if !meta::is_terminating(&pod.metadata) {
@@ -213,7 +213,7 @@ impl World {
 
     fn is_dead_node_of(&self, key: &Key) -> bool {
         let pod = self.store.get(key).and_then(Object::get::<Pod>);
-        pod.is_some_and(|p| self.dead.contains(pods::node_name(p)))
+        pod.is_some_and(|p| self.dead.contains(p.node()))
     }
 
     fn due(&mut self, due: Due) {
@@ -248,7 +248,7 @@ impl World {
 
     fn schedule(&mut self, key: &Key) {
         let Some(pod) = self.store.get(key).and_then(Object::get::<Pod>) else { return };
-        if !pods::node_name(pod).is_empty() {
+        if !pod.node().is_empty() {
             return;
         }
         let uid = pod.metadata.uid.clone().unwrap();

@@ -2,7 +2,7 @@
 
 use api::Time;
 
-use crate::naming;
+use crate::Labels;
 use crate::runtime::{ContainerRecord, ContainerState};
 
 /// What is kept of a [`ContainerRecord`]: its labels, which are many and mostly the pod's, only
@@ -62,7 +62,7 @@ impl Instance {
     }
 
     /// As the runtime tells of it, with the labels it was made with.
-    pub(crate) fn record(&self, labels: naming::Labels) -> ContainerRecord {
+    pub(crate) fn record(&self, labels: Labels) -> ContainerRecord {
         ContainerRecord {
             id: self.id.to_string(),
             labels,

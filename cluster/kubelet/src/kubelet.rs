@@ -232,8 +232,7 @@ impl Kubelet {
 
     /// Whether a pod of the API is to run here.
     fn is_ours(&self, pod: &Pod) -> bool {
-        let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
-        node == Some(&self.ctx.config.node_name) && !mirror::is_mirror(pod)
+        pod.node() == self.ctx.config.node_name && !mirror::is_mirror(pod)
     }
 
     /// One pod of the API changed.

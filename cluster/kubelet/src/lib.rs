@@ -18,6 +18,7 @@ mod container_spec;
 mod context;
 mod environment;
 mod instance;
+mod labels;
 mod mirror;
 mod node_agent;
 mod node_status;
@@ -39,6 +40,7 @@ mod watched;
 
 pub use config::KubeletConfig;
 pub use kubelet::Kubelet;
+pub use labels::Labels;
 pub use runtime::{
     NodeEffect, NodeInput, RuntimeError, RuntimeErrorKind, RuntimeEvent, RuntimeInput,
     RuntimeReply, RuntimeRequest,

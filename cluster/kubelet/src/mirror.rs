@@ -37,8 +37,8 @@ pub(crate) fn static_pod(object: &Object, config: &KubeletConfig, now: Time) -> 
     annotations.insert(HASH.to_owned(), uid);
     annotations.insert(SOURCE.to_owned(), "file".to_owned());
     annotations.insert(SEEN.to_owned(), now.to_string());
+    pod.node_name = Some(config.node_name.as_str().into());
     let spec = pod.spec.get_or_insert_default();
-    spec.node_name = Some(config.node_name.clone());
     // Static pods stay whatever happens to the node.
     let everything = Toleration {
         operator: Some("Exists".to_owned()),

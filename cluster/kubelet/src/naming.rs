@@ -3,12 +3,11 @@
 //! Source: kubernetes 1.23, `pkg/kubelet/dockershim/naming.go`; the labels are those of
 //! `pkg/kubelet/types/labels.go` and `kuberuntime/labels.go`.
 
-use std::collections::BTreeMap;
-
 use api::Pod;
 use api::hash::fnv32a;
 use k8s_openapi::api::core::v1::Container;
 
+use crate::Labels;
 use crate::runtime::ContainerRecord;
 
 /// The container name of a pod's pause container.
@@ -34,9 +33,6 @@ pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationM
 /// Seconds the pod has to end.
 pub const TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 
-/// The labels of a container.
-pub type Labels = BTreeMap<String, String>;
-
 /// The runtime's name of a container: `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`.
 pub fn container_name(pod: &Pod, uid: &str, container: &str, attempt: u32) -> String {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
@@ -46,23 +42,7 @@ pub fn container_name(pod: &Pod, uid: &str, container: &str, attempt: u32) -> St
 
 /// The labels of a pause container.
 pub fn sandbox_labels(pod: &Pod, uid: &str, attempt: u32) -> Labels {
-    let text = |v: &Option<String>| v.clone().unwrap_or_default();
-    BTreeMap::from([
-        (OWNER.to_owned(), "true".to_owned()),
-        (POD_NAME.to_owned(), text(&pod.metadata.name)),
-        (POD_NAMESPACE.to_owned(), text(&pod.metadata.namespace)),
-        (POD_UID.to_owned(), uid.to_owned()),
-        (CONTAINER_NAME.to_owned(), SANDBOX.to_owned()),
-        (RESTART_COUNT.to_owned(), attempt.to_string()),
-        (
-            TERMINATION_GRACE.to_owned(),
-            pod.spec
-                .as_ref()
-                .and_then(|s| s.termination_grace_period_seconds)
-                .unwrap_or(30)
-                .to_string(),
-        ),
-    ])
+    labels_of(pod, uid, SANDBOX, attempt, [])
 }
 
 /// The labels of a container.
@@ -73,17 +53,33 @@ pub fn container_labels(
     attempt: u32,
     sandbox_id: &str,
 ) -> Labels {
-    let mut labels = sandbox_labels(pod, uid, attempt);
     let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
-    for (key, value) in [
-        (CONTAINER_NAME, container.name.clone()),
-        (CONTAINER_HASH, container_hash(container)),
-        (SANDBOX_ID, sandbox_id.to_owned()),
-        (TERMINATION_MESSAGE_PATH, path.to_owned()),
-    ] {
-        labels.insert(key.to_owned(), value);
-    }
-    labels
+    let hash = container_hash(container);
+    let own =
+        [(CONTAINER_HASH, &*hash), (SANDBOX_ID, sandbox_id), (TERMINATION_MESSAGE_PATH, path)];
+    labels_of(pod, uid, &container.name, attempt, own)
+}
+
+fn labels_of<'a, const N: usize>(
+    pod: &'a Pod,
+    uid: &'a str,
+    container: &'a str,
+    attempt: u32,
+    own: [(&'a str, &'a str); N],
+) -> Labels {
+    let spec = pod.spec.as_ref();
+    let grace = spec.and_then(|s| s.termination_grace_period_seconds).unwrap_or(30).to_string();
+    let attempt = attempt.to_string();
+    let common = [
+        (OWNER, "true"),
+        (CONTAINER_NAME, container),
+        (RESTART_COUNT, &*attempt),
+        (POD_NAME, pod.metadata.name.as_deref().unwrap_or_default()),
+        (POD_NAMESPACE, pod.metadata.namespace.as_deref().unwrap_or_default()),
+        (TERMINATION_GRACE, &*grace),
+        (POD_UID, uid),
+    ];
+    common.into_iter().chain(own).collect()
 }
 
 /// A hash of what makes a running container out of date: its name and image.
@@ -99,7 +95,7 @@ pub(crate) fn definition_hash(container: &Container) -> u32 {
 
 impl ContainerRecord {
     fn label(&self, key: &str) -> &str {
-        self.labels.get(key).map_or("", String::as_str)
+        self.labels.get(key).unwrap_or_default()
     }
 
     /// UID of the container's pod.

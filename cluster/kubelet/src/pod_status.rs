@@ -415,15 +415,17 @@ fn conditions(
         ("ContainersReady", containers),
         ("PodScheduled", yes),
     ];
-    let before = |t: &str| base.conditions.iter().flatten().find(|c| c.type_ == t);
-    let mut all: Vec<PodCondition> = Vec::new();
-    for (type_, (status, reason, message)) in ours {
-        let same = before(type_).filter(|c| c.status == status);
+    let known = base.conditions.as_deref().unwrap_or_default();
+    let of_others = |c: &&PodCondition| !ours.iter().any(|(type_, _)| *type_ == c.type_);
+    // A status is kept for as long as its pod: no room is left over.
+    let mut all = Vec::with_capacity(ours.len() + known.iter().filter(of_others).count());
+    for (type_, (status, reason, message)) in &ours {
+        let same = known.iter().find(|c| c.type_ == *type_).filter(|c| c.status == *status);
         all.push(PodCondition {
-            type_: type_.to_owned(),
-            status: status.to_owned(),
+            type_: (*type_).to_owned(),
+            status: (*status).to_owned(),
             reason: reason.map(str::to_owned),
-            message,
+            message: message.clone(),
             last_probe_time: same.and_then(|c| c.last_probe_time.clone()),
             last_transition_time: same
                 .and_then(|c| c.last_transition_time.clone())
@@ -431,10 +433,7 @@ fn conditions(
             observed_generation: same.and_then(|c| c.observed_generation),
         });
     }
-    let others = base.conditions.iter().flatten();
-    let others: Vec<PodCondition> =
-        others.filter(|c| !all.iter().any(|o| o.type_ == c.type_)).cloned().collect();
-    all.extend(others);
+    all.extend(known.iter().filter(of_others).cloned());
     all
 }
 

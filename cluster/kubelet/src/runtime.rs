@@ -6,6 +6,7 @@ use api::{Object, Time};
 use machine::{ApiEffect, ApiInput, CallId};
 use serde::{Deserialize, Serialize};
 
+use crate::Labels;
 use crate::volume::VolumeSpec;
 
 /// What the kubelet is told.
@@ -189,7 +190,7 @@ pub struct SandboxSpec {
     /// The runtime's name for it.
     pub name: String,
     /// Labels that identify it after a restart.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// The pause image.
     pub image: String,
     /// Host name inside the pod.
@@ -225,7 +226,7 @@ pub struct ContainerSpec {
     /// The runtime's name for it.
     pub name: String,
     /// Labels that identify it after a restart.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// The image, as in the pod.
     pub image: String,
     /// Replaces the image's entry point.
@@ -345,7 +346,7 @@ pub struct ContainerRecord {
     /// The runtime's identifier.
     pub id: String,
     /// The labels it was made with.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// The image's name.
     pub image: String,
     /// The image's identity, as the API shows it.

@@ -416,7 +416,7 @@ fn uids_of_owners(object: Option<&Object>) -> impl Iterator<Item = &str> {
 
 fn node_of(object: &Object) -> Option<&str> {
     match object {
-        Object::Pod(pod) => pod.spec.as_ref()?.node_name.as_deref(),
+        Object::Pod(pod) => pod.node_name.as_deref(),
         _ => None,
     }
 }

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use api::{Key, Kind, Object, Status, Subresource};
+use api::{Key, Kind, Object, Pod, Shared, Status, Subresource};
 use k8s_openapi::api::autoscaling::v1::Scale;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{PodSpec, Service};
 
 mod bind;
 mod patched;
@@ -83,7 +83,15 @@ fn create(
 ) -> Result<Mutation, Status> {
     let kind = object.kind();
     admission::namespace_exists(context, &object)?;
-    defaults::apply(&mut object)?;
+    let made = spec_of_pod(&object).and_then(|spec| context.view.made_of(spec));
+    match (&mut object, &made) {
+        (Object::Pod(pod), Some(made)) => {
+            let pod = Arc::make_mut(pod);
+            meta::tidy(&mut pod.metadata);
+            pod.spec = Some(made.clone());
+        }
+        _ => defaults::apply(&mut object)?,
+    }
     prepare::for_create(&mut object, context.caller);
     meta::fill_for_create(&mut object, context.view, context.stamp)?;
     // A generated name is part of what other defaults derive from.
@@ -93,7 +101,8 @@ fn create(
     admission::create(context, &mut object)?;
     allocate_for(context, &mut object, None)?;
     let name = object.meta().name.as_deref().unwrap_or_default();
-    validate::create(&object, context.options).into_result(kind, name)?;
+    let known = made.is_some_and(|made| spec_of_pod(&object).is_some_and(|s| s.is_same(&made)));
+    validate::create(&object, known, context.options).into_result(kind, name)?;
     if let Some(current) = current {
         let mut status = Status::already_exists(kind, name);
         if current.meta().deletion_timestamp.is_some() {
@@ -103,6 +112,10 @@ fn create(
     }
     let claims = allocate::claims(&object, None);
     Ok(Mutation::Put { object, claims })
+}
+
+fn spec_of_pod(object: &Object) -> Option<&Shared<PodSpec>> {
+    object.get::<Pod>()?.spec.as_ref()
 }
 
 fn allocate_for(

@@ -139,8 +139,7 @@ fn nanos(seconds: i64) -> u64 {
 fn grace_of(pod: &Pod, wanted: Option<i64>) -> i64 {
     let spec = pod.spec.as_ref();
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    let scheduled = spec.and_then(|s| s.node_name.as_deref()).is_some_and(|name| !name.is_empty());
-    if !scheduled || matches!(phase, Some("Succeeded" | "Failed")) {
+    if pod.node_name.is_none() || matches!(phase, Some("Succeeded" | "Failed")) {
         return 0;
     }
     let own = spec.and_then(|s| s.termination_grace_period_seconds).unwrap_or(0);

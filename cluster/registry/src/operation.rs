@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use api::{Key, Kind, Object, Patch, Propagation, Request, Revision, Status, Subresource, Time};
+use api::{
+    Key, Kind, Object, Patch, Propagation, Request, Revision, Shared, Status, Subresource, Time,
+};
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::PodSpec;
 
 /// One write, as it arrives: already authenticated, authorized and decoded.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +102,12 @@ pub trait View {
     fn get(&self, key: &Key) -> Option<Object>;
     /// All objects of the kind in the namespace; in all namespaces when it is empty.
     fn list(&self, kind: Kind, namespace: &str) -> Vec<Object>;
+    /// What a new pod's spec became when a pod was last created from this very one, not only an
+    /// equal one: it has its defaults, is admitted and valid, and need not be made again. A store
+    /// that does not remember says `None`.
+    fn made_of(&self, _spec: &Shared<PodSpec>) -> Option<Shared<PodSpec>> {
+        None
+    }
 }
 
 /// The only sources of time and randomness of one call.

@@ -170,6 +170,7 @@ fn keep_spec(new: &mut Object, old: &Object, stamp: Stamp) {
 
 fn pod_status(new: &mut Pod, old: &Pod) {
     keep(&mut new.spec, &old.spec);
+    new.node_name.clone_from(&old.node_name);
     keep(&mut new.metadata.deletion_timestamp, &old.metadata.deletion_timestamp);
     // Owners are not the business of whoever reports the status.
     keep(&mut new.metadata.owner_references, &old.metadata.owner_references);

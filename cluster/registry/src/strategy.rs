@@ -60,7 +60,9 @@ pub(crate) fn serves(kind: Kind, subresource: Subresource) -> bool {
 /// Whether anything changed that `metadata.generation` counts.
 pub(crate) fn desired_state_changed(new: &Object, old: &Object) -> bool {
     match (new, old) {
-        (Object::Pod(new), Object::Pod(old)) => new.spec != old.spec,
+        (Object::Pod(new), Object::Pod(old)) => {
+            new.spec != old.spec || new.node_name != old.node_name
+        }
         (Object::ReplicationController(new), Object::ReplicationController(old)) => {
             new.spec != old.spec
         }

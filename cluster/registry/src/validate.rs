@@ -27,10 +27,14 @@ use crate::field::{Causes, Path};
 use crate::meta;
 use crate::operation::Options;
 
-/// Everything that is wrong with an object that is created.
-pub(crate) fn create(object: &Object, options: &Options) -> Causes {
+/// Everything that is wrong with an object that is created; of a pod whose spec is `known` to be
+/// valid, with the rest of it.
+pub(crate) fn create(object: &Object, known: bool, options: &Options) -> Causes {
     let mut causes = meta::validate(object.meta(), object.kind());
-    content(object, options, &mut causes);
+    match object {
+        Object::Pod(o) if known => pod::node(o, &Path::new("spec"), &mut causes),
+        _ => content(object, options, &mut causes),
+    }
     match object {
         Object::CertificateSigningRequest(o) => request::create(o, &mut causes),
         Object::EndpointSlice(o) => endpoints::slice_create(o, &mut causes),

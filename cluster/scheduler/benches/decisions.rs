@@ -201,7 +201,7 @@ impl Lives {
             let mut pod: Pod = serde_json::from_value(pod(i, owner, Some(owner))).unwrap();
             let (id, node) = feed(changed(&mut pod)).unwrap();
             feed(ApiInput::Reply { id, result: Ok(Reply::Done(Revision(1))) });
-            pod.spec.as_mut().unwrap().node_name = Some(node);
+            pod.node_name = Some(node.into());
             feed(changed(&mut pod));
             pod.status = serde_json::from_value(json!({"phase": "Running"})).unwrap();
             feed(changed(&mut pod));

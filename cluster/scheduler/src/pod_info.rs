@@ -184,7 +184,7 @@ impl PodInfo {
         let spec = pod.spec.as_ref().filter(|_| takes_place(pod))?;
         let metadata = &pod.metadata;
         let owner = owner_of(pod);
-        let (class, class_id) = classes.class(class_of(spec, !owner.is_empty()));
+        let (class, class_id) = classes.class(class_of(spec, pod.node(), !owner.is_empty()));
         let condition = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
         Some(Self {
             key: Key::new(
@@ -219,7 +219,7 @@ pub fn owner_of(pod: &Pod) -> &str {
     meta::controller_of(&pod.metadata).map_or("", |o| o.uid.as_str())
 }
 
-fn class_of(spec: &PodSpec, owned: bool) -> PodClass {
+fn class_of(spec: &PodSpec, node: &str, owned: bool) -> PodClass {
     let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
     let required = affinity
         .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
@@ -232,7 +232,7 @@ fn class_of(spec: &PodSpec, owned: bool) -> PodClass {
         .collect();
     PodClass {
         load: Arc::new(Load::of(spec)),
-        node: spec.node_name.clone().unwrap_or_default(),
+        node: node.to_owned(),
         node_selector: spec.node_selector.as_ref().map(Selector::of_map).unwrap_or_default(),
         node_required: required,
         node_preferred: preferred,

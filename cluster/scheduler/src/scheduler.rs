@@ -153,7 +153,7 @@ impl Scheduler {
     pub fn explain(&self, pod: &Key) -> Option<Explanation> {
         let mut object = Pod::clone(self.cache.object(pod)?.get::<Pod>()?);
         // The node it is on shall not be the only one it can go to.
-        object.spec.as_mut()?.node_name = None;
+        object.node_name = None;
         let info = PodInfo::of(&object, &mut Classes::default())?;
         let question = Question { class: &info.class, owner: &info.owner };
         let mut snapshot = std::borrow::Cow::Borrowed(&self.snapshot);
@@ -203,7 +203,7 @@ impl Scheduler {
 
     fn pod_changed(&mut self, now: Time, delta: &Delta) {
         match &delta.new {
-            Some(Object::Pod(pod)) if takes_place(pod) => match node_of(pod) {
+            Some(Object::Pod(pod)) if takes_place(pod) => match pod.node_name.as_deref() {
                 Some(node) => self.has_node(now, &delta.key, pod, node, delta.old.as_ref()),
                 None => self.wants_node(now, pod),
             },
@@ -413,7 +413,8 @@ impl Scheduler {
     ) {
         match result {
             Ok(Reply::Object(object)) => {
-                let bound = object.get::<Pod>().is_some_and(|pod| node_of(pod).is_some());
+                let bound =
+                    object.get::<Pod>().is_some_and(|pod| pod.node_name.as_deref().is_some());
                 let same = self.snapshot.pod(&key).is_some_and(|p| p.uid == object.uid());
                 // Bound: the watch will say so. Another pod of that name: the watch, too.
                 if !bound && same {
@@ -443,11 +444,6 @@ fn reference(pod: &Key, uid: &str) -> ObjectReference {
         uid: Some(uid.to_owned()),
         ..ObjectReference::default()
     }
-}
-
-/// The node that a pod is bound to.
-fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty())
 }
 
 fn allocatable(node: &Node) -> Option<&BTreeMap<String, Quantity>> {

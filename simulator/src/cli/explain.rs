@@ -120,7 +120,7 @@ fn ask(world: &World, key: &Key) -> Option<Explanation> {
 
 fn node_of(world: &World, key: &Key) -> Option<String> {
     let pod = world.object(key)?.get::<api::Pod>()?;
-    pod.spec.as_ref()?.node_name.clone().filter(|name| !name.is_empty())
+    pod.node_name.as_ref().map(ToString::to_string)
 }
 
 fn text(explanation: &Explanation, node: Option<&str>) -> String {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::{Key, Kind, Object, Pod, Reply, Request, Revision, codec};
 use k8s_openapi::api::core::v1::PodStatus;
 use kubelet::runtime::{ContainerSpec, Limits, SandboxSpec, Security};
-use kubelet::{Kubelet, KubeletConfig, NodeEffect, NodeInput, naming};
+use kubelet::{Kubelet, KubeletConfig, Labels, NodeEffect, NodeInput, naming};
 use machine::{ApiEffect, ApiInput, Machine, WatchEvent};
 use serde_json::{Value, json};
 
@@ -40,10 +40,8 @@ fn at(secs: u64) -> Time {
     Time::from_secs(secs)
 }
 
-fn labels(pod: &str, container: &str) -> BTreeMap<String, String> {
-    [(naming::POD_UID, pod), (naming::CONTAINER_NAME, container)]
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .into()
+fn labels(pod: &str, container: &str) -> Labels {
+    [(naming::POD_UID, pod), (naming::CONTAINER_NAME, container)].into_iter().collect()
 }
 
 fn sandbox(pod: &str) -> RuntimeRequest {

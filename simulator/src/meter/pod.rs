@@ -37,7 +37,7 @@ impl Place {
         match phase.unwrap_or_default() {
             "Succeeded" => Self::Succeeded,
             "Failed" => Self::Failed,
-            _ if node(pod).is_empty() => Self::Pending,
+            _ if pod.node().is_empty() => Self::Pending,
             "Running" => Self::Running,
             _ => Self::Bound,
         }
@@ -47,11 +47,6 @@ impl Place {
     pub(super) const fn is_live(self) -> bool {
         matches!(self, Self::Pending | Self::Bound | Self::Running)
     }
-}
-
-/// The pod's node, empty when it has none.
-pub(super) fn node(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default()
 }
 
 /// Whether somebody other than its user or owner takes the pod from its node, and it is going:

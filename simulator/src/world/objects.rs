@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{ApiObject, Object, Pod};
+use api::{ApiObject, Object, Pod, Shared};
 use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, ReplicaSet, ReplicaSetSpec,
     RollingUpdateDeployment,
@@ -39,11 +39,11 @@ fn named(name: &str) -> ObjectMeta {
     }
 }
 
-/// A bare pod.
-pub(super) fn pod(name: &str, template: &PodTemplate, runs: Option<Span>) -> Object {
+/// A bare pod of a spec that was made from the template.
+pub(super) fn pod(name: &str, template: &PodTemplate, spec: Shared<PodSpec>) -> Object {
     let mut metadata = named(name);
     metadata.labels = some_map(template.labels.clone());
-    Pod { metadata, spec: Some(spec(template, runs).into()), status: None }.into_object()
+    Pod { metadata, spec: Some(spec), ..Pod::default() }.into_object()
 }
 
 /// A deployment of pods labelled `app=NAME`.
@@ -170,7 +170,8 @@ fn arguments(template: &PodTemplate, runs: Option<Span>) -> Option<Vec<String>> 
     Some(arguments).filter(|a| !a.is_empty())
 }
 
-fn spec(template: &PodTemplate, runs: Option<Span>) -> PodSpec {
+/// What the pods of a template are like; it is for `runs`, if that is given, that they run.
+pub(super) fn spec(template: &PodTemplate, runs: Option<Span>) -> PodSpec {
     let mut requests = BTreeMap::new();
     if template.cpu_milli > 0 {
         requests.insert("cpu".to_owned(), Quantity(format!("{}m", template.cpu_milli)));

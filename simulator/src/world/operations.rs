@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
-use api::{ApiObject, Key, Kind, Object, Patch, PatchKind, Propagation, Reason, Request, Status};
+use api::{
+    ApiObject, Key, Kind, Object, Patch, PatchKind, Propagation, Reason, Request, Shared, Status,
+};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, PodSpec};
 use registry::{Caller, Operation as Write};
 use serde_json::{Value, json};
 
@@ -139,13 +141,28 @@ impl World {
         self.write(None, request, &operation, &admin()).map(|_| ())
     }
 
+    /// The same as long as the same is asked for, as for pods from one file.
+    fn spec_of_template(&mut self, index: u32, runs: Option<Span>) -> Shared<PodSpec> {
+        if let Some((known, spec)) = self.specs.get(&index)
+            && *known == runs
+        {
+            return spec.clone();
+        }
+        let template = &self.plan.templates[index as usize];
+        let spec = Shared::new(objects::spec(template, runs));
+        self.specs.insert(index, (runs, spec.clone()));
+        spec
+    }
+
     /// What a user's client sends; `None` when what it is about does not exist.
-    fn request_of(&self, operation: &Operation) -> Option<Request> {
-        let template = |index: u32| &self.plan.templates[index as usize];
+    fn request_of(&mut self, operation: &Operation) -> Option<Request> {
+        let plan = Arc::clone(&self.plan);
+        let template = |index: u32| &plan.templates[index as usize];
         let present = |key: &Key| self.store.get(key);
         Some(match operation {
             Operation::CreatePod { name, template: index, runs } => {
-                Request::Create(objects::pod(name, template(*index), *runs))
+                let spec = self.spec_of_template(*index, *runs);
+                Request::Create(objects::pod(name, template(*index), spec))
             }
             Operation::CreateDeployment {
                 name,

@@ -1,11 +1,18 @@
 //! The store behind the API servers: `registry::admit` on `registry::memory::Memory`.
 
-use api::{Key, Kind, Object, Revision, Status, Time};
+mod specs;
+
+use std::sync::Arc;
+
+use api::{Key, Kind, Object, Revision, Shared, Status, Time};
+use k8s_openapi::api::core::v1::PodSpec;
 use machine::RngTree;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use registry::memory::{Change, Commit, Compacted, Memory, Refusal};
 use registry::{Caller, Claims, Mutation, Operation, Options, Stamp, View};
+
+use self::specs::Specs;
 
 /// Writes after which history is forgotten, and how much of it stays: enough for any watch that
 /// was interrupted for a while.
@@ -18,6 +25,7 @@ const ATTEMPTS_MAX: u32 = 16;
 #[derive(Clone)]
 pub(super) struct Store {
     memory: Memory<Object, Key>,
+    specs: Specs,
     options: Options,
     rng: ChaCha8Rng,
 }
@@ -39,6 +47,7 @@ impl Store {
         let cidr = "10.96.0.0/12".parse().expect("a constant range");
         Self {
             memory: Memory::new(),
+            specs: Specs::default(),
             options: Options { service_cidr: cidr, ..Options::default() },
             rng: rng.rng("stamps"),
         }
@@ -94,7 +103,7 @@ impl Store {
                 &self.options,
                 stamp,
             )?;
-            match self.commit(mutation, key, current) {
+            match self.commit(operation, mutation, key, current) {
                 Ok(written) => return Ok(written),
                 Err(Refusal::Taken(_)) if attempt < ATTEMPTS_MAX => {}
                 Err(Refusal::Taken(_)) => {
@@ -114,6 +123,7 @@ impl Store {
 
     fn commit(
         &mut self,
+        operation: &Operation,
         mutation: Mutation,
         key: Option<Key>,
         old: Option<Object>,
@@ -137,6 +147,9 @@ impl Store {
         let expected = object.revision();
         let revision = Revision(self.memory.revision().0 + 1);
         object.meta_mut().resource_version = Some(revision.to_string());
+        if let (Object::Pod(pod), None) = (&mut object, &old) {
+            self.specs.share(operation, Arc::make_mut(pod));
+        }
         let value = (!removed).then(|| object.clone());
         let Claims { take, free } = claims;
         let commit = Commit { key: key.clone(), expected, value: value.clone(), take, free };
@@ -154,6 +167,10 @@ struct StoreView<'a>(&'a Store);
 impl View for StoreView<'_> {
     fn get(&self, key: &Key) -> Option<Object> {
         self.0.get(key).cloned()
+    }
+
+    fn made_of(&self, spec: &Shared<PodSpec>) -> Option<Shared<PodSpec>> {
+        self.0.specs.made_of(spec)
     }
 
     fn list(&self, kind: Kind, namespace: &str) -> Vec<Object> {

@@ -95,7 +95,7 @@ impl Default for Interest {
 
 fn node_name(object: &Object) -> Option<&str> {
     match object {
-        Object::Pod(pod) => pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty()),
+        Object::Pod(pod) => pod.node_name.as_deref(),
         _ => None,
     }
 }

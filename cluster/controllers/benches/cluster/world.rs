@@ -238,7 +238,7 @@ impl World {
         let i = usize::try_from(self.revision).expect("few revisions") % self.nodes;
         let now = self.now.to_meta();
         self.edit::<Pod>(key, |pod| {
-            pod.spec.get_or_insert_default().node_name = Some(format!("node-{i:06}"));
+            pod.node_name = Some(format!("node-{i:06}").into());
             let status = pod.status.get_or_insert_default();
             status.phase = Some("Pending".to_owned());
             status.conditions.get_or_insert_default().push(PodCondition {

@@ -292,7 +292,7 @@ fn a_dead_node_is_noticed_and_its_pods_are_replaced() {
         service(&mut world);
         world.settle();
         let on = |world: &World, node: &str| {
-            world.active_pods().iter().filter(|p| pods::node_name(p) == node).count()
+            world.active_pods().iter().filter(|p| p.node() == node).count()
         };
         let dead = (0..3).map(|i| format!("node-{i}")).max_by_key(|n| on(&world, n)).unwrap();
         let before = on(&world, &dead);

@@ -12,7 +12,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions};
 use kubelet::runtime::{ContainerRecord, ContainerSpec, Mount, SandboxSpec};
-use kubelet::{RuntimeError, RuntimeErrorKind};
+use kubelet::{Labels, RuntimeError, RuntimeErrorKind};
 
 use super::{BRIDGE, NETWORK, Runtime, error, network};
 use crate::volumes;
@@ -118,6 +118,10 @@ fn log_config() -> HostConfigLogConfig {
 const NEVER: RestartPolicy =
     RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None };
 
+fn owned(labels: &Labels) -> HashMap<String, String> {
+    labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
 fn sandbox_body(spec: &SandboxSpec) -> ContainerCreateBody {
     let host = |yes: bool, other: Option<&str>| {
         if yes { Some("host".to_owned()) } else { other.map(str::to_owned) }
@@ -134,7 +138,7 @@ fn sandbox_body(spec: &SandboxSpec) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(spec.image.clone()),
         hostname: (!spec.host_network).then(|| spec.hostname.clone()),
-        labels: Some(spec.labels.clone().into_iter().collect()),
+        labels: Some(owned(&spec.labels)),
         exposed_ports: Some(exposed).filter(|e| !e.is_empty()),
         host_config: Some(HostConfig {
             network_mode: host(spec.host_network, Some(NETWORK)),
@@ -173,7 +177,7 @@ fn container_body(spec: &ContainerSpec, mounts: Vec<DockerMount>) -> ContainerCr
     let limits = &spec.limits;
     ContainerCreateBody {
         image: Some(spec.image.clone()),
-        labels: Some(spec.labels.clone().into_iter().collect()),
+        labels: Some(owned(&spec.labels)),
         // Replacing the entry point drops the image's arguments, as in Kubernetes.
         entrypoint: spec.command.clone(),
         cmd: spec.args.clone(),

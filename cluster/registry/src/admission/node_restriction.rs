@@ -70,7 +70,7 @@ pub(super) fn update(
                 );
                 return Err(forbidden(new, &why));
             }
-            if assigned(old_pod) != node {
+            if old_pod.node() != node {
                 let why = format!(
                     "node {node:?} can only update pod status for pods with spec.nodeName set to \
                      itself"
@@ -95,7 +95,7 @@ pub(super) fn update(
 pub(super) fn delete(context: Context<'_>, object: &Object) -> Result<(), Status> {
     let Some(node) = node_name(context.caller) else { return Ok(()) };
     match object {
-        Object::Pod(pod) if assigned(pod) != node => {
+        Object::Pod(pod) if pod.node() != node => {
             let why =
                 format!("node {node:?} can only delete pods with spec.nodeName set to itself");
             Err(forbidden(object, &why))
@@ -112,10 +112,6 @@ pub(super) fn bind(context: Context<'_>, pod: &str) -> Result<(), Status> {
     }
     let why = "unexpected pod subresource \"binding\", only 'status' and 'eviction' are allowed";
     Err(Status::forbidden(Kind::Pod, pod, why))
-}
-
-fn assigned(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default()
 }
 
 fn own_node(node: &str, object: &Object) -> Result<(), Status> {
@@ -189,7 +185,7 @@ fn mirror_pod(context: Context<'_>, node: &str, pod: &Pod, object: &Object) -> R
             "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
         ));
     }
-    if assigned(pod) != node {
+    if pod.node() != node {
         return refuse(format!(
             "node {node:?} can only create pods with spec.nodeName set to itself"
         ));

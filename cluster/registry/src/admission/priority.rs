@@ -25,6 +25,9 @@ pub(super) fn create(object: &mut Object) -> Result<(), Status> {
     let Object::Pod(pod) = &*object else { return Ok(()) };
     let Some(spec) = &pod.spec else { return Ok(()) };
     let value = check(spec).map_err(|why| forbidden(object, &why))?;
+    if spec.priority == Some(value) && spec.preemption_policy.is_some() {
+        return Ok(());
+    }
     if let Object::Pod(pod) = object {
         let spec = Arc::make_mut(pod).spec.get_or_insert_default();
         spec.priority = Some(value);

@@ -42,6 +42,15 @@ pub(super) fn create(context: Context<'_>, object: &mut Object) -> Result<(), St
         .and_then(|s| s.automount_service_account_token)
         .or(account.automount_service_account_token)
         .unwrap_or(true);
+    let pull_secrets = account.image_pull_secrets.as_ref().filter(|list| !list.is_empty());
+    let complete = |spec: &PodSpec| {
+        spec.service_account_name.as_ref() == Some(&name)
+            && spec.service_account.as_ref() == Some(&name)
+            && (spec.image_pull_secrets.is_some() || pull_secrets.is_none())
+    };
+    if !wanted && spec.is_some_and(|spec| complete(spec)) {
+        return Ok(());
+    }
     if let Object::Pod(pod) = object {
         let spec = Arc::make_mut(pod).spec.get_or_insert_default();
         spec.service_account_name = Some(name.clone());
@@ -50,8 +59,7 @@ pub(super) fn create(context: Context<'_>, object: &mut Object) -> Result<(), St
             mount_token(spec, &context.stamp.suffix("token volume"));
         }
         if spec.image_pull_secrets.is_none() {
-            spec.image_pull_secrets =
-                account.image_pull_secrets.clone().filter(|list| !list.is_empty());
+            spec.image_pull_secrets = pull_secrets.cloned();
         }
     }
     Ok(())

@@ -55,10 +55,10 @@ fn refusal(pod: &Pod, name: &str) -> Option<String> {
     if pod.metadata.deletion_timestamp.is_some() {
         return Some(format!("pod {name} is being deleted, cannot be assigned to a host"));
     }
-    let spec = pod.spec.as_ref()?;
-    if let Some(node) = spec.node_name.as_deref().filter(|n| !n.is_empty()) {
-        return Some(format!("pod {name} is already assigned to node {node:?}"));
+    if let Some(node) = &pod.node_name {
+        return Some(format!("pod {name} is already assigned to node {:?}", node.as_str()));
     }
+    let spec = pod.spec.as_ref()?;
     let gated = spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
     gated.then(|| format!("pod {name} has non-empty .spec.schedulingGates"))
 }
@@ -72,7 +72,7 @@ fn conflict(name: &str, why: &str) -> Status {
 }
 
 fn assign(pod: &mut Pod, binding: &PodBinding, now: Time) {
-    pod.spec.get_or_insert_default().node_name = Some(binding.node.clone());
+    pod.node_name = Some(binding.node.as_str().into());
     if !binding.labels.is_empty() {
         pod.metadata.labels.get_or_insert_default().extend(binding.labels.clone());
     }

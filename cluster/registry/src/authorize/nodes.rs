@@ -29,7 +29,7 @@ impl References {
         }
         let Some(Object::Pod(pod)) = object else { return };
         let Some(spec) = &pod.spec else { return };
-        let Some(node) = spec.node_name.clone().filter(|n| !n.is_empty()) else { return };
+        let Some(node) = pod.node_name.as_ref().map(ToString::to_string) else { return };
         let mut keys = referred(spec, &key.namespace);
         keys.insert(key.clone());
         for wanted in &keys {

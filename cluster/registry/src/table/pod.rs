@@ -47,7 +47,7 @@ pub(super) fn row(pod: &Pod, now: Time) -> Vec<Value> {
         restarts.into(),
         age(&pod.metadata, now),
         or(ip, NONE).into(),
-        or(spec.and_then(|s| s.node_name.as_deref()), NONE).into(),
+        or(pod.node_name.as_deref(), NONE).into(),
         or(status.nominated_node_name.as_deref(), NONE).into(),
         gates(pod, status).into(),
     ]

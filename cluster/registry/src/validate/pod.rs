@@ -15,8 +15,13 @@ pub(super) fn pod(pod: &Pod, options: &Options, causes: &mut Causes) {
     let path = Path::new("spec");
     let default = PodSpec::default();
     let pod_spec = pod.spec.as_deref().unwrap_or(&default);
+    mirror(pod, causes);
+    spec(pod_spec, Some(pod), options, &path, causes);
+}
+
+fn mirror(pod: &Pod, causes: &mut Causes) {
     let is_mirror = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR));
-    if is_mirror && pod_spec.node_name.is_none() {
+    if is_mirror && pod.node_name.is_none() {
         let at = Path::new("metadata");
         let at = at.child("annotations");
         let at = at.key(MIRROR);
@@ -26,20 +31,27 @@ pub(super) fn pod(pod: &Pod, options: &Options, causes: &mut Causes) {
             "must set spec.nodeName if mirror pod annotation is set",
         );
     }
-    spec(pod_spec, true, options, &path, causes);
 }
 
-/// Checks what pods and templates share.
+/// Checks what is left of a pod whose spec is known to be valid.
+pub(super) fn node(pod: &Pod, path: &Path<'_>, causes: &mut Causes) {
+    mirror(pod, causes);
+    if let Some(name) = pod.node_name.as_deref() {
+        causes.invalid_each(&path.child("nodeName"), name, names::subdomain(name));
+    }
+}
+
+/// Checks what pods and templates share; `pod` is the pod if it is one's.
 pub(super) fn spec(
     spec: &PodSpec,
-    is_pod: bool,
+    pod: Option<&Pod>,
     options: &Options,
     path: &Path<'_>,
     causes: &mut Causes,
 ) {
     let list = spec.volumes.as_deref().unwrap_or_default();
     let volumes = volume::all(list, &path.child("volumes"), causes);
-    let around = Surroundings { volumes: &volumes, options, is_pod };
+    let around = Surroundings { volumes: &volumes, options, is_pod: pod.is_some() };
     container::all(spec, &around, path, causes);
     host_network(spec, path, causes);
     policies(spec, path, causes);
@@ -53,7 +65,7 @@ pub(super) fn spec(
     dns(spec, path, causes);
     let constraints = spec.topology_spread_constraints.as_deref().unwrap_or_default();
     affinity::spread(constraints, &path.child("topologySpreadConstraints"), causes);
-    texts(spec, path, causes);
+    texts(spec, pod, path, causes);
     if let Some(seconds) = spec.active_deadline_seconds
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {
@@ -190,12 +202,13 @@ fn dns_config(config: &PodDNSConfig, path: &Path<'_>, causes: &mut Causes) {
     }
 }
 
-fn texts(spec: &PodSpec, path: &Path<'_>, causes: &mut Causes) {
+fn texts(spec: &PodSpec, pod: Option<&Pod>, path: &Path<'_>, causes: &mut Causes) {
+    let node = pod.map_or(spec.node_name.as_deref(), |pod| pod.node_name.as_deref());
     for (field, value) in [
-        ("serviceAccountName", &spec.service_account_name),
-        ("nodeName", &spec.node_name),
-        ("priorityClassName", &spec.priority_class_name),
-        ("runtimeClassName", &spec.runtime_class_name),
+        ("serviceAccountName", spec.service_account_name.as_deref()),
+        ("nodeName", node),
+        ("priorityClassName", spec.priority_class_name.as_deref()),
+        ("runtimeClassName", spec.runtime_class_name.as_deref()),
     ] {
         if let Some(value) = value {
             causes.invalid_each(&path.child(field), value, names::subdomain(value));

@@ -15,13 +15,12 @@ const ONLY: &str = "pod updates may not change fields other than `spec.container
 const SHOWN_MAX: usize = 20;
 
 pub(super) fn pod(new: &Pod, old: &Pod, causes: &mut Causes) {
-    if new.spec == old.spec {
+    if new.spec == old.spec && new.node_name == old.node_name {
         return;
     }
     let path = Path::new("spec");
-    let default = PodSpec::default();
-    let new = new.spec.as_deref().unwrap_or(&default);
-    let old = old.spec.as_deref().unwrap_or(&default);
+    let [new, old] = [new, old].map(|pod| pod.whole_spec().unwrap_or_default());
+    let [new, old] = [&*new, &*old];
     let init = |s: &PodSpec| s.init_containers.as_ref().map_or(0, Vec::len);
     for (field, added) in [
         ("containers", new.containers.len() != old.containers.len()),

@@ -112,7 +112,7 @@ fn template(
     meta::validate_annotations(notes, &metadata.child("annotations"), causes);
     let Some(spec) = &template.spec else { return };
     let at = path.child("spec");
-    pod::spec(spec, false, options, &at, causes);
+    pod::spec(spec, None, options, &at, causes);
     if let Some(policy) = spec.restart_policy.as_deref().filter(|p| *p != "Always") {
         causes.not_supported(&at.child("restartPolicy"), policy, &["Always"]);
     }

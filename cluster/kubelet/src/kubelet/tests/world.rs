@@ -13,7 +13,7 @@ use crate::runtime::{
     ContainerRecord, ContainerState, ImageRecord, NodeEffect, NodeFacts, NodeInput, ProbeOutcome,
     RuntimeError, RuntimeErrorKind, RuntimeEvent, RuntimeInput, RuntimeReply, RuntimeRequest,
 };
-use crate::{KubeletConfig, naming};
+use crate::{KubeletConfig, Labels, naming};
 
 /// How an instance of a container ends by itself.
 #[derive(Clone, Copy)]
@@ -405,12 +405,7 @@ impl World {
         }
     }
 
-    fn container(
-        &mut self,
-        name: &str,
-        labels: &BTreeMap<String, String>,
-        ip: &str,
-    ) -> ContainerRecord {
+    fn container(&mut self, name: &str, labels: &Labels, ip: &str) -> ContainerRecord {
         self.next_id += 1;
         let id = format!("c{}", self.next_id);
         assert!(
@@ -471,7 +466,10 @@ impl World {
                 boxed(Some(record))
             }
             RuntimeRequest::StartContainer(spec)
-                if self.broken.contains(&spec.labels[naming::CONTAINER_NAME]) =>
+                if spec
+                    .labels
+                    .get(naming::CONTAINER_NAME)
+                    .is_some_and(|c| self.broken.contains(c)) =>
             {
                 Err(RuntimeError { kind: RuntimeErrorKind::Start, message: "no program".into() })
             }

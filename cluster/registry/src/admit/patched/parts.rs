@@ -52,7 +52,8 @@ fn reported(pod: &Pod, change: &PodStatusChange) -> Object {
     {
         metadata.uid = Some(uid.clone());
     }
-    Pod { metadata, spec: pod.spec.clone(), status: Some(change.to.clone()) }.into_object()
+    let (spec, node_name) = (pod.spec.clone(), pod.node_name.clone());
+    Pod { metadata, spec, node_name, status: Some(change.to.clone()) }.into_object()
 }
 
 /// Applies a merge patch that gives fields of the status another value: they need not be known
@@ -74,8 +75,7 @@ fn replaced_in_status(current: &Object, body: &Fields) -> Option<Object> {
             let Object::Pod(new) = &mut new else { return None };
             let status = Arc::make_mut(new).status.take()?.into_inner();
             let status = Shared::new(pod_status(old.status.as_deref(), status, sent));
-            let (metadata, spec) = (old.metadata.clone(), old.spec.clone());
-            Object::Pod(Arc::new(Pod { metadata, spec, status: Some(status) }))
+            Object::Pod(Arc::new(Pod { status: Some(status), ..Pod::clone(old) }))
         }
         Object::Node(old) => {
             let mut new = decode_status(current, sent)?;
@@ -182,15 +182,17 @@ fn merged(current: &Object, patch: &Patch, body: &Fields) -> Option<Object> {
     Some(object)
 }
 
-/// Defines how objects of metadata, spec and status are taken apart and put together.
+/// Defines how objects of metadata, spec and status are taken apart and put together; a field of
+/// the spec that is kept beside it is named.
 macro_rules! objects_of_parts {
-    ($($kind:ident),*) => {
+    ($($kind:ident $($of_spec:ident)?),*) => {
         /// An object with only the parts that are named; `None` of kinds with other parts.
         fn part_of(object: &Object, named: Named) -> Option<Object> {
             match object {
                 $(Object::$kind(o) => Some(Object::$kind(Arc::new($kind {
                     metadata: if named.metadata { o.metadata.clone() } else { Default::default() },
                     spec: o.spec.as_ref().filter(|_| named.spec).cloned(),
+                    $($of_spec: o.$of_spec.as_ref().filter(|_| named.spec).cloned(),)?
                     status: o.status.as_ref().filter(|_| named.status).cloned(),
                 }))),)*
                 _ => None,
@@ -207,6 +209,7 @@ macro_rules! objects_of_parts {
                     }
                     if !named.spec {
                         o.spec.clone_from(&current.spec);
+                        $(o.$of_spec.clone_from(&current.$of_spec);)?
                     }
                     if !named.status {
                         o.status.clone_from(&current.status);
@@ -218,4 +221,4 @@ macro_rules! objects_of_parts {
     };
 }
 
-objects_of_parts! { Namespace, Node, Pod, Service, ReplicationController, ReplicaSet, Deployment }
+objects_of_parts! { Namespace, Node, Pod node_name, Service, ReplicationController, ReplicaSet, Deployment }
