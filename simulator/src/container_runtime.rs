@@ -363,6 +363,10 @@ impl ContainerRuntime {
         if ip != 0 {
             self.addresses.last = ip;
         }
+        if self.containers.len() == self.containers.capacity() {
+            // There may be a hundred thousand runtimes: doubling would leave much unused.
+            self.containers.reserve_exact(4 + self.containers.len() / 4);
+        }
         self.containers.push(Container::new(number, labels, image, ip, behaviour, now));
         match fail {
             None => Action::Start(number),

@@ -289,6 +289,7 @@ impl Kubelet {
             Some(worker) if Arc::ptr_eq(&worker.pod, &pod) => return,
             Some(worker) => {
                 if worker.admitted && worker.pod.spec != pod.spec {
+                    self.occupancy.forget(worker);
                     worker.takes = Takes::of(&pod);
                     self.occupancy.count(worker);
                 }
@@ -357,7 +358,7 @@ impl Kubelet {
         if let Err((reason, message)) = verdict {
             self.ctx.event(now, &pod, POD_WARNING, &reason, message.clone());
             if let Some(worker) = self.workers.get_mut(uid) {
-                worker.stage = Stage::Rejected { reason, message };
+                worker.stage = Stage::Rejected { reason: reason.into(), message: message.into() };
             }
         }
     }

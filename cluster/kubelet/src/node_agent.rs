@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Time;
 use api::{ApiError, ApiObject, Key, Kind, Object, Patch, PatchKind, Reply, Request, Subresource};
-use api::{Time, codec};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -212,7 +212,7 @@ impl NodeAgent {
         }
         self.node_busy = true;
         self.reported_at = now;
-        let patch = Patch { kind: PatchKind::Merge, body: status_changes(&node, status).into() };
+        let patch = Patch { kind: PatchKind::Merge, body: status_changes(&node, &status).into() };
         let subresource = Some(Subresource::Status);
         ctx.api(ApiPurpose::Node, Request::Patch { key, subresource, patch });
     }
@@ -320,10 +320,10 @@ fn new_node(ctx: &Context, facts: &crate::runtime::NodeFacts, status: NodeStatus
     node.into_object()
 }
 
-fn status_changes(node: &Node, status: NodeStatus) -> Value {
-    let old = codec::to_value(&node.clone().into_object())["status"].take();
-    let new = codec::to_value(&Node { status: Some(status), ..node.clone() }.into_object());
-    let changes = api::patch::merge_diff(&old, &new["status"]);
+fn status_changes(node: &Node, status: &NodeStatus) -> Value {
+    let json = |status: &NodeStatus| serde_json::to_value(status).expect("a status is JSON");
+    let old = node.status.as_ref().map(json).unwrap_or_default();
+    let changes = api::patch::merge_diff(&old, &json(&status));
     api::patch::status_body(node.metadata.uid.as_deref(), changes)
 }
 

@@ -15,28 +15,24 @@ pub(crate) struct Occupancy {
 }
 
 impl Occupancy {
-    /// Counts a pod as it is now; to be called whenever it may have begun or ceased to be active,
-    /// or takes something else.
+    /// Counts a pod as it is now; to be called whenever it may have begun or ceased to be active.
     pub(crate) fn count(&mut self, worker: &mut PodWorker) {
-        let takes = worker.is_active().then_some(worker.takes.amounts);
-        self.replace(&mut worker.counted, takes);
+        self.set(worker, worker.is_active());
     }
 
-    /// Counts a pod out.
+    /// Counts a pod out: it is gone, or is about to take something else.
     pub(crate) fn forget(&mut self, worker: &mut PodWorker) {
-        self.replace(&mut worker.counted, None);
+        self.set(worker, false);
     }
 
-    fn replace(&mut self, counted: &mut Option<Sums>, takes: Option<Sums>) {
-        if *counted == takes {
+    fn set(&mut self, worker: &mut PodWorker, counts: bool) {
+        if std::mem::replace(&mut worker.counted, counts) == counts {
             return;
         }
-        for (sign, amounts) in [(-1, *counted), (1, takes)] {
-            for (sum, amount) in self.sums.iter_mut().zip(amounts.into_iter().flatten()) {
-                *sum += sign * i128::from(amount);
-            }
+        let sign = if counts { 1 } else { -1 };
+        for (sum, amount) in self.sums.iter_mut().zip(worker.takes.amounts) {
+            *sum += sign * i128::from(amount);
         }
-        *counted = takes;
     }
 
     /// What is taken.

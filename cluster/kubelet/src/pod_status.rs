@@ -170,7 +170,7 @@ pub(crate) fn generate(
             qos_class: Some(resources::qos_class(&worker.pod).to_owned()),
             start_time: base.start_time.clone().or_else(|| Some(worker.seen_at.to_meta())),
             phase: Some("Failed".to_owned()),
-            reason: Some(reason.clone()),
+            reason: Some(reason.to_string()),
             message: Some(format!("Pod was rejected: {message}")),
             ..base.clone()
         };

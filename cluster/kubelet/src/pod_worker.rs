@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodSpec, PodStatus}
 
 use crate::instance::Instance;
 use crate::naming;
-use crate::occupancy::Sums;
 use crate::probe::ProbeSet;
 use crate::resources::Takes;
 use crate::runtime::{ContainerRecord, ContainerState, ImageRecord};
@@ -35,8 +34,8 @@ pub(crate) struct PodWorker {
     pub(crate) status: StatusSlot,
     /// What it takes from the node; known once it was admitted.
     pub(crate) takes: Takes,
-    /// What of that counts in the node's sums.
-    pub(crate) counted: Option<Sums>,
+    /// Whether that counts in the node's sums.
+    pub(crate) counted: bool,
     /// When to look again even if nothing happens.
     pub(crate) wake: Option<Time>,
     /// The wake that the kubelet has noted.
@@ -47,13 +46,13 @@ pub(crate) struct PodWorker {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Stage {
     /// The node refused it.
-    Rejected { reason: String, message: String },
+    Rejected { reason: Box<str>, message: Box<str> },
     /// It is to run.
     Active,
     /// It is being ended.
-    Terminating(Termination),
+    Terminating(Box<Termination>),
     /// Nothing of it runs any more and nothing will.
-    Stopped(Termination),
+    Stopped(Box<Termination>),
 }
 
 /// Why and how fast a pod ends.
@@ -276,7 +275,7 @@ impl PodWorker {
             containers: Slots::default(),
             status: StatusSlot::default(),
             takes: Takes::default(),
-            counted: None,
+            counted: false,
             wake: None,
             noted_wake: None,
             pod,

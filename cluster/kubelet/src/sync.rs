@@ -86,13 +86,13 @@ fn expire(ctx: &mut Context, worker: &mut PodWorker, now: Time) -> bool {
     let message = "Pod was active on the node longer than the specified deadline".to_owned();
     ctx.event(now, &worker.pod, POD, "DeadlineExceeded", message.clone());
     let grace_seconds = worker.grace_seconds();
-    worker.stage = Stage::Terminating(Termination {
+    worker.stage = Stage::Terminating(Box::new(Termination {
         deadline: now + Duration::from_secs(u64::from(grace_seconds)),
         grace_seconds,
         failure: Some(("DeadlineExceeded".to_owned(), message)),
         cleaned: false,
         deleted: false,
-    });
+    }));
     termination::terminate(ctx, worker, now);
     true
 }

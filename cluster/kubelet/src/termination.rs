@@ -28,13 +28,13 @@ pub(crate) fn begin(worker: &mut PodWorker, now: Time) {
         }
         Stage::Stopped(_) => {}
         Stage::Active | Stage::Rejected { .. } => {
-            worker.stage = Stage::Terminating(Termination {
+            worker.stage = Stage::Terminating(Box::new(Termination {
                 deadline,
                 grace_seconds,
                 failure: None,
                 cleaned: false,
                 deleted: false,
-            });
+            }));
         }
     }
 }

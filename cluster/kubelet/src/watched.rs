@@ -73,6 +73,11 @@ impl<T: ApiObject> Shelf<T> {
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<&Arc<T>> {
+        if let [only] = &*self.objects {
+            // The node of the kubelet: looked for at every step.
+            let found = *only.name == *name && *only.namespace == *namespace;
+            return found.then_some(&only.object);
+        }
         let at = self.objects.binary_search_by(|held| held.order(namespace, name)).ok()?;
         Some(&self.objects[at].object)
     }

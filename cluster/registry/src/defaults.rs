@@ -31,8 +31,8 @@ pub(crate) fn apply(object: &mut Object) -> Result<(), Status> {
     fill(object).map_err(|error| cannot_decode(kind, &error))
 }
 
-/// As [`apply`], for an object that is to replace `current`, which has its defaults: a pod with
-/// the same spec needs none.
+/// As [`apply`], for an object that is to replace `current`, which has its defaults: one with the
+/// same spec needs none.
 ///
 /// # Errors
 /// As [`apply`].
@@ -42,6 +42,22 @@ pub(crate) fn apply_to_update(object: &mut Object, current: &Object) -> Result<(
         && spec.is_same(before)
         && new.status.as_deref().is_some_and(pod::is_whole)
     {
+        crate::meta::tidy(object.meta_mut());
+        return Ok(());
+    }
+    let same = match (&*object, current) {
+        (Object::ReplicaSet(new), Object::ReplicaSet(old)) => {
+            new.spec == old.spec && new.status.is_some()
+        }
+        (Object::Deployment(new), Object::Deployment(old)) => {
+            new.spec == old.spec && new.status.is_some()
+        }
+        (Object::ReplicationController(new), Object::ReplicationController(old)) => {
+            new.spec == old.spec && new.status.is_some()
+        }
+        _ => false,
+    };
+    if same {
         crate::meta::tidy(object.meta_mut());
         return Ok(());
     }

@@ -215,7 +215,8 @@ impl Scheduler {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let there = self.snapshot.pod(key).is_some_and(|p| p.node == node && p.uid == uid);
         // Most news of a pod is its status.
-        if there && old.and_then(Object::get::<Pod>).is_some_and(|old| old.spec == pod.spec) {
+        let told = |old: &Pod| old.node_name == pod.node_name && old.spec == pod.spec;
+        if there && old.and_then(Object::get::<Pod>).is_some_and(told) {
             return;
         }
         let Some(spec) = &pod.spec else { return };

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use api::{Object, Time, codec, meta};
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use serde_json::Value;
 
 /// The label that tells the pods of one replica set from those of another.
@@ -201,10 +201,25 @@ fn same(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     if plain_a == plain_b && a.spec == b.spec {
         return true;
     }
+    // A rollout mostly changes an image.
+    if let (Some(a), Some(b)) = (&a.spec, &b.spec)
+        && other_images(a, b)
+    {
+        return false;
+    }
     let json = |metadata, of: &PodTemplateSpec| {
         template_json(PodTemplateSpec { metadata, spec: of.spec.clone() })
     };
     json(plain_a, a) == json(plain_b, b)
+}
+
+/// Whether two specs have the same number of containers, of which one has another image.
+fn other_images(a: &PodSpec, b: &PodSpec) -> bool {
+    fn image(container: &Container) -> Option<&str> {
+        container.image.as_deref().filter(|image| !image.is_empty())
+    }
+    a.containers.len() == b.containers.len()
+        && a.containers.iter().zip(&b.containers).any(|(a, b)| image(a) != image(b))
 }
 
 /// The template as JSON without anything empty.
