@@ -13,7 +13,8 @@ mod table;
 
 use std::collections::BTreeMap;
 
-use api::{ApiObject, Key, Kind, Object, Pod, Time};
+use api::{ApiObject, Key, Kind, Memo, Object, Pod, Time};
+use k8s_openapi::api::core::v1::PodSpec;
 
 use self::heat::Heat;
 pub use self::histogram::Histogram;
@@ -48,6 +49,8 @@ struct Pods {
     /// Pods in each place, by [`Place`].
     places: [u64; Place::ALL.len()],
     shapes: Shapes,
+    /// What the pods of a spec ask for, if there are several.
+    asked: Memo<PodSpec, Shape>,
     created: u64,
     bound: u64,
     started: u64,
@@ -182,7 +185,7 @@ impl Pods {
         let (claimed, claims) = (old.and_then(claim), new.and_then(claim));
         if claimed != claims {
             // Amounts are parsed only when a pod comes, is bound and ends; they never change.
-            let shape = new.or(old).map(shape).unwrap_or_default();
+            let shape = new.or(old).map(|pod| self.shape(pod)).unwrap_or_default();
             if let Some(node) = claimed {
                 self.shapes.remove(shape, node.is_empty());
                 if !node.is_empty() {
@@ -234,6 +237,18 @@ impl Pods {
         }
     }
 
+    fn shape(&mut self, pod: &Pod) -> Shape {
+        let Some(spec) = &pod.spec else { return Shape::default() };
+        if let Some(shape) = self.asked.get(spec) {
+            return *shape;
+        }
+        let shape = Shape::of(&scheduler::resources::requests(spec));
+        if spec.is_shared() {
+            self.asked.insert(spec, shape);
+        }
+        shape
+    }
+
     fn at_end(&self) -> BTreeMap<String, u64> {
         let mut ends: BTreeMap<String, u64> =
             Place::ALL.iter().map(|p| (p.name().to_owned(), self.places[*p as usize])).collect();
@@ -278,11 +293,6 @@ fn claim(pod: &Pod) -> Option<&str> {
 
 fn of<T: ApiObject>(object: Option<&Object>) -> Option<&T> {
     object.and_then(Object::get)
-}
-
-fn shape(pod: &Pod) -> Shape {
-    let resources = pod.spec.as_deref().map(scheduler::resources::requests).unwrap_or_default();
-    Shape::of(&resources)
 }
 
 fn fingerprint(pod: &Pod) -> Fingerprint {

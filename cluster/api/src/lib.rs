@@ -27,6 +27,6 @@ pub use object::{ApiObject, Object};
 pub use patch::{Patch, PatchBody, PatchKind, PodStatusChange};
 pub use pod::Pod;
 pub use request::{ApiError, Propagation, Reply, Request, Subresource};
-pub use shared::Shared;
+pub use shared::{Memo, Shared};
 pub use status::{Cause, Reason, Status};
 pub use time::Time;

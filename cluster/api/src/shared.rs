@@ -1,5 +1,6 @@
 //! [`Shared`]: a part of an object that many versions of the object have in common.
 
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -9,8 +10,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 ///
 /// Most writes of an object change one part of it: what they leave alone is not copied, and two
 /// versions are seen to agree in it without a look at its contents.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Shared<T>(Arc<T>);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
 
 impl<T> Shared<T> {
     /// Shares the value.
@@ -21,11 +28,6 @@ impl<T> Shared<T> {
     /// Whether both are one value in memory: then they are equal, too.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// Where it is in memory: nothing else is there as long as this lives.
-    pub fn address(&self) -> usize {
-        Arc::as_ptr(&self.0).addr()
     }
 
     /// Whether somebody else has it, too.
@@ -85,6 +87,49 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Shared<T> {
     }
 }
 
+/// What was found of values that several objects share: it need not be found again for the next
+/// one.
+///
+/// Values are known by where they are in memory, which nothing else can be for as long as they are
+/// held here. They are only ever looked up: nothing depends on where that is.
+#[derive(Clone, Debug)]
+pub struct Memo<T, V> {
+    known: BTreeMap<usize, (Shared<T>, V)>,
+}
+
+/// So many values are remembered; then all are forgotten.
+const MEMO_MAX: usize = 1_024;
+
+impl<T, V> Default for Memo<T, V> {
+    fn default() -> Self {
+        Self { known: BTreeMap::new() }
+    }
+}
+
+impl<T, V> Memo<T, V> {
+    /// What was found of the value.
+    pub fn get(&self, value: &Shared<T>) -> Option<&V> {
+        self.known.get(&address(value)).map(|(_, found)| found)
+    }
+
+    /// As [`Memo::get`], to find more.
+    pub fn get_mut(&mut self, value: &Shared<T>) -> Option<&mut V> {
+        self.known.get_mut(&address(value)).map(|(_, found)| found)
+    }
+
+    /// Remembers what was found of the value.
+    pub fn insert(&mut self, value: &Shared<T>, found: V) {
+        if self.known.len() >= MEMO_MAX {
+            self.known.clear();
+        }
+        self.known.insert(address(value), (value.clone(), found));
+    }
+}
+
+fn address<T>(value: &Shared<T>) -> usize {
+    Arc::as_ptr(&value.0).addr()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,5 +142,21 @@ mod tests {
         second.push(2);
         assert_eq!((&*first, &*second), (&vec![1], &vec![1, 2]));
         assert!(!first.is_same(&second) && first == Shared::new(vec![1]));
+    }
+    #[test]
+    fn a_memo_knows_values_by_where_they_are() {
+        let (a, equal) = (Shared::new(1), Shared::new(1));
+        let mut memo = Memo::default();
+        memo.insert(&a, "a");
+        assert_eq!(
+            (memo.get(&a), memo.get(&a.clone()), memo.get(&equal)),
+            (Some(&"a"), Some(&"a"), None)
+        );
+        *memo.get_mut(&a).expect("it is known") = "b";
+        assert_eq!(memo.get(&a), Some(&"b"));
+        for i in 0..2 * MEMO_MAX {
+            memo.insert(&Shared::new(i), "x");
+        }
+        assert!(memo.known.len() <= MEMO_MAX);
     }
 }

@@ -170,28 +170,33 @@ pub(crate) fn services_of_labels(
 /// The services whose endpoints a change of a pod may change, as keys.
 pub(crate) fn services_of_pod(cache: &Cache, delta: &Delta) -> Vec<Key> {
     // A pod that is not among endpoints, neither before nor now, is no service's business.
-    let state = |object: &Option<Object>| {
-        let pod = object.as_ref().and_then(Object::share::<Pod>);
-        pod.filter(|p| is_endpoint(p, true))
+    fn state(object: Option<&Object>) -> Option<&Pod> {
+        object.and_then(Object::get::<Pod>).filter(|pod| is_endpoint(pod, true))
+    }
+    let (old, new) = (state(delta.old.as_ref()), state(delta.new.as_ref()));
+    let same = match (old, new) {
+        (None, None) => true,
+        (Some(old), Some(new)) => {
+            relevant(old) == relevant(new) && addresses(old).eq(addresses(new))
+        }
+        _ => false,
     };
-    let (old, new) = (state(&delta.old), state(&delta.new));
-    if old.as_deref().map(relevant) == new.as_deref().map(relevant) {
+    if same {
         return Vec::new();
     }
     let labels: BTreeSet<Option<&Labels>> =
-        [&old, &new].into_iter().flatten().map(|p| p.metadata.labels.as_ref()).collect();
+        [old, new].into_iter().flatten().map(|p| p.metadata.labels.as_ref()).collect();
     let of_labels = |labels| services_of_labels(cache, &delta.key.namespace, labels);
     let keys: BTreeSet<Key> = labels.into_iter().flat_map(of_labels).collect();
     keys.into_iter().collect()
 }
 
-/// What endpoints show of a pod.
+/// What endpoints show of a pod, but for its addresses.
 fn relevant(pod: &Pod) -> impl PartialEq + '_ {
     let spec = pod.spec.as_ref();
     (
         (pod.metadata.labels.as_ref(), pod.metadata.uid.as_ref()),
         (meta::is_terminating(&pod.metadata), pods::is_terminal(pod), pods::is_ready(pod)),
-        addresses(pod).collect::<Vec<_>>(),
         pod.node(),
         spec.map(|s| (s.hostname.as_ref(), s.subdomain.as_ref())),
     )

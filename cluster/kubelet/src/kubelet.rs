@@ -21,7 +21,7 @@ use crate::orphans::Orphans;
 use crate::pod_status;
 use crate::pod_worker::{PodWorker, SandboxSlot, Stage, Step};
 use crate::replies;
-use crate::resources::Takes;
+use crate::resources::{self, Takes};
 use crate::runtime::{
     ContainerRecord, ContainerState, NodeEffect, NodeInput, RuntimeError, RuntimeErrorKind,
     RuntimeEvent, RuntimeInput, RuntimeReply, RuntimeRequest,
@@ -288,10 +288,13 @@ impl Kubelet {
         let uid = match self.workers.get_mut(uid) {
             Some(worker) if Arc::ptr_eq(&worker.pod, &pod) => return,
             Some(worker) => {
-                if worker.admitted && worker.pod.spec != pod.spec {
-                    self.occupancy.forget(worker);
-                    worker.takes = Takes::of(&pod);
-                    self.occupancy.count(worker);
+                if worker.pod.spec != pod.spec {
+                    worker.qos = resources::qos_class(&pod);
+                    if worker.admitted {
+                        self.occupancy.forget(worker);
+                        worker.takes = Takes::of(&pod);
+                        self.occupancy.count(worker);
+                    }
                 }
                 worker.pod = pod;
                 worker.uid.clone()

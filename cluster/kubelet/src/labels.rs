@@ -23,42 +23,80 @@ const KEYS: [&str; 10] = [
     naming::SANDBOX_ID,
 ];
 /// Stands before a label whose key is written out.
-const OTHER: char = '\u{1f}';
-/// Ends keys and values.
-const END: char = '\0';
+const OTHER: u8 = 0xff;
+/// Stands before the length of a text that is no shorter than this.
+const LONG: u8 = 0xff;
 
 /// Labels by key, in one piece of memory that all who hold them share: a node has ten for each of
 /// hundreds of containers, a simulation for each of millions, and hardly any is ever read.
 ///
-/// A NUL character, which no label of Kubernetes has, becomes U+FFFD.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Labels(Arc<str>);
+/// Each label is the place of its key in [`KEYS`] (or [`OTHER`] and the key) and its value; texts
+/// stand behind their lengths.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Labels(Arc<[u8]>);
 
 impl Labels {
     /// The value of a label.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.iter().find(|(k, _)| *k == key).map(|(_, value)| value)
+        let place = place(key);
+        let mut rest = &*self.0;
+        while let [at, after @ ..] = rest {
+            rest = after;
+            let mut found = *at == place;
+            if *at == OTHER {
+                found &= take(&mut rest)? == key.as_bytes();
+            }
+            let value = take(&mut rest)?;
+            if found {
+                return std::str::from_utf8(value).ok();
+            }
+        }
+        None
     }
 
     /// All labels in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut parts = self.0.split_terminator(END);
+        let mut rest = &*self.0;
         std::iter::from_fn(move || {
-            let part = parts.next()?;
-            let place = part.chars().next()?;
-            let rest = &part[place.len_utf8()..];
-            if place == OTHER {
-                return Some((rest, parts.next()?));
-            }
-            KEYS.iter().zip('\u{1}'..).find(|(_, p)| *p == place).map(|(key, _)| (*key, rest))
+            let (place, after) = rest.split_first()?;
+            rest = after;
+            let key = match KEYS.get(usize::from(*place)) {
+                Some(key) => key,
+                None => std::str::from_utf8(take(&mut rest)?).ok()?,
+            };
+            Some((key, std::str::from_utf8(take(&mut rest)?).ok()?))
         })
     }
 }
 
-impl Default for Labels {
-    fn default() -> Self {
-        Self("".into())
+/// Takes a text behind its length.
+fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (short, mut after) = rest.split_first()?;
+    let mut length = u32::from(*short);
+    if *short == LONG {
+        let (long, behind) = after.split_first_chunk()?;
+        (length, after) = (u32::from_le_bytes(*long), behind);
     }
+    let (text, after) = after.split_at_checked(length as usize)?;
+    *rest = after;
+    Some(text)
+}
+
+fn push(bytes: &mut Vec<u8>, text: &str) {
+    match u8::try_from(text.len()) {
+        Ok(short) if short < LONG => bytes.push(short),
+        _ => {
+            let length = u32::try_from(text.len()).expect("labels are shorter than 4 GiB");
+            bytes.push(LONG);
+            bytes.extend(length.to_le_bytes());
+        }
+    }
+    bytes.extend(text.as_bytes());
+}
+
+fn place(key: &str) -> u8 {
+    let known = KEYS.iter().zip(0..).find(|(known, _)| **known == key);
+    known.map_or(OTHER, |(_, place)| place)
 }
 
 impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Labels {
@@ -66,32 +104,21 @@ impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Labels {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(labels: I) -> Self {
         let mut all: Vec<(K, V)> = labels.into_iter().collect();
         all.sort_by(|(a, _), (b, _)| a.as_ref().cmp(b.as_ref()));
-        let mut text = String::with_capacity(256);
+        let mut bytes = Vec::with_capacity(256);
         for (i, (key, value)) in all.iter().enumerate() {
             let key = key.as_ref();
             if all.get(i + 1).is_some_and(|(next, _)| next.as_ref() == key) {
                 continue;
             }
-            match KEYS.iter().zip('\u{1}'..).find(|(known, _)| **known == key) {
-                Some((_, place)) => text.push(place),
-                None => {
-                    text.push(OTHER);
-                    push(&mut text, key);
-                }
+            let place = place(key);
+            bytes.push(place);
+            if place == OTHER {
+                push(&mut bytes, key);
             }
-            push(&mut text, value.as_ref());
+            push(&mut bytes, value.as_ref());
         }
-        Self(text.into())
+        Self(bytes.into())
     }
-}
-
-fn push(text: &mut String, part: &str) {
-    if part.contains(END) {
-        text.push_str(&part.replace(END, "\u{fffd}"));
-    } else {
-        text.push_str(part);
-    }
-    text.push(END);
 }
 
 impl fmt::Debug for Labels {
@@ -138,10 +165,17 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_one_key_holds_and_the_end_mark_is_no_label() {
-        let labels = Labels::from_iter([("a", "1"), ("b\0", "x\0y"), ("a", "2")]);
+    fn the_last_of_one_key_holds() {
+        let labels = Labels::from_iter([("a", "1"), ("b", "x\0y"), ("a", "2")]);
         let all: Vec<_> = labels.iter().collect();
-        assert_eq!(all, [("a", "2"), ("b\u{fffd}", "x\u{fffd}y")]);
+        assert_eq!(all, [("a", "2"), ("b", "x\0y")]);
+        assert_eq!(labels.get("b"), Some("x\0y"));
+        for length in [0, 254, 255, 256, 70_000] {
+            let text = "ä".repeat(length);
+            let labels = Labels::from_iter([(naming::POD_NAME, text.as_str()), (&text, "end")]);
+            assert_eq!(labels.get(naming::POD_NAME), Some(text.as_str()));
+            assert_eq!(labels.get(&text), Some("end"));
+        }
         assert!(Labels::default().iter().next().is_none());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Source: kubernetes 1.33, `pkg/kubelet/kubelet_pods.go`, `pkg/kubelet/status/generate.go`.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use api::{
     ApiError, Key, Kind, Patch, PatchBody, PatchKind, Pod, PodStatusChange, Reply, Request,
     Revision, Shared, Subresource, Time,
 };
+use foldhash::fast::{FixedState, FoldHasher};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState as State, ContainerStateRunning, ContainerStateTerminated,
     ContainerStateWaiting, ContainerStatus, HostIP, PodCondition, PodIP, PodStatus,
@@ -19,7 +20,6 @@ use machine::Backoff;
 use crate::context::{ApiPurpose, Context};
 use crate::instance::{Instance, LOST};
 use crate::pod_worker::{ContainerSlot, PodWorker, Stage, Step, is_sidecar};
-use crate::resources;
 use crate::runtime::ContainerState;
 
 /// Between attempts to write a status.
@@ -29,9 +29,12 @@ const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duratio
 pub(crate) fn report(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
     let Some(seen) = ctx.api_pod(&worker.pod, &worker.uid).cloned() else {
         worker.status.settled = false;
-        worker.status.made_from = None;
-        let status = generate(ctx, worker, &PodStatus::default(), now);
-        worker.status.wanted = Some(Shared::new(status));
+        if worker.is_static || worker.status.made_from.is_some() {
+            // A mirror that is made anew shows it; of a pod that is gone it is what was last seen.
+            worker.status.made_from = None;
+            let status = generate(ctx, worker, &PodStatus::default(), now);
+            worker.status.wanted = Some(Shared::new(status));
+        }
         return;
     };
     let posted = worker.status.posted.take_if(|p| revision(p) <= revision(&seen));
@@ -110,7 +113,7 @@ fn make(ctx: &Context, worker: &mut PodWorker, revision: Revision, have: &PodSta
 
 /// Of all that [`generate`] looks at, but for the API's pod.
 fn digest(ctx: &Context, worker: &PodWorker) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FixedState::with_seed(0).build_hasher();
     ctx.listed.hash(&mut hasher);
     std::mem::discriminant(&worker.stage).hash(&mut hasher);
     match &worker.stage {
@@ -118,7 +121,7 @@ fn digest(ctx: &Context, worker: &PodWorker) -> u64 {
         Stage::Terminating(t) | Stage::Stopped(t) => t.failure.hash(&mut hasher),
         Stage::Active => {}
     }
-    let instance = |record: Option<&Instance>, hasher: &mut DefaultHasher| {
+    let instance = |record: Option<&Instance>, hasher: &mut FoldHasher| {
         record.is_some().hash(hasher);
         if let Some(r) = record {
             (&r.id, r.attempt, r.state, r.exit_code, r.oom_killed).hash(hasher);
@@ -167,7 +170,7 @@ pub(crate) fn generate(
 ) -> PodStatus {
     if let Stage::Rejected { reason, message } = &worker.stage {
         return PodStatus {
-            qos_class: Some(resources::qos_class(&worker.pod).to_owned()),
+            qos_class: Some(worker.qos.to_owned()),
             start_time: base.start_time.clone().or_else(|| Some(worker.seen_at.to_meta())),
             phase: Some("Failed".to_owned()),
             reason: Some(reason.to_string()),
@@ -213,7 +216,7 @@ pub(crate) fn generate(
         host_ips: Some(vec![HostIP { ip: node_ip.clone() }]),
         pod_ip,
         pod_ips,
-        qos_class: Some(resources::qos_class(&worker.pod).to_owned()),
+        qos_class: Some(worker.qos.to_owned()),
         start_time: base.start_time.clone().or_else(|| Some(worker.seen_at.to_meta())),
         // What others write is kept.
         ephemeral_container_statuses: base.ephemeral_container_statuses.clone(),

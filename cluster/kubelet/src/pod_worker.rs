@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodSpec, PodStatus}
 use crate::instance::Instance;
 use crate::naming;
 use crate::probe::ProbeSet;
-use crate::resources::Takes;
+use crate::resources::{Takes, qos_class};
 use crate::runtime::{ContainerRecord, ContainerState, ImageRecord};
 use crate::volume::VolumeSpec;
 
@@ -32,6 +32,8 @@ pub(crate) struct PodWorker {
     pub(crate) volumes: VolumeSlot,
     pub(crate) containers: Slots,
     pub(crate) status: StatusSlot,
+    /// Its quality of service.
+    pub(crate) qos: &'static str,
     /// What it takes from the node; known once it was admitted.
     pub(crate) takes: Takes,
     /// Whether that counts in the node's sums.
@@ -274,6 +276,7 @@ impl PodWorker {
             volumes: VolumeSlot::default(),
             containers: Slots::default(),
             status: StatusSlot::default(),
+            qos: qos_class(&pod),
             takes: Takes::default(),
             counted: false,
             wake: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::hash::fnv64;
 use api::selector::Selector;
-use api::{Key, Pod, meta};
+use api::{Key, Memo, Pod, Shared, meta};
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm, PodSpec, Taint, Toleration};
 
 use crate::node_info::NodeInfo;
@@ -184,7 +184,7 @@ impl PodInfo {
         let spec = pod.spec.as_ref().filter(|_| takes_place(pod))?;
         let metadata = &pod.metadata;
         let owner = owner_of(pod);
-        let (class, class_id) = classes.class(class_of(spec, pod.node(), !owner.is_empty()));
+        let (class, class_id) = classes.class_of(spec, pod.node(), !owner.is_empty());
         let condition = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
         Some(Self {
             key: Key::new(
@@ -284,6 +284,16 @@ pub struct Classes {
     next: ClassId,
     /// So many loads and classes may there be before unused ones are looked for.
     sweep_at: usize,
+    /// What was found of specs that several pods share.
+    known: Memo<PodSpec, Known>,
+}
+
+/// What was found of a spec.
+#[derive(Clone, Debug)]
+struct Known {
+    load: Arc<Load>,
+    /// The class of pods that have no controller, and of those that have one.
+    classes: [Option<(Arc<PodClass>, Option<ClassId>)>; 2],
 }
 
 /// Unused loads and classes are not looked for below this number.
@@ -291,8 +301,38 @@ const SWEEP_MIN: usize = 1024;
 
 impl Classes {
     /// What a pod takes of its node.
-    pub fn load(&mut self, spec: &PodSpec) -> Arc<Load> {
-        self.share(Arc::new(Load::of(spec)))
+    pub fn load(&mut self, spec: &Shared<PodSpec>) -> Arc<Load> {
+        if !spec.is_shared() {
+            return self.share(Arc::new(Load::of(spec)));
+        }
+        Arc::clone(&self.known(spec).load)
+    }
+
+    /// The class of a pod.
+    fn class_of(
+        &mut self,
+        spec: &Shared<PodSpec>,
+        node: &str,
+        owned: bool,
+    ) -> (Arc<PodClass>, Option<ClassId>) {
+        if !spec.is_shared() || !node.is_empty() {
+            return self.class(class_of(spec, node, owned));
+        }
+        if let Some(class) = &self.known(spec).classes[usize::from(owned)] {
+            return class.clone();
+        }
+        let class = self.class(class_of(spec, node, owned));
+        self.known(spec).classes[usize::from(owned)] = Some(class.clone());
+        class
+    }
+
+    /// What was found of a spec that several pods share.
+    fn known(&mut self, spec: &Shared<PodSpec>) -> &mut Known {
+        if self.known.get(spec).is_none() {
+            let load = self.share(Arc::new(Load::of(spec)));
+            self.known.insert(spec, Known { load, classes: [None, None] });
+        }
+        self.known.get_mut(spec).expect("it was just put there")
     }
 
     fn share(&mut self, load: Arc<Load>) -> Arc<Load> {

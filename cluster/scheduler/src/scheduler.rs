@@ -213,7 +213,8 @@ impl Scheduler {
 
     fn has_node(&mut self, now: Time, key: &Key, pod: &Pod, node: &str, old: Option<&Object>) {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let there = self.snapshot.pod(key).is_some_and(|p| p.node == node && p.uid == uid);
+        let placed = self.snapshot.pod(key).filter(|p| p.node == node && p.uid == uid);
+        let there = placed.is_some();
         // Most news of a pod is its status.
         let told = |old: &Pod| old.node_name == pod.node_name && old.spec == pod.spec;
         if there && old.and_then(Object::get::<Pod>).is_some_and(told) {
@@ -222,7 +223,7 @@ impl Scheduler {
         let Some(spec) = &pod.spec else { return };
         let load = self.classes.load(spec);
         // A pod that stays where it is and asks for the same changes nothing.
-        let same = there && self.snapshot.pod(key).is_some_and(|p| *p.load == load);
+        let same = placed.is_some_and(|p| Arc::ptr_eq(p.load, &load) || *p.load == load);
         self.assumed.remove(key);
         self.pending.remove(key);
         self.queue.remove(key);

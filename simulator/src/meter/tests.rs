@@ -231,7 +231,7 @@ proptest! {
             places[place as usize] += 1;
             live += usize::from(place.is_live());
             let placed = claim(pod).is_some_and(|node| !node.is_empty());
-            requested += if placed { shape(pod).cpu_milli } else { 0 };
+            requested += if placed { Pods::default().shape(pod).cpu_milli } else { 0 };
         }
         prop_assert_eq!(meter.pods.places, places);
         prop_assert_eq!((meter.pods.created, meter.pods.deleted), (created, deleted));

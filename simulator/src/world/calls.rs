@@ -28,6 +28,8 @@ const ACCOUNT_WAITS: u8 = 10;
 enum Body {
     Request(Request),
     Result(Result<Reply, ApiError>),
+    /// It was taken out.
+    Nothing,
 }
 
 #[derive(Clone)]
@@ -279,7 +281,7 @@ impl World {
     /// A call arrives at its server.
     pub(super) fn arrive(&mut self, index: u32) {
         let Some(mut call) = self.calls.take(index) else { return };
-        let body = std::mem::replace(&mut call.body, Body::Result(lost()));
+        let body = std::mem::replace(&mut call.body, Body::Nothing);
         let Body::Request(request) = body else { return };
         if !self.servers[call.server as usize].up {
             if call.answered {

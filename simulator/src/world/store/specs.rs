@@ -3,15 +3,12 @@
 use std::collections::BTreeMap;
 
 use api::hash::fnv64;
-use api::{Pod, Shared};
+use api::{Memo, Pod, Shared};
 use k8s_openapi::api::core::v1::PodSpec;
 use registry::Operation;
 
 /// Specs that no pod has are not looked for below this number.
 const SWEEP_MIN: usize = 1_024;
-/// Given specs of which it is known what they became.
-const GIVEN_MAX: usize = 1_024;
-
 /// The specs of the pods in the store. The pods of a template differ by their names and nodes,
 /// not by their specs, which are the largest part of them.
 #[derive(Clone, Default)]
@@ -21,23 +18,14 @@ pub(super) struct Specs {
     count: usize,
     /// So many may there be before unused ones are looked for.
     sweep_at: usize,
-    /// Specs that pods were created from, by where they are in memory, which does not change as
-    /// long as they are here, and what became of them. Only ever looked up: nothing depends on
-    /// where that is.
-    made: BTreeMap<usize, Made>,
-}
-
-#[derive(Clone)]
-struct Made {
-    given: Shared<PodSpec>,
-    became: Shared<PodSpec>,
+    /// What became of the specs that pods were created from.
+    made: Memo<PodSpec, Shared<PodSpec>>,
 }
 
 impl Specs {
     /// What a spec became when a pod was last created from it.
     pub(super) fn made_of(&self, given: &Shared<PodSpec>) -> Option<Shared<PodSpec>> {
-        let made = self.made.get(&given.address())?;
-        made.given.is_same(given).then(|| made.became.clone())
+        self.made.get(given).cloned()
     }
 
     /// Gives a new pod the spec of those that have an equal one.
@@ -49,12 +37,9 @@ impl Specs {
             return;
         }
         self.intern(spec);
-        let Some(given) = given.filter(|given| is_lasting(given, spec)) else { return };
-        if self.made.len() >= GIVEN_MAX {
-            self.made.clear();
+        if let Some(given) = given.filter(|given| is_lasting(given, spec)) {
+            self.made.insert(given, spec.clone());
         }
-        let made = Made { given: given.clone(), became: spec.clone() };
-        self.made.insert(given.address(), made);
     }
 
     fn intern(&mut self, spec: &mut Shared<PodSpec>) {
