@@ -292,6 +292,9 @@ impl World {
             self.add_process(Program::ControllerManager(index), START);
         }
         let plan = self.plan.clone();
+        self.hosts.reserve_exact(plan.nodes.len());
+        self.processes.reserve_exact(plan.nodes.len());
+        self.watchers.reserve_exact(plan.nodes.len() * Kubelet::KINDS.len());
         for (index, node) in plan.nodes.iter().enumerate() {
             let index =
                 u32::try_from(index).map_err(|_| PlanError::Range("too many nodes".into()))?;

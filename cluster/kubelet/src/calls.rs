@@ -8,9 +8,6 @@ pub(crate) struct Calls<P> {
     entries: Vec<(CallId, P)>,
 }
 
-/// More room than this is given back when nothing is under way.
-const KEPT: usize = 4;
-
 impl<P> Default for Calls<P> {
     fn default() -> Self {
         Self { entries: Vec::new() }
@@ -27,7 +24,8 @@ impl<P> Calls<P> {
     pub(crate) fn end(&mut self, id: CallId) -> Option<P> {
         let at = self.entries.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         let (_, purpose) = self.entries.remove(at);
-        if self.entries.is_empty() && self.entries.capacity() > KEPT {
+        if self.entries.is_empty() {
+            // There may be a hundred thousand idle kubelets: none keeps room for later.
             self.entries = Vec::new();
         }
         Some(purpose)

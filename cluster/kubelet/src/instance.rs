@@ -2,8 +2,8 @@
 
 use api::Time;
 
-use crate::Labels;
 use crate::runtime::{ContainerRecord, ContainerState};
+use crate::{Labels, naming};
 
 /// What is kept of a [`ContainerRecord`]: its labels, which are many and mostly the pod's, only
 /// as far as they tell one instance from another.
@@ -30,13 +30,16 @@ pub(crate) struct Instance {
 
 impl Instance {
     pub(crate) fn new(record: &ContainerRecord) -> Box<Self> {
+        // Nobody is told the image of a pause container.
+        let told = record.container() != naming::SANDBOX;
+        let image = |text: &str| if told { text.into() } else { Box::default() };
         Box::new(Self {
             sandbox_id: record.sandbox_id().into(),
             attempt: record.attempt(),
             hash: u32::from_str_radix(record.hash(), 16).ok(),
             id: record.id.as_str().into(),
-            image: record.image.as_str().into(),
-            image_id: record.image_id.as_str().into(),
+            image: image(&record.image),
+            image_id: image(&record.image_id),
             state: record.state,
             oom_killed: record.oom_killed,
             exit_code: record.exit_code,

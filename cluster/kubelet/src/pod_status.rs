@@ -343,7 +343,7 @@ fn states(
     } else {
         "ContainerCreating"
     };
-    match (&slot.current, &slot.waiting) {
+    match (&slot.current, slot.waiting.as_deref()) {
         (Some(record), _) if record.state == ContainerState::Running => {
             let started_at = Some(record.started_at.to_meta());
             let running = Some(ContainerStateRunning { started_at });

@@ -93,6 +93,14 @@ pub(crate) struct Token {
     pub(crate) refresh_at: Time,
 }
 
+/// The tokens of a pod's volumes, by volume name and path.
+#[derive(Clone, Default)]
+pub(crate) struct Tokens {
+    pub(crate) signed: BTreeMap<(String, String), Token>,
+    /// When each was last asked for that has not come.
+    pub(crate) asked: BTreeMap<(String, String), Time>,
+}
+
 #[derive(Clone, Default)]
 pub(crate) struct VolumeSlot {
     /// What was last written.
@@ -101,9 +109,8 @@ pub(crate) struct VolumeSlot {
     pub(crate) refresh_at: Time,
     pub(crate) retry_at: Time,
     pub(crate) failures: u32,
-    /// By volume name and path.
-    pub(crate) tokens: BTreeMap<(String, String), Token>,
-    pub(crate) token_calls: BTreeMap<(String, String), Time>,
+    /// Few pods are given tokens in a large simulation.
+    pub(crate) tokens: Option<Box<Tokens>>,
 }
 
 /// What is under way for a container.
@@ -129,7 +136,7 @@ pub(crate) struct ContainerSlot {
     /// Found for the start under way.
     pub(crate) image: Option<Box<ImageRecord>>,
     /// Why it does not run: reason and message.
-    pub(crate) waiting: Option<(String, String)>,
+    pub(crate) waiting: Option<Box<(String, String)>>,
     pub(crate) crash: CrashBackoff,
     pub(crate) pull_failures: u32,
     pub(crate) retry_at: Time,

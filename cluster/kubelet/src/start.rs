@@ -56,13 +56,11 @@ pub(crate) fn ensure(ctx: &mut Context, worker: &mut PodWorker, container: &Cont
         if now < until {
             let name = &container.name;
             let told = slot.waiting.as_ref().is_some_and(|w| w.0 == "CrashLoopBackOff");
-            slot.waiting = Some((
-                "CrashLoopBackOff".to_owned(),
-                format!(
-                    "back-off {} restarting failed container={name} pod={full_name}",
-                    go_duration(delay)
-                ),
-            ));
+            let message = format!(
+                "back-off {} restarting failed container={name} pod={full_name}",
+                go_duration(delay)
+            );
+            slot.waiting = Some(Box::new(("CrashLoopBackOff".to_owned(), message)));
             worker.wake_at(until);
             if !told {
                 let message =
@@ -205,12 +203,12 @@ fn pull_failed(
     slot.retry_at = now + PULL.delay(slot.pull_failures);
     slot.step = Step::Idle;
     let at = slot.retry_at;
-    slot.waiting = Some(if first {
+    slot.waiting = Some(Box::new(if first {
         ("ErrImagePull".to_owned(), error)
     } else {
         let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {error}");
         ("ImagePullBackOff".to_owned(), message)
-    });
+    }));
     worker.wake_at(at);
 }
 
@@ -229,7 +227,7 @@ fn wait(
     };
     ctx.event(now, &worker.pod, warning(&container.name), "Failed", event);
     let Some(slot) = worker.containers.get_mut(&container.name) else { return };
-    slot.waiting = Some((why.0.to_owned(), why.1));
+    slot.waiting = Some(Box::new((why.0.to_owned(), why.1)));
     slot.step = Step::Idle;
     slot.retry_at = now + CONFIG_RETRY;
     worker.wake_at(now + CONFIG_RETRY);
@@ -352,7 +350,7 @@ fn start_failed(
     let sandbox = worker.sandbox.running().map(|s| s.id.clone()).unwrap_or_default();
     let Some(slot) = worker.containers.get_mut(name) else { return };
     slot.step = Step::Idle;
-    slot.waiting = Some(("RunContainerError".to_owned(), error.clone()));
+    slot.waiting = Some(Box::new(("RunContainerError".to_owned(), error.clone())));
     let image_id = slot.image.take().map(|i| format!("docker://{}", i.id));
     // The shell removed what could not be started: only this trace of it remains.
     let trace = Instance {

@@ -262,15 +262,15 @@ fn token(
     now: Time,
 ) -> Result<String, Problem> {
     let key = (volume.to_owned(), source.path.clone());
-    let have = worker.volumes.tokens.get(&key);
+    let tokens = worker.volumes.tokens.get_or_insert_default();
+    let have = tokens.signed.get(&key);
     let fresh = have.filter(|t| now < t.refresh_at).map(|t| t.text.clone());
     if let Some(text) = fresh {
         return Ok(text);
     }
     let old = have.map(|t| t.text.clone());
-    let asked = worker.volumes.token_calls.get(&key);
-    if asked.is_none_or(|at| now >= *at + TOKEN_RETRY) {
-        worker.volumes.token_calls.insert(key, now);
+    if tokens.asked.get(&key).is_none_or(|at| now >= *at + TOKEN_RETRY) {
+        tokens.asked.insert(key, now);
         let request = token_request(worker, source);
         ctx.api(
             ApiPurpose::Token {
@@ -322,8 +322,9 @@ pub(crate) fn token_answer(
     let life = Time::from_meta(&status.expiration_timestamp).since(now);
     // At 80 % of its life, and daily: the application must not meet an expired one.
     let refresh = (life * 4 / 5).min(Duration::from_secs(24 * 3600));
-    worker.volumes.token_calls.remove(&key);
+    let tokens = worker.volumes.tokens.get_or_insert_default();
+    tokens.asked.remove(&key);
     let token = Token { text: status.token.clone(), refresh_at: now + refresh };
-    worker.volumes.tokens.insert(key, token);
+    tokens.signed.insert(key, token);
     Ok(())
 }

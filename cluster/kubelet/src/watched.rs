@@ -96,6 +96,9 @@ impl<T: ApiObject> Shelf<T> {
             }
             Err(at) => {
                 let (namespace, name) = (namespace.into(), name.into());
+                if self.objects.len() == self.objects.capacity() {
+                    self.objects.reserve_exact(1 + self.objects.len() / 4);
+                }
                 self.objects.insert(at, Held { namespace, name, object: object.clone() });
                 Some(Change { old: None, new })
             }

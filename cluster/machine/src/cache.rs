@@ -87,13 +87,15 @@ impl Shelf {
     }
 }
 
-/// The objects of the watched kinds, with indexes by owner and by node, and those that its
-/// readers ask for.
+/// The objects of the watched kinds; made by [`Cache::with_indexes`] with indexes by owner and by
+/// node, and those that its readers ask for.
 ///
 /// Iteration is in the order of namespace and name.
 #[derive(Clone, Debug, Default)]
 pub struct Cache {
     shelves: BTreeMap<Kind, Shelf>,
+    /// Whether there are indexes by owner and by node.
+    related: bool,
     children: BTreeMap<String, BTreeSet<Arc<Key>>>,
     pods_of_node: BTreeMap<String, BTreeSet<Arc<Key>>>,
     tombstones: BTreeMap<String, Revision>,
@@ -103,9 +105,9 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache with these indexes, each type of index once.
+    /// An empty cache with indexes by owner and by node, and these, each type of index once.
     pub fn with_indexes(indexes: impl IntoIterator<Item = Box<dyn Index>>) -> Self {
-        let mut cache = Self::default();
+        let mut cache = Self { related: true, ..Self::default() };
         let mut types = BTreeSet::new();
         for index in indexes {
             let any: &dyn Any = &*index;
@@ -199,7 +201,7 @@ impl Cache {
         self.objects_in(T::KIND, namespace).filter_map(Object::get)
     }
 
-    /// Objects of a type that name `uid` among their owners.
+    /// Objects of a type that name `uid` among their owners, in a cache with indexes.
     pub fn owned<'a, T: ApiObject>(&'a self, uid: &str) -> impl Iterator<Item = &'a T> {
         self.owned_objects(uid).filter_map(Object::get)
     }
@@ -209,7 +211,7 @@ impl Cache {
         self.children.get(uid).into_iter().flatten().filter_map(|key| self.object(key))
     }
 
-    /// Pods bound to a node.
+    /// Pods bound to a node, in a cache with indexes.
     pub fn pods_of_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Pod> {
         self.pods_of_node.get(node).into_iter().flatten().filter_map(|key| self.object(key)?.get())
     }
@@ -360,6 +362,9 @@ impl Cache {
     fn remove(&mut self, key: &Key, revision: Revision) -> Option<Delta> {
         let Entry { key, object: old, .. } = self.shelves.get_mut(&key.kind)?.remove(key)?;
         self.reindex(&key, Some(&old), None);
+        if !self.related {
+            return Some(Delta { key: Key::clone(&key), old: Some(old), new: None });
+        }
         if let Some(owner) = meta::controller_of(old.meta()) {
             // A tombstone is of use as long as there is somebody to make the loss good. When the
             // owner goes first, the last of its children takes the tombstone along.
@@ -383,6 +388,9 @@ impl Cache {
     }
 
     fn reindex(&mut self, key: &Arc<Key>, old: Option<&Object>, new: Option<&Object>) {
+        if !self.related {
+            return;
+        }
         if !uids_of_owners(old).eq(uids_of_owners(new)) {
             uids_of_owners(old).for_each(|uid| discard(&mut self.children, uid, key));
             uids_of_owners(new).for_each(|uid| include(&mut self.children, uid, key));

@@ -349,7 +349,12 @@ impl World {
             self.watchers[index as usize].owed += 1;
             return;
         }
-        let Some(event) = self.watchers[index as usize].pending.pop_front() else { return };
+        let pending = &mut self.watchers[index as usize].pending;
+        let Some(event) = pending.pop_front() else { return };
+        if pending.is_empty() {
+            // There may be hundreds of thousands of watchers, nearly all of them idle.
+            *pending = VecDeque::new();
+        }
         self.feed(process, Input::Api(ApiInput::Watch(event)));
     }
 

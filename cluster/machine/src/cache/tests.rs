@@ -14,7 +14,7 @@ fn pod(name: &str, revision: u64, node: &str, owner: &str) -> Object {
 
 #[test]
 fn indexes_follow_changes_and_old_news_is_ignored() {
-    let mut cache = Cache::default();
+    let mut cache = Cache::with_indexes([]);
     let names = |cache: &Cache, node: &str| {
         cache.pods_of_node(node).map(|p| p.metadata.name.clone().unwrap()).collect::<Vec<_>>()
     };
@@ -59,7 +59,7 @@ fn deleted(kind: Kind, name: &str, revision: u64) -> WatchEvent {
 
 #[test]
 fn tombstones_stay_as_long_as_the_owner() {
-    let mut cache = Cache::default();
+    let mut cache = Cache::with_indexes([]);
     cache.apply(Time(1), WatchEvent::Changed(owner("o1", 1)));
     for (name, revision) in [("a", 2), ("b", 3), ("c", 4)] {
         cache.apply(Time(1), WatchEvent::Changed(pod(name, revision, "n", "o1")));
@@ -87,7 +87,7 @@ fn tombstones_stay_as_long_as_the_owner() {
 fn renewals_hold_until_the_object_is_told_of_again() {
     let key = Key::new(Kind::Pod, "d", "a");
     let renewing = |revision| WatchEvent::Renewing { key: key.clone(), revision };
-    let mut cache = Cache::default();
+    let mut cache = Cache::with_indexes([]);
     // Of what is not there, or has changed since, there is nothing to say.
     assert!(cache.apply(Time(1), renewing(Revision(1))).is_empty());
     cache.apply(Time(2), WatchEvent::Changed(pod("a", 3, "n", "o")));
