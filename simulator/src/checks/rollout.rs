@@ -1,9 +1,9 @@
 //! Deployments: P32 to P35.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::{Key, Kind, Object, Request, Time};
+use api::{Key, Kind, Object, Request, Subresource, Time};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -168,6 +168,114 @@ struct Promise {
     floor: i64,
 }
 
+/// A plan to delete pods of a replica set.
+#[derive(Clone)]
+struct Shrinking {
+    /// The pods that were not ready, as far as the process knew when it made the plan.
+    unready: BTreeSet<Key>,
+    /// When the last deletion was asked for.
+    at: Time,
+}
+
+/// What controller managers knew of the pods that they delete as surplus.
+///
+/// A plan is carried out in batches, each after the answers to the last; meanwhile what counts is
+/// what was known when the plan was made. It ends with the write of the status, or when a call is
+/// refused or not answered.
+#[derive(Clone, Default)]
+struct Shrinkings {
+    /// By process and UID of the replica set.
+    plans: BTreeMap<(Life, String), Shrinking>,
+    /// Deletions that were asked for: of which plan, and whether the pod was known to be ready.
+    asked: BTreeMap<Key, ((Life, String), bool)>,
+}
+
+impl Shrinkings {
+    /// Takes in what happened, before the broods do.
+    fn observe(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        broods: &Broods,
+        lives: &Lives,
+    ) {
+        match occurrence {
+            Occurrence::Called {
+                by,
+                request:
+                    Request::Delete {
+                        key, revision: None, grace_seconds: None, propagation: None, ..
+                    },
+            } if key.kind == Kind::Pod && cluster.role(*by) == Role::ControllerManager => {
+                self.deletes(cluster, *by, key, broods, lives);
+            }
+            Occurrence::Called {
+                by,
+                request:
+                    Request::Update {
+                        object: set @ Object::ReplicaSet(_),
+                        subresource: Some(Subresource::Status),
+                    },
+            } => {
+                self.plans.remove(&(lives.of(*by), set.uid().to_owned()));
+            }
+            Occurrence::Answered {
+                by: Some(by),
+                request: Request::Delete { key, .. },
+                refusal,
+            } => {
+                let own = |asked: &((Life, String), bool)| asked.0.0.0 == *by;
+                if self.asked.get(key).is_some_and(own)
+                    && let Some((plan, _)) = self.asked.remove(key)
+                    && refusal.is_some()
+                {
+                    self.plans.remove(&plan);
+                }
+            }
+            Occurrence::Committed { key, new: None, .. } if key.kind == Kind::ReplicaSet => {
+                let gone = cluster.now();
+                self.plans.retain(|_, plan| gone.since(plan.at) <= PATIENCE);
+            }
+            _ => {}
+        }
+    }
+
+    fn deletes(
+        &mut self,
+        cluster: &dyn Cluster,
+        by: ProcessId,
+        key: &Key,
+        broods: &Broods,
+        lives: &Lives,
+    ) {
+        let Some(set) = set_of(cluster, key) else { return };
+        let now = cluster.now();
+        let plan = (lives.of(by), set.to_owned());
+        let goes_on = self.plans.get(&plan).is_some_and(|p| now.since(p.at) <= PATIENCE);
+        if !goes_on {
+            let known = |key: &&Key| oracle::pod(cluster.known(by, key));
+            let unready = |key: &&Key| known(key).is_some_and(|pod| !oracle::is_ready(pod));
+            let unready = broods.of(set).filter(unready).cloned().collect();
+            self.plans.insert(plan.clone(), Shrinking { unready, at: now });
+        }
+        if let Some(shrinking) = self.plans.get_mut(&plan) {
+            shrinking.at = now;
+            let ready = !shrinking.unready.contains(key);
+            self.asked.insert(key.clone(), (plan, ready));
+        }
+    }
+
+    /// Whether who has deleted the pod knew that it was ready.
+    fn carried_out(&mut self, key: &Key) -> bool {
+        self.asked.remove(key).is_none_or(|(_, ready)| ready)
+    }
+}
+
+/// The replica set, by its UID, that a stored pod belongs to.
+fn set_of<'a>(cluster: &'a dyn Cluster, pod: &Key) -> Option<&'a str> {
+    oracle::controller(&oracle::pod(cluster.object(pod))?.metadata)
+}
+
 /// P32: a rollout keeps enough pods available and does not make too many.
 ///
 /// A new number of replicas widens the bounds at once and narrows them when the pods are within
@@ -175,8 +283,10 @@ struct Promise {
 /// sets give up in proportion to their sizes, available or not: the floor is lower by so many until
 /// enough are available again. When a pod is lost by another cause than the rollout the floor is
 /// gone until enough are available again, those not counted that were to go before, and no replica
-/// set reports more than it has. Handovers between leaders and calls that are carried out late are
-/// excused.
+/// set reports more than it has. A pod that its controller did not know to be ready when it planned
+/// to delete it was not counted as available either, and may go; the floor stays as it is, since
+/// whoever sees fewer available pods than there are gives up fewer. Handovers between leaders and
+/// calls that are carried out late are excused.
 ///
 /// Source: kubernetes 1.33, `pkg/controller/deployment/sync.go`, `scale`.
 #[derive(Clone)]
@@ -185,6 +295,7 @@ pub(super) struct RolloutBounds {
     sets: Sets,
     promises: BTreeMap<String, Promise>,
     lives: Lives,
+    shrinkings: Shrinkings,
     acted: BTreeMap<Life, Time>,
     late_calls: bool,
 }
@@ -206,6 +317,7 @@ impl RolloutBounds {
             sets: Sets::default(),
             promises: BTreeMap::new(),
             lives: Lives::default(),
+            shrinkings: Shrinkings::default(),
             acted: BTreeMap::new(),
             late_calls: plan.faults.iter().any(|f| late(&f.fault)),
         }
@@ -258,6 +370,8 @@ impl RolloutBounds {
     ) {
         let Occurrence::Committed { by, key, old, new, request, .. } = occurrence else { return };
         let change = self.broods.committed(key, *old, *new);
+        let deleted = matches!(request, Request::Delete { .. }) || new.is_none();
+        let known_to_be_ready = !deleted || self.shrinkings.carried_out(key);
         let pods = [*old, *new].map(oracle::pod);
         let set = match &change {
             Some(Change::Joined(uid) | Change::Left(uid)) => uid.clone(),
@@ -293,7 +407,7 @@ impl RolloutBounds {
                     if let Some(promise) = self.promises.get_mut(&uid) {
                         promise.floor = 0;
                     }
-                } else if judged && left < promise.floor {
+                } else if judged && known_to_be_ready && left < promise.floor {
                     found.push(format!(
                         "{key} is taken down and leaves {left} available pods of {owner}, which \
                          must have {}",
@@ -323,6 +437,7 @@ impl Check for RolloutBounds {
         found: &mut Vec<String>,
     ) {
         self.lives.observe(occurrence);
+        self.shrinkings.observe(cluster, occurrence, &self.broods, &self.lives);
         match occurrence {
             Occurrence::Called { by, request }
                 if request.writes() == Some(Kind::Pod)

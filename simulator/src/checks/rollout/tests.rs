@@ -180,6 +180,64 @@ fn p32_what_was_to_go_does_not_make_up_for_a_loss() {
     case.is_right();
 }
 
+/// A manager asks for the deletion of a pod, and it is carried out.
+fn take_down(case: &mut Case<RolloutBounds>, manager: ProcessId, name: &str) {
+    case.call(manager, &deletion(&pod_key(name)));
+    case.delete(Some(manager), &pod_key(name));
+}
+
+#[test]
+fn p32_who_deletes_knows_what_it_was_shown() {
+    // The manager has not heard that `a0` and `a1` are ready.
+    let history = || {
+        let (mut case, manager) = rolling(&plan());
+        case.put(Some(manager), &unready("w-a", "a0"));
+        for pod in [unready("w-a", "a0"), unready("w-a", "a1"), of("w-a", "a2")] {
+            let pod = object(&pod);
+            case.cluster.known.insert((manager, pod.key()), pod);
+        }
+        (case, manager)
+    };
+    let (mut case, manager) = history();
+    take_down(&mut case, manager, "a1");
+    case.is_right();
+    // What it knows to be ready it has to keep all the same.
+    take_down(&mut case, manager, "a2");
+    case.is_wrong(&["pods/d/a2", "leaves 0 available pods", "must have 2"]);
+    // It hears that before it plans.
+    let (mut case, manager) = history();
+    case.show(manager, &pod_key("a1"));
+    take_down(&mut case, manager, "a1");
+    case.is_wrong(&["pods/d/a1", "leaves 1 available pods", "must have 2"]);
+    // It hears that in the middle of its plan.
+    let (mut case, manager) = history();
+    take_down(&mut case, manager, "a0");
+    case.show(manager, &pod_key("a1"));
+    take_down(&mut case, manager, "a1");
+    case.is_right();
+    // It hears that and makes a new plan: the last one was carried out, refused or given up.
+    let status = || {
+        let object = object(&set("w-a", 2, "a"));
+        Request::Update { object, subresource: Some(Subresource::Status) }
+    };
+    for end in ["status", "refusal", "silence"] {
+        let (mut case, manager) = history();
+        case.call(manager, &deletion(&pod_key("a0")));
+        match end {
+            "status" => case.call(manager, &status()),
+            "refusal" => case.tell(&Occurrence::Answered {
+                by: Some(manager),
+                request: &deletion(&pod_key("a0")),
+                refusal: Some(&api::Status::not_found(Kind::Pod, "a0")),
+            }),
+            _ => case.advance(6),
+        }
+        case.show(manager, &pod_key("a1"));
+        take_down(&mut case, manager, "a1");
+        case.is_wrong(&["pods/d/a1", "leaves 1 available pods", "must have 2"]);
+    }
+}
+
 #[test]
 fn p33_one_set_for_each_template() {
     let mut case = Case::new(OneSetPerTemplate::default());
