@@ -140,6 +140,29 @@ fn p8_the_kubelet_has_the_last_word() {
 }
 
 #[test]
+fn p8_what_has_done_its_work_takes_nothing() {
+    for (policy, alive) in [("Never", false), ("Never", true), ("Always", false)] {
+        let mut case = case(&two());
+        let mut done = large("a", "3");
+        done["spec"]["restartPolicy"] = json!(policy);
+        case.put(None, &done);
+        carry_out(&mut case, "a", "Running");
+        if alive {
+            case.cluster.running.entry("n1".to_owned()).or_default().insert("u-a".to_owned());
+        }
+        case.put(None, &large("b", "2"));
+        carry_out(&mut case, "b", "Running");
+        if policy == "Never" && !alive {
+            case.is_right();
+            // Others count as ever.
+            case.put(None, &large("c", "3"));
+            carry_out(&mut case, "c", "Running");
+        }
+        case.is_wrong(&["5000 of cpu", "run on n1"]);
+    }
+}
+
+#[test]
 fn p8_pods_are_counted_too() {
     let mut case = case(&two());
     let scheduler = case.scheduler();
