@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::{Key, Kind, Object, Request, Subresource, Time};
+use api::{Key, Kind, Object, Request, Revision, Subresource, Time};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::brood::{Broods, Change, Life, Lives, PATIENCE, replicas};
+use super::store::coordinates;
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle;
 use crate::plan::{Component, Fault, Outcome, Plan};
@@ -168,29 +169,33 @@ struct Promise {
     floor: i64,
 }
 
-/// A plan to delete pods of a replica set.
+/// A plan for the pods of a replica set.
 #[derive(Clone)]
-struct Shrinking {
+struct PodPlan {
     /// The pods that were not ready, as far as the process knew when it made the plan.
     unready: BTreeSet<Key>,
-    /// When the last deletion was asked for.
+    /// How far it had seen pods then.
+    seen: Revision,
+    /// When the last of its calls was made.
     at: Time,
 }
 
-/// What controller managers knew of the pods that they delete as surplus.
+/// What controller managers knew of pods when they planned to make or to delete some of them.
 ///
 /// A plan is carried out in batches, each after the answers to the last; meanwhile what counts is
 /// what was known when the plan was made. It ends with the write of the status, or when a call is
 /// refused or not answered.
 #[derive(Clone, Default)]
-struct Shrinkings {
+struct PodPlans {
     /// By process and UID of the replica set.
-    plans: BTreeMap<(Life, String), Shrinking>,
+    plans: BTreeMap<(Life, String), PodPlan>,
     /// Deletions that were asked for: of which plan, and whether the pod was known to be ready.
     asked: BTreeMap<Key, ((Life, String), bool)>,
+    /// How far each controller manager has seen pods.
+    seen: BTreeMap<ProcessId, Revision>,
 }
 
-impl Shrinkings {
+impl PodPlans {
     /// Takes in what happened, before the broods do.
     fn observe(
         &mut self,
@@ -200,24 +205,14 @@ impl Shrinkings {
         lives: &Lives,
     ) {
         match occurrence {
-            Occurrence::Called {
-                by,
-                request:
-                    Request::Delete {
-                        key, revision: None, grace_seconds: None, propagation: None, ..
-                    },
-            } if key.kind == Kind::Pod && cluster.role(*by) == Role::ControllerManager => {
-                self.deletes(cluster, *by, key, broods, lives);
+            Occurrence::Delivered { to, event } if cluster.role(*to) == Role::ControllerManager => {
+                let (kind, revision) = coordinates(event);
+                if kind == Kind::Pod {
+                    self.seen.insert(*to, revision);
+                }
             }
-            Occurrence::Called {
-                by,
-                request:
-                    Request::Update {
-                        object: set @ Object::ReplicaSet(_),
-                        subresource: Some(Subresource::Status),
-                    },
-            } => {
-                self.plans.remove(&(lives.of(*by), set.uid().to_owned()));
+            Occurrence::Called { by, request } if cluster.role(*by) == Role::ControllerManager => {
+                self.called(cluster, *by, request, broods, lives);
             }
             Occurrence::Answered {
                 by: Some(by),
@@ -233,36 +228,66 @@ impl Shrinkings {
                 }
             }
             Occurrence::Committed { key, new: None, .. } if key.kind == Kind::ReplicaSet => {
-                let gone = cluster.now();
-                self.plans.retain(|_, plan| gone.since(plan.at) <= PATIENCE);
+                let now = cluster.now();
+                self.plans.retain(|_, plan| now.since(plan.at) <= PATIENCE);
             }
             _ => {}
         }
     }
 
-    fn deletes(
+    fn called(
         &mut self,
         cluster: &dyn Cluster,
         by: ProcessId,
-        key: &Key,
+        request: &Request,
         broods: &Broods,
         lives: &Lives,
     ) {
-        let Some(set) = set_of(cluster, key) else { return };
+        match request {
+            Request::Create(Object::Pod(pod)) => {
+                if let Some(set) = oracle::controller(&pod.metadata) {
+                    self.plan(cluster, lives.of(by), set, broods);
+                }
+            }
+            Request::Delete {
+                key, revision: None, grace_seconds: None, propagation: None, ..
+            } if key.kind == Kind::Pod => {
+                let pod = oracle::pod(cluster.object(key));
+                let Some(set) = pod.and_then(|p| oracle::controller(&p.metadata)) else { return };
+                let ready = !self.plan(cluster, lives.of(by), set, broods).unready.contains(key);
+                self.asked.insert(key.clone(), ((lives.of(by), set.to_owned()), ready));
+            }
+            Request::Update { object: set, subresource: Some(Subresource::Status) }
+                if set.kind() == Kind::ReplicaSet =>
+            {
+                self.plans.remove(&(lives.of(by), set.uid().to_owned()));
+            }
+            _ => {}
+        }
+    }
+
+    /// The plan that a call of a process belongs to.
+    fn plan(&mut self, cluster: &dyn Cluster, by: Life, set: &str, broods: &Broods) -> &PodPlan {
         let now = cluster.now();
-        let plan = (lives.of(by), set.to_owned());
-        let goes_on = self.plans.get(&plan).is_some_and(|p| now.since(p.at) <= PATIENCE);
-        if !goes_on {
-            let known = |key: &&Key| oracle::pod(cluster.known(by, key));
+        let make = || {
+            let known = |key: &&Key| oracle::pod(cluster.known(by.0, key));
             let unready = |key: &&Key| known(key).is_some_and(|pod| !oracle::is_ready(pod));
             let unready = broods.of(set).filter(unready).cloned().collect();
-            self.plans.insert(plan.clone(), Shrinking { unready, at: now });
+            PodPlan { unready, seen: self.seen.get(&by.0).copied().unwrap_or_default(), at: now }
+        };
+        let plan = self.plans.entry((by, set.to_owned())).or_insert_with(make);
+        if now.since(plan.at) > PATIENCE {
+            *plan = make();
         }
-        if let Some(shrinking) = self.plans.get_mut(&plan) {
-            shrinking.at = now;
-            let ready = !shrinking.unready.contains(key);
-            self.asked.insert(key.clone(), (plan, ready));
-        }
+        plan.at = now;
+        plan
+    }
+
+    /// How far a process had seen pods when it made what it says of a replica set now.
+    fn seen(&self, now: Time, by: Life, set: &str) -> Revision {
+        let plan = self.plans.get(&(by, set.to_owned()));
+        let plan = plan.filter(|plan| now.since(plan.at) <= PATIENCE).map(|plan| plan.seen);
+        plan.or_else(|| self.seen.get(&by.0).copied()).unwrap_or_default()
     }
 
     /// Whether who has deleted the pod knew that it was ready.
@@ -271,9 +296,130 @@ impl Shrinkings {
     }
 }
 
-/// The replica set, by its UID, that a stored pod belongs to.
-fn set_of<'a>(cluster: &'a dyn Cluster, pod: &Key) -> Option<&'a str> {
-    oracle::controller(&oracle::pod(cluster.object(pod))?.metadata)
+/// How far pods were seen, by UID of the replica set.
+type Seen = BTreeMap<String, Revision>;
+
+/// Reports of one replica set that are remembered.
+const REPORTS_MAX: usize = 64;
+
+/// Pods that were lost, and how much of that was known to a deployment's controller when it took
+/// pods from a replica set: it counts what replica sets report, and those report what their
+/// controller had seen of the pods.
+#[derive(Clone, Default)]
+struct Losses {
+    /// How far pods were seen for a report, by the call that is under way.
+    asked: BTreeMap<(ProcessId, Key, String), Revision>,
+    /// The same for what was written, by revision of the report.
+    reports: BTreeMap<String, BTreeMap<Revision, Revision>>,
+    /// What was known when a deployment's plan was made that is being carried out, and when its
+    /// last call was made. It ends with the write of the deployment's status.
+    plans: BTreeMap<(Life, String), (Seen, Time)>,
+    /// What was known when a replica set was last made smaller, by its UID.
+    shrunk: BTreeMap<String, Seen>,
+    /// Pods that were available and are not any more: of which replica set, and since when.
+    lost: BTreeMap<Key, (String, Revision)>,
+}
+
+impl Losses {
+    /// Takes in what happened, before the plans for pods do.
+    fn observe(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        sets: &Sets,
+        pods: &PodPlans,
+        lives: &Lives,
+    ) {
+        match occurrence {
+            Occurrence::Called { by, request: Request::Update { object, subresource } }
+                if cluster.role(*by) == Role::ControllerManager =>
+            {
+                let life = lives.of(*by);
+                match (object.kind(), subresource) {
+                    (Kind::ReplicaSet, Some(Subresource::Status)) => {
+                        let seen = pods.seen(cluster.now(), life, object.uid());
+                        self.asked.insert(name_of(*by, object), seen);
+                    }
+                    (Kind::ReplicaSet, None) => self.resizes(cluster, life, object, sets),
+                    (Kind::Deployment, _) => {
+                        self.plans.remove(&(life, object.uid().to_owned()));
+                    }
+                    _ => {}
+                }
+            }
+            Occurrence::Answered {
+                by: Some(by), request: Request::Update { object, .. }, ..
+            } => {
+                self.asked.remove(&name_of(*by, object));
+            }
+            Occurrence::Committed { by, key, old, new, request, revision }
+                if key.kind == Kind::ReplicaSet =>
+            {
+                self.reported(*by, request, *revision);
+                if let (Some(old), None) = (old, new) {
+                    self.forget(old);
+                }
+            }
+            Occurrence::Committed { key, old: Some(old), new: None, .. }
+                if key.kind == Kind::Deployment =>
+            {
+                self.plans.retain(|(_, deployment), _| deployment != old.uid());
+            }
+            _ => {}
+        }
+    }
+
+    /// A deployment's controller asks for another number of pods, or the like.
+    fn resizes(&mut self, cluster: &dyn Cluster, by: Life, set: &Object, sets: &Sets) {
+        let Some((deployment, _)) = sets.deployment_of.get(set.uid()) else { return };
+        let now = cluster.now();
+        let make = || {
+            let seen = |(uid, row): (&String, &SetRow)| {
+                let known = cluster.known(by.0, &row.key).filter(|o| o.uid() == uid);
+                let report = known
+                    .and_then(|set| self.reports.get(uid)?.range(..=set.revision()).next_back());
+                (uid.clone(), report.map(|(_, seen)| *seen).unwrap_or_default())
+            };
+            (sets.rows(deployment).map(seen).collect(), now)
+        };
+        let plan = self.plans.entry((by, deployment.clone())).or_insert_with(make);
+        if now.since(plan.1) > PATIENCE {
+            *plan = make();
+        }
+        plan.1 = now;
+        if replicas(set) < cluster.known(by.0, &set.key()).and_then(replicas) {
+            self.shrunk.insert(set.uid().to_owned(), plan.0.clone());
+        }
+    }
+
+    fn reported(&mut self, by: Option<ProcessId>, request: &Request, revision: Revision) {
+        let Request::Update { object: set, subresource: Some(Subresource::Status) } = request
+        else {
+            return;
+        };
+        let Some(seen) = by.and_then(|by| self.asked.remove(&name_of(by, set))) else { return };
+        let reports = self.reports.entry(set.uid().to_owned()).or_default();
+        reports.insert(revision, seen);
+        if reports.len() > REPORTS_MAX {
+            reports.pop_first();
+        }
+    }
+
+    /// Forgets a replica set that is gone.
+    fn forget(&mut self, set: &Object) {
+        let key = set.key();
+        self.asked.retain(|(_, of, _), _| *of != key);
+        self.reports.remove(set.uid());
+        self.shrunk.remove(set.uid());
+        self.lost.retain(|_, (of, _)| of != set.uid());
+    }
+
+    /// How many pods were lost without being known to be when a replica set was made smaller.
+    fn unknown(&self, set: &str) -> i64 {
+        let Some(seen) = self.shrunk.get(set) else { return 0 };
+        let unknown = |(of, at): &&(String, Revision)| seen.get(of).is_some_and(|seen| at > seen);
+        i64::try_from(self.lost.values().filter(unknown).count()).unwrap_or(i64::MAX)
+    }
 }
 
 /// P32: a rollout keeps enough pods available and does not make too many.
@@ -285,8 +431,10 @@ fn set_of<'a>(cluster: &'a dyn Cluster, pod: &Key) -> Option<&'a str> {
 /// gone until enough are available again, those not counted that were to go before, and no replica
 /// set reports more than it has. A pod that its controller did not know to be ready when it planned
 /// to delete it was not counted as available either, and may go; the floor stays as it is, since
-/// whoever sees fewer available pods than there are gives up fewer. Handovers between leaders and
-/// calls that are carried out late are excused.
+/// whoever sees fewer available pods than there are gives up fewer. Losses that no report had told
+/// when a deployment's controller made the replica set smaller are excused, also when enough other
+/// pods have become available meanwhile. So are handovers between leaders and calls that are
+/// carried out late.
 ///
 /// Source: kubernetes 1.33, `pkg/controller/deployment/sync.go`, `scale`.
 #[derive(Clone)]
@@ -295,7 +443,8 @@ pub(super) struct RolloutBounds {
     sets: Sets,
     promises: BTreeMap<String, Promise>,
     lives: Lives,
-    shrinkings: Shrinkings,
+    pod_plans: PodPlans,
+    losses: Losses,
     acted: BTreeMap<Life, Time>,
     late_calls: bool,
 }
@@ -317,7 +466,8 @@ impl RolloutBounds {
             sets: Sets::default(),
             promises: BTreeMap::new(),
             lives: Lives::default(),
-            shrinkings: Shrinkings::default(),
+            pod_plans: PodPlans::default(),
+            losses: Losses::default(),
             acted: BTreeMap::new(),
             late_calls: plan.faults.iter().any(|f| late(&f.fault)),
         }
@@ -368,10 +518,12 @@ impl RolloutBounds {
         occurrence: &Occurrence<'_>,
         found: &mut Vec<String>,
     ) {
-        let Occurrence::Committed { by, key, old, new, request, .. } = occurrence else { return };
+        let Occurrence::Committed { by, key, old, new, request, revision } = occurrence else {
+            return;
+        };
         let change = self.broods.committed(key, *old, *new);
         let deleted = matches!(request, Request::Delete { .. }) || new.is_none();
-        let known_to_be_ready = !deleted || self.shrinkings.carried_out(key);
+        let known_to_be_ready = !deleted || self.pod_plans.carried_out(key);
         let pods = [*old, *new].map(oracle::pod);
         let set = match &change {
             Some(Change::Joined(uid) | Change::Left(uid)) => uid.clone(),
@@ -383,6 +535,9 @@ impl RolloutBounds {
         let Some((uid, owner)) = self.sets.deployment_of.get(&set).cloned() else { return };
         let available =
             pods.map(|p| p.is_some_and(|p| oracle::is_active(p) && oracle::is_ready(p)));
+        if available[1] {
+            self.losses.lost.remove(*key);
+        }
         if change.is_none() && available[0] == available[1] {
             return;
         }
@@ -407,7 +562,11 @@ impl RolloutBounds {
                     if let Some(promise) = self.promises.get_mut(&uid) {
                         promise.floor = 0;
                     }
-                } else if judged && known_to_be_ready && left < promise.floor {
+                    self.losses.lost.insert((*key).clone(), (set, *revision));
+                } else if judged
+                    && known_to_be_ready
+                    && left.saturating_add(self.losses.unknown(&set)) < promise.floor
+                {
                     found.push(format!(
                         "{key} is taken down and leaves {left} available pods of {owner}, which \
                          must have {}",
@@ -437,7 +596,8 @@ impl Check for RolloutBounds {
         found: &mut Vec<String>,
     ) {
         self.lives.observe(occurrence);
-        self.shrinkings.observe(cluster, occurrence, &self.broods, &self.lives);
+        self.losses.observe(cluster, occurrence, &self.sets, &self.pod_plans, &self.lives);
+        self.pod_plans.observe(cluster, occurrence, &self.broods, &self.lives);
         match occurrence {
             Occurrence::Called { by, request }
                 if request.writes() == Some(Kind::Pod)

@@ -238,6 +238,60 @@ fn p32_who_deletes_knows_what_it_was_shown() {
     }
 }
 
+/// A manager writes a replica set or its status, and sees it.
+fn update(
+    case: &mut Case<RolloutBounds>,
+    manager: ProcessId,
+    set: &Value,
+    subresource: Option<Subresource>,
+) {
+    let mut object = object(set);
+    let key = object.key();
+    object.meta_mut().resource_version =
+        case.cluster.object(&key).map(|stored| stored.revision().to_string());
+    let request = Request::Update { object: object.clone(), subresource };
+    case.call(manager, &request);
+    case.commit(Some(manager), &request, &key, Some(object));
+    case.show(manager, &key);
+}
+
+#[test]
+fn p32_a_loss_that_no_report_had_told_is_excused() {
+    let report = |case: &mut Case<RolloutBounds>, manager, name: &str, replicas, available: i64| {
+        let mut set = set(name, replicas, &name[2..]);
+        set["status"]["availableReplicas"] = json!(available);
+        update(case, manager, &set, Some(Subresource::Status));
+    };
+    for seen in ["before", "in the middle", "never"] {
+        let (mut case, manager) = rolling(&plan());
+        case.put(None, &of("w-b", "b1"));
+        case.show(manager, &pod_key("a1"));
+        report(&mut case, manager, "w-a", 2, 1);
+        // One that is known is lost while another one is there that is not known yet: enough are
+        // available, and nobody reports more than there are.
+        case.put(None, &unready("w-a", "a1"));
+        case.show(manager, &pod_key("a2"));
+        case.show(manager, &pod_key("b1"));
+        if seen == "before" {
+            case.show(manager, &pod_key("a1"));
+        }
+        // A plan that takes more than one step, of which the report is the last.
+        case.call(manager, &Request::Create(object(&unready("w-a", "a3"))));
+        if seen == "in the middle" {
+            case.show(manager, &pod_key("a1"));
+        }
+        report(&mut case, manager, "w-a", 2, 2);
+        report(&mut case, manager, "w-b", 1, 1);
+        update(&mut case, manager, &set("w-a", 1, "a"), None);
+        take_down(&mut case, manager, "a2");
+        if seen == "before" {
+            case.is_wrong(&["pods/d/a2", "leaves 1 available pods", "must have 2"]);
+        } else {
+            case.is_right();
+        }
+    }
+}
+
 #[test]
 fn p33_one_set_for_each_template() {
     let mut case = Case::new(OneSetPerTemplate::default());
