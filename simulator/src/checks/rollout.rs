@@ -1,5 +1,6 @@
 //! Deployments: P32 to P35.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -296,6 +297,76 @@ impl PodPlans {
     }
 }
 
+/// What controller managers knew when they began to carry out what they had planned for a
+/// deployment. The replica sets are written in batches as well, each at most once in a plan; it
+/// ends with the write of the deployment's status, or when a call is refused or not answered.
+#[derive(Clone)]
+struct DeploymentPlans<T>(BTreeMap<(Life, String), DeploymentPlan<T>>);
+
+#[derive(Clone)]
+struct DeploymentPlan<T> {
+    knew: T,
+    /// The replica sets that were written.
+    written: BTreeSet<Key>,
+    /// When the last of its calls was made.
+    at: Time,
+}
+
+impl<T> Default for DeploymentPlans<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T> DeploymentPlans<T> {
+    fn observe(&mut self, cluster: &dyn Cluster, occurrence: &Occurrence<'_>, lives: &Lives) {
+        match occurrence {
+            Occurrence::Called { by, request: Request::Update { object, .. } }
+                if object.kind() == Kind::Deployment =>
+            {
+                self.0.remove(&(lives.of(*by), object.uid().to_owned()));
+            }
+            Occurrence::Answered { by: Some(by), request, refusal: Some(_) } => {
+                let set = written(request).and_then(Object::get::<ReplicaSet>);
+                if let Some(deployment) = set.and_then(|s| oracle::controller(&s.metadata)) {
+                    self.0.remove(&(lives.of(*by), deployment.to_owned()));
+                }
+            }
+            Occurrence::Committed { key, new: None, .. } if key.kind == Kind::Deployment => {
+                let now = cluster.now();
+                self.0.retain(|_, plan| now.since(plan.at) <= PATIENCE);
+            }
+            _ => {}
+        }
+    }
+
+    /// What was known when the plan was made that a write of a replica set belongs to; `knows` says
+    /// what is known now.
+    fn knew(
+        &mut self,
+        now: Time,
+        by: Life,
+        deployment: &str,
+        set: &Key,
+        knows: impl FnOnce() -> T,
+    ) -> &T {
+        let new = || DeploymentPlan { knew: knows(), written: BTreeSet::new(), at: now };
+        let plan = match self.0.entry((by, deployment.to_owned())) {
+            Entry::Vacant(entry) => entry.insert(new()),
+            Entry::Occupied(entry) => {
+                let plan = entry.into_mut();
+                if now.since(plan.at) > PATIENCE || plan.written.contains(set) {
+                    *plan = new();
+                }
+                plan
+            }
+        };
+        plan.written.insert(set.clone());
+        plan.at = now;
+        &plan.knew
+    }
+}
+
 /// How far pods were seen, by UID of the replica set.
 type Seen = BTreeMap<String, Revision>;
 
@@ -311,9 +382,7 @@ struct Losses {
     asked: BTreeMap<(ProcessId, Key, String), Revision>,
     /// The same for what was written, by revision of the report.
     reports: BTreeMap<String, BTreeMap<Revision, Revision>>,
-    /// What was known when a deployment's plan was made that is being carried out, and when its
-    /// last call was made. It ends with the write of the deployment's status.
-    plans: BTreeMap<(Life, String), (Seen, Time)>,
+    plans: DeploymentPlans<Seen>,
     /// What was known when a replica set was last made smaller, by its UID.
     shrunk: BTreeMap<String, Seen>,
     /// Pods that were available and are not any more: of which replica set, and since when.
@@ -330,6 +399,7 @@ impl Losses {
         pods: &PodPlans,
         lives: &Lives,
     ) {
+        self.plans.observe(cluster, occurrence, lives);
         match occurrence {
             Occurrence::Called { by, request: Request::Update { object, subresource } }
                 if cluster.role(*by) == Role::ControllerManager =>
@@ -341,9 +411,6 @@ impl Losses {
                         self.asked.insert(name_of(*by, object), seen);
                     }
                     (Kind::ReplicaSet, None) => self.resizes(cluster, life, object, sets),
-                    (Kind::Deployment, _) => {
-                        self.plans.remove(&(life, object.uid().to_owned()));
-                    }
                     _ => {}
                 }
             }
@@ -360,11 +427,6 @@ impl Losses {
                     self.forget(old);
                 }
             }
-            Occurrence::Committed { key, old: Some(old), new: None, .. }
-                if key.kind == Kind::Deployment =>
-            {
-                self.plans.retain(|(_, deployment), _| deployment != old.uid());
-            }
             _ => {}
         }
     }
@@ -372,23 +434,18 @@ impl Losses {
     /// A deployment's controller asks for another number of pods, or the like.
     fn resizes(&mut self, cluster: &dyn Cluster, by: Life, set: &Object, sets: &Sets) {
         let Some((deployment, _)) = sets.deployment_of.get(set.uid()) else { return };
-        let now = cluster.now();
-        let make = || {
+        let key = set.key();
+        let knew = self.plans.knew(cluster.now(), by, deployment, &key, || {
             let seen = |(uid, row): (&String, &SetRow)| {
                 let known = cluster.known(by.0, &row.key).filter(|o| o.uid() == uid);
                 let report = known
                     .and_then(|set| self.reports.get(uid)?.range(..=set.revision()).next_back());
                 (uid.clone(), report.map(|(_, seen)| *seen).unwrap_or_default())
             };
-            (sets.rows(deployment).map(seen).collect(), now)
-        };
-        let plan = self.plans.entry((by, deployment.clone())).or_insert_with(make);
-        if now.since(plan.1) > PATIENCE {
-            *plan = make();
-        }
-        plan.1 = now;
-        if replicas(set) < cluster.known(by.0, &set.key()).and_then(replicas) {
-            self.shrunk.insert(set.uid().to_owned(), plan.0.clone());
+            sets.rows(deployment).map(seen).collect()
+        });
+        if replicas(set) < cluster.known(by.0, &key).and_then(replicas) {
+            self.shrunk.insert(set.uid().to_owned(), knew.clone());
         }
     }
 
@@ -770,9 +827,10 @@ impl Check for RolloutEnds {
     }
 }
 
-/// What a controller manager knew of a deployment when it asked for a write of a replica set.
+/// What a controller manager knew of a deployment when it planned a write of a replica set.
 #[derive(Clone, Default)]
 struct Knew {
+    /// When it asked for it.
     at: Time,
     /// The most pods that the deployment may have.
     most: i64,
@@ -783,8 +841,8 @@ struct Knew {
 /// P35: what the replica sets of a deployment ask for adds up to no more than it may have, also
 /// when it is scaled in the middle of a rollout.
 ///
-/// Judged by what the asking process knew: watches of different kinds come at different times, and
-/// a write of one replica set does not exclude one of another. Excused is what replica sets were
+/// Judged by what the asking process knew when it made its plan: watches of different kinds come at
+/// different times, and a write of one replica set does not exclude one of another. Excused is what replica sets were
 /// given that it did not know of, unless it has given it itself in the same life, and the bound of
 /// an older state of the deployment. So is all that is carried out when nobody waits for the answer
 /// any more.
@@ -793,6 +851,7 @@ pub(super) struct SharesAddUp {
     sets: Sets,
     ceilings: BTreeMap<String, i64>,
     lives: Lives,
+    plans: DeploymentPlans<Knew>,
     /// Writes under way, by process, replica set and the revision that they replace.
     asked: BTreeMap<(ProcessId, Key, String), Knew>,
     /// Who last made a replica set larger, if it waited for the answer.
@@ -831,19 +890,22 @@ impl SharesAddUp {
         Some(*ceiling)
     }
 
-    /// Notes what a process knows when it asks for a write.
+    /// Notes what a process knew when it asks for a write.
     fn called(&mut self, cluster: &dyn Cluster, by: ProcessId, object: &Object) {
         let Some(set) = object.get::<ReplicaSet>() else { return };
         let Some(uid) = oracle::controller(&set.metadata) else { return };
         let owners = set.metadata.owner_references.iter().flatten();
         let Some(name) = owners.into_iter().find(|o| o.uid == uid).map(|o| &o.name) else { return };
         let key = Key::new(Kind::Deployment, &object.key().namespace, name);
-        let deployment = cluster.known(by, &key).filter(|o| o.uid() == uid);
-        let most = deployment.and_then(Object::get).and_then(Bounds::of).map_or(0, |b| b.most);
-        let known = |row: &SetRow| cluster.known(by, &row.key).and_then(replicas).unwrap_or(0);
-        let sets = self.sets.rows(uid).map(|(uid, row)| (uid.clone(), known(row)));
-        let knew = Knew { at: cluster.now(), most, replicas: sets.collect() };
-        self.asked.insert(name_of(by, object), knew);
+        let now = cluster.now();
+        let knew = self.plans.knew(now, self.lives.of(by), uid, &object.key(), || {
+            let deployment = cluster.known(by, &key).filter(|o| o.uid() == uid);
+            let most = deployment.and_then(Object::get).and_then(Bounds::of).map_or(0, |b| b.most);
+            let known = |row: &SetRow| cluster.known(by, &row.key).and_then(replicas).unwrap_or(0);
+            let sets = self.sets.rows(uid).map(|(uid, row)| (uid.clone(), known(row)));
+            Knew { at: now, most, replicas: sets.collect() }
+        });
+        self.asked.insert(name_of(by, object), Knew { at: now, ..knew.clone() });
     }
 
     /// What replica sets other than `own` ask for more than the asking process could know.
@@ -899,6 +961,7 @@ impl Check for SharesAddUp {
         found: &mut Vec<String>,
     ) {
         self.lives.observe(occurrence);
+        self.plans.observe(cluster, occurrence, &self.lives);
         match occurrence {
             Occurrence::Called { by, request } if cluster.role(*by) == Role::ControllerManager => {
                 if let Some(object) = written(request) {

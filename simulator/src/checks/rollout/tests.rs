@@ -421,3 +421,47 @@ fn p35_what_nobody_could_know_is_excused() {
     case.put(Some(manager), &set("w-a", 3, "a"));
     case.is_right();
 }
+
+#[test]
+fn p35_a_plan_is_judged_by_what_was_known_when_it_was_made() {
+    // A deployment is scaled down while a manager that knows of it as it was carries out a plan.
+    for end in ["", "status", "refusal", "silence", "again"] {
+        let mut case = Case::new(SharesAddUp::default());
+        let manager = case.manager();
+        case.put(None, &deployment(3, "a", &json!({})));
+        write(&mut case, manager, &set("w-a", 1, "a"));
+        write(&mut case, manager, &set("w-b", 1, "b"));
+        case.advance(60);
+        case.put(None, &deployment(1, "b", &json!({})));
+        ask(&mut case, manager, &set("w-a", 2, "a"));
+        case.put(Some(manager), &set("w-a", 2, "a"));
+        case.show(manager, &Key::new(Kind::Deployment, "d", "w"));
+        match end {
+            "status" => {
+                let object = object(&deployment(1, "b", &json!({})));
+                let subresource = Some(Subresource::Status);
+                case.call(manager, &Request::Update { object, subresource });
+            }
+            "refusal" => case.tell(&Occurrence::Answered {
+                by: Some(manager),
+                request: &Request::Update {
+                    object: object(&set("w-c", 1, "c")),
+                    subresource: None,
+                },
+                refusal: Some(&api::Status::not_found(Kind::ReplicaSet, "w-c")),
+            }),
+            "silence" => case.advance(6),
+            // In one plan a replica set is written once.
+            "again" => ask(&mut case, manager, &set("w-a", 2, "a")),
+            _ => {}
+        }
+        case.is_right();
+        ask(&mut case, manager, &set("w-b", 2, "b"));
+        case.put(Some(manager), &set("w-b", 2, "b"));
+        if end.is_empty() {
+            case.is_right();
+        } else {
+            case.is_wrong(&["with replicasets/d/w-b", "ask for 4 pods, and it may have 2"]);
+        }
+    }
+}
