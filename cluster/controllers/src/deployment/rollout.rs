@@ -226,6 +226,8 @@ fn proportion(
             i32::try_from(size).unwrap_or(i32::MAX) - set.replicas
         }
     };
+    // After a scaling that was carried out in part, a share may point the other way: nothing shrinks
+    // while pods are added, or grows while they are removed, for one of the two writes comes first.
     let rest = to_add - added;
-    if to_add > 0 { share.min(rest) } else { share.max(rest) }
+    if to_add > 0 { share.clamp(0, rest.max(0)) } else { share.clamp(rest.min(0), 0) }
 }

@@ -252,6 +252,31 @@ fn scaling_up_waits_for_pods_that_are_to_go() {
 }
 
 #[test]
+fn nothing_shrinks_while_pods_are_added() {
+    let mut fixture = fixture(deployment(json!(10), "v1"));
+    roll_out(&mut fixture);
+    edit(&mut fixture, |spec| spec["template"]["spec"]["containers"][0]["image"] = "v2".into());
+    fixture.settle(&key());
+    // In the middle of the rollout it was scaled down to 8, which one set has not seen: of 9 pods
+    // that there may be one is missing.
+    let sets_before: Vec<Value> =
+        fixture.store.kind(Kind::ReplicaSet).map(codec::to_value).collect();
+    for mut set in sets_before {
+        let old = set["spec"]["template"]["spec"]["containers"][0]["image"] == "v1";
+        let (replicas, desired, most) = if old { (5, "8", "9") } else { (3, "10", "11") };
+        set["spec"]["replicas"] = replicas.into();
+        set["metadata"]["annotations"][sets::DESIRED_REPLICAS] = desired.into();
+        set["metadata"]["annotations"][sets::MAX_REPLICAS] = most.into();
+        fixture.put(set);
+    }
+    obey(&mut fixture);
+    edit(&mut fixture, |spec| spec["replicas"] = 8.into());
+    fixture.settle(&key());
+    // The old one gets it, and the rollout takes two of it that need not be there.
+    assert_eq!(sets(&fixture), ["v1 4 1", "v2 3 2"]);
+}
+
+#[test]
 fn who_is_alone_waits_for_others_to_be_empty() {
     let mut fixture = fixture(deployment(json!(3), "v1"));
     roll_out(&mut fixture);
