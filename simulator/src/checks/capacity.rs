@@ -261,7 +261,7 @@ impl KubeletStarts {
 /// P8: no node is given more than it has. In the view of the scheduler that binds, always; in the
 /// store, while one scheduler binds alone; among the pods that run, always, for there the kubelet
 /// is the last to judge. It does so by what it knows of its containers: a pod that has done its
-/// work takes nothing any more, though the API may hear of that late.
+/// work, or was stopped, takes nothing any more, though the API may hear of that late.
 #[derive(Clone)]
 pub(super) struct NoOvercommit {
     known: KnownToSchedulers<Amounts>,
@@ -360,8 +360,9 @@ fn done_on<'a>(cluster: &'a dyn Cluster, node: &str) -> impl Iterator<Item = &'a
     let here = move |pod: &&Pod| oracle::node_of(pod) == Some(node);
     let done = move |pod: &&Pod| {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        // What is started again keeps its room meanwhile.
-        let ends = pod.spec.as_ref().is_some_and(|s| s.restart_policy.as_deref() == Some("Never"));
+        // What is started again keeps its room meanwhile; of a pod that goes nothing is.
+        let ends = pod.spec.as_ref().is_some_and(|s| s.restart_policy.as_deref() == Some("Never"))
+            || oracle::is_going(&pod.metadata);
         ends && !alive.contains(uid)
     };
     pods.filter(runs).filter(here).filter(done).filter_map(|pod| pod.spec.as_deref())
