@@ -58,6 +58,9 @@ pub struct Controller {
     ///
     /// Source: kubernetes KEP-5647, which has a feature gate for each controller.
     pub read_your_writes: bool,
+    /// Whether this process acts, or another may. What is left of a plan when an answer comes while
+    /// it does not is dropped, and the key reconciled anew when it acts again.
+    pub acts: bool,
     reconciler: Arc<dyn Reconciler>,
     /// The reconciler's name, as events carry it.
     component: Name,
@@ -77,6 +80,7 @@ impl Controller {
         let component = Name::new_static(reconciler.name());
         Self {
             read_your_writes: true,
+            acts: true,
             reconciler: reconciler.into(),
             component,
             work: BTreeMap::new(),
@@ -296,6 +300,10 @@ impl Controller {
     /// After an answer: sends the next batch, or ends the attempt.
     fn proceed(&mut self, now: Time, key: Key, calls: &mut Calls, out: &mut Vec<ApiEffect>) {
         let Some(work) = self.work.get_mut(&key) else { return };
+        if !self.acts {
+            work.rest.clear();
+            work.note = None;
+        }
         if !work.in_flight.is_empty() {
             return;
         }

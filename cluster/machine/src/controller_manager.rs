@@ -142,7 +142,9 @@ impl ControllerManager {
             return;
         };
         let from = out.len();
+        let acts = self.is_leader(now);
         let controller = &mut self.controllers[i].controller;
+        controller.acts = acts;
         controller.reply(&self.cache, now, id, result, &mut self.calls, out);
         self.note(i, &out[from..]);
     }

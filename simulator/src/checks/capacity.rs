@@ -260,7 +260,8 @@ impl KubeletStarts {
 
 /// P8: no node is given more than it has. In the view of the scheduler that binds, always; in the
 /// store, while one scheduler binds alone; among the pods that run, always, for there the kubelet
-/// is the last to judge.
+/// is the last to judge. It does so by what it knows of its containers: a pod that has done its
+/// work, or was stopped, takes nothing any more, though the API may hear of that late.
 #[derive(Clone)]
 pub(super) struct NoOvercommit {
     known: KnownToSchedulers<Amounts>,
@@ -305,8 +306,14 @@ impl NoOvercommit {
         if let Some(node) = moved(&mut self.running, old, new, runs)
             && !self.shrunk.contains(&*node)
             && !self.starts.again.contains(&*node)
-            && let Some(why) = self.excess(cluster, &self.running, &node)
+            && self.excess(cluster, &self.running, &node).is_some()
         {
+            // Few get here, so that it may take long to find out.
+            let mut sums = BTreeMap::from([(node.clone(), self.running[&node].clone())]);
+            for spec in done_on(cluster, &node) {
+                sums.entry(node.clone()).or_default().add(&oracle::requests(spec), -1);
+            }
+            let Some(why) = self.excess(cluster, &sums, &node) else { return };
             found.push(format!("with {key}, pods that ask for {why} run on {node}"));
         }
     }
@@ -343,6 +350,22 @@ impl NoOvercommit {
              and the node has {has}"
         ))
     }
+}
+
+/// Pods of a node that run as far as the API knows, and have ended for good.
+fn done_on<'a>(cluster: &'a dyn Cluster, node: &str) -> impl Iterator<Item = &'a PodSpec> {
+    let alive = cluster.running_pods(node);
+    let pods = cluster.objects(Kind::Pod).filter_map(Object::get::<Pod>);
+    let runs = |pod: &&Pod| oracle::phase(pod) == "Running";
+    let here = move |pod: &&Pod| oracle::node_of(pod) == Some(node);
+    let done = move |pod: &&Pod| {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        // What is started again keeps its room meanwhile; of a pod that goes nothing is.
+        let ends = pod.spec.as_ref().is_some_and(|s| s.restart_policy.as_deref() == Some("Never"))
+            || oracle::is_going(&pod.metadata);
+        ends && !alive.contains(uid)
+    };
+    pods.filter(runs).filter(here).filter(done).filter_map(|pod| pod.spec.as_deref())
 }
 
 /// Follows a pod into and out of the sum of its node; returns the node when it has come in.

@@ -110,6 +110,16 @@ fn health<'a>(nodes: impl Iterator<Item = &'a Node>) -> BTreeMap<Zone, Health> {
     zones
 }
 
+/// A plan to evict pods of a node, as far as it says who has to leave.
+#[derive(Clone)]
+struct Eviction {
+    /// The marks of the node that were shown when it was made, and since when they were there.
+    taints: Vec<(Taint, Time)>,
+    began: Time,
+    /// When the last of its calls was made.
+    at: Time,
+}
+
 /// A mark that a controller manager has asked for.
 #[derive(Clone)]
 struct Asked {
@@ -125,6 +135,9 @@ struct Asked {
 /// given up and has come back does not count: nothing was lost by it. Neither does a mark that is
 /// carried out when nobody waits for its answer any more. Whether the rate holds across two leaders
 /// is not judged; each sees the marks of the other.
+///
+/// A plan to evict is carried out in batches, each after the answers to the last: who had to leave
+/// when it was made may be evicted though the node is shown to have come back meanwhile.
 #[derive(Clone)]
 pub(super) struct GivenUpSlowly {
     shown: NodesShown,
@@ -133,6 +146,8 @@ pub(super) struct GivenUpSlowly {
     /// Pods that a controller manager has said to evict: mark and deletion go out together, so
     /// the store need not have the mark yet.
     evicted: BTreeSet<(ProcessId, Key)>,
+    /// Plans to evict, by the name of the node.
+    evictions: BTreeMap<(Life, String), Eviction>,
     /// Nodes that were asked to be marked, by name.
     asked: BTreeMap<(Life, String), Asked>,
     /// The node that was last given up in each zone, and when that was asked for.
@@ -153,32 +168,62 @@ impl GivenUpSlowly {
             marks: Marks::default(),
             lives: Lives::default(),
             evicted: BTreeSet::new(),
+            evictions: BTreeMap::new(),
             asked: BTreeMap::new(),
             last: BTreeMap::new(),
             skew: Duration::from_nanos(skew),
         }
     }
 
-    /// Judges the deletion of a pod that the taint manager marked.
-    fn evicts(&self, cluster: &dyn Cluster, by: ProcessId, key: &Key, pod: &Pod) -> Option<String> {
-        let node_name = oracle::node_of(pod)?;
+    /// The marks of a node that a process was shown, and since when they may have been there.
+    fn taints(&self, by: ProcessId, node_name: &str) -> Option<Vec<(Taint, Time)>> {
         let node = self.shown.get(by, node_name)?;
         let shown = node.metadata.resource_version.as_deref().and_then(Revision::parse)?;
-        let taints: Vec<(&Taint, Time)> = no_execute(node)
-            .filter_map(|taint| {
-                let since = self.marks.since(node_name, taint, shown)?;
-                let stamped = Time(since.0.saturating_sub(nanos(WRITE_MAX)));
-                Some((taint, stamped))
-            })
-            .collect();
+        let taints = no_execute(node).filter_map(|taint| {
+            let since = self.marks.since(node_name, taint, shown)?;
+            let stamped = Time(since.0.saturating_sub(nanos(WRITE_MAX)));
+            Some((taint.clone(), stamped))
+        });
+        Some(taints.collect())
+    }
+
+    /// The plan that a call belongs to by which a pod of a node is evicted.
+    fn eviction(&mut self, now: Time, by: ProcessId, node_name: &str) -> Option<&Eviction> {
+        let name = (self.lives.of(by), node_name.to_owned());
+        if self.evictions.get(&name).is_none_or(|plan| now.since(plan.at) > PATIENCE) {
+            let taints = self.taints(by, node_name)?;
+            self.evictions.insert(name.clone(), Eviction { taints, began: now, at: now });
+        }
+        let plan = self.evictions.get_mut(&name)?;
+        plan.at = now;
+        Some(plan)
+    }
+
+    /// Judges the deletion of a pod that the taint manager marked.
+    fn evicts(
+        &mut self,
+        cluster: &dyn Cluster,
+        by: ProcessId,
+        key: &Key,
+        pod: &Pod,
+    ) -> Option<String> {
+        let node_name = oracle::node_of(pod)?;
+        let (now, skew) = (cluster.now(), self.skew);
         let mut conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
         let arrived = conditions.find(|c| c.type_ == "PodScheduled");
         let arrived = arrived.and_then(|c| c.last_transition_time.as_ref()).map(Time::from_meta);
-        let now = cluster.now() + self.skew;
-        let Some(due) = oracle::must_leave_at(pod, &taints, arrived.unwrap_or_default()) else {
+        let due = |taints: &[(Taint, Time)]| {
+            let taints: Vec<(&Taint, Time)> = taints.iter().map(|(t, at)| (t, *at)).collect();
+            oracle::must_leave_at(pod, &taints, arrived.unwrap_or_default())
+        };
+        let plan = self.eviction(now, by, node_name)?;
+        if due(&plan.taints).is_some_and(|due| due <= plan.began + skew) {
+            return None;
+        }
+        let Some(due) = due(&self.taints(by, node_name)?) else {
             return Some(format!("{key} is evicted from {node_name}, whose taints it tolerates"));
         };
-        let early = due.since(now);
+        let early = due.since(now + skew);
         (early > Duration::ZERO).then(|| {
             let early = early.as_secs();
             format!("{key} is evicted from {node_name} {early} s before its toleration is over")
@@ -285,6 +330,22 @@ impl Check for GivenUpSlowly {
                     },
             } if cluster.role(*by) == Role::ControllerManager && is_marked(pod) => {
                 self.evicted.insert((*by, object.key()));
+                if let Some(node_name) = oracle::node_of(pod) {
+                    self.eviction(cluster.now(), *by, node_name);
+                }
+            }
+            Occurrence::Answered { by: Some(by), request, refusal: Some(_) } => {
+                let pod = match request {
+                    Request::Delete { key, .. } => oracle::pod(cluster.object(key)),
+                    Request::Update { object, .. } => oracle::pod(Some(object)),
+                    _ => None,
+                };
+                if let Some(node_name) = pod.and_then(oracle::node_of) {
+                    self.evictions.remove(&(self.lives.of(*by), node_name.to_owned()));
+                }
+            }
+            Occurrence::Started(process) => {
+                self.evictions.retain(|((by, _), _), _| by != process);
             }
             Occurrence::Called {
                 by,

@@ -1,15 +1,17 @@
 //! Deployments: P32 to P35.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::{Key, Kind, Object, Request, Time};
+use api::{Key, Kind, Object, Request, Revision, Subresource, Time};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::brood::{Broods, Change, Life, Lives, PATIENCE, replicas};
+use super::store::coordinates;
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle;
 use crate::plan::{Component, Fault, Outcome, Plan};
@@ -168,6 +170,315 @@ struct Promise {
     floor: i64,
 }
 
+/// A plan for the pods of a replica set.
+#[derive(Clone)]
+struct PodPlan {
+    /// The pods that were not ready, as far as the process knew when it made the plan.
+    unready: BTreeSet<Key>,
+    /// How far it had seen pods then.
+    seen: Revision,
+    /// When the last of its calls was made.
+    at: Time,
+}
+
+/// What controller managers knew of pods when they planned to make or to delete some of them.
+///
+/// A plan is carried out in batches, each after the answers to the last; meanwhile what counts is
+/// what was known when the plan was made. It ends with the write of the status, or when a call is
+/// refused or not answered.
+#[derive(Clone, Default)]
+struct PodPlans {
+    /// By process and UID of the replica set.
+    plans: BTreeMap<(Life, String), PodPlan>,
+    /// Deletions that were asked for: of which plan, and whether the pod was known to be ready.
+    asked: BTreeMap<Key, ((Life, String), bool)>,
+    /// How far each controller manager has seen pods.
+    seen: BTreeMap<ProcessId, Revision>,
+}
+
+impl PodPlans {
+    /// Takes in what happened, before the broods do.
+    fn observe(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        broods: &Broods,
+        lives: &Lives,
+    ) {
+        match occurrence {
+            Occurrence::Delivered { to, event } if cluster.role(*to) == Role::ControllerManager => {
+                let (kind, revision) = coordinates(event);
+                if kind == Kind::Pod {
+                    self.seen.insert(*to, revision);
+                }
+            }
+            Occurrence::Called { by, request } if cluster.role(*by) == Role::ControllerManager => {
+                self.called(cluster, *by, request, broods, lives);
+            }
+            Occurrence::Answered {
+                by: Some(by),
+                request: Request::Delete { key, .. },
+                refusal,
+            } => {
+                let own = |asked: &((Life, String), bool)| asked.0.0.0 == *by;
+                if self.asked.get(key).is_some_and(own)
+                    && let Some((plan, _)) = self.asked.remove(key)
+                    && refusal.is_some()
+                {
+                    self.plans.remove(&plan);
+                }
+            }
+            Occurrence::Committed { key, new: None, .. } if key.kind == Kind::ReplicaSet => {
+                let now = cluster.now();
+                self.plans.retain(|_, plan| now.since(plan.at) <= PATIENCE);
+            }
+            _ => {}
+        }
+    }
+
+    fn called(
+        &mut self,
+        cluster: &dyn Cluster,
+        by: ProcessId,
+        request: &Request,
+        broods: &Broods,
+        lives: &Lives,
+    ) {
+        match request {
+            Request::Create(Object::Pod(pod)) => {
+                if let Some(set) = oracle::controller(&pod.metadata) {
+                    self.plan(cluster, lives.of(by), set, broods);
+                }
+            }
+            Request::Delete {
+                key, revision: None, grace_seconds: None, propagation: None, ..
+            } if key.kind == Kind::Pod => {
+                let pod = oracle::pod(cluster.object(key));
+                let Some(set) = pod.and_then(|p| oracle::controller(&p.metadata)) else { return };
+                let ready = !self.plan(cluster, lives.of(by), set, broods).unready.contains(key);
+                self.asked.insert(key.clone(), ((lives.of(by), set.to_owned()), ready));
+            }
+            Request::Update { object: set, subresource: Some(Subresource::Status) }
+                if set.kind() == Kind::ReplicaSet =>
+            {
+                self.plans.remove(&(lives.of(by), set.uid().to_owned()));
+            }
+            _ => {}
+        }
+    }
+
+    /// The plan that a call of a process belongs to.
+    fn plan(&mut self, cluster: &dyn Cluster, by: Life, set: &str, broods: &Broods) -> &PodPlan {
+        let now = cluster.now();
+        let make = || {
+            let known = |key: &&Key| oracle::pod(cluster.known(by.0, key));
+            let unready = |key: &&Key| known(key).is_some_and(|pod| !oracle::is_ready(pod));
+            let unready = broods.of(set).filter(unready).cloned().collect();
+            PodPlan { unready, seen: self.seen.get(&by.0).copied().unwrap_or_default(), at: now }
+        };
+        let plan = self.plans.entry((by, set.to_owned())).or_insert_with(make);
+        if now.since(plan.at) > PATIENCE {
+            *plan = make();
+        }
+        plan.at = now;
+        plan
+    }
+
+    /// How far a process had seen pods when it made what it says of a replica set now.
+    fn seen(&self, now: Time, by: Life, set: &str) -> Revision {
+        let plan = self.plans.get(&(by, set.to_owned()));
+        let plan = plan.filter(|plan| now.since(plan.at) <= PATIENCE).map(|plan| plan.seen);
+        plan.or_else(|| self.seen.get(&by.0).copied()).unwrap_or_default()
+    }
+
+    /// Whether who has deleted the pod knew that it was ready.
+    fn carried_out(&mut self, key: &Key) -> bool {
+        self.asked.remove(key).is_none_or(|(_, ready)| ready)
+    }
+}
+
+/// What controller managers knew when they began to carry out what they had planned for a
+/// deployment. The replica sets are written in batches as well, each at most once in a plan; it
+/// ends with the write of the deployment's status, or when a call is refused or not answered.
+#[derive(Clone)]
+struct DeploymentPlans<T>(BTreeMap<(Life, String), DeploymentPlan<T>>);
+
+#[derive(Clone)]
+struct DeploymentPlan<T> {
+    knew: T,
+    /// The replica sets that were written.
+    written: BTreeSet<Key>,
+    /// When the last of its calls was made.
+    at: Time,
+}
+
+impl<T> Default for DeploymentPlans<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T> DeploymentPlans<T> {
+    fn observe(&mut self, cluster: &dyn Cluster, occurrence: &Occurrence<'_>, lives: &Lives) {
+        match occurrence {
+            Occurrence::Called { by, request: Request::Update { object, .. } }
+                if object.kind() == Kind::Deployment =>
+            {
+                self.0.remove(&(lives.of(*by), object.uid().to_owned()));
+            }
+            Occurrence::Answered { by: Some(by), request, refusal: Some(_) } => {
+                let set = written(request).and_then(Object::get::<ReplicaSet>);
+                if let Some(deployment) = set.and_then(|s| oracle::controller(&s.metadata)) {
+                    self.0.remove(&(lives.of(*by), deployment.to_owned()));
+                }
+            }
+            Occurrence::Committed { key, new: None, .. } if key.kind == Kind::Deployment => {
+                let now = cluster.now();
+                self.0.retain(|_, plan| now.since(plan.at) <= PATIENCE);
+            }
+            _ => {}
+        }
+    }
+
+    /// What was known when the plan was made that a write of a replica set belongs to; `knows` says
+    /// what is known now.
+    fn knew(
+        &mut self,
+        now: Time,
+        by: Life,
+        deployment: &str,
+        set: &Key,
+        knows: impl FnOnce() -> T,
+    ) -> &T {
+        let new = || DeploymentPlan { knew: knows(), written: BTreeSet::new(), at: now };
+        let plan = match self.0.entry((by, deployment.to_owned())) {
+            Entry::Vacant(entry) => entry.insert(new()),
+            Entry::Occupied(entry) => {
+                let plan = entry.into_mut();
+                if now.since(plan.at) > PATIENCE || plan.written.contains(set) {
+                    *plan = new();
+                }
+                plan
+            }
+        };
+        plan.written.insert(set.clone());
+        plan.at = now;
+        &plan.knew
+    }
+}
+
+/// How far pods were seen, by UID of the replica set.
+type Seen = BTreeMap<String, Revision>;
+
+/// Reports of one replica set that are remembered.
+const REPORTS_MAX: usize = 64;
+
+/// Pods that were lost, and how much of that was known to a deployment's controller when it took
+/// pods from a replica set: it counts what replica sets report, and those report what their
+/// controller had seen of the pods.
+#[derive(Clone, Default)]
+struct Losses {
+    /// How far pods were seen for a report, by the call that is under way.
+    asked: BTreeMap<(ProcessId, Key, String), Revision>,
+    /// The same for what was written, by revision of the report.
+    reports: BTreeMap<String, BTreeMap<Revision, Revision>>,
+    plans: DeploymentPlans<Seen>,
+    /// What was known when a replica set was last made smaller, by its UID.
+    shrunk: BTreeMap<String, Seen>,
+    /// Pods that were available and are not any more: of which replica set, and since when.
+    lost: BTreeMap<Key, (String, Revision)>,
+}
+
+impl Losses {
+    /// Takes in what happened, before the plans for pods do.
+    fn observe(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        sets: &Sets,
+        pods: &PodPlans,
+        lives: &Lives,
+    ) {
+        self.plans.observe(cluster, occurrence, lives);
+        match occurrence {
+            Occurrence::Called { by, request: Request::Update { object, subresource } }
+                if cluster.role(*by) == Role::ControllerManager =>
+            {
+                let life = lives.of(*by);
+                match (object.kind(), subresource) {
+                    (Kind::ReplicaSet, Some(Subresource::Status)) => {
+                        let seen = pods.seen(cluster.now(), life, object.uid());
+                        self.asked.insert(name_of(*by, object), seen);
+                    }
+                    (Kind::ReplicaSet, None) => self.resizes(cluster, life, object, sets),
+                    _ => {}
+                }
+            }
+            Occurrence::Answered {
+                by: Some(by), request: Request::Update { object, .. }, ..
+            } => {
+                self.asked.remove(&name_of(*by, object));
+            }
+            Occurrence::Committed { by, key, old, new, request, revision }
+                if key.kind == Kind::ReplicaSet =>
+            {
+                self.reported(*by, request, *revision);
+                if let (Some(old), None) = (old, new) {
+                    self.forget(old);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A deployment's controller asks for another number of pods, or the like.
+    fn resizes(&mut self, cluster: &dyn Cluster, by: Life, set: &Object, sets: &Sets) {
+        let Some((deployment, _)) = sets.deployment_of.get(set.uid()) else { return };
+        let key = set.key();
+        let knew = self.plans.knew(cluster.now(), by, deployment, &key, || {
+            let seen = |(uid, row): (&String, &SetRow)| {
+                let known = cluster.known(by.0, &row.key).filter(|o| o.uid() == uid);
+                let report = known
+                    .and_then(|set| self.reports.get(uid)?.range(..=set.revision()).next_back());
+                (uid.clone(), report.map(|(_, seen)| *seen).unwrap_or_default())
+            };
+            sets.rows(deployment).map(seen).collect()
+        });
+        if replicas(set) < cluster.known(by.0, &key).and_then(replicas) {
+            self.shrunk.insert(set.uid().to_owned(), knew.clone());
+        }
+    }
+
+    fn reported(&mut self, by: Option<ProcessId>, request: &Request, revision: Revision) {
+        let Request::Update { object: set, subresource: Some(Subresource::Status) } = request
+        else {
+            return;
+        };
+        let Some(seen) = by.and_then(|by| self.asked.remove(&name_of(by, set))) else { return };
+        let reports = self.reports.entry(set.uid().to_owned()).or_default();
+        reports.insert(revision, seen);
+        if reports.len() > REPORTS_MAX {
+            reports.pop_first();
+        }
+    }
+
+    /// Forgets a replica set that is gone.
+    fn forget(&mut self, set: &Object) {
+        let key = set.key();
+        self.asked.retain(|(_, of, _), _| *of != key);
+        self.reports.remove(set.uid());
+        self.shrunk.remove(set.uid());
+        self.lost.retain(|_, (of, _)| of != set.uid());
+    }
+
+    /// How many pods were lost without being known to be when a replica set was made smaller.
+    fn unknown(&self, set: &str) -> i64 {
+        let Some(seen) = self.shrunk.get(set) else { return 0 };
+        let unknown = |(of, at): &&(String, Revision)| seen.get(of).is_some_and(|seen| at > seen);
+        i64::try_from(self.lost.values().filter(unknown).count()).unwrap_or(i64::MAX)
+    }
+}
+
 /// P32: a rollout keeps enough pods available and does not make too many.
 ///
 /// A new number of replicas widens the bounds at once and narrows them when the pods are within
@@ -175,8 +486,12 @@ struct Promise {
 /// sets give up in proportion to their sizes, available or not: the floor is lower by so many until
 /// enough are available again. When a pod is lost by another cause than the rollout the floor is
 /// gone until enough are available again, those not counted that were to go before, and no replica
-/// set reports more than it has. Handovers between leaders and calls that are carried out late are
-/// excused.
+/// set reports more than it has. A pod that its controller did not know to be ready when it planned
+/// to delete it was not counted as available either, and may go; the floor stays as it is, since
+/// whoever sees fewer available pods than there are gives up fewer. Losses that no report had told
+/// when a deployment's controller made the replica set smaller are excused, also when enough other
+/// pods have become available meanwhile. So are handovers between leaders and calls that are
+/// carried out late.
 ///
 /// Source: kubernetes 1.33, `pkg/controller/deployment/sync.go`, `scale`.
 #[derive(Clone)]
@@ -185,6 +500,8 @@ pub(super) struct RolloutBounds {
     sets: Sets,
     promises: BTreeMap<String, Promise>,
     lives: Lives,
+    pod_plans: PodPlans,
+    losses: Losses,
     acted: BTreeMap<Life, Time>,
     late_calls: bool,
 }
@@ -206,6 +523,8 @@ impl RolloutBounds {
             sets: Sets::default(),
             promises: BTreeMap::new(),
             lives: Lives::default(),
+            pod_plans: PodPlans::default(),
+            losses: Losses::default(),
             acted: BTreeMap::new(),
             late_calls: plan.faults.iter().any(|f| late(&f.fault)),
         }
@@ -256,8 +575,12 @@ impl RolloutBounds {
         occurrence: &Occurrence<'_>,
         found: &mut Vec<String>,
     ) {
-        let Occurrence::Committed { by, key, old, new, request, .. } = occurrence else { return };
+        let Occurrence::Committed { by, key, old, new, request, revision } = occurrence else {
+            return;
+        };
         let change = self.broods.committed(key, *old, *new);
+        let deleted = matches!(request, Request::Delete { .. }) || new.is_none();
+        let known_to_be_ready = !deleted || self.pod_plans.carried_out(key);
         let pods = [*old, *new].map(oracle::pod);
         let set = match &change {
             Some(Change::Joined(uid) | Change::Left(uid)) => uid.clone(),
@@ -269,6 +592,9 @@ impl RolloutBounds {
         let Some((uid, owner)) = self.sets.deployment_of.get(&set).cloned() else { return };
         let available =
             pods.map(|p| p.is_some_and(|p| oracle::is_active(p) && oracle::is_ready(p)));
+        if available[1] {
+            self.losses.lost.remove(*key);
+        }
         if change.is_none() && available[0] == available[1] {
             return;
         }
@@ -293,7 +619,11 @@ impl RolloutBounds {
                     if let Some(promise) = self.promises.get_mut(&uid) {
                         promise.floor = 0;
                     }
-                } else if judged && left < promise.floor {
+                    self.losses.lost.insert((*key).clone(), (set, *revision));
+                } else if judged
+                    && known_to_be_ready
+                    && left.saturating_add(self.losses.unknown(&set)) < promise.floor
+                {
                     found.push(format!(
                         "{key} is taken down and leaves {left} available pods of {owner}, which \
                          must have {}",
@@ -323,6 +653,8 @@ impl Check for RolloutBounds {
         found: &mut Vec<String>,
     ) {
         self.lives.observe(occurrence);
+        self.losses.observe(cluster, occurrence, &self.sets, &self.pod_plans, &self.lives);
+        self.pod_plans.observe(cluster, occurrence, &self.broods, &self.lives);
         match occurrence {
             Occurrence::Called { by, request }
                 if request.writes() == Some(Kind::Pod)
@@ -495,9 +827,10 @@ impl Check for RolloutEnds {
     }
 }
 
-/// What a controller manager knew of a deployment when it asked for a write of a replica set.
+/// What a controller manager knew of a deployment when it planned a write of a replica set.
 #[derive(Clone, Default)]
 struct Knew {
+    /// When it asked for it.
     at: Time,
     /// The most pods that the deployment may have.
     most: i64,
@@ -508,8 +841,8 @@ struct Knew {
 /// P35: what the replica sets of a deployment ask for adds up to no more than it may have, also
 /// when it is scaled in the middle of a rollout.
 ///
-/// Judged by what the asking process knew: watches of different kinds come at different times, and
-/// a write of one replica set does not exclude one of another. Excused is what replica sets were
+/// Judged by what the asking process knew when it made its plan: watches of different kinds come at
+/// different times, and a write of one replica set does not exclude one of another. Excused is what replica sets were
 /// given that it did not know of, unless it has given it itself in the same life, and the bound of
 /// an older state of the deployment. So is all that is carried out when nobody waits for the answer
 /// any more.
@@ -518,6 +851,7 @@ pub(super) struct SharesAddUp {
     sets: Sets,
     ceilings: BTreeMap<String, i64>,
     lives: Lives,
+    plans: DeploymentPlans<Knew>,
     /// Writes under way, by process, replica set and the revision that they replace.
     asked: BTreeMap<(ProcessId, Key, String), Knew>,
     /// Who last made a replica set larger, if it waited for the answer.
@@ -556,19 +890,22 @@ impl SharesAddUp {
         Some(*ceiling)
     }
 
-    /// Notes what a process knows when it asks for a write.
+    /// Notes what a process knew when it asks for a write.
     fn called(&mut self, cluster: &dyn Cluster, by: ProcessId, object: &Object) {
         let Some(set) = object.get::<ReplicaSet>() else { return };
         let Some(uid) = oracle::controller(&set.metadata) else { return };
         let owners = set.metadata.owner_references.iter().flatten();
         let Some(name) = owners.into_iter().find(|o| o.uid == uid).map(|o| &o.name) else { return };
         let key = Key::new(Kind::Deployment, &object.key().namespace, name);
-        let deployment = cluster.known(by, &key).filter(|o| o.uid() == uid);
-        let most = deployment.and_then(Object::get).and_then(Bounds::of).map_or(0, |b| b.most);
-        let known = |row: &SetRow| cluster.known(by, &row.key).and_then(replicas).unwrap_or(0);
-        let sets = self.sets.rows(uid).map(|(uid, row)| (uid.clone(), known(row)));
-        let knew = Knew { at: cluster.now(), most, replicas: sets.collect() };
-        self.asked.insert(name_of(by, object), knew);
+        let now = cluster.now();
+        let knew = self.plans.knew(now, self.lives.of(by), uid, &object.key(), || {
+            let deployment = cluster.known(by, &key).filter(|o| o.uid() == uid);
+            let most = deployment.and_then(Object::get).and_then(Bounds::of).map_or(0, |b| b.most);
+            let known = |row: &SetRow| cluster.known(by, &row.key).and_then(replicas).unwrap_or(0);
+            let sets = self.sets.rows(uid).map(|(uid, row)| (uid.clone(), known(row)));
+            Knew { at: now, most, replicas: sets.collect() }
+        });
+        self.asked.insert(name_of(by, object), Knew { at: now, ..knew.clone() });
     }
 
     /// What replica sets other than `own` ask for more than the asking process could know.
@@ -624,6 +961,7 @@ impl Check for SharesAddUp {
         found: &mut Vec<String>,
     ) {
         self.lives.observe(occurrence);
+        self.plans.observe(cluster, occurrence, &self.lives);
         match occurrence {
             Occurrence::Called { by, request } if cluster.role(*by) == Role::ControllerManager => {
                 if let Some(object) = written(request) {

@@ -119,10 +119,13 @@ impl Pass<'_> {
     }
 
     /// Spreads a changed number of replicas over the sets, in proportion to their sizes when a
-    /// rollout is under way.
+    /// rollout is under way. Nothing grows while pods that are to go may still be there.
     pub(super) fn scale(&mut self) {
         let (replicas, surge) = (self.replicas, self.strategy.surge);
         let active = self.sets.all().filter(|s| s.replicas > 0).count();
+        if self.must_wait_to_grow(active) {
+            return;
+        }
         let saturated = self.sets.new.as_ref().is_some_and(|s| {
             s.replicas == replicas
                 && s.desired_annotation() == Some(replicas)
@@ -150,11 +153,33 @@ impl Pass<'_> {
         }
     }
 
+    /// Whether scaling would add pods while others, of sets that have shrunk, are not deleted yet.
+    ///
+    /// As in [`new_size`](Self::new_size), the surge is a promise about pods. The numbers that the
+    /// sets note stay as they are meanwhile, so that all of them get their shares afterwards. A
+    /// set that grows alone keeps the surplus that it has.
+    fn must_wait_to_grow(&self, active: usize) -> bool {
+        let wanted = if active > 1 { self.most() } else { self.replicas };
+        if wanted <= self.sets.replicas() {
+            return false;
+        }
+        let alone = (active == 1).then(|| self.sets.all().find(|s| s.replicas > 0)).flatten();
+        let alone = alone.map(Set::name);
+        self.sets
+            .all()
+            .filter(|s| Some(s.name()) != alone)
+            .any(|s| !s.is_settled() || s.actual() > s.replicas)
+    }
+
+    /// How many pods there may be, with the surge.
+    const fn most(&self) -> i32 {
+        if self.replicas > 0 { self.replicas.saturating_add(self.strategy.surge) } else { 0 }
+    }
+
     fn scale_in_proportion(&mut self) {
         let (replicas, surge) = (self.replicas, self.strategy.surge);
-        let allowed = if replicas > 0 { replicas.saturating_add(surge) } else { 0 };
         let total = self.sets.replicas();
-        let to_add = allowed.saturating_sub(total);
+        let to_add = self.most().saturating_sub(total);
         let reported = self.status.replicas.unwrap_or(0);
         let mut sets = self.sets.active_mut();
         sort_by_size(&mut sets, to_add > 0);
@@ -201,6 +226,8 @@ fn proportion(
             i32::try_from(size).unwrap_or(i32::MAX) - set.replicas
         }
     };
+    // After a scaling that was carried out in part, a share may point the other way: nothing shrinks
+    // while pods are added, or grows while they are removed, for one of the two writes comes first.
     let rest = to_add - added;
-    if to_add > 0 { share.min(rest) } else { share.max(rest) }
+    if to_add > 0 { share.clamp(0, rest.max(0)) } else { share.clamp(rest.min(0), 0) }
 }

@@ -210,6 +210,90 @@ fn scaling_spreads_in_proportion() {
     assert_eq!(sets(&fixture), ["v1 11 1", "v2 7 2"]);
 }
 
+/// Changes the status of the set with that image.
+fn report(fixture: &mut Fixture<Deployments>, image: &str, status: Value) {
+    let of_image = |v: &Value| v["spec"]["template"]["spec"]["containers"][0]["image"] == *image;
+    let sets: Vec<Value> = fixture.store.kind(Kind::ReplicaSet).map(codec::to_value).collect();
+    let mut set = sets.into_iter().find(of_image).unwrap();
+    for (field, value) in status.as_object().unwrap() {
+        set["status"][field] = value.clone();
+    }
+    fixture.put(set);
+}
+
+#[test]
+fn scaling_up_waits_for_pods_that_are_to_go() {
+    let mut fixture = fixture(deployment(json!(9), "v1"));
+    roll_out(&mut fixture);
+    edit(&mut fixture, |spec| spec["template"]["spec"]["containers"][0]["image"] = "v2".into());
+    fixture.settle(&key());
+    obey(&mut fixture);
+    fixture.settle(&key());
+    obey(&mut fixture);
+    assert_eq!(sets(&fixture), ["v1 7 1", "v2 2 2"]);
+    // The old set reports a pod more than it is to have: the number of pods counts, not what is
+    // asked for.
+    report(&mut fixture, "v1", json!({"replicas": 8}));
+    edit(&mut fixture, |spec| spec["replicas"] = 14.into());
+    fixture.settle(&key());
+    assert_eq!(sets(&fixture), ["v1 7 1", "v2 2 2"]);
+    // It has not seen yet what is asked for: it may have any number.
+    report(&mut fixture, "v1", json!({"replicas": 7, "observedGeneration": 0}));
+    fixture.settle(&key());
+    assert_eq!(sets(&fixture), ["v1 7 1", "v2 2 2"]);
+    // Then each set gets its share: 12 and 3, of which the rollout takes one that is not there yet.
+    obey(&mut fixture);
+    fixture.settle(&key());
+    assert_eq!(sets(&fixture), ["v1 11 1", "v2 3 2"]);
+    // To give up pods nobody waits: 4 and 2, and the rollout takes two more.
+    edit(&mut fixture, |spec| spec["replicas"] = 5.into());
+    fixture.settle(&key());
+    assert_eq!(sets(&fixture), ["v1 2 1", "v2 2 2"]);
+}
+
+#[test]
+fn nothing_shrinks_while_pods_are_added() {
+    let mut fixture = fixture(deployment(json!(10), "v1"));
+    roll_out(&mut fixture);
+    edit(&mut fixture, |spec| spec["template"]["spec"]["containers"][0]["image"] = "v2".into());
+    fixture.settle(&key());
+    // In the middle of the rollout it was scaled down to 8, which one set has not seen: of 9 pods
+    // that there may be one is missing.
+    let sets_before: Vec<Value> =
+        fixture.store.kind(Kind::ReplicaSet).map(codec::to_value).collect();
+    for mut set in sets_before {
+        let old = set["spec"]["template"]["spec"]["containers"][0]["image"] == "v1";
+        let (replicas, desired, most) = if old { (5, "8", "9") } else { (3, "10", "11") };
+        set["spec"]["replicas"] = replicas.into();
+        set["metadata"]["annotations"][sets::DESIRED_REPLICAS] = desired.into();
+        set["metadata"]["annotations"][sets::MAX_REPLICAS] = most.into();
+        fixture.put(set);
+    }
+    obey(&mut fixture);
+    edit(&mut fixture, |spec| spec["replicas"] = 8.into());
+    fixture.settle(&key());
+    // The old one gets it, and the rollout takes two of it that need not be there.
+    assert_eq!(sets(&fixture), ["v1 4 1", "v2 3 2"]);
+}
+
+#[test]
+fn who_is_alone_waits_for_others_to_be_empty() {
+    let mut fixture = fixture(deployment(json!(3), "v1"));
+    roll_out(&mut fixture);
+    edit(&mut fixture, |spec| spec["template"]["spec"]["containers"][0]["image"] = "v2".into());
+    roll_out(&mut fixture);
+    assert_eq!(sets(&fixture), ["v1 0 1", "v2 3 2"]);
+    // It keeps what it has too many itself.
+    report(&mut fixture, "v1", json!({"replicas": 1}));
+    report(&mut fixture, "v2", json!({"replicas": 4, "observedGeneration": 0}));
+    edit(&mut fixture, |spec| spec["replicas"] = 6.into());
+    fixture.settle(&key());
+    assert_eq!(sets(&fixture), ["v1 0 1", "v2 3 2"]);
+    report(&mut fixture, "v1", json!({"replicas": 0}));
+    fixture.settle(&key());
+    assert_eq!(sets(&fixture), ["v1 0 1", "v2 6 2"]);
+}
+
 #[test]
 fn a_taken_name_counts_as_a_collision() {
     let mut fixture = fixture(deployment(json!(1), "v1"));

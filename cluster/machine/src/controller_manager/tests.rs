@@ -218,3 +218,59 @@ fn without_the_barrier_too_many_are_created() {
         assert!(!log.iter().any(|line| line.contains("ReadRevision")));
     }
 }
+
+/// Answers the elector's calls as a store without a lease does; returns the creations of pods.
+fn elect(machine: &mut ControllerManager, now: Time, out: &mut Vec<ApiEffect>) -> Vec<CallId> {
+    let mut pods = Vec::new();
+    while let Some(effect) = out.pop() {
+        let ApiEffect::Call { id, request } = effect else { continue };
+        let result = match request {
+            Request::Get(key) => Err(api::Status::not_found(key.kind, &key.name).into()),
+            Request::Create(lease) | Request::Update { object: lease, .. }
+                if lease.kind() == Kind::Lease =>
+            {
+                Ok(Reply::Object(lease))
+            }
+            Request::Create(_) => {
+                pods.push(id);
+                continue;
+            }
+            other => panic!("unexpected {other:?}"),
+        };
+        machine.step(now, ApiInput::Reply { id, result }, out);
+    }
+    pods
+}
+
+#[test]
+fn who_does_not_lead_any_more_does_not_carry_on_with_a_plan() {
+    for (silent_secs, expected) in [(1, 2), (11, 0)] {
+        let elector = LeaderElector::new("x", "a");
+        let mut machine = ControllerManager::new(vec![Box::new(Replicas)], Some(elector));
+        let mut now = Time::from_secs(100);
+        let mut out = Vec::new();
+        let set: ReplicaSet = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "web", "namespace": "d", "uid": "u"},
+            "spec": {"replicas": 5, "selector": {}}
+        }))
+        .unwrap();
+        for (kind, objects) in
+            [(Kind::ReplicaSet, vec![set.into_object()]), (Kind::Pod, Vec::new())]
+        {
+            let list = WatchEvent::Replaced { kind, objects, revision: Revision(1) };
+            machine.step(now, ApiInput::Watch(list), &mut out);
+        }
+        let first = elect(&mut machine, now, &mut out);
+        assert_eq!(first.len(), 1);
+        // Nothing happens for a while, and the answer is the first that is heard then.
+        now = now + Duration::from_secs(silent_secs);
+        let result = Ok(Reply::Done(Revision(1)));
+        machine.step(now, ApiInput::Reply { id: first[0], result }, &mut out);
+        let creates = |e: &&ApiEffect| matches!(e, ApiEffect::Call { request: Request::Create(o), .. } if o.kind() == Kind::Pod);
+        assert_eq!(out.iter().filter(creates).count(), expected, "after {silent_secs} s");
+        // When it leads again, it plans anew.
+        if expected == 0 {
+            assert_eq!(elect(&mut machine, now, &mut out).len(), 1);
+        }
+    }
+}

@@ -140,6 +140,39 @@ fn p8_the_kubelet_has_the_last_word() {
 }
 
 #[test]
+fn p8_what_has_done_its_work_takes_nothing() {
+    // The policy, whether it is to go, whether a container runs, and whether it counts.
+    for (policy, going, alive, counts) in [
+        ("Never", false, false, false),
+        ("Never", false, true, true),
+        ("Always", false, false, true),
+        ("Always", true, false, false),
+        ("Always", true, true, true),
+    ] {
+        let mut case = case(&two());
+        let mut done = large("a", "3");
+        done["spec"]["restartPolicy"] = json!(policy);
+        if going {
+            done["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        case.put(None, &done);
+        carry_out(&mut case, "a", "Running");
+        if alive {
+            case.cluster.running.entry("n1".to_owned()).or_default().insert("u-a".to_owned());
+        }
+        case.put(None, &large("b", "2"));
+        carry_out(&mut case, "b", "Running");
+        if !counts {
+            case.is_right();
+            // Others count as ever.
+            case.put(None, &large("c", "3"));
+            carry_out(&mut case, "c", "Running");
+        }
+        case.is_wrong(&["5000 of cpu", "run on n1"]);
+    }
+}
+
+#[test]
 fn p8_pods_are_counted_too() {
     let mut case = case(&two());
     let scheduler = case.scheduler();

@@ -95,6 +95,43 @@ fn p43_an_eviction_is_one_before_the_store_has_its_mark() {
 }
 
 #[test]
+fn p43_who_had_to_leave_when_the_plan_was_made_may_be_evicted() {
+    // The node comes back, and that is shown, before the plan is carried out.
+    for end in ["", "refusal", "silence", "not yet due"] {
+        let mut case = Case::new(GivenUpSlowly::new(&plan()));
+        let manager = case.manager();
+        case.put(None, &healthy("n1"));
+        case.put(None, &lost("n1", true));
+        for (name, seconds) in [("a", 300), ("b", if end == "not yet due" { 999 } else { 300 })] {
+            let mut pod = marked(Some(seconds));
+            pod["metadata"]["name"] = json!(name);
+            case.put(None, &pod);
+        }
+        case.show(manager, &node_key("n1"));
+        case.advance(301);
+        case.call(manager, &deletion(&pod_key("a")));
+        match end {
+            "refusal" => case.tell(&Occurrence::Answered {
+                by: Some(manager),
+                request: &deletion(&pod_key("a")),
+                refusal: Some(&api::Status::not_found(Kind::Pod, "a")),
+            }),
+            "silence" => case.advance(6),
+            _ => {}
+        }
+        case.put(None, &healthy("n1"));
+        case.show(manager, &node_key("n1"));
+        case.is_right();
+        case.call(manager, &deletion(&pod_key("b")));
+        if end.is_empty() {
+            case.is_right();
+        } else {
+            case.is_wrong(&["pods/d/b", "n1", "whose taints it tolerates"]);
+        }
+    }
+}
+
+#[test]
 fn p43_another_mark_of_a_lost_node_is_no_new_beginning() {
     let mut case = Case::new(GivenUpSlowly::new(&plan()));
     let manager = case.manager();

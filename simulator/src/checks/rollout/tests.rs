@@ -180,6 +180,118 @@ fn p32_what_was_to_go_does_not_make_up_for_a_loss() {
     case.is_right();
 }
 
+/// A manager asks for the deletion of a pod, and it is carried out.
+fn take_down(case: &mut Case<RolloutBounds>, manager: ProcessId, name: &str) {
+    case.call(manager, &deletion(&pod_key(name)));
+    case.delete(Some(manager), &pod_key(name));
+}
+
+#[test]
+fn p32_who_deletes_knows_what_it_was_shown() {
+    // The manager has not heard that `a0` and `a1` are ready.
+    let history = || {
+        let (mut case, manager) = rolling(&plan());
+        case.put(Some(manager), &unready("w-a", "a0"));
+        for pod in [unready("w-a", "a0"), unready("w-a", "a1"), of("w-a", "a2")] {
+            let pod = object(&pod);
+            case.cluster.known.insert((manager, pod.key()), pod);
+        }
+        (case, manager)
+    };
+    let (mut case, manager) = history();
+    take_down(&mut case, manager, "a1");
+    case.is_right();
+    // What it knows to be ready it has to keep all the same.
+    take_down(&mut case, manager, "a2");
+    case.is_wrong(&["pods/d/a2", "leaves 0 available pods", "must have 2"]);
+    // It hears that before it plans.
+    let (mut case, manager) = history();
+    case.show(manager, &pod_key("a1"));
+    take_down(&mut case, manager, "a1");
+    case.is_wrong(&["pods/d/a1", "leaves 1 available pods", "must have 2"]);
+    // It hears that in the middle of its plan.
+    let (mut case, manager) = history();
+    take_down(&mut case, manager, "a0");
+    case.show(manager, &pod_key("a1"));
+    take_down(&mut case, manager, "a1");
+    case.is_right();
+    // It hears that and makes a new plan: the last one was carried out, refused or given up.
+    let status = || {
+        let object = object(&set("w-a", 2, "a"));
+        Request::Update { object, subresource: Some(Subresource::Status) }
+    };
+    for end in ["status", "refusal", "silence"] {
+        let (mut case, manager) = history();
+        case.call(manager, &deletion(&pod_key("a0")));
+        match end {
+            "status" => case.call(manager, &status()),
+            "refusal" => case.tell(&Occurrence::Answered {
+                by: Some(manager),
+                request: &deletion(&pod_key("a0")),
+                refusal: Some(&api::Status::not_found(Kind::Pod, "a0")),
+            }),
+            _ => case.advance(6),
+        }
+        case.show(manager, &pod_key("a1"));
+        take_down(&mut case, manager, "a1");
+        case.is_wrong(&["pods/d/a1", "leaves 1 available pods", "must have 2"]);
+    }
+}
+
+/// A manager writes a replica set or its status, and sees it.
+fn update(
+    case: &mut Case<RolloutBounds>,
+    manager: ProcessId,
+    set: &Value,
+    subresource: Option<Subresource>,
+) {
+    let mut object = object(set);
+    let key = object.key();
+    object.meta_mut().resource_version =
+        case.cluster.object(&key).map(|stored| stored.revision().to_string());
+    let request = Request::Update { object: object.clone(), subresource };
+    case.call(manager, &request);
+    case.commit(Some(manager), &request, &key, Some(object));
+    case.show(manager, &key);
+}
+
+#[test]
+fn p32_a_loss_that_no_report_had_told_is_excused() {
+    let report = |case: &mut Case<RolloutBounds>, manager, name: &str, replicas, available: i64| {
+        let mut set = set(name, replicas, &name[2..]);
+        set["status"]["availableReplicas"] = json!(available);
+        update(case, manager, &set, Some(Subresource::Status));
+    };
+    for seen in ["before", "in the middle", "never"] {
+        let (mut case, manager) = rolling(&plan());
+        case.put(None, &of("w-b", "b1"));
+        case.show(manager, &pod_key("a1"));
+        report(&mut case, manager, "w-a", 2, 1);
+        // One that is known is lost while another one is there that is not known yet: enough are
+        // available, and nobody reports more than there are.
+        case.put(None, &unready("w-a", "a1"));
+        case.show(manager, &pod_key("a2"));
+        case.show(manager, &pod_key("b1"));
+        if seen == "before" {
+            case.show(manager, &pod_key("a1"));
+        }
+        // A plan that takes more than one step, of which the report is the last.
+        case.call(manager, &Request::Create(object(&unready("w-a", "a3"))));
+        if seen == "in the middle" {
+            case.show(manager, &pod_key("a1"));
+        }
+        report(&mut case, manager, "w-a", 2, 2);
+        report(&mut case, manager, "w-b", 1, 1);
+        update(&mut case, manager, &set("w-a", 1, "a"), None);
+        take_down(&mut case, manager, "a2");
+        if seen == "before" {
+            case.is_wrong(&["pods/d/a2", "leaves 1 available pods", "must have 2"]);
+        } else {
+            case.is_right();
+        }
+    }
+}
+
 #[test]
 fn p33_one_set_for_each_template() {
     let mut case = Case::new(OneSetPerTemplate::default());
@@ -308,4 +420,48 @@ fn p35_what_nobody_could_know_is_excused() {
     ask(&mut case, manager, &set("w-a", 3, "a"));
     case.put(Some(manager), &set("w-a", 3, "a"));
     case.is_right();
+}
+
+#[test]
+fn p35_a_plan_is_judged_by_what_was_known_when_it_was_made() {
+    // A deployment is scaled down while a manager that knows of it as it was carries out a plan.
+    for end in ["", "status", "refusal", "silence", "again"] {
+        let mut case = Case::new(SharesAddUp::default());
+        let manager = case.manager();
+        case.put(None, &deployment(3, "a", &json!({})));
+        write(&mut case, manager, &set("w-a", 1, "a"));
+        write(&mut case, manager, &set("w-b", 1, "b"));
+        case.advance(60);
+        case.put(None, &deployment(1, "b", &json!({})));
+        ask(&mut case, manager, &set("w-a", 2, "a"));
+        case.put(Some(manager), &set("w-a", 2, "a"));
+        case.show(manager, &Key::new(Kind::Deployment, "d", "w"));
+        match end {
+            "status" => {
+                let object = object(&deployment(1, "b", &json!({})));
+                let subresource = Some(Subresource::Status);
+                case.call(manager, &Request::Update { object, subresource });
+            }
+            "refusal" => case.tell(&Occurrence::Answered {
+                by: Some(manager),
+                request: &Request::Update {
+                    object: object(&set("w-c", 1, "c")),
+                    subresource: None,
+                },
+                refusal: Some(&api::Status::not_found(Kind::ReplicaSet, "w-c")),
+            }),
+            "silence" => case.advance(6),
+            // In one plan a replica set is written once.
+            "again" => ask(&mut case, manager, &set("w-a", 2, "a")),
+            _ => {}
+        }
+        case.is_right();
+        ask(&mut case, manager, &set("w-b", 2, "b"));
+        case.put(Some(manager), &set("w-b", 2, "b"));
+        if end.is_empty() {
+            case.is_right();
+        } else {
+            case.is_wrong(&["with replicasets/d/w-b", "ask for 4 pods, and it may have 2"]);
+        }
+    }
 }
