@@ -323,7 +323,7 @@ fn new_node(ctx: &Context, facts: &crate::runtime::NodeFacts, status: NodeStatus
 fn status_changes(node: &Node, status: &NodeStatus) -> Value {
     let json = |status: &NodeStatus| serde_json::to_value(status).expect("a status is JSON");
     let old = node.status.as_ref().map(json).unwrap_or_default();
-    let changes = api::patch::merge_diff(&old, &json(&status));
+    let changes = api::patch::merge_diff(&old, &json(status));
     api::patch::status_body(node.metadata.uid.as_deref(), changes)
 }
 

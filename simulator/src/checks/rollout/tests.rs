@@ -1,3 +1,4 @@
+use api::Subresource;
 use serde_json::{Value, json};
 
 use super::*;
