@@ -13,8 +13,8 @@ use crate::profile::{Profile, ProfileConfig};
 use crate::snapshot::Snapshot;
 
 fn pod(spec: Value) -> PodClass {
-    let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}})).unwrap();
-    pod.spec = Some(serde_json::from_value(spec).unwrap());
+    let pod = json!({"metadata": {"name": "p"}, "spec": spec});
+    let pod: Pod = serde_json::from_value(pod).unwrap();
     let info = PodInfo::of(&pod, &mut Classes::default()).unwrap();
     (*info.class).clone()
 }

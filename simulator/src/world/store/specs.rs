@@ -58,6 +58,8 @@ impl Specs {
         if self.count < self.sweep_at.max(SWEEP_MIN) {
             return;
         }
+        // It holds specs, too.
+        self.made = Memo::default();
         self.known.retain(|_, alike| {
             alike.retain(Shared::is_shared);
             !alike.is_empty()
