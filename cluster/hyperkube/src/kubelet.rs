@@ -1,6 +1,5 @@
 //! `kubelet`.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -85,7 +84,7 @@ impl Flags {
         let kubelet = KubeletConfig {
             node_name: node_name.clone(),
             node_ip: self.node_ip.to_string(),
-            node_labels: self.node_labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+            node_labels: self.node_labels.clone(),
             register_taints: self.register_with_taints.clone(),
             cluster_dns: file.cluster_dns.iter().map(ToString::to_string).collect(),
             cluster_domain: file.cluster_domain,

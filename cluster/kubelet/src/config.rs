@@ -1,7 +1,5 @@
 //! What the kubelet is configured with.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 /// What the kubelet is configured with; loaded once.
@@ -12,7 +10,7 @@ pub struct KubeletConfig {
     /// The node's address.
     pub node_ip: String,
     /// Labels given to the node when it registers and kept since.
-    pub node_labels: BTreeMap<String, String>,
+    pub node_labels: Vec<(String, String)>,
     /// Taints given to the node when it registers: key, value, effect.
     pub register_taints: Vec<(String, String, String)>,
     /// Addresses of the cluster's name service.

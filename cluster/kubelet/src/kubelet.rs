@@ -19,7 +19,7 @@ use crate::node_status;
 use crate::occupancy::Occupancy;
 use crate::orphans::Orphans;
 use crate::pod_status;
-use crate::pod_worker::{PodWorker, SandboxSlot, Stage, Step};
+use crate::pod_worker::{PodWorker, Rejection, SandboxSlot, Stage, Step};
 use crate::replies;
 use crate::resources::{self, Takes};
 use crate::runtime::{
@@ -314,7 +314,7 @@ impl Kubelet {
     fn end(&mut self, uids: Vec<Arc<str>>, now: Time) {
         for uid in uids {
             if let Some(worker) = self.workers.get_mut(&uid) {
-                if matches!(worker.stage, Stage::Active | Stage::Rejected { .. }) {
+                if matches!(worker.stage, Stage::Active | Stage::Rejected(_)) {
                     termination::begin(worker, now);
                 }
                 self.dirty.push(uid);
@@ -361,7 +361,7 @@ impl Kubelet {
         if let Err((reason, message)) = verdict {
             self.ctx.event(now, &pod, POD_WARNING, &reason, message.clone());
             if let Some(worker) = self.workers.get_mut(uid) {
-                worker.stage = Stage::Rejected { reason: reason.into(), message: message.into() };
+                worker.stage = Stage::Rejected(Box::new(Rejection { reason, message }));
             }
         }
     }

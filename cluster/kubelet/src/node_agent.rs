@@ -36,6 +36,8 @@ pub(crate) struct NodeAgent {
     /// The node, as it was when it was last found to say what it should. What else that depends
     /// on takes it away ([`NodeAgent::report_now`]).
     found_right: Option<Arc<Node>>,
+    /// Whether that says that the node is ready: asked at every step.
+    ready: bool,
     lease: Option<Arc<Lease>>,
     lease_at: Time,
     lease_busy: bool,
@@ -86,7 +88,8 @@ impl NodeAgent {
             && self.measured
             && self.lease.is_some()
             && self.found_right.as_ref().is_some_and(same)
-            && node.is_some_and(|n| node_status::is_ready(n) && self.network_fits(n))
+            && self.ready
+            && node.is_some_and(|n| self.network_fits(n))
     }
 
     fn network_fits(&self, node: &Node) -> bool {
@@ -207,6 +210,7 @@ impl NodeAgent {
         let old = node.status.clone().unwrap_or_default();
         let status = node_status::generate(ctx, facts, &old, now);
         if node_status::same(&status, &old) && !due {
+            self.ready = node_status::is_ready(&node);
             self.found_right = Some(node);
             return;
         }

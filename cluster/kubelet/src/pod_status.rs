@@ -117,7 +117,7 @@ fn digest(ctx: &Context, worker: &PodWorker) -> u64 {
     ctx.listed.hash(&mut hasher);
     std::mem::discriminant(&worker.stage).hash(&mut hasher);
     match &worker.stage {
-        Stage::Rejected { reason, message } => (reason, message).hash(&mut hasher),
+        Stage::Rejected(r) => (&r.reason, &r.message).hash(&mut hasher),
         Stage::Terminating(t) | Stage::Stopped(t) => t.failure.hash(&mut hasher),
         Stage::Active => {}
     }
@@ -168,13 +168,13 @@ pub(crate) fn generate(
     base: &PodStatus,
     now: Time,
 ) -> PodStatus {
-    if let Stage::Rejected { reason, message } = &worker.stage {
+    if let Stage::Rejected(rejection) = &worker.stage {
         return PodStatus {
-            qos_class: Some(worker.qos.to_owned()),
+            qos_class: Some(worker.qos.name().to_owned()),
             start_time: base.start_time.clone().or_else(|| Some(worker.seen_at.to_meta())),
             phase: Some("Failed".to_owned()),
-            reason: Some(reason.to_string()),
-            message: Some(format!("Pod was rejected: {message}")),
+            reason: Some(rejection.reason.clone()),
+            message: Some(format!("Pod was rejected: {}", rejection.message)),
             ..base.clone()
         };
     }
@@ -197,7 +197,7 @@ pub(crate) fn generate(
     let phase = final_phase(base).unwrap_or_else(|| phase(worker, &init, &apps));
     let failure = match &worker.stage {
         Stage::Terminating(t) | Stage::Stopped(t) => t.failure.clone(),
-        Stage::Active | Stage::Rejected { .. } => None,
+        Stage::Active | Stage::Rejected(_) => None,
     };
     let failed = failure.is_some() && matches!(&worker.stage, Stage::Stopped(_));
     let phase = if failed { "Failed" } else { phase };
@@ -216,7 +216,7 @@ pub(crate) fn generate(
         host_ips: Some(vec![HostIP { ip: node_ip.clone() }]),
         pod_ip,
         pod_ips,
-        qos_class: Some(worker.qos.to_owned()),
+        qos_class: Some(worker.qos.name().to_owned()),
         start_time: base.start_time.clone().or_else(|| Some(worker.seen_at.to_meta())),
         // What others write is kept.
         ephemeral_container_statuses: base.ephemeral_container_statuses.clone(),

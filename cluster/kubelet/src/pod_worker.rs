@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodSpec, PodStatus}
 use crate::instance::Instance;
 use crate::naming;
 use crate::probe::ProbeSet;
-use crate::resources::{Takes, qos_class};
+use crate::resources::{QosClass, Takes, qos_class};
 use crate::runtime::{ContainerRecord, ContainerState, ImageRecord};
 use crate::volume::VolumeSpec;
 
@@ -33,7 +33,7 @@ pub(crate) struct PodWorker {
     pub(crate) containers: Slots,
     pub(crate) status: StatusSlot,
     /// Its quality of service.
-    pub(crate) qos: &'static str,
+    pub(crate) qos: QosClass,
     /// What it takes from the node; known once it was admitted.
     pub(crate) takes: Takes,
     /// Whether that counts in the node's sums.
@@ -48,13 +48,20 @@ pub(crate) struct PodWorker {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Stage {
     /// The node refused it.
-    Rejected { reason: Box<str>, message: Box<str> },
+    Rejected(Box<Rejection>),
     /// It is to run.
     Active,
     /// It is being ended.
     Terminating(Box<Termination>),
     /// Nothing of it runs any more and nothing will.
     Stopped(Box<Termination>),
+}
+
+/// Why the node refused a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Rejection {
+    pub(crate) reason: String,
+    pub(crate) message: String,
 }
 
 /// Why and how fast a pod ends.
@@ -104,8 +111,8 @@ pub(crate) struct Tokens {
 #[derive(Clone, Default)]
 pub(crate) struct VolumeSlot {
     /// What was last written.
-    pub(crate) written: Option<Vec<VolumeSpec>>,
-    pub(crate) writing: Option<Vec<VolumeSpec>>,
+    pub(crate) written: Option<Box<[VolumeSpec]>>,
+    pub(crate) writing: Option<Box<[VolumeSpec]>>,
     pub(crate) refresh_at: Time,
     pub(crate) retry_at: Time,
     pub(crate) failures: u32,
@@ -462,4 +469,15 @@ pub(crate) fn definitions(pod: &Pod) -> impl Iterator<Item = (&Container, bool)>
 /// Whether an init container runs as long as the pod.
 pub(crate) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A simulation has a million of them.
+    #[test]
+    fn a_worker_is_small() {
+        assert!(size_of::<PodWorker>() <= 384, "{} bytes", size_of::<PodWorker>());
+    }
 }

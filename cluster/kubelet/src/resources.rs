@@ -35,16 +35,38 @@ pub(crate) fn request(container: &Container, resource: &str) -> Option<Quantity>
         .or_else(|| limit(container, resource))
 }
 
+/// How sure a pod is of what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QosClass {
+    /// All its requests are limits.
+    Guaranteed,
+    /// It asks for something.
+    Burstable,
+    /// It asks for nothing.
+    BestEffort,
+}
+
+impl QosClass {
+    /// As the API shows it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
 /// The pod's quality of service.
-pub(crate) fn qos_class(pod: &Pod) -> &'static str {
-    let Some(spec) = &pod.spec else { return "BestEffort" };
+pub(crate) fn qos_class(pod: &Pod) -> QosClass {
+    let Some(spec) = &pod.spec else { return QosClass::BestEffort };
     let all: Vec<&Container> =
         spec.containers.iter().chain(spec.init_containers.iter().flatten()).collect();
     let has_any = |c: &&Container| {
         ["cpu", "memory"].iter().any(|r| limit(c, r).is_some() || request(c, r).is_some())
     };
     if !all.iter().any(has_any) {
-        return "BestEffort";
+        return QosClass::BestEffort;
     }
     let guaranteed = |c: &&Container| {
         ["cpu", "memory"].iter().all(|r| match (limit(c, r), request(c, r)) {
@@ -52,7 +74,7 @@ pub(crate) fn qos_class(pod: &Pod) -> &'static str {
             _ => false,
         })
     };
-    if all.iter().all(guaranteed) { "Guaranteed" } else { "Burstable" }
+    if all.iter().all(guaranteed) { QosClass::Guaranteed } else { QosClass::Burstable }
 }
 
 /// What a pod takes of a resource, in its smallest unit (thousandths of CPU, else bytes or
@@ -86,7 +108,7 @@ pub(crate) struct Takes {
     /// In the order of [`LIMITED`].
     pub(crate) amounts: [i64; LIMITED.len()],
     /// Ports of the node.
-    pub(crate) ports: Vec<HostPort>,
+    pub(crate) ports: Box<[HostPort]>,
     /// Devices by the name of their extended resource, in order; few pods ask for any.
     pub(crate) devices: Box<[(Box<str>, i64)]>,
 }
@@ -119,7 +141,7 @@ fn devices(pod: &Pod) -> Box<[(Box<str>, i64)]> {
     names.into_iter().map(|name| (name.into(), pod_request(pod, name))).collect()
 }
 
-fn host_ports(pod: &Pod) -> Vec<HostPort> {
+fn host_ports(pod: &Pod) -> Box<[HostPort]> {
     let containers = pod.spec.iter().flat_map(|s| &s.containers);
     let ports = containers.flat_map(|c| c.ports.iter().flatten());
     ports
@@ -148,9 +170,9 @@ pub(crate) fn limits(pod: &Pod, container: &Container, node_memory: u64) -> Limi
 
 fn oom_score(pod: &Pod, container: &Container, node_memory: u64) -> i64 {
     match qos_class(pod) {
-        "Guaranteed" => -997,
-        "BestEffort" => 1000,
-        _ => {
+        QosClass::Guaranteed => -997,
+        QosClass::BestEffort => 1000,
+        QosClass::Burstable => {
             let memory = i128::from(request(container, "memory").map_or(0, Quantity::value));
             let capacity = i128::from(node_memory.max(1));
             let score = i64::try_from(1000 - 1000 * memory / capacity).unwrap_or(2);
@@ -174,7 +196,7 @@ mod tests {
     fn quality_and_figures() {
         let check = |spec: &str, class: &str, cpu: i64, shares: i64, quota: i64, oom: i64| {
             let pod = pod(spec);
-            assert_eq!(qos_class(&pod), class, "{spec}");
+            assert_eq!(qos_class(&pod).name(), class, "{spec}");
             assert_eq!(pod_request(&pod, "cpu"), cpu, "{spec}");
             let l = limits(&pod, &pod.spec.as_ref().unwrap().containers[0], 1 << 30);
             assert_eq!((l.cpu_shares, l.cpu_quota, l.oom_score_adj), (shares, quota, oom));

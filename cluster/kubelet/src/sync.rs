@@ -34,7 +34,7 @@ const SOON: Duration = Duration::from_secs(1);
 pub(crate) fn sync(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
     worker.wake = None;
     match &worker.stage {
-        Stage::Rejected { .. } => {}
+        Stage::Rejected(_) => {}
         Stage::Active => run(ctx, worker, now),
         Stage::Terminating(_) => termination::terminate(ctx, worker, now),
         Stage::Stopped(_) => termination::forget(ctx, worker, now),
@@ -196,10 +196,10 @@ fn write_volumes(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
     match volume_source::resolve(ctx, worker, now) {
         Ok(volumes) => {
             worker.volumes.failures = 0;
-            if worker.volumes.written.as_ref() == Some(&volumes) {
+            if worker.volumes.written.as_deref() == Some(&*volumes) {
                 return;
             }
-            worker.volumes.writing = Some(volumes.clone());
+            worker.volumes.writing = Some(volumes.clone().into());
             let folder = ctx.config.pod_folder(&worker.uid);
             let fs_group = worker.spec().security_context.as_ref().and_then(|s| s.fs_group);
             let purpose = RuntimePurpose::Volumes { uid: worker.uid.clone() };

@@ -27,7 +27,7 @@ pub(crate) fn begin(worker: &mut PodWorker, now: Time) {
             }
         }
         Stage::Stopped(_) => {}
-        Stage::Active | Stage::Rejected { .. } => {
+        Stage::Active | Stage::Rejected(_) => {
             worker.stage = Stage::Terminating(Box::new(Termination {
                 deadline,
                 grace_seconds,

@@ -351,7 +351,7 @@ fn kubelet() -> Kubelet {
     Kubelet::new(KubeletConfig {
         node_name: "n1".into(),
         node_ip: "10.0.0.1".into(),
-        node_labels: BTreeMap::new(),
+        node_labels: Vec::new(),
         register_taints: Vec::new(),
         cluster_dns: Vec::new(),
         cluster_domain: "cluster.local".into(),

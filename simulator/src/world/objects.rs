@@ -238,10 +238,9 @@ pub(super) fn spec(template: &PodTemplate, runs: Option<Span>) -> PodSpec {
 
 /// What the kubelet of a node is configured with.
 pub(super) fn kubelet_config(name: &str, index: u32, shape: &NodeShape) -> KubeletConfig {
-    let mut node_labels = shape.labels.clone();
-    if !shape.zone.is_empty() {
-        node_labels.insert("topology.kubernetes.io/zone".to_owned(), shape.zone.clone());
-    }
+    let zone = Some(&shape.zone).filter(|zone| !zone.is_empty());
+    let zone = zone.map(|zone| ("topology.kubernetes.io/zone".to_owned(), zone.clone()));
+    let node_labels = shape.labels.clone().into_iter().chain(zone).collect();
     let [_, b, c, d] = index.to_be_bytes();
     KubeletConfig {
         node_name: name.to_owned(),

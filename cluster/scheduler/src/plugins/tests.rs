@@ -13,8 +13,7 @@ use crate::profile::{Profile, ProfileConfig};
 use crate::snapshot::Snapshot;
 
 fn pod(spec: Value) -> PodClass {
-    let pod = json!({"metadata": {"name": "p"}, "spec": spec});
-    let pod: Pod = serde_json::from_value(pod).unwrap();
+    let pod = Pod::of_spec(serde_json::from_value(spec).unwrap());
     let info = PodInfo::of(&pod, &mut Classes::default()).unwrap();
     (*info.class).clone()
 }

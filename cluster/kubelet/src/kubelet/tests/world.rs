@@ -59,7 +59,7 @@ pub(super) fn config() -> KubeletConfig {
     KubeletConfig {
         node_name: "n1".into(),
         node_ip: "10.0.0.1".into(),
-        node_labels: BTreeMap::from([("zone".into(), "a".into())]),
+        node_labels: vec![("zone".into(), "a".into())],
         register_taints: Vec::new(),
         cluster_dns: vec!["10.96.0.10".into()],
         cluster_domain: "cluster.local".into(),
