@@ -46,7 +46,8 @@ struct Promise {
 /// to delete it was not counted as available either, and may go; the floor stays as it is, since
 /// whoever sees fewer available pods than there are gives up fewer. Losses that no report had told
 /// when a deployment's controller made the replica set smaller are excused, also when enough other
-/// pods have become available meanwhile. So are handovers between leaders and calls that are
+/// pods have become available meanwhile; and so are as many pods as that set got available without
+/// a report, since it was to give up one that was not. So are handovers between leaders and calls that are
 /// carried out late.
 ///
 /// Source: kubernetes 1.33, `pkg/controller/deployment/sync.go`, `scale`.
@@ -151,6 +152,9 @@ impl RolloutBounds {
         if available[1] {
             self.losses.lost.remove(*key);
         }
+        if available == [false, true] {
+            self.losses.gained.insert((*key).clone(), (set.clone(), *revision));
+        }
         if change.is_none() && available[0] == available[1] {
             return;
         }
@@ -188,6 +192,9 @@ impl RolloutBounds {
                 }
             }
             _ => {}
+        }
+        if !available[1] {
+            self.losses.gained.remove(*key);
         }
         self.adjust(cluster, &uid, &owner);
     }

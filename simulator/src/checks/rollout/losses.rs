@@ -1,4 +1,4 @@
-//! Pods that were lost, and who could know.
+//! Pods that were lost or came back, and who could know.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,8 @@ pub(super) const REPORTS_MAX: usize = 64;
 
 /// Pods that were lost, and how much of that was known to a deployment's controller when it took
 /// pods from a replica set: it counts what replica sets report, and those report what their
-/// controller had seen of the pods.
+/// controller had seen of the pods. The same of pods that became available: whoever takes a pod
+/// that is not available from a replica set may find none there any more.
 #[derive(Clone, Default)]
 pub(super) struct Losses {
     /// How far pods were seen for a report, by the call that is under way.
@@ -30,6 +31,8 @@ pub(super) struct Losses {
     pub(super) shrunk: BTreeMap<String, Seen>,
     /// Pods that were available and are not any more: of which replica set, and since when.
     pub(super) lost: BTreeMap<Key, (String, Revision)>,
+    /// Pods that became available: of which replica set, and since when.
+    pub(super) gained: BTreeMap<Key, (String, Revision)>,
 }
 
 impl Losses {
@@ -117,12 +120,16 @@ impl Losses {
         self.reports.remove(set.uid());
         self.shrunk.remove(set.uid());
         self.lost.retain(|_, (of, _)| of != set.uid());
+        self.gained.retain(|_, (of, _)| of != set.uid());
     }
 
-    /// How many pods were lost without being known to be when a replica set was made smaller.
+    /// How many pods were lost without being known to be when a replica set was made smaller, and
+    /// how many of its own were not known to be available.
     pub(super) fn unknown(&self, set: &str) -> i64 {
         let Some(seen) = self.shrunk.get(set) else { return 0 };
         let unknown = |(of, at): &&(String, Revision)| seen.get(of).is_some_and(|seen| at > seen);
-        i64::try_from(self.lost.values().filter(unknown).count()).unwrap_or(i64::MAX)
+        let gained = self.gained.values().filter(|(of, _)| of == set).filter(unknown);
+        let count = self.lost.values().filter(unknown).count() + gained.count();
+        i64::try_from(count).unwrap_or(i64::MAX)
     }
 }

@@ -256,13 +256,46 @@ fn update(
     case.show(manager, &key);
 }
 
+/// A manager reports what it has seen of the pods of a replica set.
+fn report(
+    case: &mut Case<RolloutBounds>,
+    manager: ProcessId,
+    name: &str,
+    replicas: i64,
+    available: i64,
+) {
+    let mut set = set(name, replicas, &name[2..]);
+    set["status"]["availableReplicas"] = json!(available);
+    update(case, manager, &set, Some(Subresource::Status));
+}
+
+#[test]
+fn p32_a_pod_that_came_back_without_a_report_is_excused() {
+    for told in [false, true] {
+        let (mut case, manager) = rolling(&plan());
+        case.put(None, &unready("w-a", "a1"));
+        case.show(manager, &pod_key("a1"));
+        report(&mut case, manager, "w-a", 2, 1);
+        case.put(None, &of("w-a", "a1"));
+        if told {
+            case.show(manager, &pod_key("a1"));
+            report(&mut case, manager, "w-a", 2, 2);
+        }
+        update(&mut case, manager, &set("w-a", 1, "a"), None);
+        // It was to be the one that is not available, and there is none any more.
+        case.show(manager, &pod_key("a1"));
+        case.show(manager, &pod_key("a2"));
+        take_down(&mut case, manager, "a2");
+        if told {
+            case.is_wrong(&["pods/d/a2", "leaves 1 available pods", "must have 2"]);
+        } else {
+            case.is_right();
+        }
+    }
+}
+
 #[test]
 fn p32_a_loss_that_no_report_had_told_is_excused() {
-    let report = |case: &mut Case<RolloutBounds>, manager, name: &str, replicas, available: i64| {
-        let mut set = set(name, replicas, &name[2..]);
-        set["status"]["availableReplicas"] = json!(available);
-        update(case, manager, &set, Some(Subresource::Status));
-    };
     for seen in ["before", "in the middle", "never"] {
         let (mut case, manager) = rolling(&plan());
         case.put(None, &of("w-b", "b1"));
