@@ -8,6 +8,7 @@ mod addresses;
 mod agenda;
 mod behaviour;
 mod container;
+mod containers;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use addresses::Addresses;
 use agenda::{Action, Agenda, Due};
 use behaviour::Behaviour;
 use container::Container;
+use containers::Containers;
 
 pub use container::ContainerSummary;
 
@@ -61,6 +63,22 @@ const DIED_WITH_HOST: i32 = 255;
 /// Never: what nobody answers is due then.
 const NEVER: Time = Time(u64::MAX);
 
+/// The folder of a pod.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Folder {
+    /// How `uid` begins: hardly ever must it be looked at, which is elsewhere.
+    begin: [u8; 8],
+    uid: Box<str>,
+}
+
+impl Folder {
+    fn new(uid: &str) -> Self {
+        let mut begin = [0; 8];
+        begin.iter_mut().zip(uid.bytes()).for_each(|(to, from)| *to = from);
+        Self { begin, uid: uid.into() }
+    }
+}
+
 #[derive(Clone)]
 struct Image {
     name: Box<str>,
@@ -97,11 +115,10 @@ pub struct ContainerRuntime {
     next_container: u32,
     boots: u32,
     up: bool,
-    /// In the order of their numbers.
-    containers: Vec<Container>,
+    containers: Containers,
     images: Vec<Image>,
-    /// UIDs of pods that have a folder, in order.
-    folders: Vec<Box<str>>,
+    /// In order.
+    folders: Vec<Folder>,
     addresses: Addresses,
     agenda: Agenda,
 }
@@ -120,7 +137,7 @@ impl ContainerRuntime {
             next_container: 1,
             boots: 1,
             up: true,
-            containers: Vec::new(),
+            containers: Containers::default(),
             images: Vec::new(),
             folders: Vec::new(),
             addresses: Addresses::new(ip_prefix),
@@ -178,8 +195,7 @@ impl ContainerRuntime {
     /// Whether a container that runs will end by itself after `time`.
     pub fn exits_after(&self, time: Time) -> bool {
         let runs = |number: u32| {
-            let state = self.containers.iter().find(|c| c.number == number).map(|c| c.state);
-            state == Some(ContainerState::Running)
+            self.containers.find(number).is_some_and(|c| c.state == ContainerState::Running)
         };
         self.agenda.exits_after(time).any(runs)
     }
@@ -194,11 +210,12 @@ impl ContainerRuntime {
     pub fn crash(&mut self) {
         self.up = false;
         self.agenda = Agenda::default();
-        for container in &mut self.containers {
+        for container in self.containers.iter_mut() {
             if container.state == ContainerState::Running {
                 container.state = ContainerState::Exited;
                 container.exit_code = DIED_WITH_HOST;
                 container.finished_at = Time::ZERO;
+                self.addresses.free(container.ip);
             }
         }
     }
@@ -209,7 +226,7 @@ impl ContainerRuntime {
         self.up = true;
         self.boots = self.boots.saturating_add(1);
         self.addresses.forget_range();
-        for container in &mut self.containers {
+        for container in self.containers.iter_mut() {
             if container.state == ContainerState::Exited && container.finished_at == Time::ZERO {
                 container.finished_at = now;
             }
@@ -329,7 +346,7 @@ impl ContainerRuntime {
             let message = format!("No such image: {image}");
             return Some(error(RuntimeErrorKind::Create, message));
         }
-        let joined = self.number(sandbox).and_then(|n| self.find(n));
+        let joined = self.number(sandbox).and_then(|n| self.containers.find(n));
         if joined.is_none_or(|c| c.state != ContainerState::Running) {
             let message = format!("cannot join network of a non running container: {sandbox}");
             return Some(error(RuntimeErrorKind::Start, message));
@@ -338,8 +355,7 @@ impl ContainerRuntime {
     }
 
     fn free_address(&self) -> Result<u32, RuntimeError> {
-        let taken = |ip: u32| self.containers.iter().any(|c| c.ip == ip && c.holds_address());
-        self.addresses.next(taken).ok_or_else(|| {
+        self.addresses.next().ok_or_else(|| {
             let message = "no available IPv4 addresses on this network's address pools".to_owned();
             error(RuntimeErrorKind::Start, message)
         })
@@ -355,18 +371,12 @@ impl ContainerRuntime {
         fail: Option<RuntimeError>,
     ) -> Action {
         // What is left over from an attempt that was interrupted has the same name.
-        if let Some(old) = self.containers.iter().find(|c| c.labels == labels) {
-            self.remove(now, old.number);
+        if let Some(old) = self.containers.labelled(&labels) {
+            self.remove(now, old);
         }
         let number = self.next_container;
         self.next_container += 1;
-        if ip != 0 {
-            self.addresses.last = ip;
-        }
-        if self.containers.len() == self.containers.capacity() {
-            // There may be a hundred thousand runtimes: doubling would leave much unused.
-            self.containers.reserve_exact(4 + self.containers.len() / 4);
-        }
+        self.addresses.take(ip);
         self.containers.push(Container::new(number, labels, image, ip, behaviour, now));
         match fail {
             None => Action::Start(number),
@@ -385,8 +395,9 @@ impl ContainerRuntime {
             return (durations.other(), Action::Fail(error));
         }
         let number = self.number(id);
-        let running =
-            number.and_then(|n| self.find(n)).filter(|c| c.state == ContainerState::Running);
+        let running = number
+            .and_then(|n| self.containers.find(n))
+            .filter(|c| c.state == ContainerState::Running);
         let Some(container) = running else {
             return (durations.other(), Action::Inspect(number));
         };
@@ -410,7 +421,7 @@ impl ContainerRuntime {
             let slept = u64::from(*seconds).saturating_mul(1_000_000_000);
             return (takes.saturating_add(slept), Ok(()));
         }
-        let container = self.number(id).and_then(|n| self.find(n));
+        let container = self.number(id).and_then(|n| self.containers.find(n));
         let Some(container) = container.filter(|c| c.state == ContainerState::Running) else {
             return (takes, Err("connection refused"));
         };
@@ -447,7 +458,7 @@ impl ContainerRuntime {
             Action::List => {
                 return Ok(RuntimeReply::Listing {
                     containers: self.containers.iter().map(|c| self.record(c)).collect(),
-                    folders: self.folders.iter().map(|f| f.to_string()).collect(),
+                    folders: self.folders.iter().map(|f| f.uid.to_string()).collect(),
                 });
             }
             Action::Facts => return Ok(RuntimeReply::Facts(Box::new(self.facts()))),
@@ -470,12 +481,13 @@ impl ContainerRuntime {
                     .map_err(|message| RuntimeError { kind: RuntimeErrorKind::Other, message })?;
             }
             Action::MakeFolder(uid) => {
-                if let Err(at) = self.folders.binary_search(&uid) {
-                    self.folders.insert(at, uid);
+                let folder = Folder::new(&uid);
+                if let Err(at) = self.folders.binary_search(&folder) {
+                    self.folders.insert(at, folder);
                 }
             }
             Action::RemoveFolder(uid) => {
-                if let Ok(at) = self.folders.binary_search(&uid) {
+                if let Ok(at) = self.folders.binary_search(&Folder::new(&uid)) {
                     self.folders.remove(at);
                 }
             }
@@ -484,7 +496,7 @@ impl ContainerRuntime {
     }
 
     fn start(&mut self, at: Time, number: u32) {
-        let Some(container) = self.find_mut(number) else { return };
+        let Some(container) = self.containers.find_mut(number) else { return };
         container.state = ContainerState::Running;
         container.started_at = at;
         let ends = container.behaviour.as_ref().and_then(|b| b.end);
@@ -496,7 +508,7 @@ impl ContainerRuntime {
 
     /// A container ends by itself.
     fn exit(&mut self, at: Time, number: u32) -> Option<RuntimeInput> {
-        let container = self.find_mut(number)?;
+        let container = self.containers.find_mut(number)?;
         let end = container.behaviour.as_ref().and_then(|b| b.end)?;
         if container.state != ContainerState::Running {
             return None;
@@ -512,42 +524,33 @@ impl ContainerRuntime {
 
     /// A container is no more running; whoever waits for that is answered.
     fn end(&mut self, at: Time, number: u32, exit_code: i32) {
-        let Some(container) = self.find_mut(number) else { return };
+        let Some(container) = self.containers.find_mut(number) else { return };
         if container.state != ContainerState::Running {
             return;
         }
         container.state = ContainerState::Exited;
         container.exit_code = exit_code;
         container.finished_at = at;
+        self.addresses.free(container.ip);
         self.agenda.hasten_stops(at, number);
     }
 
     fn remove(&mut self, at: Time, number: u32) {
         self.end(at, number, KILLED);
-        self.containers.retain(|c| c.number != number);
-        if self.containers.is_empty() {
-            self.containers = Vec::new();
+        if let Some(container) = self.containers.remove(number) {
+            // One that was never started has held it until now.
+            self.addresses.free(container.ip);
         }
     }
 
     // --- what there is ----------------------------------------------------------------------
 
     fn id(&self, number: u32) -> String {
-        format!("{:x}-{number}", self.ids)
+        [&*hash::hex(self.ids, 1), "-", &*number.to_string()].concat()
     }
 
     fn number(&self, id: &str) -> Option<u32> {
         id.rsplit_once('-')?.1.parse().ok()
-    }
-
-    fn find(&self, number: u32) -> Option<&Container> {
-        let at = self.containers.binary_search_by_key(&number, |c| c.number).ok()?;
-        self.containers.get(at)
-    }
-
-    fn find_mut(&mut self, number: u32) -> Option<&mut Container> {
-        let at = self.containers.binary_search_by_key(&number, |c| c.number).ok()?;
-        self.containers.get_mut(at)
     }
 
     /// The image's place in `images`; a node has few.
@@ -566,7 +569,7 @@ impl ContainerRuntime {
     }
 
     fn reply(&self, number: Option<u32>) -> RuntimeReply {
-        let container = number.and_then(|n| self.find(n));
+        let container = number.and_then(|n| self.containers.find(n));
         RuntimeReply::Container(container.map(|c| Box::new(self.record(c))))
     }
 
@@ -576,7 +579,7 @@ impl ContainerRuntime {
             id: self.id(container.number),
             labels: container.labels.clone(),
             image: image.to_string(),
-            image_id: format!("docker://{}", image_id(image)),
+            image_id: ["docker://", &image_id(image)].concat(),
             state: container.state,
             created_at: container.created_at,
             started_at: container.started_at,
@@ -613,7 +616,7 @@ impl ContainerRuntime {
 }
 
 fn image_id(name: &str) -> String {
-    format!("sha256:{:016x}", hash::fnv64(name.as_bytes()))
+    ["sha256:", &*hash::hex(hash::fnv64(name.as_bytes()), 16)].concat()
 }
 
 fn error(kind: RuntimeErrorKind, message: String) -> RuntimeError {

@@ -38,6 +38,7 @@ use self::host::Host;
 use self::process::{Process, Program};
 use self::store::Store;
 use self::watching::{Interest, Watcher};
+use crate::bug::Bug;
 use crate::check::{Check, Occurrence, Violation};
 use crate::container_runtime::ContainerRuntime;
 use crate::meter::Meter;
@@ -237,7 +238,8 @@ impl World {
             queue: Queue::new(),
             events: 0,
             events_of_moment: 0,
-            store: Store::new(rng.child("store")),
+            // Lists are consistent, but for one known bug.
+            store: Store::new(rng.child("store"), plan.settings.bug == Some(Bug::AnyListAccepted)),
             servers: (0..plan.settings.api_servers).map(|i| ApiServer::new(i, rng)).collect(),
             processes: Vec::new(),
             hosts: Vec::new(),

@@ -135,8 +135,6 @@ fn clusters(of_templates: u32) -> impl Strategy<Value = Plan> {
             name: "properties".to_owned(),
             seed: u64::from(seed),
             settings: Settings {
-                // Under investigation (docs/roadmap.md).
-                unchecked: ["P30", "P32", "P35", "P40", "P43", "P54"].map(str::to_owned).to_vec(),
                 safety: Span::secs(150),
                 settle: Span::secs(1_800),
                 // Controllers wait up to 300 s before they try again.
@@ -398,7 +396,6 @@ proptest! {
         let mut plan = plan;
         plan.settings.bug = bug;
         // Violations are no failure here: they must only be the same.
-        plan.settings.unchecked.clear();
         let begun = |plan: &Plan| {
             let mut world = World::new(plan.clone()).expect("a plan that can be run");
             world.keep_timeline();

@@ -1,5 +1,9 @@
 //! Stable hashes: names and revisions that must come out the same on every machine and run.
 
+use std::hash::{BuildHasher, Hash};
+
+use foldhash::fast::FixedState;
+
 /// FNV-1a over the bytes, 64 bits.
 pub const fn fnv64(bytes: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -16,6 +20,28 @@ pub const fn fnv64(bytes: &[u8]) -> u64 {
 /// [`safe_encode`] of its decimal form.
 pub fn fnv32a(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(*b)).wrapping_mul(0x0100_0193))
+}
+
+/// The digits of `value` to the base 16, at least `width` (at most 16) of them.
+pub fn hex(value: u64, width: usize) -> String {
+    let mut digits = [b'0'; 16];
+    let mut left = value;
+    let mut first = digits.len();
+    for (at, digit) in digits.iter_mut().enumerate().rev() {
+        if left == 0 {
+            break;
+        }
+        *digit = b"0123456789abcdef"[usize::from(left.to_le_bytes()[0] & 15)];
+        left >>= 4;
+        first = at;
+    }
+    let first = first.min(digits.len() - width.clamp(1, digits.len()));
+    String::from_utf8_lossy(&digits[first..]).into_owned()
+}
+
+/// A fast hash, for looking things up within one process: another version may give another.
+pub fn fold(value: &impl Hash) -> u64 {
+    FixedState::with_seed(0).hash_one(value)
 }
 
 /// The alphabet of generated names: no vowels and no look-alikes, so that no words form.
@@ -51,6 +77,11 @@ mod tests {
         assert_eq!(fnv64(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv64(b"a"), 0xaf63_dc4c_8601_ec8c);
         assert_eq!(fnv32a(b"a"), 0xe40c_292c);
+        for value in [0, 1, 15, 16, 0xabc, u64::from(u32::MAX), u64::MAX] {
+            assert_eq!(hex(value, 0), format!("{value:x}"));
+            assert_eq!(hex(value, 8), format!("{value:08x}"));
+            assert_eq!(hex(value, 16), format!("{value:016x}"));
+        }
         assert_eq!(letters(fnv64(b"a"), 5).len(), 5);
     }
 }

@@ -18,6 +18,7 @@ pub mod request;
 pub mod selector;
 pub mod shared;
 pub mod status;
+pub mod table;
 pub mod time;
 pub mod version;
 
@@ -29,4 +30,5 @@ pub use pod::Pod;
 pub use request::{ApiError, Propagation, Reply, Request, Subresource};
 pub use shared::{Memo, Shared};
 pub use status::{Cause, Reason, Status};
+pub use table::{Ledger, Table};
 pub use time::Time;

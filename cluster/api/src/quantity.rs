@@ -63,6 +63,9 @@ impl Quantity {
     /// # Errors
     /// The text does not match Kubernetes' grammar.
     pub fn parse(text: &str) -> Result<Self, QuantityError> {
+        if let Some(plain) = Self::parse_plain(text.as_bytes()) {
+            return Ok(plain);
+        }
         let text = text.trim();
         let end = text
             .char_indices()
@@ -82,6 +85,25 @@ impl Quantity {
         let magnitude = scale(whole, fraction, exponent, shift);
         let nano = if negative { -magnitude } else { magnitude };
         Ok(Self { nano, format })
+    }
+
+    /// What most quantities are: a few digits, and a unit that everybody knows.
+    fn parse_plain(text: &[u8]) -> Option<Self> {
+        let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
+        if !(1..=9).contains(&digits) {
+            return None;
+        }
+        let (number, suffix) = text.split_at(digits);
+        let (format, unit) = match suffix {
+            b"" => (Format::DecimalSi, NANO),
+            b"m" => (Format::DecimalSi, NANO / 1_000),
+            b"Ki" => (Format::BinarySi, NANO << 10),
+            b"Mi" => (Format::BinarySi, NANO << 20),
+            b"Gi" => (Format::BinarySi, NANO << 30),
+            _ => return None,
+        };
+        let number = number.iter().fold(0_u64, |n, b| n * 10 + u64::from(b - b'0'));
+        Some(Self { nano: i128::from(number) * unit, format })
     }
 
     /// A whole amount in decimal notation.
@@ -267,6 +289,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn plain_quantities_are_what_others_are(number in "[0-9]{1,9}", unit in 0_usize..5) {
+            let unit = ["", "m", "Ki", "Mi", "Gi"][unit];
+            let plain = Quantity::parse(&format!("{number}{unit}")).unwrap();
+            // A sign is not plain.
+            prop_assert_eq!(plain, Quantity::parse(&format!("+{number}{unit}")).unwrap());
+        }
+
         #[test]
         fn never_panics(text in "[-+]?[0-9.eEinumkKMGTP+-]{0,40}") {
             let _ = Quantity::parse(&text);

@@ -36,6 +36,6 @@ pub struct KubeletConfig {
 impl KubeletConfig {
     /// The folder of a pod.
     pub fn pod_folder(&self, uid: &str) -> String {
-        format!("{}/pods/{uid}", self.root_dir)
+        [&*self.root_dir, "/pods/", uid].concat()
     }
 }

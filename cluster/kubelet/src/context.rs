@@ -179,7 +179,7 @@ impl Context {
                 } else {
                     "containers"
                 };
-                format!("spec.{list}{{{c}}}")
+                ["spec.", list, "{", c, "}"].concat()
             }),
         }
     }

@@ -30,6 +30,7 @@ use crate::sync::{RETRY, sync};
 use crate::termination;
 use crate::volume_source;
 use crate::watched::{Change, News};
+use crate::workers::Workers;
 
 /// How often all containers are listed though nothing says that one was missed.
 const RELIST: Duration = Duration::from_secs(180);
@@ -41,7 +42,7 @@ const RELIST_SOON: Duration = Duration::from_secs(2);
 pub struct Kubelet {
     ctx: Context,
     node: NodeAgent,
-    workers: BTreeMap<Arc<str>, Box<PodWorker>>,
+    workers: Workers,
     occupancy: Occupancy,
     /// When each worker that waits for a time is looked at again.
     wakes: BTreeSet<(Time, Arc<str>)>,
@@ -67,7 +68,7 @@ impl Kubelet {
         Self {
             ctx: Context::new(config),
             node: NodeAgent::default(),
-            workers: BTreeMap::new(),
+            workers: Workers::default(),
             occupancy: Occupancy::default(),
             wakes: BTreeSet::new(),
             orphans: Orphans::default(),
@@ -88,8 +89,7 @@ impl Kubelet {
 
     /// Every pod of this node with its present status.
     pub fn pods(&self) -> Vec<Pod> {
-        self.workers
-            .values()
+        self.workers.iter()
             .map(|w| Pod { status: Some(self.status(w)), ..w.pod.as_ref().clone() })
             .collect()
     }
@@ -114,7 +114,7 @@ impl Kubelet {
         container: &str,
         previous: bool,
     ) -> Result<ContainerRecord, String> {
-        let found = self.workers.values().filter(|w| {
+        let found = self.workers.iter().filter(|w| {
             w.name() == pod && w.namespace() == namespace && (uid.is_empty() || *w.uid == *uid)
         });
         // Of two pods of one name the later one is meant.
@@ -150,7 +150,7 @@ impl Kubelet {
     /// The pause container of a pod.
     pub fn sandbox(&self, namespace: &str, pod: &str) -> Option<ContainerRecord> {
         let mut found =
-            self.workers.values().filter(|w| w.name() == pod && w.namespace() == namespace);
+            self.workers.iter().filter(|w| w.name() == pod && w.namespace() == namespace);
         found.find_map(|w| {
             let record = w.sandbox.running()?;
             Some(record.record(naming::sandbox_labels(&w.pod, &w.uid, record.attempt)))
@@ -207,7 +207,7 @@ impl Kubelet {
     }
 
     fn mark_all(&mut self) {
-        self.dirty.extend(self.workers.keys().cloned());
+        self.dirty.extend(self.workers.iter().map(|w| w.uid.clone()));
     }
 
     // --- the API ---------------------------------------------------------------------------
@@ -267,7 +267,7 @@ impl Kubelet {
             self.want(pod, now);
         }
         if self.ctx.watched.pods.synced() {
-            let api_uids = self.workers.values().filter(|w| !w.is_static);
+            let api_uids = self.workers.iter().filter(|w| !w.is_static);
             let gone: Vec<Arc<str>> =
                 api_uids.map(|w| w.uid.clone()).filter(|uid| !present.contains(&**uid)).collect();
             self.end(gone, now);
@@ -277,7 +277,7 @@ impl Kubelet {
     }
 
     fn mark_static(&mut self) {
-        let statics = self.workers.values().filter(|w| w.is_static).map(|w| w.uid.clone());
+        let statics = self.workers.iter().filter(|w| w.is_static).map(|w| w.uid.clone());
         self.dirty.extend(statics);
     }
 
@@ -287,6 +287,11 @@ impl Kubelet {
         let ending = pod.metadata.deletion_timestamp.is_some();
         let uid = match self.workers.get_mut(uid) {
             Some(worker) if Arc::ptr_eq(&worker.pod, &pod) => return,
+            Some(worker) if worker.told_before(&pod) => {
+                worker.pod = pod;
+                worker.status.posted = None;
+                return;
+            }
             Some(worker) => {
                 if worker.pod.spec != pod.spec {
                     worker.qos = resources::qos_class(&pod);
@@ -327,7 +332,7 @@ impl Kubelet {
         let records: Vec<&ContainerRecord> =
             self.unclaimed.iter().filter(|r| *r.pod_uid() == **uid).collect();
         worker.adopt(now, &records);
-        self.workers.insert(uid.clone(), worker);
+        self.workers.insert(worker);
         self.admit(uid, now);
     }
 
@@ -346,8 +351,7 @@ impl Kubelet {
             // It was judged before this kubelet started, or is not to start.
             Ok(())
         } else {
-            let others = self.workers.values().map(Box::as_ref);
-            let others = others.filter(|w| *w.uid != *uid && w.is_active());
+            let others = self.workers.iter().filter(|w| *w.uid != *uid && w.is_active());
             let allocatable = node_status::limits(&self.ctx.config, facts);
             let used = self.occupancy.sums();
             admission::admit(&self.ctx, &worker.pod, &takes, others, &used, &allocatable)
@@ -414,7 +418,7 @@ impl Kubelet {
 
     /// A configmap or secret was read: whoever waits for it goes on.
     fn config_changed(&mut self, key: &Key, now: Time) {
-        for (uid, worker) in &mut self.workers {
+        for worker in self.workers.iter_mut() {
             if worker.namespace() == key.namespace && worker.is_active() {
                 worker.volumes.retry_at = worker.volumes.retry_at.min(now);
                 worker.volumes.refresh_at = worker.volumes.refresh_at.min(now);
@@ -426,7 +430,7 @@ impl Kubelet {
                         slot.retry_at = slot.retry_at.min(now);
                     }
                 }
-                self.dirty.push(uid.clone());
+                self.dirty.push(worker.uid.clone());
             }
         }
     }
@@ -446,7 +450,7 @@ impl Kubelet {
         }
         self.static_pods = wanted;
         self.mirrors.compare();
-        let known = self.workers.values().filter(|w| w.is_static).map(|w| w.uid.clone());
+        let known = self.workers.iter().filter(|w| w.is_static).map(|w| w.uid.clone());
         let gone: Vec<Arc<str>> = known.filter(|u| !self.static_pods.contains_key(&**u)).collect();
         self.end(gone, now);
         self.start_static(now);
@@ -457,11 +461,11 @@ impl Kubelet {
         let fresh: Vec<(Arc<str>, Arc<Pod>)> = self
             .static_pods
             .iter()
-            .filter(|(uid, _)| !self.workers.contains_key(uid.as_str()))
+            .filter(|(uid, _)| !self.workers.contains(uid.as_str()))
             .map(|(uid, pod)| (uid.as_str().into(), pod.clone()))
             .collect();
         for (uid, pod) in fresh {
-            let busy = self.workers.values().any(|w| {
+            let busy = self.workers.iter().any(|w| {
                 w.is_static
                     && w.pod.metadata.name == pod.metadata.name
                     && w.pod.metadata.namespace == pod.metadata.namespace
@@ -628,9 +632,7 @@ impl Kubelet {
         self.node.facts_answered(now, true, changed);
         if self.ctx.facts.replace(facts).is_none() {
             // What came before the node was known is judged now.
-            let mut all: Vec<(Time, Arc<str>)> = self
-                .workers
-                .values()
+            let mut all: Vec<(Time, Arc<str>)> = self.workers.iter()
                 .map(|w| (api::meta::created_at(&w.pod.metadata), w.uid.clone()))
                 .collect();
             all.sort();
@@ -656,8 +658,9 @@ impl Kubelet {
         for record in &containers {
             by_pod.entry(record.pod_uid()).or_default().push(record);
         }
-        for (uid, worker) in &mut self.workers {
-            worker.adopt(asked, by_pod.get(&**uid).map_or(&[], Vec::as_slice));
+        for worker in self.workers.iter_mut() {
+            let records = by_pod.get(&*worker.uid).map_or(&[][..], Vec::as_slice);
+            worker.adopt(asked, records);
         }
         self.unclaimed = containers;
         self.mark_all();
@@ -671,7 +674,7 @@ impl Kubelet {
             return;
         }
         for record in std::mem::take(&mut self.unclaimed) {
-            if !self.workers.contains_key(record.pod_uid()) {
+            if !self.workers.contains(record.pod_uid()) {
                 self.orphans.add(&mut self.ctx, &record);
             }
         }
@@ -682,7 +685,7 @@ impl Kubelet {
 
     fn remove_folders(&mut self) {
         for uid in std::mem::take(&mut self.folders) {
-            if !self.workers.contains_key(uid.as_str()) {
+            if !self.workers.contains(uid.as_str()) {
                 let request = RuntimeRequest::RemovePodFolder { uid };
                 self.ctx.runtime(RuntimePurpose::Nothing, request);
             }

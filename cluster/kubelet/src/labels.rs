@@ -32,7 +32,7 @@ const LONG: u8 = 0xff;
 ///
 /// Each label is the place of its key in [`KEYS`] (or [`OTHER`] and the key) and its value; texts
 /// stand behind their lengths.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Labels(Arc<[u8]>);
 
 impl Labels {

@@ -37,6 +37,7 @@ mod sync;
 mod termination;
 mod volume_source;
 mod watched;
+mod workers;
 
 pub use config::KubeletConfig;
 pub use kubelet::Kubelet;

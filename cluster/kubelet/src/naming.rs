@@ -4,7 +4,7 @@
 //! `pkg/kubelet/types/labels.go` and `kuberuntime/labels.go`.
 
 use api::Pod;
-use api::hash::fnv32a;
+use api::hash::{fnv32a, hex};
 use k8s_openapi::api::core::v1::Container;
 
 use crate::Labels;
@@ -37,7 +37,8 @@ pub const TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 pub fn container_name(pod: &Pod, uid: &str, container: &str, attempt: u32) -> String {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    format!("k8s_{container}_{name}_{namespace}_{uid}_{attempt}")
+    let attempt = attempt.to_string();
+    ["k8s", container, name, namespace, uid, &*attempt].join("_")
 }
 
 /// The labels of a pause container.
@@ -84,7 +85,7 @@ fn labels_of<'a, const N: usize>(
 
 /// A hash of what makes a running container out of date: its name and image.
 pub fn container_hash(container: &Container) -> String {
-    format!("{:x}", definition_hash(container))
+    hex(definition_hash(container).into(), 1)
 }
 
 /// The same as a number.

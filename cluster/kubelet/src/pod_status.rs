@@ -237,9 +237,13 @@ fn final_phase(base: &PodStatus) -> Option<&'static str> {
 }
 
 fn phase(worker: &PodWorker, init: &[ContainerStatus], apps: &[ContainerStatus]) -> &'static str {
+    fn terminated(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+        status.state.as_ref()?.terminated.as_ref()
+    }
+    fn last(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+        status.last_state.as_ref()?.terminated.as_ref()
+    }
     let over = matches!(worker.stage, Stage::Stopped(_));
-    let terminated = |s: &ContainerStatus| s.state.as_ref().and_then(|s| s.terminated.clone());
-    let last = |s: &ContainerStatus| s.last_state.as_ref().and_then(|s| s.terminated.clone());
     let running = |s: &ContainerStatus| s.state.as_ref().is_some_and(|s| s.running.is_some());
     for (container, status) in worker.init_containers().iter().zip(init) {
         let done = if is_sidecar(container) {
@@ -298,7 +302,7 @@ fn container_status(worker: &PodWorker, container: &Container, init: bool) -> Co
         image: record
             .map_or_else(|| container.image.clone().unwrap_or_default(), |r| r.image.to_string()),
         image_id: record.map(|r| r.image_id.to_string()).unwrap_or_default(),
-        container_id: record.filter(|r| !r.id.is_empty()).map(|r| format!("docker://{}", r.id)),
+        container_id: record.filter(|r| !r.id.is_empty()).map(|r| ["docker://", &*r.id].concat()),
         restart_count: i32::try_from(restarts(worker, container, slot)).unwrap_or(i32::MAX),
         ready,
         started: Some(started),
@@ -388,7 +392,7 @@ fn terminated(record: &Instance) -> ContainerStateTerminated {
     ContainerStateTerminated {
         container_id: Some(&record.id)
             .filter(|id| !id.is_empty())
-            .map(|id| format!("docker://{id}")),
+            .map(|id| ["docker://", &**id].concat()),
         exit_code: record.exit_code,
         finished_at: time(record.finished_at),
         started_at: time(record.started_at),
@@ -476,7 +480,7 @@ fn containers_ready(
     if unready.is_empty() {
         return ("True", None, None);
     }
-    let message = format!("containers with unready status: [{}]", unready.join(" "));
+    let message = ["containers with unready status: [", &*unready.join(" "), "]"].concat();
     ("False", Some("ContainersNotReady"), Some(message))
 }
 

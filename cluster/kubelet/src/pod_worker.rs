@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::{Pod, Revision, Shared, Time};
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodSpec, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::instance::Instance;
 use crate::naming;
@@ -42,6 +43,51 @@ pub(crate) struct PodWorker {
     pub(crate) wake: Option<Time>,
     /// The wake that the kubelet has noted.
     pub(crate) noted_wake: Option<Time>,
+}
+
+impl PodWorker {
+    /// Whether this state of an active pod is what the kubelet's last write was answered with,
+    /// and nobody else has changed anything: all of it was acted on when the answer came.
+    pub(crate) fn told_before(&self, pod: &Pod) -> bool {
+        let version = &pod.metadata.resource_version;
+        let answered = self.status.posted.as_ref();
+        self.stage == Stage::Active
+            && answered.is_some_and(|answer| answer.metadata.resource_version == *version)
+            && self.pod.spec == pod.spec
+            && self.pod.node_name == pod.node_name
+            && is_same(&self.pod.metadata, &pod.metadata)
+    }
+}
+
+/// Whether only the version, or what the server notes of writers, differs.
+fn is_same(old: &ObjectMeta, new: &ObjectMeta) -> bool {
+    let ObjectMeta {
+        annotations,
+        creation_timestamp,
+        deletion_grace_period_seconds,
+        deletion_timestamp,
+        finalizers,
+        generate_name,
+        generation,
+        labels,
+        managed_fields: _,
+        name,
+        namespace,
+        owner_references,
+        resource_version: _,
+        self_link,
+        uid,
+    } = old;
+    *deletion_timestamp == new.deletion_timestamp
+        && *deletion_grace_period_seconds == new.deletion_grace_period_seconds
+        && *generation == new.generation
+        && *labels == new.labels
+        && *annotations == new.annotations
+        && *finalizers == new.finalizers
+        && *owner_references == new.owner_references
+        && *creation_timestamp == new.creation_timestamp
+        && (uid, name, namespace) == (&new.uid, &new.name, &new.namespace)
+        && (generate_name, self_link) == (&new.generate_name, &new.self_link)
 }
 
 /// Where a pod is in its life.
@@ -479,5 +525,34 @@ mod tests {
     #[test]
     fn a_worker_is_small() {
         assert!(size_of::<PodWorker>() <= 384, "{} bytes", size_of::<PodWorker>());
+    }
+
+    #[test]
+    fn the_answer_of_a_write_is_not_acted_on_twice() {
+        let pod = |version: u64, rest: &str| -> Arc<Pod> {
+            let text = format!(
+                r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"a","uid":"u",{rest}
+                "resourceVersion":"{version}"}},"spec":{{"nodeName":"n","containers":[]}}}}"#
+            );
+            let object = api::codec::decode_any(text.as_bytes()).unwrap();
+            object.share().unwrap()
+        };
+        let mut worker = PodWorker::new(pod(4, ""), "u".into(), false, Time::ZERO);
+        assert!(!worker.told_before(&pod(5, "")), "nothing was written");
+        worker.status.posted = Some(pod(5, ""));
+        assert!(worker.told_before(&pod(5, "")));
+        assert!(!worker.told_before(&pod(6, "")), "another has written since");
+        // A write of another before, which a watch may leave out.
+        let ending = r#""deletionTimestamp":"2026-01-01T00:00:00Z","#;
+        assert!(!worker.told_before(&pod(5, ending)));
+        assert!(!worker.told_before(&pod(5, r#""labels":{"a":"b"},"#)));
+        worker.stage = Stage::Terminating(Box::new(Termination {
+            deadline: Time::ZERO,
+            grace_seconds: 0,
+            failure: None,
+            cleaned: false,
+            deleted: false,
+        }));
+        assert!(!worker.told_before(&pod(5, "")));
     }
 }

@@ -154,8 +154,8 @@ fn host_ports(pod: &Pod) -> Box<[HostPort]> {
         .collect()
 }
 
-/// The cgroup figures of a container on a node with that much memory.
-pub(crate) fn limits(pod: &Pod, container: &Container, node_memory: u64) -> Limits {
+/// The cgroup figures of a container of a pod of that class, on a node with that much memory.
+pub(crate) fn limits(qos: QosClass, container: &Container, node_memory: u64) -> Limits {
     let cpu_limit = limit(container, "cpu").map(Quantity::milli);
     let cpu_request = request(container, "cpu").map_or(0, Quantity::milli);
     // The kernel takes no less than 2 shares and no quota below 1 ms in 100 ms.
@@ -164,12 +164,12 @@ pub(crate) fn limits(pod: &Pod, container: &Container, node_memory: u64) -> Limi
         cpu_shares: shares.clamp(2, 262_144),
         cpu_quota: cpu_limit.map_or(0, |milli| milli.saturating_mul(100).max(1_000)),
         memory: limit(container, "memory").map_or(0, Quantity::value),
-        oom_score_adj: oom_score(pod, container, node_memory),
+        oom_score_adj: oom_score(qos, container, node_memory),
     }
 }
 
-fn oom_score(pod: &Pod, container: &Container, node_memory: u64) -> i64 {
-    match qos_class(pod) {
+fn oom_score(qos: QosClass, container: &Container, node_memory: u64) -> i64 {
+    match qos {
         QosClass::Guaranteed => -997,
         QosClass::BestEffort => 1000,
         QosClass::Burstable => {
@@ -198,7 +198,7 @@ mod tests {
             let pod = pod(spec);
             assert_eq!(qos_class(&pod).name(), class, "{spec}");
             assert_eq!(pod_request(&pod, "cpu"), cpu, "{spec}");
-            let l = limits(&pod, &pod.spec.as_ref().unwrap().containers[0], 1 << 30);
+            let l = limits(qos_class(&pod), &pod.spec.as_ref().unwrap().containers[0], 1 << 30);
             assert_eq!((l.cpu_shares, l.cpu_quota, l.oom_score_adj), (shares, quota, oom));
         };
         check(r#"{"containers":[{"name":"a"}]}"#, "BestEffort", 0, 2, 0, 1000);

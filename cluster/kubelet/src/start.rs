@@ -126,7 +126,7 @@ pub(crate) fn image_inspected(
     };
     match (found, pull_policy(container)) {
         (Some(found), "IfNotPresent" | "Never") => {
-            let message = format!("Container image \"{image}\" already present on machine");
+            let message = ["Container image \"", &*image, "\" already present on machine"].concat();
             ctx.event(now, &worker.pod, normal(&container.name), "Pulled", message);
             create(ctx, worker, container, found, now);
         }
@@ -289,8 +289,8 @@ pub(crate) fn started(
             return wait(ctx, worker, container, ("CreateContainerError", error.message), now);
         }
     };
-    ctx.event(now, &worker.pod, normal(name), "Created", format!("Created container: {name}"));
-    ctx.event(now, &worker.pod, normal(name), "Started", format!("Started container {name}"));
+    ctx.event(now, &worker.pod, normal(name), "Created", ["Created container: ", name].concat());
+    ctx.event(now, &worker.pod, normal(name), "Started", ["Started container ", name].concat());
     let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
     let grace = worker.grace_seconds().min(HOOK_SECONDS_MAX);
     let Some(slot) = worker.containers.get_mut(name) else { return };
@@ -344,7 +344,7 @@ fn start_failed(
     now: Time,
 ) {
     let name = container.name.as_str();
-    ctx.event(now, &worker.pod, normal(name), "Created", format!("Created container: {name}"));
+    ctx.event(now, &worker.pod, normal(name), "Created", ["Created container: ", name].concat());
     let error = format!("failed to start container \"{name}\": {error}");
     ctx.event(now, &worker.pod, warning(name), "Failed", format!("Error: {error}"));
     let sandbox = worker.sandbox.running().map(|s| s.id.clone()).unwrap_or_default();

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use api::key::order;
 use api::{ApiObject, Key, Kind, Name, Object, Pod, Revision};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -35,7 +36,7 @@ struct Held<T> {
 
 impl<T> Held<T> {
     fn order(&self, namespace: &str, name: &str) -> Ordering {
-        (*self.namespace).cmp(namespace).then_with(|| (*self.name).cmp(name))
+        order(&self.namespace, namespace).then_with(|| order(&self.name, name))
     }
 }
 

@@ -1,10 +1,14 @@
 //! [`Cache`]: what a component knows of the API's objects, kept current by watches.
 
 use std::any::Any;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use api::{ApiObject, Key, Kind, Name, Object, Pod, Revision, Time, meta};
+use api::key::order;
+use api::{ApiObject, Key, Kind, Ledger, Name, Object, Pod, Revision, Time, meta};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::{Index, WatchEvent};
@@ -28,9 +32,44 @@ impl Delta {
     }
 }
 
+/// A key among those of one kind and namespace, shared with all indexes.
+#[derive(Clone, Debug)]
+struct Named(Arc<Key>);
+
+impl Borrow<str> for Named {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Hash for Named {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (*self.0.name).hash(state);
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for Named {}
+
+impl Ord for Named {
+    fn cmp(&self, other: &Self) -> Ordering {
+        order(&self.0.name, &other.0.name)
+    }
+}
+
+impl PartialOrd for Named {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Entry {
-    /// Shared with all indexes.
     key: Arc<Key>,
     object: Object,
     seen: Time,
@@ -40,7 +79,7 @@ struct Entry {
 #[derive(Clone, Debug, Default)]
 struct Shelf {
     /// By namespace and name.
-    namespaces: BTreeMap<Name, BTreeMap<Name, Entry>>,
+    namespaces: BTreeMap<Name, Ledger<Named, Entry>>,
     /// Objects that are renewed without each renewal being told, since which revision.
     renewing: BTreeMap<Arc<Key>, Revision>,
     revision: Revision,
@@ -57,7 +96,7 @@ impl Shelf {
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.namespaces.values().flat_map(BTreeMap::values)
+        self.namespaces.values().flat_map(Ledger::values)
     }
 
     /// Adds an object that is not there.
@@ -70,13 +109,14 @@ impl Shelf {
             name: name.into(),
         });
         let entry = Entry { key: key.clone(), object, seen: now };
-        self.namespaces.entry(key.namespace.clone()).or_default().insert(key.name.clone(), entry);
+        let room = self.namespaces.entry(key.namespace.clone()).or_default();
+        room.insert(Named(key.clone()), entry);
         key
     }
 
     fn remove(&mut self, key: &Key) -> Option<Entry> {
         let names = self.namespaces.get_mut(&key.namespace)?;
-        let entry = names.remove(&key.name)?;
+        let entry = names.remove(&*key.name)?;
         if names.is_empty() {
             self.namespaces.remove(&key.namespace);
         }
@@ -187,13 +227,13 @@ impl Cache {
     ) -> impl Iterator<Item = &'a Object> {
         let shelf = self.shelves.get(&kind);
         let names = shelf.and_then(|s| s.namespaces.get(namespace));
-        names.into_iter().flat_map(BTreeMap::values).map(|e| &e.object)
+        names.into_iter().flat_map(Ledger::values).map(|e| &e.object)
     }
 
     /// How many objects of a kind are in a namespace.
     pub fn count_in(&self, kind: Kind, namespace: &str) -> usize {
         let shelf = self.shelves.get(&kind);
-        shelf.and_then(|s| s.namespaces.get(namespace)).map_or(0, BTreeMap::len)
+        shelf.and_then(|s| s.namespaces.get(namespace)).map_or(0, Ledger::len)
     }
 
     /// All objects of a type in a namespace.

@@ -28,7 +28,7 @@ struct World {
 
 impl View for World {
     fn get(&self, key: &Key) -> Option<Object> {
-        self.store.get_ref(&store_key(key)).map(|(_, object)| object.clone())
+        self.store.get_ref(&store_key(key)).map(|(_, _, object)| object.clone())
     }
 
     fn list(&self, kind: Kind, namespace: &str) -> Vec<Object> {
@@ -72,8 +72,8 @@ impl World {
         self.writes += 1;
         let key = operation.key().map(|key| store_key(&key));
         let current = key.as_deref().and_then(|key| self.store.get_ref(key));
-        let expected = current.map_or(Revision(0), |(revision, _)| revision);
-        let mutation = self.decide(operation, current.map(|(_, object)| object), caller);
+        let expected = current.map_or(Revision(0), |(_, revision, _)| revision);
+        let mutation = self.decide(operation, current.map(|(.., object)| object), caller);
         let (mut object, claims, stays) = match mutation {
             Mutation::Put { object, claims } => (object, claims, true),
             Mutation::Remove { last, claims } => (last, claims, false),
@@ -454,7 +454,7 @@ fn commit_and_compact(bencher: Bencher<'_, '_>, keys: u64) {
         // A step that shares no divisor with the number of keys visits all, far apart.
         i = (i + 618_033) % keys;
         let key = key_of(i);
-        let expected = store.get_ref(&key).map_or(Revision(0), |(revision, ())| revision);
+        let expected = store.get_ref(&key).map_or(Revision(0), |(_, revision, ())| revision);
         let revision = store.commit(commit(key, expected)).expect("nobody else writes");
         store.compact(Revision(revision.0 - 1));
     });

@@ -5,11 +5,11 @@
 //! [`api::Object`] where they do not.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::Hash;
 use std::sync::Arc;
 
-use api::Revision;
+use api::{Ledger, Revision};
 use bytes::Bytes;
 
 /// A value as stored.
@@ -100,26 +100,26 @@ struct Held<V> {
 pub struct Memory<V = Bytes, K = Arc<str>> {
     revision: Revision,
     compacted: Revision,
-    present: BTreeMap<K, Held<V>>,
+    present: Ledger<K, Held<V>>,
     claims: BTreeSet<String>,
     /// All writes above `compacted`. The past is the present with these undone, so that
     /// forgetting it costs nothing but the writes that are forgotten.
     log: VecDeque<Logged<V, K>>,
 }
 
-impl<V, K: Ord> Default for Memory<V, K> {
+impl<V, K: Ord + Hash + Clone> Default for Memory<V, K> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<V, K: Ord> Memory<V, K> {
+impl<V, K: Ord + Hash + Clone> Memory<V, K> {
     /// Makes an empty store, at revision 1 as etcd does.
     pub const fn new() -> Self {
         Self {
             revision: Revision(1),
             compacted: Revision(0),
-            present: BTreeMap::new(),
+            present: Ledger::new(),
             claims: BTreeSet::new(),
             log: VecDeque::new(),
         }
@@ -140,13 +140,13 @@ impl<V, K: Ord> Memory<V, K> {
         self.present.is_empty()
     }
 
-    /// The value that `key` holds, with the revision of its last write.
-    pub fn get_ref<Q>(&self, key: &Q) -> Option<(Revision, &V)>
+    /// The key as it is held here, the revision of its last write and its value.
+    pub fn get_ref<Q>(&self, key: &Q) -> Option<(&K, Revision, &V)>
     where
         K: Borrow<Q>,
-        Q: Ord + ?Sized,
+        Q: Ord + Hash + ?Sized,
     {
-        self.present.get(key).map(|held| (held.revision, &held.value))
+        self.present.get_key_value(key).map(|(key, held)| (key, held.revision, &held.value))
     }
 
     /// The keys from `from` on for as long as they are `within`, in order, with what they hold
@@ -158,11 +158,11 @@ impl<V, K: Ord> Memory<V, K> {
     ) -> impl Iterator<Item = (&'a K, Revision, &'a V)> + use<'a, Q, F, V, K>
     where
         K: Borrow<Q>,
-        Q: Ord + ?Sized,
+        Q: Ord + Hash + ?Sized,
         F: Fn(&K) -> bool + 'a,
     {
         self.present
-            .range::<Q, _>((Bound::Included(from), Bound::Unbounded))
+            .iter_from(from)
             .take_while(move |(key, _)| within(key))
             .map(|(key, held)| (key, held.revision, &held.value))
     }
@@ -213,7 +213,7 @@ impl<V, K: Ord> Memory<V, K> {
     ) -> Result<impl Iterator<Item = (&'a K, Revision, &'a V)> + use<'a, Q, F, V, K>, Compacted>
     where
         K: Borrow<Q>,
-        Q: Ord + ?Sized,
+        Q: Ord + Hash + ?Sized,
         F: Fn(&K) -> bool + Copy + 'a,
     {
         if at < self.compacted {
@@ -249,7 +249,7 @@ impl<V, K: Ord> Memory<V, K> {
     ) -> BTreeMap<&'a K, Option<&'a Held<V>>>
     where
         K: Borrow<Q>,
-        Q: Ord + ?Sized,
+        Q: Ord + Hash + ?Sized,
     {
         let mut undone = BTreeMap::new();
         for Logged { change, previous } in self.log_after(at) {
@@ -278,7 +278,7 @@ impl<V> Memory<V> {
 impl<V: Clone> Memory<V> {
     /// The value that `key` holds.
     pub fn get(&self, key: &str) -> Option<Record<V>> {
-        let (revision, value) = self.get_ref(key)?;
+        let (_, revision, value) = self.get_ref(key)?;
         Some(Record { key: key.to_owned(), value: value.clone(), revision })
     }
 
@@ -309,24 +309,18 @@ impl<V: Clone> Memory<V> {
     }
 }
 
-impl<V: Clone, K: Ord + Clone> Memory<V, K> {
+impl<V: Clone, K: Ord + Hash + Clone> Memory<V, K> {
     /// Carries out one transaction, wholly or not at all.
     ///
     /// # Errors
     /// The key has another revision than expected, or a claim to take is taken.
     pub fn commit(&mut self, commit: Commit<V, K>) -> Result<Revision, Refusal<V>> {
-        use btree_map::Entry;
-        let entry = self.present.entry(commit.key);
-        let current = match &entry {
-            Entry::Occupied(held) => held.get().revision,
-            Entry::Vacant(_) => Revision(0),
-        };
-        if current != commit.expected {
-            return Err(Refusal::Conflict(match entry {
-                Entry::Occupied(held) => Some((held.get().revision, held.get().value.clone())),
-                Entry::Vacant(_) => None,
-            }));
+        let held = self.present.get_key_value(&commit.key);
+        if held.map_or(Revision(0), |(_, held)| held.revision) != commit.expected {
+            return Err(Refusal::Conflict(held.map(|(_, h)| (h.revision, h.value.clone()))));
         }
+        // The key as it is held: then its name is in memory once.
+        let known = held.map(|(key, _)| key.clone());
         if let Some(claim) = commit.take.iter().find(|c| self.claims.contains(*c)) {
             return Err(Refusal::Taken(claim.clone()));
         }
@@ -336,22 +330,14 @@ impl<V: Clone, K: Ord + Clone> Memory<V, K> {
         }
         let revision = Revision(self.revision.0 + 1);
         self.revision = revision;
-        let held = commit.value.clone().map(|value| Held { revision, value });
-        let (key, previous) = match (entry, held) {
-            (Entry::Occupied(mut entry), Some(held)) => {
-                (entry.key().clone(), Some(entry.insert(held)))
-            }
-            (Entry::Occupied(entry), None) => {
-                let (key, previous) = entry.remove_entry();
-                (key, Some(previous))
-            }
-            (Entry::Vacant(entry), Some(held)) => {
-                let key = entry.key().clone();
-                entry.insert(held);
-                (key, None)
-            }
-            // Deleting what is not there only raises the revision.
-            (Entry::Vacant(_), None) => return Ok(revision),
+        let key = known.unwrap_or(commit.key);
+        let previous = match commit.value.clone() {
+            Some(value) => self.present.insert(key.clone(), Held { revision, value }),
+            None => match self.present.remove(&key) {
+                // Deleting what is not there only raises the revision.
+                None => return Ok(revision),
+                previous => previous,
+            },
         };
         let change = Change { key, value: commit.value, revision };
         self.log.push_back(Logged { change, previous });
@@ -423,7 +409,7 @@ mod tests {
         store.commit(put("p/a", 0, "1")).unwrap();
         store.commit(put("q/a", 0, "2")).unwrap();
         let value = Bytes::from("2");
-        assert_eq!(store.get_ref("q/a"), Some((Revision(3), &value)));
+        assert_eq!(store.get_ref("q/a"), Some((&"q/a".into(), Revision(3), &value)));
         let last = store.last_change().unwrap();
         assert_eq!((&*last.key, last.value.as_ref()), ("q/a", Some(&value)));
         let found: Vec<_> = store.iter_from("p/", "").map(|(k, r, _)| (&**k, r)).collect();

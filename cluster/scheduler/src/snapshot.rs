@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::Key;
+use api::{Key, Table};
 use k8s_openapi::api::core::v1::Node;
 
 use crate::node_info::NodeInfo;
@@ -29,7 +29,7 @@ pub struct Snapshot {
     ids: BTreeMap<String, u32>,
     order: Order,
     images: BTreeMap<String, usize>,
-    pods: BTreeMap<Key, Placed>,
+    pods: Table<Key, Placed>,
     owners: Owners,
     changes: Changes,
 }

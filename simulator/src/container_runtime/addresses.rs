@@ -10,12 +10,14 @@ pub(super) struct Addresses {
     /// First and last address for pods, if the node's range is known.
     range: Option<(u32, u32)>,
     /// What was given last: an address that was given back rests for as long as possible.
-    pub(super) last: u32,
+    last: u32,
+    /// Taken ones, in order.
+    taken: Vec<u32>,
 }
 
 impl Addresses {
     pub(super) const fn new(prefix: u8) -> Self {
-        Self { prefix, range: None, last: 0 }
+        Self { prefix, range: None, last: 0, taken: Vec::new() }
     }
 
     fn bounds(&self) -> (u32, u32) {
@@ -44,10 +46,31 @@ impl Addresses {
         self.range = None;
     }
 
+    /// Takes an address; zero is none.
+    pub(super) fn take(&mut self, ip: u32) {
+        if ip == 0 {
+            return;
+        }
+        self.last = ip;
+        if let Err(at) = self.taken.binary_search(&ip) {
+            if self.taken.len() == self.taken.capacity() {
+                self.taken.reserve_exact(2 + self.taken.len() / 4);
+            }
+            self.taken.insert(at, ip);
+        }
+    }
+
+    /// An address is no more taken.
+    pub(super) fn free(&mut self, ip: u32) {
+        if let Ok(at) = self.taken.binary_search(&ip) {
+            self.taken.remove(at);
+        }
+    }
+
     /// The next address that is not taken.
-    pub(super) fn next(&self, taken: impl Fn(u32) -> bool) -> Option<u32> {
+    pub(super) fn next(&self) -> Option<u32> {
         let (first, last) = self.bounds();
         let start = if (first..last).contains(&self.last) { self.last + 1 } else { first };
-        (start..=last).chain(first..start).find(|ip| !taken(*ip))
+        (start..=last).chain(first..start).find(|ip| self.taken.binary_search(ip).is_err())
     }
 }

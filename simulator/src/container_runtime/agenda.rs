@@ -1,5 +1,7 @@
 //! What is still to happen on a node, in the order in which it will.
 
+use std::collections::VecDeque;
+
 use api::Time;
 use kubelet::RuntimeError;
 use kubelet::runtime::ProbeOutcome;
@@ -43,6 +45,12 @@ pub(super) enum Due {
     },
 }
 
+impl Due {
+    fn is_stop(&self) -> bool {
+        matches!(self, Self::Reply { action, .. } if matches!(**action, Action::Stop { .. }))
+    }
+}
+
 #[derive(Clone)]
 struct Entry {
     at: Time,
@@ -51,33 +59,37 @@ struct Entry {
     due: Due,
 }
 
-/// Everything planned, the latest first: most nodes have a handful, and an idle one nothing.
+/// Everything planned, in order: most nodes have a handful, and an idle one nothing. What is added
+/// is due soon or long after all else, and a queue moves little for either.
 #[derive(Clone, Default)]
 pub(super) struct Agenda {
-    entries: Vec<Entry>,
+    entries: VecDeque<Entry>,
     next_order: u64,
+    /// How many of them are stops.
+    stops: u32,
 }
 
 impl Agenda {
     pub(super) fn add(&mut self, at: Time, due: Due) {
         let order = self.next_order;
         self.next_order += 1;
+        self.stops += u32::from(due.is_stop());
         self.insert(Entry { at, order, due });
     }
 
     fn insert(&mut self, entry: Entry) {
         let key = (entry.at, entry.order);
-        let place = self.entries.partition_point(|e| (e.at, e.order) > key);
+        let place = self.entries.partition_point(|e| (e.at, e.order) < key);
         self.entries.insert(place, entry);
     }
 
     pub(super) fn first(&self) -> Option<Time> {
-        self.entries.last().map(|e| e.at)
+        self.entries.front().map(|e| e.at)
     }
 
     /// The containers that are to end by themselves after `time`.
     pub(super) fn exits_after(&self, time: Time) -> impl Iterator<Item = u32> {
-        self.entries.iter().take_while(move |e| e.at > time).filter_map(|e| match e.due {
+        self.entries.iter().rev().take_while(move |e| e.at > time).filter_map(|e| match e.due {
             Due::Exit { container } => Some(container),
             Due::Connected | Due::Reply { .. } => None,
         })
@@ -85,7 +97,7 @@ impl Agenda {
 
     /// Whether somebody waits for an answer that comes after `time`, other than to a probe.
     pub(super) fn owes_after(&self, time: Time) -> bool {
-        let mut later = self.entries.iter().take_while(|e| e.at > time);
+        let mut later = self.entries.iter().rev().take_while(|e| e.at > time);
         later.any(|e| match &e.due {
             Due::Reply { to: Some(_), action } => !matches!(**action, Action::Probe(_)),
             Due::Reply { to: None, .. } | Due::Connected | Due::Exit { .. } => false,
@@ -94,23 +106,28 @@ impl Agenda {
 
     /// Takes what comes first, if its time has come.
     pub(super) fn pop(&mut self, now: Time) -> Option<(Time, Due)> {
-        let entry = self.entries.pop_if(|e| e.at <= now)?;
+        let entry = self.entries.pop_front_if(|e| e.at <= now)?;
+        self.stops -= u32::from(entry.due.is_stop());
         if self.entries.is_empty() {
             // An idle node keeps no memory of a busy hour.
-            self.entries = Vec::new();
+            self.entries = VecDeque::new();
         }
         Some((entry.at, entry.due))
     }
 
     /// A container ended: whoever waits for that need wait no longer.
     pub(super) fn hasten_stops(&mut self, at: Time, number: u32) {
-        let waits = |entry: &mut Entry| match &entry.due {
+        if self.stops == 0 {
+            return;
+        }
+        let waits = |entry: &Entry| match &entry.due {
             Due::Reply { action, .. } => {
                 matches!(**action, Action::Stop { container, .. } if container == number)
             }
             Due::Connected | Due::Exit { .. } => false,
         };
-        let waiting: Vec<Entry> = self.entries.extract_if(.., waits).collect();
+        let (waiting, others) = std::mem::take(&mut self.entries).into_iter().partition(waits);
+        self.entries = others;
         for entry in waiting {
             self.insert(Entry { at: entry.at.min(at), ..entry });
         }

@@ -63,10 +63,6 @@ impl Container {
         }
     }
 
-    pub(super) fn holds_address(&self) -> bool {
-        self.ip != 0 && self.state != ContainerState::Exited
-    }
-
     /// The address while it has one.
     pub(super) fn address(&self) -> String {
         if self.ip != 0 && self.state == ContainerState::Running {

@@ -14,9 +14,7 @@ use registry::{Caller, Claims, Mutation, Operation, Options, Stamp, View};
 
 use self::specs::Specs;
 
-/// Writes after which history is forgotten, and how much of it stays: enough for any watch that
-/// was interrupted for a while.
-const COMPACT_EVERY: u64 = 64;
+/// How many writes are remembered where somebody reads the past: enough for a server that lags.
 const HISTORY: u64 = 8_192;
 /// How often a write is decided anew because an address was taken.
 const ATTEMPTS_MAX: u32 = 16;
@@ -24,15 +22,18 @@ const ATTEMPTS_MAX: u32 = 16;
 /// The objects of the cluster.
 #[derive(Clone)]
 pub(super) struct Store {
-    memory: Memory<Object, Key>,
+    memory: Memory<Object, Arc<Key>>,
     specs: Specs,
     options: Options,
     rng: ChaCha8Rng,
+    /// How many writes are remembered. What nobody will read is forgotten at once: its memory is
+    /// then used again while it is at hand.
+    history: u64,
 }
 
 /// What a write has left behind.
 pub(super) struct Written {
-    pub(super) key: Key,
+    pub(super) key: Arc<Key>,
     pub(super) old: Option<Object>,
     /// `None` when the object is gone.
     pub(super) new: Option<Object>,
@@ -43,13 +44,14 @@ pub(super) struct Written {
 }
 
 impl Store {
-    pub(super) fn new(rng: RngTree) -> Self {
+    pub(super) fn new(rng: RngTree, reads_past: bool) -> Self {
         let cidr = "10.96.0.0/12".parse().expect("a constant range");
         Self {
             memory: Memory::new(),
             specs: Specs::default(),
             options: Options { service_cidr: cidr, ..Options::default() },
             rng: rng.rng("stamps"),
+            history: if reads_past { HISTORY } else { 0 },
         }
     }
 
@@ -58,7 +60,7 @@ impl Store {
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<&Object> {
-        self.memory.get_ref(key).map(|(_, object)| object)
+        self.memory.get_ref(key).map(|(_, _, object)| object)
     }
 
     pub(super) fn objects(&self, kind: Kind) -> impl Iterator<Item = &Object> {
@@ -76,7 +78,7 @@ impl Store {
     pub(super) fn changes(
         &self,
         after: Revision,
-    ) -> Result<impl Iterator<Item = &Change<Object, Key>>, Compacted> {
+    ) -> Result<impl Iterator<Item = &Change<Object, Arc<Key>>>, Compacted> {
         self.memory.changes(after)
     }
 
@@ -94,7 +96,9 @@ impl Store {
             self.rng.fill_bytes(&mut entropy);
             let stamp = Stamp { now, entropy };
             let key = operation.key();
-            let current = key.as_ref().and_then(|key| self.get(key)).cloned();
+            let held = key.as_ref().and_then(|key| self.memory.get_ref(key));
+            let (known, current) =
+                held.map(|(known, _, object)| (known.clone(), object.clone())).unzip();
             let mutation = registry::admit(
                 operation,
                 current.as_ref(),
@@ -103,7 +107,7 @@ impl Store {
                 &self.options,
                 stamp,
             )?;
-            match self.commit(operation, mutation, key, current) {
+            match self.commit(operation, mutation, known, current) {
                 Ok(written) => return Ok(written),
                 Err(Refusal::Taken(_)) if attempt < ATTEMPTS_MAX => {}
                 Err(Refusal::Taken(_)) => {
@@ -125,14 +129,14 @@ impl Store {
         &mut self,
         operation: &Operation,
         mutation: Mutation,
-        key: Option<Key>,
+        known: Option<Arc<Key>>,
         old: Option<Object>,
     ) -> Result<Written, Refusal<Object>> {
         let (mut object, claims, removed) = match mutation {
             Mutation::Put { object, claims } => (object, claims, false),
             Mutation::Remove { last, claims } => (last, claims, true),
             Mutation::Unchanged(object) => {
-                let key = object.key();
+                let key = known.unwrap_or_else(|| Arc::new(object.key()));
                 return Ok(Written {
                     key,
                     old: Some(object.clone()),
@@ -142,8 +146,7 @@ impl Store {
                 });
             }
         };
-        // A key that is not known yet is one of an object that gets a name: it is not there.
-        let key = key.unwrap_or_else(|| object.key());
+        let key = known.unwrap_or_else(|| Arc::new(object.key()));
         let expected = object.revision();
         let revision = Revision(self.memory.revision().0 + 1);
         object.meta_mut().resource_version = Some(revision.to_string());
@@ -154,9 +157,7 @@ impl Store {
         let Claims { take, free } = claims;
         let commit = Commit { key: key.clone(), expected, value: value.clone(), take, free };
         self.memory.commit(commit)?;
-        if revision.0.is_multiple_of(COMPACT_EVERY) {
-            self.memory.compact(Revision(revision.0.saturating_sub(HISTORY)));
-        }
+        self.memory.compact(Revision(revision.0.saturating_sub(self.history)));
         Ok(Written { key, old, new: value, answer: object, revision: Some(revision) })
     }
 }
@@ -175,8 +176,9 @@ impl View for StoreView<'_> {
 
     fn list(&self, kind: Kind, namespace: &str) -> Vec<Object> {
         let from = Key::new(kind, namespace, "");
-        let within =
-            |key: &Key| key.kind == kind && (namespace.is_empty() || key.namespace == namespace);
+        let within = |key: &Arc<Key>| {
+            key.kind == kind && (namespace.is_empty() || key.namespace == namespace)
+        };
         self.0.memory.iter_within(&from, within).map(|(_, _, object)| object.clone()).collect()
     }
 }

@@ -242,7 +242,9 @@ impl World {
             }
             let event = match &change.value {
                 Some(object) if self.selects(scope, object) => WatchEvent::Changed(object.clone()),
-                _ => WatchEvent::Deleted { key: change.key.clone(), revision: change.revision },
+                _ => {
+                    WatchEvent::Deleted { key: Key::clone(&change.key), revision: change.revision }
+                }
             };
             events.push(event);
         }
