@@ -11,6 +11,7 @@ mod container;
 mod containers;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Time, hash};
@@ -81,7 +82,9 @@ impl Folder {
 
 #[derive(Clone)]
 struct Image {
-    name: Box<str>,
+    name: Arc<str>,
+    /// Its identity, as the API shows it.
+    shown: Arc<str>,
     pulled: bool,
 }
 
@@ -556,7 +559,8 @@ impl ContainerRuntime {
     /// The image's place in `images`; a node has few.
     fn image(&mut self, name: &str) -> u32 {
         let at = self.images.iter().position(|i| *i.name == *name).unwrap_or_else(|| {
-            self.images.push(Image { name: name.into(), pulled: false });
+            let shown = ["docker://", &image_id(name)].concat().into();
+            self.images.push(Image { name: name.into(), shown, pulled: false });
             self.images.len() - 1
         });
         u32::try_from(at).expect("a node has fewer than 2^32 images")
@@ -574,12 +578,12 @@ impl ContainerRuntime {
     }
 
     fn record(&self, container: &Container) -> ContainerRecord {
-        let image = &self.images[container.image as usize].name;
+        let image = &self.images[container.image as usize];
         ContainerRecord {
             id: self.id(container.number),
             labels: container.labels.clone(),
-            image: image.to_string(),
-            image_id: ["docker://", &image_id(image)].concat(),
+            image: image.name.clone(),
+            image_id: image.shown.clone(),
             state: container.state,
             created_at: container.created_at,
             started_at: container.started_at,

@@ -1,5 +1,7 @@
 //! [`Instance`]: a container as the kubelet remembers it.
 
+use std::sync::Arc;
+
 use api::Time;
 
 use crate::runtime::{ContainerRecord, ContainerState};
@@ -16,8 +18,8 @@ pub(crate) struct Instance {
     pub(crate) attempt: u32,
     /// The hash of its definition; `None` when its label is no hash.
     pub(crate) hash: Option<u32>,
-    pub(crate) image: Box<str>,
-    pub(crate) image_id: Box<str>,
+    pub(crate) image: Arc<str>,
+    pub(crate) image_id: Arc<str>,
     pub(crate) state: ContainerState,
     pub(crate) oom_killed: bool,
     pub(crate) exit_code: i32,
@@ -32,7 +34,7 @@ impl Instance {
     pub(crate) fn new(record: &ContainerRecord) -> Box<Self> {
         // Nobody is told the image of a pause container.
         let told = record.container() != naming::SANDBOX;
-        let image = |text: &str| if told { text.into() } else { Box::default() };
+        let image = |text: &Arc<str>| if told { text.clone() } else { Arc::default() };
         Box::new(Self {
             sandbox_id: record.sandbox_id().into(),
             attempt: record.attempt(),
@@ -69,8 +71,8 @@ impl Instance {
         ContainerRecord {
             id: self.id.to_string(),
             labels,
-            image: self.image.to_string(),
-            image_id: self.image_id.to_string(),
+            image: self.image.clone(),
+            image_id: self.image_id.clone(),
             state: self.state,
             created_at: self.created_at,
             started_at: self.started_at,

@@ -89,7 +89,8 @@ impl Kubelet {
 
     /// Every pod of this node with its present status.
     pub fn pods(&self) -> Vec<Pod> {
-        self.workers.iter()
+        self.workers
+            .iter()
             .map(|w| Pod { status: Some(self.status(w)), ..w.pod.as_ref().clone() })
             .collect()
     }
@@ -632,7 +633,9 @@ impl Kubelet {
         self.node.facts_answered(now, true, changed);
         if self.ctx.facts.replace(facts).is_none() {
             // What came before the node was known is judged now.
-            let mut all: Vec<(Time, Arc<str>)> = self.workers.iter()
+            let mut all: Vec<(Time, Arc<str>)> = self
+                .workers
+                .iter()
                 .map(|w| (api::meta::created_at(&w.pod.metadata), w.uid.clone()))
                 .collect();
             all.sort();

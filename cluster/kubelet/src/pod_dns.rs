@@ -2,6 +2,9 @@
 //!
 //! Source: kubernetes 1.33, `pkg/kubelet/network/dns/dns.go`, `pkg/kubelet/kubelet_pods.go`.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
 use api::Pod;
 
 use crate::KubeletConfig;
@@ -19,8 +22,8 @@ pub(crate) fn hostname(pod: &Pod, config: &KubeletConfig) -> String {
     let name = spec.and_then(|s| s.hostname.as_deref()).filter(|h| !h.is_empty());
     let name = name.or(pod.metadata.name.as_deref()).unwrap_or_default();
     // The kernel takes 64 bytes; Kubernetes cuts at 63 and drops what may not stand at the end.
-    let cut: String = name.chars().take(63).collect();
-    cut.trim_end_matches(['-', '.']).to_owned()
+    let end = name.char_indices().nth(63).map_or(name.len(), |(at, _)| at);
+    name[..end].trim_end_matches(['-', '.']).to_owned()
 }
 
 /// The content of `/etc/hosts`; `None` to keep the node's.
@@ -30,17 +33,19 @@ pub(crate) fn hosts_file(pod: &Pod, ip: &str, config: &KubeletConfig) -> Option<
         return None;
     }
     let host = hostname(pod, config);
-    let mut text = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n\
+    let mut text = String::with_capacity(320);
+    text.push_str(
+        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n\
         ::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
-        fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n"
-        .to_owned();
+        fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
+    );
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     match spec.subdomain.as_deref().filter(|s| !s.is_empty()) {
         Some(subdomain) => {
             let domain = &config.cluster_domain;
             text.push_str(&format!("{ip}\t{host}.{subdomain}.{namespace}.svc.{domain}\t{host}\n"));
         }
-        None => text.push_str(&format!("{ip}\t{host}\n")),
+        None => text.extend([ip, "\t", &*host, "\n"]),
     }
     let aliases = spec.host_aliases.as_deref().unwrap_or_default();
     if !aliases.is_empty() {
@@ -54,25 +59,25 @@ pub(crate) fn hosts_file(pod: &Pod, ip: &str, config: &KubeletConfig) -> Option<
 }
 
 #[derive(Default)]
-struct Resolver {
-    nameservers: Vec<String>,
-    searches: Vec<String>,
-    options: Vec<String>,
+struct Resolver<'a> {
+    nameservers: Vec<Cow<'a, str>>,
+    searches: Vec<Cow<'a, str>>,
+    options: Vec<Cow<'a, str>>,
 }
 
-impl Resolver {
-    fn parse(text: &str) -> Self {
+impl<'a> Resolver<'a> {
+    fn parse(text: &'a str) -> Self {
         let mut resolver = Self::default();
         for line in text.lines() {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") => {
-                    resolver.nameservers.extend(words.next().map(str::to_owned));
+                    resolver.nameservers.extend(words.next().map(Cow::Borrowed));
                 }
                 Some("search" | "domain") => {
-                    resolver.searches = words.map(str::to_owned).collect();
+                    resolver.searches = words.map(Cow::Borrowed).collect();
                 }
-                Some("options") => resolver.options.extend(words.map(str::to_owned)),
+                Some("options") => resolver.options.extend(words.map(Cow::Borrowed)),
                 _ => {}
             }
         }
@@ -80,19 +85,20 @@ impl Resolver {
     }
 
     fn render(mut self) -> String {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         self.searches.retain(|s| seen.insert(s.clone()));
         self.searches.truncate(SEARCHES_MAX);
         self.nameservers.truncate(NAMESERVERS_MAX);
-        let mut text = String::new();
+        let mut text = String::with_capacity(256);
         for server in &self.nameservers {
-            text.push_str(&format!("nameserver {server}\n"));
+            text.extend(["nameserver ", &**server, "\n"]);
         }
-        if !self.searches.is_empty() {
-            text.push_str(&format!("search {}\n", self.searches.join(" ")));
-        }
-        if !self.options.is_empty() {
-            text.push_str(&format!("options {}\n", self.options.join(" ")));
+        for (word, values) in [("search", &self.searches), ("options", &self.options)] {
+            if !values.is_empty() {
+                text.push_str(word);
+                values.iter().for_each(|value| text.extend([" ", &**value]));
+                text.push('\n');
+            }
         }
         text
     }
@@ -112,26 +118,29 @@ pub(crate) fn resolver_file(pod: &Pod, config: &KubeletConfig, host: &str) -> St
                     || spec.dns_policy.as_deref() == Some("ClusterFirstWithHostNet")) =>
         {
             let domain = &config.cluster_domain;
-            let mut searches =
-                vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
+            let mut searches: Vec<Cow<'_, str>> = vec![
+                [namespace, ".svc.", &**domain].concat().into(),
+                ["svc.", &**domain].concat().into(),
+                domain.into(),
+            ];
             searches.append(&mut resolver.searches);
             resolver = Resolver {
-                nameservers: config.cluster_dns.clone(),
+                nameservers: config.cluster_dns.iter().map(Cow::from).collect(),
                 searches,
-                options: vec!["ndots:5".to_owned()],
+                options: vec!["ndots:5".into()],
             };
         }
         _ => {}
     }
     if let Some(own) = &spec.dns_config {
-        resolver.nameservers.extend(own.nameservers.iter().flatten().cloned());
-        resolver.searches.extend(own.searches.iter().flatten().cloned());
+        resolver.nameservers.extend(own.nameservers.iter().flatten().map(Cow::from));
+        resolver.searches.extend(own.searches.iter().flatten().map(Cow::from));
         for option in own.options.iter().flatten() {
             let name = option.name.as_deref().unwrap_or_default();
             resolver.options.retain(|o| o.split(':').next() != Some(name));
             resolver.options.push(match &option.value {
-                Some(value) => format!("{name}:{value}"),
-                None => name.to_owned(),
+                Some(value) => format!("{name}:{value}").into(),
+                None => name.into(),
             });
         }
     }

@@ -1,6 +1,7 @@
 //! What the kubelet and its shell say to each other: closed, serializable enums.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::{Object, Time};
 use machine::{ApiEffect, ApiInput, CallId};
@@ -348,9 +349,9 @@ pub struct ContainerRecord {
     /// The labels it was made with.
     pub labels: Labels,
     /// The image's name.
-    pub image: String,
+    pub image: Arc<str>,
     /// The image's identity, as the API shows it.
-    pub image_id: String,
+    pub image_id: Arc<str>,
     /// Whether it runs.
     pub state: ContainerState,
     /// When it was made.

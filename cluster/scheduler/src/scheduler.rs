@@ -171,13 +171,14 @@ impl Scheduler {
     }
 
     fn watch(&mut self, now: Time, event: WatchEvent) {
-        for delta in self.cache.apply(now, event) {
-            match delta.key.kind {
-                Kind::Node => self.node_changed(now, &delta),
-                Kind::Pod => self.pod_changed(now, &delta),
-                _ => {}
-            }
-        }
+        // What follows from a change does not look at the cache.
+        let mut cache = std::mem::take(&mut self.cache);
+        cache.apply_each(now, event, |_, delta| match delta.key.kind {
+            Kind::Node => self.node_changed(now, &delta),
+            Kind::Pod => self.pod_changed(now, &delta),
+            _ => {}
+        });
+        self.cache = cache;
     }
 
     fn node_changed(&mut self, now: Time, delta: &Delta) {

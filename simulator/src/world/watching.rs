@@ -10,7 +10,7 @@ use api::{Key, Kind, Object, Revision, Time};
 use machine::{ApiInput, WatchEvent};
 use rand::RngExt;
 
-use super::process::Input;
+use super::process::{Input, Program};
 use super::{Event, ProcessId, World, priority};
 use crate::bug::Bug;
 use crate::plan::Direction;
@@ -351,10 +351,11 @@ impl World {
             self.watchers[index as usize].owed += 1;
             return;
         }
+        let idles = matches!(self.processes[process.index()].program, Program::Kubelet(_));
         let pending = &mut self.watchers[index as usize].pending;
         let Some(event) = pending.pop_front() else { return };
-        if pending.is_empty() {
-            // There may be hundreds of thousands of watchers, nearly all of them idle.
+        if pending.is_empty() && idles {
+            // There may be hundreds of thousands of watchers, nearly all of them a kubelet's and idle.
             *pending = VecDeque::new();
         }
         self.feed(process, Input::Api(ApiInput::Watch(event)));

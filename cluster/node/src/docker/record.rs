@@ -84,8 +84,8 @@ fn record(container: ContainerInspectResponse) -> ContainerRecord {
     ContainerRecord {
         id: container.id.unwrap_or_default(),
         labels: labels.into_iter().collect(),
-        image: config.image.unwrap_or_default(),
-        image_id: container.image.map(|id| format!("docker://{id}")).unwrap_or_default(),
+        image: config.image.unwrap_or_default().into(),
+        image_id: container.image.map(|id| format!("docker://{id}")).unwrap_or_default().into(),
         state: status,
         created_at: time(container.created.as_deref()),
         started_at: time(state.started_at.as_deref()),
