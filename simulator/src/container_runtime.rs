@@ -540,8 +540,10 @@ impl ContainerRuntime {
 
     fn remove(&mut self, at: Time, number: u32) {
         self.end(at, number, KILLED);
-        if let Some(container) = self.containers.remove(number) {
-            // One that was never started has held it until now.
+        let removed = self.containers.remove(number);
+        // One that ended gave its address back then, and another may have it; one that was never
+        // started has held it until now.
+        if let Some(container) = removed.filter(|c| c.state == ContainerState::Created) {
             self.addresses.free(container.ip);
         }
     }

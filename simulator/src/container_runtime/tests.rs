@@ -283,6 +283,14 @@ fn addresses_come_from_the_range_in_turn() {
     assert_eq!(full.kind, RuntimeErrorKind::Start);
     ask(&mut runtime, at(21), RuntimeRequest::Remove { id: given[2].id.clone() });
     assert_eq!(ip(&mut runtime, 22, "g").ip, "10.244.1.4");
+    // One that has ended no longer holds its address, and gives away nobody else's when it goes.
+    let ended = || given[3].id.clone();
+    let stop = RuntimeRequest::Stop { id: ended(), grace_seconds: 0 };
+    let due = runtime.request(at(30), CallId(1), stop, &mut Fixed, None);
+    let _ = only(&mut runtime, due);
+    assert_eq!(ip(&mut runtime, 50, "h").ip, "10.244.1.5");
+    ask(&mut runtime, at(60), RuntimeRequest::Remove { id: ended() });
+    assert_eq!(failure(ask(&mut runtime, at(61), sandbox("i"))).kind, RuntimeErrorKind::Start);
 }
 
 #[test]
