@@ -16,7 +16,7 @@ PACKAGES := git make gcc libc6-dev pkg-config libssl-dev zlib1g-dev protobuf-com
 	libprotobuf-dev ca-certificates curl docker.io mmdebstrap etcd-server busybox-static \
 	iproute2 iptables nftables chromium openssh-client openssh-server openssl systemd util-linux
 
-.PHONY: help setup build ksim test lab-up lab-down demo demo-down bench bench-sim
+.PHONY: help setup build profile-tool ksim test lab-up lab-down demo demo-down bench bench-sim
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,8 +55,18 @@ build: ## Build kprov and the static hyperkube into target/release
 	# The pause image belongs beside kprov; the others are for the lab.
 	cargo run --quiet --package lab -- images --output target/release/images
 
-ksim: ## Build the simulator into target/sim
-	cargo build --profile sim --package simulator --bin ksim
+# What reads the profile of a run must be of the LLVM that rustc has. Without it ksim is slower.
+profile-tool:
+	@major=$$(rustc -vV | sed --quiet 's/^LLVM version: \([0-9]*\).*/\1/p')
+	own="$$(rustc --print sysroot)/lib/rustlib/$$(rustc -vV | sed --quiet 's/^host: //p')/bin"
+	if ! command -v "llvm-profdata-$$major" "$$own/llvm-profdata" >/dev/null; then
+	    echo "installing: llvm-$$major"
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	        apt-get install --quiet --yes --no-install-recommends "llvm-$$major" || true
+	fi
+
+ksim: profile-tool ## Build the simulator for speed, into target/sim
+	cargo xtask ksim
 
 test: ## Run every check and test, the end-to-end tests in the lab included
 	cargo xtask ci
@@ -76,5 +86,5 @@ demo-down: lab-down ## Remove what demo made
 bench: build ## Measure the goals' figures; writes target/bench/*.json
 	cargo xtask bench
 
-bench-sim: ## Measure the simulator; writes target/bench/sim.json
+bench-sim: profile-tool ## Measure the simulator; writes target/bench/sim.json
 	cargo xtask bench-sim

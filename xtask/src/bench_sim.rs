@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde_json::{Value, json};
 
 /// A scenario with its goals: seconds, and bytes of memory if they count.
@@ -29,18 +29,15 @@ const SOAK_TIME: &str = "60s";
 /// Runs everything.
 #[expect(clippy::print_stdout, reason = "the table is the result")]
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
-    let built = Command::new("cargo")
-        .args(["build", "--profile", "sim", "--package", "simulator", "--bin", "ksim"])
-        .current_dir(root)
-        .status()
-        .context("cannot start cargo")?;
-    ensure!(built.success(), "ksim could not be built");
-    let ksim = root.join("target/sim/ksim");
+    let ksim = crate::ksim::build(root)?;
     let mut rows = Vec::new();
     for case in CASES {
         let path = format!("simulator/scenarios/{}.toml", case.scenario);
-        let result =
-            json_of(root, &ksim, &["run", &path, "--no-checks", "--quiet", "--output", "json"])?;
+        let result = json_of(
+            root,
+            &ksim.path,
+            &["run", &path, "--no-checks", "--quiet", "--output", "json"],
+        )?;
         let figure = |key: &str| result[key].as_f64().unwrap_or(0.0);
         let name = case.scenario;
         rows.push(row(&format!("{name}: wall time"), figure("wall_seconds"), "s", case.seconds));
@@ -57,12 +54,12 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
             result["effect_log_hash"].as_str().unwrap_or_default(),
         );
     }
-    let engine = json_of(root, &ksim, &["bench-engine"])?;
+    let engine = json_of(root, &ksim.path, &["bench-engine"])?;
     let rate = engine["events_per_second"].as_f64().unwrap_or(0.0);
     rows.push(row("engine, 1,000,000 pending", rate / 1e6, "M events/s", -ENGINE_GOAL / 1e6));
     let soak = json_of(
         root,
-        &ksim,
+        &ksim.path,
         &[
             "soak",
             "simulator/scenarios/faulty-5.toml",
@@ -77,7 +74,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     )?;
     let seeds = soak["seeds_per_hour_and_core"].as_f64().unwrap_or(0.0);
     rows.push(row("soak of faulty-5", seeds, "seeds/h/core", -SOAK_GOAL));
-    report(root, &rows)
+    report(root, &rows, ksim.guided)
 }
 
 /// One figure; a negative goal is one to be at least reached.
@@ -105,11 +102,15 @@ fn json_of(root: &Path, ksim: &Path, arguments: &[&str]) -> anyhow::Result<Value
 }
 
 #[expect(clippy::print_stdout, reason = "the table is the result")]
-fn report(root: &Path, rows: &[Value]) -> anyhow::Result<()> {
+fn report(root: &Path, rows: &[Value], guided: bool) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("?").to_owned();
-    println!("\none run at a time on one of {cores} cores, profile sim, no checks, load {load}\n");
+    let built = if guided { "by a run's profile" } else { "without a run's profile" };
+    println!(
+        "\none run at a time on one of {cores} cores, profile sim, laid out {built}, no checks, \
+         load {load}\n"
+    );
     println!("{:<34} {:>12} {:<13} {:>10}  met", "figure", "value", "unit", "goal");
     for row in rows {
         println!(

@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod bench_sim;
 mod ci;
+mod ksim;
 mod protobuf_table;
 mod tidy;
 
@@ -28,6 +29,8 @@ enum Chore {
     Tidy,
     /// Measures the goals' figures in the lab; writes `target/bench/*.json`.
     Bench,
+    /// Builds the simulator for speed, into `target/sim/ksim`.
+    Ksim,
     /// Measures the simulator; writes `target/bench/sim.json`.
     BenchSim,
     /// Writes the table that protobuf requests are decoded by.
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Ci { no_e2e } => ci::run(root, !no_e2e),
         Chore::Tidy => tidy::run(root),
         Chore::Bench => bench::run(root),
+        Chore::Ksim => ksim::build(root).map(drop),
         Chore::BenchSim => bench_sim::run(root),
         Chore::ProtobufTable => protobuf_table::run(root),
     }
