@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Time, hash};
+use api::{Time, hash, uid};
 use kubelet::runtime::{ContainerRecord, ContainerState, ImageRecord, NodeFacts, ProbeAction};
 use kubelet::runtime::{ProbeOutcome, RuntimeInput, RuntimeReply, RuntimeRequest};
 use kubelet::{Labels, RuntimeError, RuntimeErrorKind, RuntimeEvent};
@@ -65,19 +65,10 @@ const DIED_WITH_HOST: i32 = 255;
 const NEVER: Time = Time(u64::MAX);
 
 /// The folder of a pod.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone)]
 struct Folder {
-    /// How `uid` begins: hardly ever must it be looked at, which is elsewhere.
-    begin: [u8; 8],
+    begin: u64,
     uid: Box<str>,
-}
-
-impl Folder {
-    fn new(uid: &str) -> Self {
-        let mut begin = [0; 8];
-        begin.iter_mut().zip(uid.bytes()).for_each(|(to, from)| *to = from);
-        Self { begin, uid: uid.into() }
-    }
 }
 
 #[derive(Clone)]
@@ -484,18 +475,22 @@ impl ContainerRuntime {
                     .map_err(|message| RuntimeError { kind: RuntimeErrorKind::Other, message })?;
             }
             Action::MakeFolder(uid) => {
-                let folder = Folder::new(&uid);
-                if let Err(at) = self.folders.binary_search(&folder) {
-                    self.folders.insert(at, folder);
+                if let Err(at) = self.folder(&uid) {
+                    self.folders.insert(at, Folder { begin: uid::beginning(&uid), uid });
                 }
             }
             Action::RemoveFolder(uid) => {
-                if let Ok(at) = self.folders.binary_search(&Folder::new(&uid)) {
+                if let Ok(at) = self.folder(&uid) {
                     self.folders.remove(at);
                 }
             }
         }
         Ok(RuntimeReply::Done)
+    }
+
+    /// The place of a pod's folder, or where it would be.
+    fn folder(&self, uid: &str) -> Result<usize, usize> {
+        uid::place(&self.folders, uid::beginning(uid), |f| f.begin, |f| (*f.uid).cmp(uid))
     }
 
     fn start(&mut self, at: Time, number: u32) {

@@ -1,4 +1,5 @@
-//! Stable hashes: names and revisions that must come out the same on every machine and run.
+//! Hashes that come out the same on every machine and in every run of one version; all but
+//! [`fold`] in every version, so that names may be made of them.
 
 use std::hash::{BuildHasher, Hash};
 

@@ -20,6 +20,7 @@ pub mod shared;
 pub mod status;
 pub mod table;
 pub mod time;
+pub mod uid;
 pub mod version;
 
 pub use key::{Key, Name, Revision};

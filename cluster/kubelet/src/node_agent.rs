@@ -89,7 +89,7 @@ impl NodeAgent {
             && self.lease.is_some()
             && self.found_right.as_ref().is_some_and(same)
             && self.ready
-            && node.is_some_and(|n| self.network_fits(n))
+            && (self.network_right || node.is_some_and(|n| self.network_fits(n)))
     }
 
     fn network_fits(&self, node: &Node) -> bool {

@@ -1,6 +1,6 @@
 //! [`Workers`]: the pods of one node.
 
-use std::cmp::Ordering;
+use api::uid;
 
 use crate::pod_worker::PodWorker;
 
@@ -15,23 +15,9 @@ struct Entry {
     worker: Box<PodWorker>,
 }
 
-impl Entry {
-    fn order(&self, begin: u64, uid: &str) -> Ordering {
-        self.begin.cmp(&begin).then_with(|| (*self.worker.uid).cmp(uid))
-    }
-}
-
-/// The first bytes as a number, in the order of text.
-fn begin(uid: &str) -> u64 {
-    let mut first = [0; 8];
-    first.iter_mut().zip(uid.bytes()).for_each(|(to, from)| *to = from);
-    u64::from_be_bytes(first)
-}
-
 impl Workers {
     fn place(&self, uid: &str) -> Result<usize, usize> {
-        let begin = begin(uid);
-        self.0.binary_search_by(|entry| entry.order(begin, uid))
+        uid::place(&self.0, uid::beginning(uid), |entry| entry.begin, |e| (*e.worker.uid).cmp(uid))
     }
 
     pub(crate) fn get(&self, uid: &str) -> Option<&PodWorker> {
@@ -56,7 +42,7 @@ impl Workers {
 
     /// Adds a worker; it takes the place of one of the same UID.
     pub(crate) fn insert(&mut self, worker: Box<PodWorker>) {
-        let entry = Entry { begin: begin(&worker.uid), worker };
+        let entry = Entry { begin: uid::beginning(&worker.uid), worker };
         match self.place(&entry.worker.uid) {
             Ok(at) => self.0[at] = entry,
             Err(at) => {

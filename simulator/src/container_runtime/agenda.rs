@@ -79,7 +79,13 @@ impl Agenda {
 
     fn insert(&mut self, entry: Entry) {
         let key = (entry.at, entry.order);
-        let place = self.entries.partition_point(|e| (e.at, e.order) < key);
+        // The end of a container, the most frequent of what is far away, is mostly the last.
+        let is_last = self.entries.back().is_none_or(|e| (e.at, e.order) < key);
+        let place = if is_last {
+            self.entries.len()
+        } else {
+            self.entries.partition_point(|e| (e.at, e.order) < key)
+        };
         self.entries.insert(place, entry);
     }
 

@@ -355,7 +355,7 @@ impl World {
         let pending = &mut self.watchers[index as usize].pending;
         let Some(event) = pending.pop_front() else { return };
         if pending.is_empty() && idles {
-            // There may be hundreds of thousands of watchers, nearly all of them a kubelet's and idle.
+            // There may be hundreds of thousands of watchers, nearly all kubelets that are idle.
             *pending = VecDeque::new();
         }
         self.feed(process, Input::Api(ApiInput::Watch(event)));
