@@ -229,9 +229,8 @@ pub struct PodTemplate {
     pub memory_bytes: u64,
     /// Requests of other resources, by name.
     pub extended: BTreeMap<String, u64>,
-    /// Whether it may displace others: what is positive becomes the priority class
-    /// `system-cluster-critical`, whatever its size, for there are no classes but the system's;
-    /// anything else is no class.
+    /// Who goes first: pods have the class `priority-N`, for negative ones `priority-minus-N`, that
+    /// is created with the first of them; zero is no class. At most 1,000,000,000.
     pub priority: i32,
     /// `spec.nodeSelector`.
     pub node_selector: BTreeMap<String, String>,

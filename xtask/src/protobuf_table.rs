@@ -36,6 +36,7 @@ const ROOTS: &[(&str, &str)] = &[
     ("Deployment", "io.k8s.api.apps.v1.Deployment"),
     ("Lease", "io.k8s.api.coordination.v1.Lease"),
     ("CertificateSigningRequest", "io.k8s.api.certificates.v1.CertificateSigningRequest"),
+    ("PriorityClass", "io.k8s.api.scheduling.v1.PriorityClass"),
     ("Role", "io.k8s.api.rbac.v1.Role"),
     ("RoleBinding", "io.k8s.api.rbac.v1.RoleBinding"),
     ("ClusterRole", "io.k8s.api.rbac.v1.ClusterRole"),
@@ -156,6 +157,7 @@ const POINTERS: &[(&str, &str)] = &[
     ("meta.ObjectMeta", "deletionGracePeriodSeconds"),
     ("meta.OwnerReference", "controller blockOwnerDeletion"),
     ("meta.Preconditions", "uid resourceVersion"),
+    ("scheduling.PriorityClass", "preemptionPolicy"),
 ];
 
 /// Rewrites the table in the workspace at `root`.

@@ -88,6 +88,8 @@ kinds! {
     CertificateSigningRequest { "certificates.k8s.io" "v1" "certificates.k8s.io/v1"
         "certificatesigningrequests" "certificatesigningrequest" ["csr"] [] Cluster true
         ["approval", "status"] }
+    PriorityClass { "scheduling.k8s.io" "v1" "scheduling.k8s.io/v1" "priorityclasses" "priorityclass"
+        ["pc"] [] Cluster true [] }
     Role { "rbac.authorization.k8s.io" "v1" "rbac.authorization.k8s.io/v1" "roles" "role"
         [] [] Namespaced true [] }
     RoleBinding { "rbac.authorization.k8s.io" "v1" "rbac.authorization.k8s.io/v1" "rolebindings"

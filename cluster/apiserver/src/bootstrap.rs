@@ -30,6 +30,7 @@ pub(crate) fn itself() -> Caller {
 /// Creates what is missing, trying until it is there.
 pub(crate) async fn bootstrap(server: &Arc<Server>) {
     let mut objects: Vec<Object> = NAMESPACES.into_iter().map(namespace).collect();
+    objects.extend(registry::priority_class::system_classes());
     objects.extend(policy());
     objects.push(kubernetes_service(server));
     for object in objects {

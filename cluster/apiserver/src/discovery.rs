@@ -67,6 +67,7 @@ const GROUPS: &[&str] = &[
     "authorization.k8s.io",
     "certificates.k8s.io",
     "rbac.authorization.k8s.io",
+    "scheduling.k8s.io",
     "coordination.k8s.io",
     "discovery.k8s.io",
 ];

@@ -36,6 +36,7 @@ const KINDS: &[Kind] = &[
     Kind::Deployment,
     Kind::Lease,
     Kind::CertificateSigningRequest,
+    Kind::PriorityClass,
     Kind::Role,
     Kind::RoleBinding,
     Kind::ClusterRole,

@@ -21,12 +21,15 @@ pub(crate) fn namespace_exists(context: Context<'_>, object: &Object) -> Result<
     namespace_lifecycle::create(context, object)
 }
 
-/// Completes and checks an object that is created.
-pub(crate) fn create(context: Context<'_>, object: &mut Object) -> Result<(), Status> {
+/// Completes and checks an object that is created; the spec of a pod may be `known` to have its
+/// priority.
+pub(crate) fn create(context: Context<'_>, object: &mut Object, known: bool) -> Result<(), Status> {
     service_account::create(context, object)?;
     node_restriction::create(context, object)?;
     tolerations::taint_new_node(object);
-    priority::create(object)?;
+    if !known {
+        priority::create(context, object)?;
+    }
     tolerations::tolerate(object);
     certificates::create(object)?;
     escalation::check(context, object, None)
@@ -47,6 +50,15 @@ pub(crate) fn update(
         tolerations::tolerate(new);
     }
     Ok(())
+}
+
+/// Checks an object that is complete and valid, and is to take the place of `old`.
+pub(crate) fn check(
+    context: Context<'_>,
+    object: &Object,
+    old: Option<&Object>,
+) -> Result<(), Status> {
+    priority::only_default(context, object, old)
 }
 
 /// Checks a deletion.

@@ -13,7 +13,10 @@ mod bind;
 mod patched;
 
 use crate::operation::{Caller, Claims, Mutation, Operation, Options, Stamp, View};
-use crate::{admission, allocate, defaults, deletion, meta, prepare, scale, strategy, validate};
+use crate::{
+    admission, allocate, defaults, deletion, meta, prepare, priority_class, scale, strategy,
+    validate,
+};
 
 /// What every step of one write may look at.
 #[derive(Clone, Copy)]
@@ -57,6 +60,7 @@ pub fn admit(
             update(context, key, object, *subresource, Some(current))
         }
         Operation::Delete { key, options } => {
+            priority_class::check_deletion(key)?;
             let current = found(key, current)?;
             admission::delete(context, current)?;
             deletion::delete(current, options, stamp)
@@ -98,11 +102,12 @@ fn create(
     if object.meta().generate_name.is_some() && kind == Kind::Namespace {
         defaults::apply(&mut object)?;
     }
-    admission::create(context, &mut object)?;
+    admission::create(context, &mut object, made.is_some())?;
     allocate_for(context, &mut object, None)?;
     let name = object.meta().name.as_deref().unwrap_or_default();
     let known = made.is_some_and(|made| spec_of_pod(&object).is_some_and(|s| s.is_same(&made)));
     validate::create(&object, known, context.options).into_result(kind, name)?;
+    admission::check(context, &object, None)?;
     if let Some(current) = current {
         let mut status = Status::already_exists(kind, name);
         if current.meta().deletion_timestamp.is_some() {
@@ -164,6 +169,9 @@ fn update(
     let mut causes = meta::validate_update(new.meta(), current.meta());
     causes.extend(validate::update(&new, current, subresource, context.options));
     causes.into_result(key.kind, &key.name)?;
+    if subresource.is_none() {
+        admission::check(context, &new, Some(current))?;
+    }
     if new == *current {
         return Ok(Mutation::Unchanged(new));
     }

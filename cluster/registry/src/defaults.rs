@@ -17,6 +17,7 @@ mod volume;
 mod workload;
 
 use crate::meta::{drop_empty, drop_empty_map};
+use crate::priority_class::PREEMPT;
 
 /// The API group of roles, bindings and their user and group subjects.
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -93,6 +94,12 @@ fn fill(object: &mut Object) -> Result<(), QuantityError> {
             let account = Arc::make_mut(o);
             drop_empty(&mut account.secrets);
             drop_empty(&mut account.image_pull_secrets);
+        }
+        Object::PriorityClass(o) => {
+            let class = Arc::make_mut(o);
+            drop_false(&mut class.global_default);
+            drop_blank(&mut class.description);
+            class.preemption_policy.get_or_insert_with(|| PREEMPT.to_owned());
         }
         Object::RoleBinding(o) => {
             let o = Arc::make_mut(o);

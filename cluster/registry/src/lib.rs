@@ -19,6 +19,7 @@ mod names;
 pub mod operation;
 pub mod patch;
 mod prepare;
+pub mod priority_class;
 pub mod protobuf;
 pub mod scale;
 pub mod schema;

@@ -104,7 +104,8 @@ pub trait View {
     fn list(&self, kind: Kind, namespace: &str) -> Vec<Object>;
     /// What a new pod's spec became when a pod was last created from this very one, not only an
     /// equal one: it has its defaults, is admitted and valid, and need not be made again. A store
-    /// that does not remember says `None`.
+    /// that does not remember says `None`. One that does forgets everything when a priority class
+    /// is written: the next pod may get another priority.
     fn made_of(&self, _spec: &Shared<PodSpec>) -> Option<Shared<PodSpec>> {
         None
     }

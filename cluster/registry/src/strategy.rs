@@ -38,9 +38,12 @@ pub(crate) const fn of(kind: Kind) -> Strategy {
         Kind::Event => Strategy { create_on_update: true, propagation: None, ..base },
         Kind::Lease => Strategy { create_on_update: true, unconditional_update: false, ..base },
         Kind::ServiceAccount => Strategy { unconditional_update: false, ..base },
-        Kind::Pod | Kind::ReplicaSet | Kind::Deployment | Kind::EndpointSlice => {
-            Strategy { generation: true, ..base }
-        }
+        // The generation of a priority class is that of its creation for ever.
+        Kind::Pod
+        | Kind::ReplicaSet
+        | Kind::Deployment
+        | Kind::EndpointSlice
+        | Kind::PriorityClass => Strategy { generation: true, ..base },
         Kind::ReplicationController => {
             Strategy { generation: true, propagation: Some(Propagation::Orphan), ..base }
         }

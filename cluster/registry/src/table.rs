@@ -107,6 +107,13 @@ pub fn row(object: &Object, now: Time) -> Vec<Value> {
             let holder = o.spec.as_ref().and_then(|s| s.holder_identity.as_deref());
             simple(o.as_ref(), holder.unwrap_or_default().into(), now)
         }
+        Object::PriorityClass(o) => vec![
+            name(&o.metadata),
+            o.value.into(),
+            o.global_default.unwrap_or_default().into(),
+            age(&o.metadata, now),
+            o.preemption_policy.as_deref().unwrap_or_default().into(),
+        ],
         other => {
             let meta = other.meta();
             let created = meta.creation_timestamp.as_ref();

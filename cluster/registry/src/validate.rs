@@ -16,6 +16,7 @@ mod namespace;
 mod node;
 mod pod;
 mod pod_update;
+mod priority_class;
 mod rbac;
 mod request;
 mod selector;
@@ -38,6 +39,7 @@ pub(crate) fn create(object: &Object, known: bool, options: &Options) -> Causes 
     match object {
         Object::CertificateSigningRequest(o) => request::create(o, &mut causes),
         Object::EndpointSlice(o) => endpoints::slice_create(o, &mut causes),
+        Object::PriorityClass(o) => priority_class::create(o, &mut causes),
         Object::Pod(o) if o.spec.as_ref().is_some_and(|s| s.ephemeral_containers.is_some()) => {
             let at = Path::new("spec");
             let at = at.child("ephemeralContainers");
@@ -132,6 +134,9 @@ fn change(new: &Object, old: &Object, causes: &mut Causes) {
         }
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             causes.immutable(&Path::new("addressType"), &new.address_type, &old.address_type);
+        }
+        (Object::PriorityClass(new), Object::PriorityClass(old)) => {
+            priority_class::update(new, old, causes);
         }
         (Object::RoleBinding(new), Object::RoleBinding(old)) => {
             rbac::same_role(&new.role_ref, &old.role_ref, causes);

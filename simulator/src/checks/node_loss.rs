@@ -349,7 +349,8 @@ impl Check for GivenUpSlowly {
             }
             Occurrence::Called {
                 by,
-                request: Request::Delete { key, grace_seconds: None, .. },
+                // Garbage collection says how to go on, and takes pods whoever has marked them.
+                request: Request::Delete { key, grace_seconds: None, propagation: None, .. },
             } if key.kind == Kind::Pod && cluster.role(*by) == Role::ControllerManager => {
                 let evicted = self.evicted.remove(&(*by, (*key).clone()));
                 let pod = oracle::pod(cluster.object(key));

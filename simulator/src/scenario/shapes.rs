@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use registry::priority_class::USER_VALUE_MAX;
+
 use super::diagnostics::Problem;
 use super::names;
 use super::section::{COUNT, CPU, MEMORY, Section, Value};
@@ -164,7 +166,7 @@ pub(crate) fn pod_manners(section: &Section<'_>, base: &PodTemplate) -> PodTempl
         template.image = image_of(&image).unwrap_or(template.image);
     }
     template.labels.extend(section.labels("labels"));
-    if let Some(priority) = section.whole("priority", -2_147_483_648..=1_000_000_000) {
+    if let Some(priority) = section.whole("priority", i32::MIN..=USER_VALUE_MAX) {
         template.priority = priority;
     }
     template.node_selector.extend(section.labels("node_selector"));

@@ -128,6 +128,7 @@ fn what_cannot_be_run_is_refused() {
             "[[nodes]]\nname = \"n\"\nzones = []\njoins = \"10m\"\n[settings]\nsafety = \"5m\"",
             "a = = 1",
             "[settings]\nsafety = \"0s\"",
+            "[[nodes]]\nname = \"n\"\n[templates.t]\npriority = 1_000_000_001",
         ]),
     );
 }

@@ -18,6 +18,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use registry::priority_class::USER_VALUE_MAX;
+
 use super::csv::Row;
 use super::{Parts, RowFault};
 use crate::plan::{Fault, NodeShape, Operation, PlannedFault, PodTemplate, Target};
@@ -142,7 +144,7 @@ fn is_alloc(row: &Row<'_>, column: usize) -> Result<bool, RowFault> {
 fn priority(row: &Row<'_>, column: usize) -> Result<Option<i32>, RowFault> {
     let Some(number) = row.scaled(column, 0)? else { return Ok(None) };
     match i32::try_from(number) {
-        Ok(priority) if priority <= 1_000_000_000 => Ok(Some(priority)),
+        Ok(priority) if priority <= USER_VALUE_MAX => Ok(Some(priority)),
         _ => Err(row.fault(column, "is no priority")),
     }
 }

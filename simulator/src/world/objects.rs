@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
     Probe, ReplicationController, ReplicationControllerSpec, ResourceRequirements, Service,
     ServicePort, ServiceSpec, Toleration,
 };
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -19,9 +20,6 @@ use kubelet::KubeletConfig;
 
 use crate::plan::{NodeShape, PodTemplate};
 use crate::span::Span;
-
-/// The class of everything that has a priority.
-const CRITICAL: &str = "system-cluster-critical";
 
 type Labels = BTreeMap<String, String>;
 
@@ -127,6 +125,22 @@ pub(super) fn namespace(name: &str) -> Object {
     Namespace { metadata, ..Namespace::default() }.into_object()
 }
 
+/// The class of pods of that priority; none for zero, which pods without a class have.
+pub(super) fn class_name(priority: i32) -> Option<String> {
+    let size = priority.unsigned_abs();
+    match priority {
+        0 => None,
+        1.. => Some(format!("priority-{size}")),
+        _ => Some(format!("priority-minus-{size}")),
+    }
+}
+
+/// A priority class.
+pub(super) fn priority_class(name: &str, value: i32) -> Object {
+    let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    PriorityClass { metadata, value, ..PriorityClass::default() }.into_object()
+}
+
 /// The pods of a workload.
 pub(super) fn pod_template(template: &PodTemplate, app: Labels) -> PodTemplateSpec {
     let mut labels = template.labels.clone();
@@ -220,7 +234,7 @@ pub(super) fn spec(template: &PodTemplate, runs: Option<Span>) -> PodSpec {
     PodSpec {
         containers: vec![container],
         // Admission refuses a priority without its class.
-        priority_class_name: (template.priority > 0).then(|| CRITICAL.to_owned()),
+        priority_class_name: class_name(template.priority),
         node_selector: some_map(template.node_selector.clone()),
         tolerations: Some(tolerations.collect::<Vec<_>>()).filter(|t| !t.is_empty()),
         restart_policy: Some(template.restart_policy.clone()),

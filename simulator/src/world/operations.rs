@@ -10,6 +10,7 @@ use api::{
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, PodSpec};
+use registry::priority_class::{USER_VALUE_MAX, system_classes};
 use registry::{Caller, Operation as Write};
 use serde_json::{Value, json};
 
@@ -54,19 +55,34 @@ fn admin() -> Caller {
     }
 }
 
-/// Checks that operations refer to templates that exist.
-pub(super) fn validate(plan: &Plan) -> Result<(), PlanError> {
-    let templates = plan.templates.len();
-    for planned in &plan.operations {
-        let (Operation::CreatePod { template, .. }
+/// The template of the pods that the operation makes.
+const fn template_of(operation: &Operation) -> Option<u32> {
+    match operation {
+        Operation::CreatePod { template, .. }
         | Operation::CreateDeployment { template, .. }
         | Operation::CreateReplicaSet { template, .. }
         | Operation::CreateReplicationController { template, .. }
-        | Operation::SetTemplate { template, .. }) = &planned.operation
-        else {
-            continue;
-        };
-        if *template as usize >= templates {
+        | Operation::SetTemplate { template, .. } => Some(*template),
+        _ => None,
+    }
+}
+
+/// Checks that operations refer to templates that exist, and that there can be classes of their
+/// priorities.
+pub(super) fn validate(plan: &Plan) -> Result<(), PlanError> {
+    let templates = plan.templates.len();
+    for (index, template) in plan.templates.iter().enumerate() {
+        let (priority, max) = (template.priority, USER_VALUE_MAX);
+        if priority > max {
+            return Err(PlanError::Range(format!(
+                "the pod template with index {index} has priority {priority}, above {max}, the \
+                 highest that is not the system's"
+            )));
+        }
+    }
+    for planned in &plan.operations {
+        let Some(template) = template_of(&planned.operation) else { continue };
+        if template as usize >= templates {
             let name = template.to_string();
             return Err(PlanError::Unknown { what: "the pod template with index", name });
         }
@@ -89,6 +105,10 @@ impl World {
             let request = Request::Create(objects::namespace(name));
             self.as_admin(&request).expect("the namespaces of an empty store can be created");
         }
+        for class in system_classes() {
+            let request = Request::Create(class);
+            self.as_admin(&request).expect("the classes of an empty store can be created");
+        }
     }
 
     /// Carries out what is due.
@@ -110,10 +130,11 @@ impl World {
     pub(super) fn carry_out(&mut self, index: u32) {
         let plan = Arc::clone(&self.plan);
         let operation = &plan.operations[index as usize].operation;
-        let result = match self.request_of(operation) {
-            Some(request) => self.as_admin(&request),
+        let result = match (self.ensure_class(operation), self.request_of(operation)) {
+            (Ok(()), Some(request)) => self.as_admin(&request),
+            (Err(status), _) => Err(status),
             // What it is about is not there, perhaps not yet.
-            None => Err(Status::new(Reason::NotFound, "not there")),
+            (_, None) => Err(Status::new(Reason::NotFound, "not there")),
         };
         let Err(status) = result else {
             self.retries.remove(&index);
@@ -139,6 +160,17 @@ impl World {
         }
         let operation = Write::of_request(request).ok_or_else(Status::no_route)?;
         self.write(None, request, &operation, &admin()).map(|_| ())
+    }
+
+    /// Creates the priority class of the pods that the operation makes, unless it is there.
+    fn ensure_class(&mut self, operation: &Operation) -> Result<(), Status> {
+        let Some(template) = template_of(operation) else { return Ok(()) };
+        let priority = self.plan.templates[template as usize].priority;
+        let Some(name) = objects::class_name(priority) else { return Ok(()) };
+        if self.store.get(&Key::cluster(Kind::PriorityClass, &name)).is_some() {
+            return Ok(());
+        }
+        self.as_admin(&Request::Create(objects::priority_class(&name, priority)))
     }
 
     /// The same as long as the same is asked for, as for pods from one file.

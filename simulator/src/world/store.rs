@@ -157,6 +157,10 @@ impl Store {
         let Claims { take, free } = claims;
         let commit = Commit { key: key.clone(), expected, value: value.clone(), take, free };
         self.memory.commit(commit)?;
+        if key.kind == Kind::PriorityClass {
+            // Specs have their priorities from the classes.
+            self.specs.forget_made();
+        }
         self.memory.compact(Revision(revision.0.saturating_sub(self.history)));
         Ok(Written { key, old, new: value, answer: object, revision: Some(revision) })
     }
@@ -182,3 +186,6 @@ impl View for StoreView<'_> {
         self.0.memory.iter_within(&from, within).map(|(_, _, object)| object.clone()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

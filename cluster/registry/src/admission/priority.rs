@@ -1,58 +1,94 @@
-//! Priority: the built-in priority classes.
+//! Priority: pods take their priority from their class, and of classes one is the default.
 //!
 //! Source: kubernetes 1.33, `plugin/pkg/admission/priority`.
 
 use std::sync::Arc;
 
-use api::{Object, Status};
+use api::{Key, Kind, Object, Status};
 use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 
 use super::forbidden;
+use crate::admit::Context;
+use crate::operation::View;
+use crate::priority_class::PREEMPT;
 
-const PREEMPT: &str = "PreemptLowerPriority";
-
-/// The value of a priority class; the classes of the system are the only ones.
-fn value_of(class: &str) -> Option<i32> {
-    match class {
-        "" => Some(0),
-        "system-cluster-critical" => Some(2_000_000_000),
-        "system-node-critical" => Some(2_000_001_000),
-        _ => None,
-    }
+/// What a pod takes from its class.
+struct Priority {
+    /// The class that the pod did not name, but gets.
+    class: Option<String>,
+    value: i32,
+    policy: Option<String>,
 }
 
-pub(super) fn create(object: &mut Object) -> Result<(), Status> {
+/// Gives a new pod the priority of its class.
+pub(super) fn create(context: Context<'_>, object: &mut Object) -> Result<(), Status> {
     let Object::Pod(pod) = &*object else { return Ok(()) };
     let Some(spec) = &pod.spec else { return Ok(()) };
-    let value = check(spec).map_err(|why| forbidden(object, &why))?;
-    if spec.priority == Some(value) && spec.preemption_policy.is_some() {
+    let priority = priority_of(context.view, spec).and_then(|p| check(spec, &p).map(|()| p));
+    let Priority { class, value, policy } = priority.map_err(|why| forbidden(object, &why))?;
+    if class.is_none() && spec.priority == Some(value) && spec.preemption_policy == policy {
         return Ok(());
     }
     if let Object::Pod(pod) = object {
         let spec = Arc::make_mut(pod).spec.get_or_insert_default();
+        if class.is_some() {
+            spec.priority_class_name = class;
+        }
         spec.priority = Some(value);
-        spec.preemption_policy = Some(PREEMPT.to_owned());
+        if policy.is_some() {
+            spec.preemption_policy = policy;
+        }
     }
     Ok(())
 }
 
-fn check(spec: &PodSpec) -> Result<i32, String> {
-    let class = spec.priority_class_name.as_deref().unwrap_or_default();
-    let value =
-        value_of(class).ok_or_else(|| format!("no PriorityClass with name {class} was found"))?;
-    if let Some(given) = spec.priority.filter(|p| *p != value) {
+fn priority_of(view: &dyn View, spec: &PodSpec) -> Result<Priority, String> {
+    let name = spec.priority_class_name.as_deref().unwrap_or_default();
+    if name.is_empty() {
+        return Ok(match default_class(view).as_ref().and_then(Object::get::<PriorityClass>) {
+            Some(class) => Priority { class: class.metadata.name.clone(), ..of_class(class) },
+            None => Priority { class: None, value: 0, policy: Some(PREEMPT.to_owned()) },
+        });
+    }
+    let found = view.get(&Key::cluster(Kind::PriorityClass, name));
+    let class = found.as_ref().and_then(Object::get::<PriorityClass>);
+    class.map(of_class).ok_or_else(|| format!("no PriorityClass with name {name} was found"))
+}
+
+fn of_class(class: &PriorityClass) -> Priority {
+    Priority { class: None, value: class.value, policy: class.preemption_policy.clone() }
+}
+
+/// The class of pods that name none; of several, which only a race can make, the one of the lowest
+/// value. Classes are few, so they are looked through.
+fn default_class(view: &dyn View) -> Option<Object> {
+    let value_of = |object: &Object| {
+        let class = object.get::<PriorityClass>()?;
+        (class.global_default == Some(true)).then_some(class.value)
+    };
+    let classes = view.list(Kind::PriorityClass, "").into_iter();
+    let defaults = classes.filter_map(|class| Some((value_of(&class)?, class)));
+    defaults.min_by_key(|(value, _)| *value).map(|(_, class)| class)
+}
+
+fn check(spec: &PodSpec, priority: &Priority) -> Result<(), String> {
+    let Priority { value, policy, .. } = priority;
+    if let Some(given) = spec.priority.filter(|given| given != value) {
         return Err(format!(
             "the integer value of priority ({given}) must not be provided in pod spec; priority \
              admission controller computed {value} from the given PriorityClass name"
         ));
     }
-    if let Some(given) = spec.preemption_policy.as_deref().filter(|p| *p != PREEMPT) {
+    if let (Some(given), Some(policy)) = (&spec.preemption_policy, policy)
+        && given != policy
+    {
         return Err(format!(
             "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; \
-             priority admission controller computed {PREEMPT} from the given PriorityClass name"
+             priority admission controller computed {policy} from the given PriorityClass name"
         ));
     }
-    Ok(value)
+    Ok(())
 }
 
 /// Callers that do not know what was computed keep it.
@@ -73,4 +109,24 @@ pub(super) fn update(new: &mut Object, old: &Object) {
     if spec.preemption_policy.is_none() {
         spec.preemption_policy.clone_from(&old.preemption_policy);
     }
+}
+
+/// Refuses a default class beside another one; `old` is the class as it was, if it is there
+/// already.
+pub(super) fn only_default(
+    context: Context<'_>,
+    class: &Object,
+    old: Option<&Object>,
+) -> Result<(), Status> {
+    if class.get::<PriorityClass>().is_none_or(|class| class.global_default != Some(true)) {
+        return Ok(());
+    }
+    let Some(default) = default_class(context.view) else { return Ok(()) };
+    let name = default.key().name;
+    if old.is_some_and(|old| old.key().name == name) {
+        return Ok(());
+    }
+    let why =
+        format!("PriorityClass {name} is already marked as default. Only one default can exist");
+    Err(forbidden(class, &why))
 }

@@ -11,6 +11,7 @@ mod deletion;
 mod fields;
 mod patches;
 mod pods;
+mod priority;
 mod properties;
 mod services;
 

@@ -24,6 +24,7 @@ pub(super) const fn of_kind(kind: Kind) -> &'static Message {
         Kind::Deployment => &APPS_DEPLOYMENT,
         Kind::Lease => &COORDINATION_LEASE,
         Kind::CertificateSigningRequest => &CERTIFICATES_CERTIFICATESIGNINGREQUEST,
+        Kind::PriorityClass => &SCHEDULING_PRIORITYCLASS,
         Kind::Role => &RBAC_ROLE,
         Kind::RoleBinding => &RBAC_ROLEBINDING,
         Kind::ClusterRole => &RBAC_CLUSTERROLE,
@@ -666,6 +667,9 @@ static SCALEIOVOLUMESOURCE: Message = message("api.core.v1.ScaleIOVolumeSource",
     opt(4, "sslEnabled", Bool), opt(5, "protectionDomain", S), opt(6, "storagePool", S),
     opt(7, "storageMode", S), opt(8, "volumeName", S), opt(9, "fsType", S),
     opt(10, "readOnly", Bool)]);
+static SCHEDULING_PRIORITYCLASS: Message = message("api.scheduling.v1.PriorityClass", &[
+    req(1, "metadata", M(&META_OBJECTMETA)), req(2, "value", Int), opt(3, "globalDefault", Bool),
+    opt(4, "description", S), ptr(5, "preemptionPolicy", S)]);
 static SECCOMPPROFILE: Message = message("api.core.v1.SeccompProfile", &[req(1, "type", S),
     ptr(2, "localhostProfile", S)]);
 static SECRET: Message = message("api.core.v1.Secret", &[req(1, "metadata", M(&META_OBJECTMETA)),

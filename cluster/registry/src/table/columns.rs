@@ -8,7 +8,7 @@ use serde::Serialize;
 pub struct Column {
     /// The heading.
     pub name: &'static str,
-    /// `string`, `integer` or `date`.
+    /// `string`, `integer`, `boolean` or `date`.
     #[serde(rename = "type")]
     pub ty: &'static str,
     /// `name` for the column that names the object.
@@ -57,6 +57,7 @@ pub const fn columns(kind: Kind) -> &'static [Column] {
         Kind::Secret => SECRET,
         Kind::ServiceAccount => SERVICE_ACCOUNT,
         Kind::Lease => LEASE,
+        Kind::PriorityClass => PRIORITY_CLASS,
         Kind::Scale => SCALE,
         _ => OTHER,
     }
@@ -77,6 +78,14 @@ const SERVICE_ACCOUNT: &[Column] =
     &[NAME, column("Secrets", "The number of secrets that its pods may use."), AGE];
 
 const LEASE: &[Column] = &[NAME, column("Holder", "Who holds the lease."), AGE];
+
+const PRIORITY_CLASS: &[Column] = &[
+    NAME,
+    number("Value", "The priority of its pods."),
+    Column { ty: "boolean", ..column("Global-Default", "Whether pods without a class have it.") },
+    AGE,
+    column("PreemptionPolicy", "Whether its pods may displace others."),
+];
 
 const SCALE: &[Column] = &[
     NAME,

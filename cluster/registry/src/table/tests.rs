@@ -287,6 +287,11 @@ fn other_kinds() {
     v1("ServiceAccount", json!({}), "x  0  1s");
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "spec": {"holderIdentity": "me"}});
     v1("Lease", lease, "x  me  1s");
+    let class = json!({"apiVersion": "scheduling.k8s.io/v1", "value": 7, "globalDefault": true,
+        "preemptionPolicy": "Never"});
+    v1("PriorityClass", class, "x  7  true  1s  Never");
+    let class = json!({"apiVersion": "scheduling.k8s.io/v1", "value": -1});
+    v1("PriorityClass", class, "x  -1  false  1s  ");
     let rbac = "rbac.authorization.k8s.io/v1";
     v1("ClusterRole", json!({"apiVersion": rbac}), "x  2023-11-14T22:13:19Z");
     let role = json!({"apiGroup": "", "kind": "ClusterRole", "name": "view"});

@@ -4,6 +4,7 @@ use api::Pod;
 use k8s_openapi::api::core::v1::{PodDNSConfig, PodSecurityContext, PodSpec};
 
 use super::container::{self, Surroundings};
+use super::priority_class::preemption_policy;
 use super::{affinity, volume};
 use crate::field::{Causes, Path};
 use crate::operation::Options;
@@ -114,7 +115,6 @@ fn host_network(spec: &PodSpec, path: &Path<'_>, causes: &mut Causes) {
 fn policies(spec: &PodSpec, path: &Path<'_>, causes: &mut Causes) {
     const RESTART: [&str; 3] = ["Always", "OnFailure", "Never"];
     const DNS: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
-    const PREEMPTION: [&str; 2] = ["Never", "PreemptLowerPriority"];
     for (field, value, supported) in [
         ("restartPolicy", spec.restart_policy.as_deref(), &RESTART[..]),
         ("dnsPolicy", spec.dns_policy.as_deref(), &DNS[..]),
@@ -127,8 +127,8 @@ fn policies(spec: &PodSpec, path: &Path<'_>, causes: &mut Causes) {
             _ => {}
         }
     }
-    if let Some(policy) = spec.preemption_policy.as_deref().filter(|p| !PREEMPTION.contains(p)) {
-        causes.not_supported(&path.child("preemptionPolicy"), policy, &PREEMPTION);
+    if let Some(policy) = &spec.preemption_policy {
+        preemption_policy(policy, &path.child("preemptionPolicy"), causes);
     }
 }
 

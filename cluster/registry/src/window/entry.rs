@@ -160,6 +160,7 @@ const fn consulted_by_every_write(kind: Kind) -> bool {
         kind,
         Kind::Namespace
             | Kind::ServiceAccount
+            | Kind::PriorityClass
             | Kind::Service
             | Kind::Role
             | Kind::RoleBinding

@@ -1,3 +1,4 @@
+use api::Propagation;
 use serde_json::{Value, json};
 
 use super::*;
@@ -92,6 +93,22 @@ fn p43_an_eviction_is_one_before_the_store_has_its_mark() {
     case.call(manager, &mark);
     case.call(manager, &deletion(&pod_key("a")));
     case.is_wrong(&["pods/d/a", "whose taints it tolerates"]);
+}
+
+/// The mark of an eviction that was not carried out stays.
+#[test]
+fn p43_a_marked_pod_may_go_with_its_owner() {
+    let mut case = Case::new(GivenUpSlowly::new(&plan()));
+    let manager = case.manager();
+    case.put(None, &healthy("n1"));
+    case.put(None, &marked(None));
+    case.show(manager, &node_key("n1"));
+    let Request::Delete { key, uid, revision, grace_seconds, .. } = deletion(&pod_key("a")) else {
+        panic!("it is a deletion")
+    };
+    let propagation = Some(Propagation::Background);
+    case.call(manager, &Request::Delete { key, uid, revision, grace_seconds, propagation });
+    assert_eq!(case.found(), Vec::<String>::new());
 }
 
 #[test]

@@ -23,6 +23,11 @@ pub(super) struct Specs {
 }
 
 impl Specs {
+    /// Forgets what specs became: the next pods may become something else.
+    pub(super) fn forget_made(&mut self) {
+        self.made = Memo::default();
+    }
+
     /// What a spec became when a pod was last created from it.
     pub(super) fn made_of(&self, given: &Shared<PodSpec>) -> Option<Shared<PodSpec>> {
         self.made.get(given).cloned()
@@ -59,7 +64,7 @@ impl Specs {
             return;
         }
         // It holds specs, too.
-        self.made = Memo::default();
+        self.forget_made();
         self.known.retain(|_, alike| {
             alike.retain(Shared::is_shared);
             !alike.is_empty()

@@ -37,26 +37,6 @@ fn service_accounts() {
 }
 
 #[test]
-fn priority() {
-    let mut world = World::new();
-    let made = world
-        .create(with(pod("a"), "/spec/priorityClassName", json!("system-node-critical")))
-        .unwrap();
-    assert_eq!(made["spec"]["priority"], 2_000_001_000);
-    let unknown = with(pod("b"), "/spec/priorityClassName", json!("gold"));
-    assert_eq!(
-        world.create(unknown).unwrap_err().message,
-        "pods \"b\" is forbidden: no PriorityClass with name gold was found"
-    );
-    let own = with(pod("b"), "/spec/priority", json!(7));
-    assert_eq!(
-        world.create(own).unwrap_err().message,
-        "pods \"b\" is forbidden: the integer value of priority (7) must not be provided in pod \
-         spec; priority admission controller computed 0 from the given PriorityClass name"
-    );
-}
-
-#[test]
 fn nodes_write_what_is_theirs() {
     let mut world = World::new();
     as_node(&mut world, "node-1");
