@@ -1,0 +1,159 @@
+//! Workloads beyond deployments, and what keeps them going while hosts are worked on, with the
+//! real kubectl.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tests::{Cluster, Inventory, eventually};
+
+const SOON: Duration = Duration::from_secs(60);
+const IMAGE: &str = "kprov.local/echo";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn classes_jobs_daemons_and_budgets() -> Result<()> {
+    let cluster = Cluster::up(Inventory::single_master("workloads", 3)).await?;
+    pods_have_the_priority_of_their_class(&cluster).await?;
+    jobs_end(&cluster).await?;
+    daemons_run_everywhere(&cluster).await?;
+    drains_wait_for_the_budget(&cluster).await
+}
+
+async fn pods_have_the_priority_of_their_class(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl("create priorityclass gold --value=1000 --description=first").await?;
+    let table = cluster.kubectl("get priorityclasses").await?;
+    for part in ["GLOBAL-DEFAULT", "gold", "2000001000"] {
+        ensure!(table.contains(part), "{part:?} is missing:\n{table}");
+    }
+    cluster
+        .create(
+            r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"golden"},"spec":{
+            "priorityClassName":"gold","containers":[{"name":"echo","image":"kprov.local/echo:1"}]}}"#,
+        )
+        .await?;
+    let priority = cluster.get("pod/golden", "{.spec.priority} {.spec.preemptionPolicy}").await?;
+    ensure!(priority == ["1000", "PreemptLowerPriority"], "{priority:?}");
+    let refused = cluster.try_kubectl(&["delete", "priorityclass", "system-node-critical"]).await?;
+    ensure!(refused.code != 0, "a class of the system was deleted");
+    cluster.kubectl("delete pod/golden priorityclass/gold").await?;
+    Ok(())
+}
+
+async fn jobs_end(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl(&format!("create job good --image={IMAGE}:1 -- /bin/echo --help")).await?;
+    cluster.kubectl("wait job/good --for=condition=Complete --timeout=60s").await?;
+    let table = cluster.kubectl("get jobs").await?;
+    ensure!(table.contains("Complete") && table.contains("1/1"), "{table}");
+    let said = cluster.kubectl("logs job/good").await?;
+    ensure!(said.contains("Answers with the name of its pod"), "{said}");
+    let held = cluster.get("pods -l job-name=good", "{.items[*].metadata.finalizers}").await?;
+    ensure!(held.is_empty(), "pods that are counted are still held: {held:?}");
+
+    cluster
+        .create(
+            r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"bad"},"spec":{
+            "backoffLimit":0,"template":{"spec":{"restartPolicy":"Never","containers":[{"name":
+            "echo","image":"kprov.local/echo:1","args":["get","http://127.0.0.1:1/"]}]}}}}"#,
+        )
+        .await?;
+    cluster.kubectl("wait job/bad --for=condition=Failed --timeout=60s").await?;
+    let reason = "{.status.conditions[?(@.type==\"Failed\")].reason} {.status.failed}";
+    let reason = cluster.get("job/bad", reason).await?;
+    ensure!(reason == ["BackoffLimitExceeded", "1"], "{reason:?}");
+
+    // Work that is numbered, and that nobody has to clean up after.
+    cluster
+        .create(
+            r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"numbered"},"spec":{
+            "completions":3,"parallelism":2,"completionMode":"Indexed",
+            "ttlSecondsAfterFinished":5,"template":{"spec":{"restartPolicy":"Never",
+            "containers":[{"name":"echo","image":"kprov.local/echo:1","args":["--help"]}]}}}}"#,
+        )
+        .await?;
+    cluster.kubectl("wait job/numbered --for=condition=Complete --timeout=60s").await?;
+    eventually("numbered work to be gone", SOON, async || {
+        let left =
+            cluster.get("jobs,pods -l job-name=numbered", "{.items[*].metadata.name}").await?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await?;
+    cluster.kubectl("delete jobs --all").await?;
+    eventually("no pods of jobs", SOON, async || {
+        let left = cluster.get("pods -l job-name", "{.items[*].metadata.name}").await?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+async fn daemons_run_everywhere(cluster: &Cluster) -> Result<()> {
+    cluster
+        .create(
+            r#"{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"agent"},"spec":{
+            "selector":{"matchLabels":{"app":"agent"}},"template":{"metadata":{"labels":{"app":
+            "agent"}},"spec":{"terminationGracePeriodSeconds":1,"containers":[{"name":"echo",
+            "image":"kprov.local/echo:1"}]}}}}"#,
+        )
+        .await?;
+    let rolled_out = "rollout status daemonset/agent --timeout=90s";
+    cluster.kubectl(rolled_out).await?;
+    let mut hosts = cluster.get("pods -l app=agent", "{.items[*].spec.nodeName}").await?;
+    hosts.sort();
+    ensure!(hosts == ["node-1", "node-2", "node-3"], "{hosts:?}");
+    cluster.kubectl(&format!("set image daemonset/agent echo={IMAGE}:2")).await?;
+    cluster.kubectl(rolled_out).await?;
+    images_are(cluster, "kprov.local/echo:2").await?;
+    let history = cluster.kubectl("rollout history daemonset/agent").await?;
+    ensure!(history.lines().filter(|l| l.starts_with(['1', '2'])).count() == 2, "{history}");
+    cluster.kubectl("rollout undo daemonset/agent").await?;
+    cluster.kubectl(rolled_out).await?;
+    images_are(cluster, "kprov.local/echo:1").await
+}
+
+async fn images_are(cluster: &Cluster, image: &str) -> Result<()> {
+    eventually("the images", SOON, async || {
+        let path = "{.items[*].spec.containers[0].image}";
+        let images = cluster.get("pods -l app=agent", path).await?;
+        ensure!(images.len() == 3 && images.iter().all(|i| i == image), "{images:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+/// Expects the daemons of the test before on every host: a drain leaves them.
+async fn drains_wait_for_the_budget(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl(&format!("create deployment web --image={IMAGE}:1 --replicas=3")).await?;
+    cluster.kubectl("rollout status deployment/web --timeout=60s").await?;
+    let allows = async |count: &str| -> Result<()> {
+        eventually("the budget", SOON, async || {
+            let allowed = cluster.get("pdb/web", "{.status.disruptionsAllowed}").await?;
+            ensure!(allowed == [count], "{allowed:?}");
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    };
+    cluster.kubectl("create pdb web --selector=app=web --min-available=3").await?;
+    allows("0").await?;
+    let drain = ["drain", "node-2", "--ignore-daemonsets", "--delete-emptydir-data"];
+    let refused = cluster.try_kubectl(&[&drain[..], &["--timeout=8s"]].concat()).await?;
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    ensure!(refused.code != 0, "the budget was not kept: {said}");
+    ensure!(said.contains("would violate the pod's disruption budget"), "{said}");
+    let pods = cluster.get("pods -l app=web", "{.items[*].metadata.deletionTimestamp}").await?;
+    ensure!(pods.is_empty(), "a pod was evicted: {pods:?}");
+
+    cluster.kubectl("delete pdb/web").await?;
+    cluster.kubectl("create pdb web --selector=app=web --min-available=2").await?;
+    allows("1").await?;
+    cluster.kubectl(&[&drain[..], &["--timeout=90s"]].concat().join(" ")).await?;
+    cluster.kubectl("rollout status deployment/web --timeout=60s").await?;
+    let hosts = cluster.get("pods -l app=web", "{.items[*].spec.nodeName}").await?;
+    ensure!(hosts.iter().all(|host| host != "node-2"), "{hosts:?}");
+    let daemons = cluster.get("pods -l app=agent", "{.items[*].spec.nodeName}").await?;
+    ensure!(daemons.len() == 3, "the drain took daemons along: {daemons:?}");
+    cluster.kubectl("uncordon node-2").await?;
+    Ok(())
+}
