@@ -13,7 +13,9 @@ mod bind;
 mod patched;
 
 use crate::operation::{Caller, Claims, Mutation, Operation, Options, Stamp, View};
-use crate::{admission, allocate, defaults, deletion, meta, prepare, scale, strategy, validate};
+use crate::{
+    admission, allocate, defaults, deletion, evict, meta, prepare, scale, strategy, validate,
+};
 
 /// What every step of one write may look at.
 #[derive(Clone, Copy)]
@@ -62,6 +64,9 @@ pub fn admit(
             deletion::delete(current, options, stamp)
         }
         Operation::Bind { pod, binding } => bind::bind(context, found(pod, current)?, binding),
+        Operation::Disrupt { pod, options } => {
+            evict::mark(found(pod, current)?, options, stamp.now)
+        }
     }
 }
 

@@ -287,6 +287,13 @@ fn other_kinds() {
     v1("ServiceAccount", json!({}), "x  0  1s");
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "spec": {"holderIdentity": "me"}});
     v1("Lease", lease, "x  me  1s");
+    let budget = |spec: Value| {
+        let status = json!({"currentHealthy": 3, "desiredHealthy": 1, "expectedPods": 3,
+            "disruptionsAllowed": 2});
+        json!({"apiVersion": "policy/v1", "spec": spec, "status": status})
+    };
+    v1("PodDisruptionBudget", budget(json!({"minAvailable": 1})), "x  1  N/A  2  1s");
+    v1("PodDisruptionBudget", budget(json!({"maxUnavailable": "50%"})), "x  N/A  50%  2  1s");
     let rbac = "rbac.authorization.k8s.io/v1";
     v1("ClusterRole", json!({"apiVersion": rbac}), "x  2023-11-14T22:13:19Z");
     let role = json!({"apiGroup": "", "kind": "ClusterRole", "name": "view"});
