@@ -35,6 +35,7 @@ const ROOTS: &[(&str, &str)] = &[
     ("ReplicaSet", "io.k8s.api.apps.v1.ReplicaSet"),
     ("Deployment", "io.k8s.api.apps.v1.Deployment"),
     ("Lease", "io.k8s.api.coordination.v1.Lease"),
+    ("PodDisruptionBudget", "io.k8s.api.policy.v1.PodDisruptionBudget"),
     ("CertificateSigningRequest", "io.k8s.api.certificates.v1.CertificateSigningRequest"),
     ("PriorityClass", "io.k8s.api.scheduling.v1.PriorityClass"),
     ("Role", "io.k8s.api.rbac.v1.Role"),
@@ -158,6 +159,7 @@ const POINTERS: &[(&str, &str)] = &[
     ("meta.OwnerReference", "controller blockOwnerDeletion"),
     ("meta.Preconditions", "uid resourceVersion"),
     ("scheduling.PriorityClass", "preemptionPolicy"),
+    ("policy.PodDisruptionBudgetSpec", "minAvailable maxUnavailable unhealthyPodEvictionPolicy"),
 ];
 
 /// Rewrites the table in the workspace at `root`.
@@ -541,6 +543,9 @@ fn merge_rules(markers: &[String]) -> String {
         rules += &format!(".by(&[\"{key}\"])");
     } else if strategy.contains("merge") {
         rules += &format!(".merge(\"{key}\")");
+    }
+    if strategy == "replace" {
+        rules += ".replace()";
     }
     if strategy.contains("retainKeys") {
         rules += ".retain_keys()";

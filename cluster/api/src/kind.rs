@@ -85,6 +85,8 @@ kinds! {
     Deployment { "apps" "v1" "apps/v1" "deployments" "deployment" ["deploy"] ["all"] Namespaced true
         ["scale", "status"] }
     Lease { "coordination.k8s.io" "v1" "coordination.k8s.io/v1" "leases" "lease" [] [] Namespaced true [] }
+    PodDisruptionBudget { "policy" "v1" "policy/v1" "poddisruptionbudgets" "poddisruptionbudget" ["pdb"] []
+        Namespaced true ["status"] }
     CertificateSigningRequest { "certificates.k8s.io" "v1" "certificates.k8s.io/v1"
         "certificatesigningrequests" "certificatesigningrequest" ["csr"] [] Cluster true
         ["approval", "status"] }

@@ -92,6 +92,7 @@ objects! {
     ReplicaSet apps::ReplicaSet,
     Deployment apps::Deployment,
     Lease coordination::Lease,
+    PodDisruptionBudget policy::PodDisruptionBudget,
     CertificateSigningRequest certificates::CertificateSigningRequest,
     PriorityClass scheduling::PriorityClass,
     Role rbac::Role,

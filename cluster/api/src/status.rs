@@ -61,7 +61,8 @@ pub struct Cause {
     pub reason: String,
     /// What is wrong with the value.
     pub message: String,
-    /// The path of the field.
+    /// The path of the field; empty when the cause is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
 }
 

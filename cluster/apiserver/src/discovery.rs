@@ -66,6 +66,7 @@ const GROUPS: &[&str] = &[
     "authentication.k8s.io",
     "authorization.k8s.io",
     "certificates.k8s.io",
+    "policy",
     "rbac.authorization.k8s.io",
     "scheduling.k8s.io",
     "coordination.k8s.io",
@@ -398,7 +399,15 @@ mod tests {
         assert_eq!(group["preferredVersion"]["groupVersion"], "apps/v1");
         assert_eq!(read("/apis/apps/v1", "*/*").1["groupVersion"], "apps/v1");
         assert!(super::find("/apis/batch/v1", "*/*", "").is_none());
-        assert!(super::find("/apis/policy", "*/*", "").is_none());
+        // Evictions have no path of their own.
+        let (_, policy) = read("/apis/policy/v1", "*/*");
+        let names: Vec<&str> = policy["resources"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|r| r["name"].as_str())
+            .collect();
+        assert_eq!(names, ["poddisruptionbudgets", "poddisruptionbudgets/status"]);
     }
 
     #[test]

@@ -14,7 +14,9 @@ use crate::query::Query;
 use crate::route::{Resource, Route, Verb, not_allowed};
 use crate::server::{Server, now};
 use crate::write::Asked;
-use crate::{body, documents, health, kubelet, read, review, token_request, watching, write};
+use crate::{
+    body, documents, evict, health, kubelet, read, review, token_request, watching, write,
+};
 
 /// Requests other than watches and streams are answered by then.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
@@ -188,7 +190,7 @@ async fn dispatch(
         }
         (Verb::Create, "") => write::create(&asked, resource, query, headers, &body).await,
         (Verb::Create, "binding") => write::bind(&asked, resource, headers, &body).await,
-        (Verb::Create, "eviction") => write::evict(&asked, resource, query, headers, &body).await,
+        (Verb::Create, "eviction") => evict::create(&asked, resource, query, headers, &body).await,
         (Verb::Update, _) => write::update(&asked, resource, query, headers, &body).await,
         (Verb::Patch, _) => write::patch(&asked, resource, query, headers, &body).await,
         (Verb::Delete, "") => {

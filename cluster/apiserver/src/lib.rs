@@ -12,6 +12,7 @@ mod bootstrap;
 mod config;
 mod discovery;
 mod documents;
+mod evict;
 mod expiry;
 mod handle;
 mod health;

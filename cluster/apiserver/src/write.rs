@@ -124,9 +124,7 @@ impl Asked<'_> {
 
     async fn read(&self, operation: &Operation) -> Result<Current, Status> {
         let Some(key) = operation.key() else { return Ok(Current::Read(None)) };
-        let found = self.server.hub.store.get(&store_key(&key)).await;
-        let found = found.map_err(|e| crate::hub::unavailable(&e.to_string()))?;
-        Ok(Current::Read(decode(key.kind, found)?))
+        Ok(Current::Read(stored(self.server, &key).await?))
     }
 
     fn admit(&self, operation: &Operation, current: Option<&Object>) -> Result<Mutation, Status> {
@@ -198,6 +196,13 @@ impl Asked<'_> {
         };
         Ok(Written { object, json, revision, removed })
     }
+}
+
+/// The object as the store has it.
+pub(crate) async fn stored(server: &Server, key: &Key) -> Result<Option<Object>, Status> {
+    let found = server.hub.store.get(&store_key(key)).await;
+    let found = found.map_err(|e| crate::hub::unavailable(&e.to_string()))?;
+    decode(key.kind, found)
 }
 
 fn decode(kind: Kind, record: Option<Record>) -> Result<Option<Object>, Status> {
@@ -415,26 +420,5 @@ pub(crate) async fn bind(
         },
     };
     let written = asked.carry_out(&operation).await?;
-    Ok(answer::done(StatusCode::CREATED, written.revision, None))
-}
-
-/// `pods/eviction`: a deletion that could be refused. There are no disruption budgets yet to
-/// refuse it.
-pub(crate) async fn evict(
-    asked: &Asked<'_>,
-    resource: &Resource,
-    query: &Query,
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Result<Answer, Status> {
-    let Decoded { object, .. } =
-        body::object(Kind::Eviction, headers, body, FieldValidation::Ignore)?;
-    let value = codec::to_value(&object);
-    let empty = HeaderMap::new();
-    let options = Bytes::from(value["deleteOptions"].to_string());
-    let (options, dry_run) = body::delete_options(&empty, &options, query)?;
-    let asked = Asked { dry_run: asked.dry_run || dry_run, ..*asked };
-    let key = Key::new(Kind::Pod, &resource.namespace, &resource.name);
-    let written = asked.carry_out(&Operation::Delete { key, options }).await?;
     Ok(answer::done(StatusCode::CREATED, written.revision, None))
 }

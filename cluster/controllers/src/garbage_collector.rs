@@ -35,6 +35,7 @@ const KINDS: &[Kind] = &[
     Kind::ReplicaSet,
     Kind::Deployment,
     Kind::Lease,
+    Kind::PodDisruptionBudget,
     Kind::CertificateSigningRequest,
     Kind::PriorityClass,
     Kind::Role,

@@ -16,6 +16,7 @@ pub mod csr_approver;
 pub mod csr_cleaner;
 pub mod csr_signer;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage_collector;
@@ -58,6 +59,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(service_account::ServiceAccounts),
         Box::new(node_lifecycle::NodeLifecycle::new(UNHEALTHY_ZONE_THRESHOLD_PERCENT)),
         Box::new(taint_eviction::TaintEviction),
+        Box::new(disruption::Disruptions),
         Box::new(pod_gc::PodGc),
         Box::new(garbage_collector::GarbageCollector),
         Box::new(csr_approver::CsrApprover),

@@ -32,6 +32,7 @@ const KINDS: &[Kind] = &[
     Kind::ReplicaSet,
     Kind::Deployment,
     Kind::Lease,
+    Kind::PodDisruptionBudget,
     Kind::Role,
     Kind::RoleBinding,
 ];
@@ -50,6 +51,7 @@ const ORDER: &[Kind] = &[
     Kind::Secret,
     Kind::ServiceAccount,
     Kind::Lease,
+    Kind::PodDisruptionBudget,
     Kind::Role,
     Kind::RoleBinding,
     Kind::Event,

@@ -14,6 +14,7 @@ mod priority;
 mod service_account;
 mod tolerations;
 
+use crate::Caller;
 use crate::admit::Context;
 
 /// Refuses an object whose namespace does not exist or is going.
@@ -65,6 +66,11 @@ pub(crate) fn check(
 pub(crate) fn delete(context: Context<'_>, object: &Object) -> Result<(), Status> {
     namespace_lifecycle::delete(object)?;
     node_restriction::delete(context, object)
+}
+
+/// Checks the eviction of a pod.
+pub(crate) fn evict(caller: &Caller, pod: &Object) -> Result<(), Status> {
+    node_restriction::evict(caller, pod)
 }
 
 /// Checks the assignment of a pod to a node.

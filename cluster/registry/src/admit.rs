@@ -14,7 +14,7 @@ mod patched;
 
 use crate::operation::{Caller, Claims, Mutation, Operation, Options, Stamp, View};
 use crate::{
-    admission, allocate, defaults, deletion, meta, prepare, priority_class, scale, strategy,
+    admission, allocate, defaults, deletion, evict, meta, prepare, priority_class, scale, strategy,
     validate,
 };
 
@@ -66,6 +66,9 @@ pub fn admit(
             deletion::delete(current, options, stamp)
         }
         Operation::Bind { pod, binding } => bind::bind(context, found(pod, current)?, binding),
+        Operation::Disrupt { pod, options } => {
+            evict::mark(found(pod, current)?, options, stamp.now)
+        }
     }
 }
 

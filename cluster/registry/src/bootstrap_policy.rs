@@ -87,6 +87,7 @@ fn viewing() -> Vec<PolicyRule> {
         rule(&[""], CORE_READ, READ),
         rule(&["apps"], APPS_READ, READ),
         rule(&["discovery.k8s.io"], &["endpointslices"], READ),
+        rule(&["policy"], &["poddisruptionbudgets", "poddisruptionbudgets/status"], READ),
     ]
 }
 
@@ -100,6 +101,7 @@ fn editing() -> Vec<PolicyRule> {
         rule(&[""], &["serviceaccounts/token"], &["create"]),
         rule(&[""], &["serviceaccounts"], &["impersonate"]),
         rule(&["apps"], APPS, WRITE),
+        rule(&["policy"], &["poddisruptionbudgets"], WRITE),
         rule(&["coordination.k8s.io"], &["leases"], READ),
         rule(&["coordination.k8s.io"], &["leases"], WRITE),
     ]);
@@ -319,6 +321,28 @@ mod tests {
     use crate::authorize::{Attributes, Authorizer};
 
     #[test]
+    fn budgets_are_seen_by_viewers_and_kept_by_editors() {
+        let may = |role: &str, verb: &str, resource: &str| {
+            let has = |list: &Option<Vec<String>>, wanted: &str| {
+                list.iter().flatten().any(|entry| entry == wanted)
+            };
+            let (_, rules) = roles().into_iter().find(|(name, _)| *name == role).unwrap();
+            rules.iter().any(|rule| {
+                has(&rule.api_groups, "policy")
+                    && has(&rule.resources, resource)
+                    && rule.verbs.iter().any(|v| v == verb)
+            })
+        };
+        for role in ["view", "edit", "admin"] {
+            let writes = role != "view";
+            assert!(may(role, "watch", "poddisruptionbudgets"), "{role}");
+            assert!(may(role, "get", "poddisruptionbudgets/status"), "{role}");
+            assert_eq!(may(role, "create", "poddisruptionbudgets"), writes, "{role}");
+            assert!(!may(role, "update", "poddisruptionbudgets/status"), "{role}");
+        }
+    }
+
+    #[test]
     fn each_component_may_do_its_work_and_no_more() {
         let mut authorizer = Authorizer::default();
         for object in bootstrap_policy() {
@@ -357,6 +381,8 @@ mod tests {
         check("kubelet-bootstrap", "system:bootstrappers", "create", csr, true);
         check("kubelet-bootstrap", "system:bootstrappers", "list", "nodes", false);
         check("somebody", "", "create", "selfsubjectaccessreviews.authorization.k8s.io", true);
+        let budgets = "poddisruptionbudgets.policy";
+        check("system:kube-controller-manager", "", "update", budgets, true);
         check("somebody", "", "list", "pods", false);
     }
 }

@@ -82,6 +82,11 @@ fn fill(object: &mut Object) -> Result<(), QuantityError> {
         Object::ReplicationController(o) => workload::replication_controller(Arc::make_mut(o))?,
         Object::ReplicaSet(o) => workload::replica_set(Arc::make_mut(o))?,
         Object::Deployment(o) => workload::deployment(Arc::make_mut(o))?,
+        Object::PodDisruptionBudget(o) => {
+            let o = Arc::make_mut(o);
+            o.spec.get_or_insert_default();
+            o.status.get_or_insert_default();
+        }
         Object::Namespace(o) => namespace(Arc::make_mut(o)),
         Object::Node(o) => node(Arc::make_mut(o))?,
         Object::Secret(o) => secret(Arc::make_mut(o)),

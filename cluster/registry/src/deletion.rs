@@ -66,7 +66,8 @@ enum Step {
     Now,
 }
 
-fn check_preconditions(current: &Object, options: &DeleteOptions) -> Result<(), Status> {
+/// Refuses to delete another object, or another state of it, than was meant.
+pub(crate) fn check_preconditions(current: &Object, options: &DeleteOptions) -> Result<(), Status> {
     let kind = current.kind();
     let name = current.meta().name.as_deref().unwrap_or_default();
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != current.uid()) {

@@ -12,6 +12,7 @@ pub mod authorize;
 pub mod bootstrap_policy;
 mod defaults;
 mod deletion;
+pub mod evict;
 mod field;
 pub mod memory;
 mod meta;

@@ -248,6 +248,26 @@ pub(crate) fn percent(text: &str) -> Vec<String> {
     ]
 }
 
+/// The reason of a `metav1.Condition`, in one word.
+pub(crate) fn condition_reason(text: &str) -> Vec<String> {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b',' | b':');
+    let edges = (text.bytes().next(), text.bytes().last());
+    if let (Some(first), Some(last)) = edges
+        && first.is_ascii_alphabetic()
+        && (last.is_ascii_alphanumeric() || last == b'_')
+        && text.bytes().all(inner)
+    {
+        return Vec::new();
+    }
+    vec![
+        "a condition reason must start with alphabetic character, optionally followed by a \
+         string of alphanumeric characters or '_,:', and must end with an alphanumeric character \
+         or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or \
+         'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')"
+            .to_owned(),
+    ]
+}
+
 /// An address as Kubernetes has always parsed it: IPv4 without leading zeros, or IPv6.
 pub(crate) fn ip(text: &str) -> Option<IpAddr> {
     text.parse().ok()

@@ -53,6 +53,14 @@ pub enum Operation {
         /// Where it goes.
         binding: PodBinding,
     },
+    /// Marks a pod that is about to be deleted because its eviction was granted
+    /// (`pods/eviction`, see [`crate::evict`]).
+    Disrupt {
+        /// The pod.
+        pod: Key,
+        /// The preconditions of the deletion.
+        options: DeleteOptions,
+    },
 }
 
 /// Preconditions and manner of a deletion.
@@ -204,7 +212,7 @@ impl Operation {
             Self::Update { key, .. } | Self::Patch { key, .. } | Self::Delete { key, .. } => {
                 Some(key.clone())
             }
-            Self::Bind { pod, .. } => Some(pod.clone()),
+            Self::Bind { pod, .. } | Self::Disrupt { pod, .. } => Some(pod.clone()),
         }
     }
 
@@ -215,7 +223,7 @@ impl Operation {
             Self::Update { key, .. } | Self::Patch { key, .. } | Self::Delete { key, .. } => {
                 key.kind
             }
-            Self::Bind { pod, .. } => pod.kind,
+            Self::Bind { pod, .. } | Self::Disrupt { pod, .. } => pod.kind,
         }
     }
 

@@ -46,6 +46,7 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
         }
         Object::ReplicaSet(o) => Arc::make_mut(o).status = Some(Default::default()),
         Object::Deployment(o) => Arc::make_mut(o).status = Some(Default::default()),
+        Object::PodDisruptionBudget(o) => Arc::make_mut(o).status = Some(Default::default()),
         Object::CertificateSigningRequest(o) => request_for_create(Arc::make_mut(o), caller),
         _ => {}
     }
@@ -126,6 +127,9 @@ fn keep_status(new: &mut Object, old: &Object) {
         (Object::Deployment(new), Object::Deployment(old)) => {
             keep(&mut Arc::make_mut(new).status, &old.status);
         }
+        (Object::PodDisruptionBudget(new), Object::PodDisruptionBudget(old)) => {
+            keep(&mut Arc::make_mut(new).status, &old.status);
+        }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             let new = Arc::make_mut(new);
             keep(&mut new.spec, &old.spec);
@@ -157,6 +161,9 @@ fn keep_spec(new: &mut Object, old: &Object, stamp: Stamp) {
             let new = Arc::make_mut(new);
             keep(&mut new.spec, &old.spec);
             keep(&mut new.metadata.labels, &old.metadata.labels);
+        }
+        (Object::PodDisruptionBudget(new), Object::PodDisruptionBudget(old)) => {
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             let new = Arc::make_mut(new);

@@ -85,6 +85,8 @@ pub struct Merge {
     /// For lists: the field that tells elements apart, empty for lists of scalars; `None` when
     /// the list is replaced.
     pub key: Option<&'static str>,
+    /// Whether an object is replaced as a whole.
+    pub replace: bool,
     /// Whether clients send `$retainKeys` for the object (or each element).
     pub retain_keys: bool,
 }
@@ -152,6 +154,11 @@ impl Field {
         self
     }
 
+    const fn replace(mut self) -> Self {
+        self.patch.replace = true;
+        self
+    }
+
     const fn retain_keys(mut self) -> Self {
         self.patch.retain_keys = true;
         self
@@ -168,7 +175,7 @@ impl Field {
     }
 
     const fn new(number: u32, name: &'static str, ty: Type, shape: Shape) -> Self {
-        let patch = Merge { key: None, retain_keys: false };
+        let patch = Merge { key: None, replace: false, retain_keys: false };
         Self { number, name, ty, shape, patch, list: ListKind::Atomic }
     }
 }
@@ -246,6 +253,8 @@ mod tests {
         check(Kind::Node, "spec.taints", None, Atomic);
         check(Kind::Node, "spec.podCIDRs", Some(""), Set);
         check(Kind::ServiceAccount, "metadata.labels", None, Atomic);
+        let budget = Message::of_kind(Kind::PodDisruptionBudget).field("spec").unwrap();
+        assert!(budget.message().unwrap().field("selector").unwrap().patch.replace);
         assert!(Message::of_kind(Kind::Pod).field("spec").unwrap().message().is_some());
     }
 }

@@ -37,6 +37,9 @@ pub(crate) const fn of(kind: Kind) -> Strategy {
         Kind::Endpoints => Strategy { create_on_update: true, ..base },
         Kind::Event => Strategy { create_on_update: true, propagation: None, ..base },
         Kind::Lease => Strategy { create_on_update: true, unconditional_update: false, ..base },
+        Kind::PodDisruptionBudget => {
+            Strategy { generation: true, unconditional_update: false, ..base }
+        }
         Kind::ServiceAccount => Strategy { unconditional_update: false, ..base },
         // The generation of a priority class is that of its creation for ever.
         Kind::Pod
@@ -70,6 +73,9 @@ pub(crate) fn desired_state_changed(new: &Object, old: &Object) -> bool {
             new.spec != old.spec
         }
         (Object::ReplicaSet(new), Object::ReplicaSet(old)) => new.spec != old.spec,
+        (Object::PodDisruptionBudget(new), Object::PodDisruptionBudget(old)) => {
+            new.spec != old.spec
+        }
         // A deployment's annotations steer its rollouts.
         (Object::Deployment(new), Object::Deployment(old)) => {
             new.spec != old.spec || new.metadata.annotations != old.metadata.annotations

@@ -74,6 +74,7 @@ pub fn row(object: &Object, now: Time) -> Vec<Value> {
         Object::ReplicaSet(o) => workload::replica_set(o, now),
         Object::ReplicationController(o) => workload::replication_controller(o, now),
         Object::Scale(o) => workload::scale(o, now),
+        Object::PodDisruptionBudget(o) => workload::disruption_budget(o, now),
         Object::Event(o) => text::event(o, now),
         Object::CertificateSigningRequest(o) => text::certificate_signing_request(o, now),
         Object::RoleBinding(o) => {

@@ -6,8 +6,10 @@ use api::{Object, Subresource};
 use k8s_openapi::api::autoscaling::v1::Scale;
 
 mod affinity;
+mod condition;
 mod config;
 mod container;
+mod disruption;
 mod endpoints;
 mod event;
 mod handler;
@@ -96,6 +98,7 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
         Object::ReplicaSet(o) => workload::replica_set(o, options, causes),
         Object::Deployment(o) => workload::deployment(o, options, causes),
         Object::Lease(o) => lease::lease(o, causes),
+        Object::PodDisruptionBudget(o) => disruption::budget(o, causes),
         Object::Role(o) => rbac::rules(o.rules.as_deref(), true, causes),
         Object::ClusterRole(o) => rbac::cluster_role(o, causes),
         Object::RoleBinding(o) => {
@@ -163,6 +166,9 @@ fn status(new: &Object, old: &Object, causes: &mut Causes) {
         }
         (Object::ReplicationController(new), Object::ReplicationController(_)) => {
             workload::replication_controller_status(new, causes);
+        }
+        (Object::PodDisruptionBudget(new), Object::PodDisruptionBudget(_)) => {
+            disruption::status(new, causes);
         }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             request::status(new, old, causes);

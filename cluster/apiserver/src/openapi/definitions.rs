@@ -183,6 +183,7 @@ fn extend(property: &mut Value, field: &Field) {
         (true, true) => "merge,retainKeys",
         (true, false) => "merge",
         (false, true) => "retainKeys",
+        (false, false) if field.patch.replace => "replace",
         (false, false) => "",
     };
     if !strategy.is_empty() {

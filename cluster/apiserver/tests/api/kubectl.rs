@@ -119,6 +119,17 @@ async fn tour(kubectl: &Kubectl, namespace: &str, directory: &Path) {
     kubectl
         .check(&format!("{ns} get pod p"), "Error from server (NotFound): pods \"p\" not found")
         .await;
+    kubectl
+        .check(
+            &format!("{ns} create pdb b --selector=app=web --min-available=50%"),
+            "poddisruptionbudget.policy/b created",
+        )
+        .await;
+    let table = kubectl.run(&format!("{ns} get pdb")).await;
+    assert!(
+        table.starts_with("NAME   MIN AVAILABLE   MAX UNAVAILABLE   ALLOWED DISRUPTIONS   AGE"),
+        "{table}"
+    );
     kubectl.check(&format!("{ns} delete deploy web"), "deployment.apps \"web\" deleted").await;
     kubectl.check("auth can-i create pods", "yes").await;
     let bad = directory.join("bad.yaml");

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use crate::cluster::{Client, Cluster};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const BUDGETS: &str = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
 
 fn map(name: &str) -> Value {
     json!({"metadata": {"name": name}, "data": {"a": "1"}})
@@ -159,6 +161,108 @@ async fn a_pod_is_bound_once_and_evicted() {
         "metadata": {"name": "p"}, "deleteOptions": {"gracePeriodSeconds": 0}});
     assert_eq!(admin.post(&format!("{path}/eviction"), &eviction).await.0, 201);
     assert_eq!(admin.get(path).await.0, 404);
+}
+
+/// Makes pods that run and are ready, and a budget for them.
+async fn budgeted(admin: &Client, names: &[&str]) -> Value {
+    let node = json!({"metadata": {"name": "n"}});
+    assert_eq!(admin.post("/api/v1/nodes", &node).await.0, 201);
+    for name in names {
+        pod(admin, name).await;
+        let path = format!("{PODS}/{name}");
+        let (_, mut made) = admin.get(&path).await;
+        made["metadata"]["labels"] = json!({"app": "web"});
+        assert_eq!(put(admin, &path, &made).await.0, 200);
+        let binding = json!({"metadata": {"name": name}, "target": {"kind": "Node", "name": "n"}});
+        assert_eq!(admin.post(&format!("{path}/binding"), &binding).await.0, 201);
+        let (_, mut bound) = admin.get(&path).await;
+        bound["status"]["phase"] = "Running".into();
+        bound["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);
+        assert_eq!(put(admin, &format!("{path}/status"), &bound).await.0, 200);
+    }
+    let budget = json!({"metadata": {"name": "web"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
+    let (code, budget) = admin.post(BUDGETS, &budget).await;
+    assert_eq!(code, 201, "{budget}");
+    budget
+}
+
+async fn evict(admin: &Client, name: &str, options: Value) -> (u16, Value) {
+    let body = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": {"name": name}, "deleteOptions": options});
+    admin.post(&format!("{PODS}/{name}/eviction"), &body).await
+}
+
+#[tokio::test]
+async fn those_who_evict_at_once_share_one_budget() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let names = ["a", "b", "c", "d", "e"];
+    let mut budget = budgeted(&admin, &names).await;
+    budget["status"] = json!({"observedGeneration": 1, "currentHealthy": 5, "desiredHealthy": 2,
+        "expectedPods": 5, "disruptionsAllowed": 3});
+    assert_eq!(put(&admin, &format!("{BUDGETS}/web/status"), &budget).await.0, 200);
+    let all = names.map(|name| evict(&admin, name, json!({})));
+    let mut codes: Vec<u16> =
+        futures::future::join_all(all).await.into_iter().map(|(code, _)| code).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [201, 201, 201, 429, 429]);
+    let (_, spent) = admin.get(&format!("{BUDGETS}/web")).await;
+    assert_eq!(spent["status"]["disruptionsAllowed"], 0);
+    assert_eq!(spent["status"]["disruptedPods"].as_object().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn evictions_keep_to_a_budget() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let mut budget = budgeted(&admin, &["p", "q"]).await;
+    let evict = async |name: &str, options: Value| evict(&admin, name, options).await;
+    // No controller has seen it.
+    let (code, refused) = evict("p", json!({})).await;
+    assert_eq!((code, &refused["reason"]), (429, &json!("TooManyRequests")), "{refused}");
+    assert_eq!(refused["details"]["retryAfterSeconds"], 10);
+    assert_eq!(
+        refused["details"]["causes"],
+        json!([{"reason": "DisruptionBudget",
+            "message": "The disruption budget web is still being processed by the server."}])
+    );
+    budget["status"] = json!({"observedGeneration": 1, "currentHealthy": 2, "desiredHealthy": 1,
+        "expectedPods": 2, "disruptionsAllowed": 1});
+    let path = format!("{BUDGETS}/web");
+    assert_eq!(put(&admin, &format!("{path}/status"), &budget).await.0, 200);
+    assert_eq!(evict("p", json!({"dryRun": ["All"]})).await.0, 201);
+    assert_eq!(admin.get(&path).await.1["status"]["disruptionsAllowed"], 1);
+    let wrong = json!({"preconditions": {"uid": "other"}, "dryRun": ["All"]});
+    assert_eq!(evict("p", wrong).await.0, 409);
+    let (code, done) = evict("p", json!({})).await;
+    assert_eq!((code, &done["status"]), (201, &json!("Success")), "{done}");
+    let (_, gone) = admin.get(&format!("{PODS}/p")).await;
+    assert!(gone["metadata"]["deletionTimestamp"].is_string(), "{gone}");
+    let mark = gone["status"]["conditions"].as_array().unwrap().last().unwrap();
+    assert_eq!(mark["reason"], "EvictionByEvictionAPI", "{gone}");
+    let (_, spent) = admin.get(&path).await;
+    assert_eq!(spent["status"]["disruptionsAllowed"], 0);
+    assert!(spent["status"]["disruptedPods"]["p"].is_string(), "{spent}");
+    let (code, refused) = evict("q", json!({})).await;
+    assert_eq!(code, 429);
+    assert_eq!(
+        refused["message"],
+        "Cannot evict pod as it would violate the pod's disruption budget."
+    );
+    // The one that is on its way may be told again.
+    assert_eq!(evict("p", json!({"gracePeriodSeconds": 0})).await.0, 201);
+    assert_eq!(evict("p", json!({})).await.0, 404);
+    let (code, named) =
+        admin.post(&format!("{PODS}/q/eviction"), &json!({"metadata": {"name": "p"}})).await;
+    assert_eq!(
+        (code, named["message"].as_str().unwrap()),
+        (400, "name in URL does not match name in Eviction object")
+    );
+}
+
+async fn put(admin: &Client, path: &str, body: &Value) -> (u16, Value) {
+    admin.call("PUT", path, "application/json", body.to_string()).await
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Node;
 
 use super::forbidden;
 use super::service_account::{refers_to_config_maps, refers_to_secrets};
+use crate::Caller;
 use crate::admit::Context;
 use crate::authorize::node_name;
 
@@ -104,6 +105,15 @@ pub(super) fn delete(context: Context<'_>, object: &Object) -> Result<(), Status
         Object::Lease(_) => own_lease(node, object),
         _ => Ok(()),
     }
+}
+
+pub(super) fn evict(caller: &Caller, object: &Object) -> Result<(), Status> {
+    let (Some(node), Object::Pod(pod)) = (node_name(caller), object) else { return Ok(()) };
+    if pod.node() == node {
+        return Ok(());
+    }
+    let why = format!("node {node:?} can only evict pods with spec.nodeName set to itself");
+    Err(forbidden(object, &why))
 }
 
 pub(super) fn bind(context: Context<'_>, pod: &str) -> Result<(), Status> {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 mod admission;
 mod crud;
 mod deletion;
+mod disruption;
 mod fields;
 mod patches;
 mod pods;

@@ -42,7 +42,9 @@ pub(super) fn merge_object(
         let field = message.and_then(|m| m.field(&key));
         let merged = match (original.remove(&key), value) {
             (_, Value::Null) => None,
-            (Some(Value::Object(old)), Value::Object(new)) => {
+            (Some(Value::Object(old)), Value::Object(new))
+                if field.is_none_or(|f| !f.patch.replace) =>
+            {
                 let inner = field.and_then(Field::message);
                 Some(Value::Object(merge_object(old, new, inner)?))
             }

@@ -23,6 +23,7 @@ pub(super) const fn of_kind(kind: Kind) -> &'static Message {
         Kind::ReplicaSet => &APPS_REPLICASET,
         Kind::Deployment => &APPS_DEPLOYMENT,
         Kind::Lease => &COORDINATION_LEASE,
+        Kind::PodDisruptionBudget => &POLICY_PODDISRUPTIONBUDGET,
         Kind::CertificateSigningRequest => &CERTIFICATES_CERTIFICATESIGNINGREQUEST,
         Kind::PriorityClass => &SCHEDULING_PRIORITYCLASS,
         Kind::Role => &RBAC_ROLE,
@@ -597,6 +598,17 @@ static PODTEMPLATESPEC: Message = message("api.core.v1.PodTemplateSpec", &[
     opt(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&PODSPEC))]);
 static POLICY_EVICTION: Message = message("api.policy.v1.Eviction", &[
     req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "deleteOptions", M(&META_DELETEOPTIONS))]);
+static POLICY_PODDISRUPTIONBUDGET: Message = message("api.policy.v1.PodDisruptionBudget", &[
+    req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&POLICY_PODDISRUPTIONBUDGETSPEC)),
+    opt(3, "status", M(&POLICY_PODDISRUPTIONBUDGETSTATUS))]);
+static POLICY_PODDISRUPTIONBUDGETSPEC: Message = message("api.policy.v1.PodDisruptionBudgetSpec", &[
+    ptr(1, "minAvailable", IntOrString), opt(2, "selector", M(&META_LABELSELECTOR)).replace(),
+    ptr(3, "maxUnavailable", IntOrString), ptr(4, "unhealthyPodEvictionPolicy", S)]);
+static POLICY_PODDISRUPTIONBUDGETSTATUS: Message =
+    message("api.policy.v1.PodDisruptionBudgetStatus", &[opt(1, "observedGeneration", Int),
+    map(2, "disruptedPods", Time), req(3, "disruptionsAllowed", Int), req(4, "currentHealthy", Int),
+    req(5, "desiredHealthy", Int), req(6, "expectedPods", Int),
+    list(7, "conditions", M(&META_CONDITION)).by(&["type"])]);
 static PORTSTATUS: Message = message("api.core.v1.PortStatus", &[req(1, "port", Int),
     req(2, "protocol", S), ptr(3, "error", S)]);
 static PORTWORXVOLUMESOURCE: Message = message("api.core.v1.PortworxVolumeSource", &[

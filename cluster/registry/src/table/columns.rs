@@ -58,6 +58,7 @@ pub const fn columns(kind: Kind) -> &'static [Column] {
         Kind::ServiceAccount => SERVICE_ACCOUNT,
         Kind::Lease => LEASE,
         Kind::PriorityClass => PRIORITY_CLASS,
+        Kind::PodDisruptionBudget => DISRUPTION_BUDGET,
         Kind::Scale => SCALE,
         _ => OTHER,
     }
@@ -91,6 +92,14 @@ const SCALE: &[Column] = &[
     NAME,
     number("Desired", "The number of pods that is wanted."),
     number("Available", "The number of pods there are."),
+    AGE,
+];
+
+const DISRUPTION_BUDGET: &[Column] = &[
+    NAME,
+    column("Min Available", "The number or share of pods that must stay available."),
+    column("Max Unavailable", "The number or share of pods that may be unavailable."),
+    number("Allowed Disruptions", "The number of pods that may be evicted now."),
     AGE,
 ];
 

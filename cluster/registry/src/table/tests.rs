@@ -292,6 +292,13 @@ fn other_kinds() {
     v1("PriorityClass", class, "x  7  true  1s  Never");
     let class = json!({"apiVersion": "scheduling.k8s.io/v1", "value": -1});
     v1("PriorityClass", class, "x  -1  false  1s  ");
+    let budget = |spec: Value| {
+        let status = json!({"currentHealthy": 3, "desiredHealthy": 1, "expectedPods": 3,
+            "disruptionsAllowed": 2});
+        json!({"apiVersion": "policy/v1", "spec": spec, "status": status})
+    };
+    v1("PodDisruptionBudget", budget(json!({"minAvailable": 1})), "x  1  N/A  2  1s");
+    v1("PodDisruptionBudget", budget(json!({"maxUnavailable": "50%"})), "x  N/A  50%  2  1s");
     let rbac = "rbac.authorization.k8s.io/v1";
     v1("ClusterRole", json!({"apiVersion": rbac}), "x  2023-11-14T22:13:19Z");
     let role = json!({"apiGroup": "", "kind": "ClusterRole", "name": "view"});

@@ -4,6 +4,8 @@ use api::Time;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::name;
@@ -57,6 +59,22 @@ pub(super) fn replication_controller(controller: &ReplicationController, now: Ti
         names,
         images,
         labels(spec.and_then(|s| s.selector.as_ref())).into(),
+    ]
+}
+
+pub(super) fn disruption_budget(budget: &PodDisruptionBudget, now: Time) -> Vec<Value> {
+    let amount = |value: Option<&IntOrString>| match value {
+        Some(IntOrString::Int(number)) => number.to_string().into(),
+        Some(IntOrString::String(text)) => text.as_str().into(),
+        None => Value::from("N/A"),
+    };
+    let spec = budget.spec.as_ref();
+    vec![
+        name(&budget.metadata),
+        amount(spec.and_then(|s| s.min_available.as_ref())),
+        amount(spec.and_then(|s| s.max_unavailable.as_ref())),
+        budget.status.as_ref().map_or(0, |s| s.disruptions_allowed).into(),
+        age(&budget.metadata, now),
     ]
 }
 

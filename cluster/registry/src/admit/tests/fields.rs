@@ -1,7 +1,7 @@
 use super::*;
 
 /// Creates the manifest with one change and compares what the server says of it.
-fn check(base: Value, pointer: &str, new: Value, expected: &str) {
+pub(super) fn check(base: Value, pointer: &str, new: Value, expected: &str) {
     let kind = base["kind"].as_str().unwrap().to_owned();
     let version = base["apiVersion"].as_str().unwrap().to_owned();
     let group = version.split_once('/').map(|(group, _)| format!(".{group}")).unwrap_or_default();
