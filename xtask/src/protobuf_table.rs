@@ -34,6 +34,8 @@ const ROOTS: &[(&str, &str)] = &[
     ("ReplicationController", "io.k8s.api.core.v1.ReplicationController"),
     ("ReplicaSet", "io.k8s.api.apps.v1.ReplicaSet"),
     ("Deployment", "io.k8s.api.apps.v1.Deployment"),
+    ("DaemonSet", "io.k8s.api.apps.v1.DaemonSet"),
+    ("ControllerRevision", "io.k8s.api.apps.v1.ControllerRevision"),
     ("Lease", "io.k8s.api.coordination.v1.Lease"),
     ("CertificateSigningRequest", "io.k8s.api.certificates.v1.CertificateSigningRequest"),
     ("Role", "io.k8s.api.rbac.v1.Role"),
@@ -58,10 +60,13 @@ const ROOTS: &[(&str, &str)] = &[
 ///
 /// Source: kubernetes 1.33, `types.go` of each API group.
 const POINTERS: &[(&str, &str)] = &[
+    ("apps.DaemonSetSpec", "revisionHistoryLimit"),
+    ("apps.DaemonSetStatus", "collisionCount"),
     ("apps.DeploymentSpec", "replicas revisionHistoryLimit progressDeadlineSeconds"),
     ("apps.DeploymentStatus", "collisionCount terminatingReplicas"),
     ("apps.ReplicaSetSpec", "replicas"),
     ("apps.ReplicaSetStatus", "terminatingReplicas"),
+    ("apps.RollingUpdateDaemonSet", "maxUnavailable maxSurge"),
     ("apps.RollingUpdateDeployment", "maxUnavailable maxSurge"),
     ("authentication.TokenRequestSpec", "expirationSeconds"),
     ("autoscaling.ScaleSpec", "replicas"),

@@ -84,6 +84,9 @@ kinds! {
         ["scale", "status"] }
     Deployment { "apps" "v1" "apps/v1" "deployments" "deployment" ["deploy"] ["all"] Namespaced true
         ["scale", "status"] }
+    DaemonSet { "apps" "v1" "apps/v1" "daemonsets" "daemonset" ["ds"] ["all"] Namespaced true ["status"] }
+    ControllerRevision { "apps" "v1" "apps/v1" "controllerrevisions" "controllerrevision" [] []
+        Namespaced true [] }
     Lease { "coordination.k8s.io" "v1" "coordination.k8s.io/v1" "leases" "lease" [] [] Namespaced true [] }
     CertificateSigningRequest { "certificates.k8s.io" "v1" "certificates.k8s.io/v1"
         "certificatesigningrequests" "certificatesigningrequest" ["csr"] [] Cluster true

@@ -55,6 +55,9 @@ pub(crate) fn apply_to_update(object: &mut Object, current: &Object) -> Result<(
         (Object::ReplicationController(new), Object::ReplicationController(old)) => {
             new.spec == old.spec && new.status.is_some()
         }
+        (Object::DaemonSet(new), Object::DaemonSet(old)) => {
+            new.spec == old.spec && new.status.is_some()
+        }
         _ => false,
     };
     if same {
@@ -81,6 +84,7 @@ fn fill(object: &mut Object) -> Result<(), QuantityError> {
         Object::ReplicationController(o) => workload::replication_controller(Arc::make_mut(o))?,
         Object::ReplicaSet(o) => workload::replica_set(Arc::make_mut(o))?,
         Object::Deployment(o) => workload::deployment(Arc::make_mut(o))?,
+        Object::DaemonSet(o) => workload::daemon_set(Arc::make_mut(o))?,
         Object::Namespace(o) => namespace(Arc::make_mut(o)),
         Object::Node(o) => node(Arc::make_mut(o))?,
         Object::Secret(o) => secret(Arc::make_mut(o)),

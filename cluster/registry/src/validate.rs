@@ -8,6 +8,7 @@ use k8s_openapi::api::autoscaling::v1::Scale;
 mod affinity;
 mod config;
 mod container;
+mod daemon_set;
 mod endpoints;
 mod event;
 mod handler;
@@ -93,6 +94,8 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
         }
         Object::ReplicaSet(o) => workload::replica_set(o, options, causes),
         Object::Deployment(o) => workload::deployment(o, options, causes),
+        Object::DaemonSet(o) => daemon_set::daemon_set(o, options, causes),
+        Object::ControllerRevision(o) => daemon_set::controller_revision(o, causes),
         Object::Lease(o) => lease::lease(o, causes),
         Object::Role(o) => rbac::rules(o.rules.as_deref(), true, causes),
         Object::ClusterRole(o) => rbac::cluster_role(o, causes),
@@ -130,6 +133,15 @@ fn change(new: &Object, old: &Object, causes: &mut Causes) {
             };
             causes.immutable(&selector, &of(new), &of(old));
         }
+        (Object::DaemonSet(new), Object::DaemonSet(old)) => {
+            let of = |o: &k8s_openapi::api::apps::v1::DaemonSet| {
+                o.spec.as_ref().map(|s| s.selector.clone())
+            };
+            causes.immutable(&selector, &of(new), &of(old));
+        }
+        (Object::ControllerRevision(new), Object::ControllerRevision(old)) => {
+            daemon_set::controller_revision_update(new, old, causes);
+        }
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             causes.immutable(&Path::new("addressType"), &new.address_type, &old.address_type);
         }
@@ -152,6 +164,9 @@ fn status(new: &Object, old: &Object, causes: &mut Causes) {
         }
         (Object::Deployment(new), Object::Deployment(old)) => {
             workload::deployment_status(new, old, causes);
+        }
+        (Object::DaemonSet(new), Object::DaemonSet(old)) => {
+            daemon_set::status(new, old, causes);
         }
         (Object::ReplicaSet(new), Object::ReplicaSet(_)) => {
             workload::replica_set_status(new, causes);

@@ -22,6 +22,8 @@ pub(super) const fn of_kind(kind: Kind) -> &'static Message {
         Kind::ReplicationController => &REPLICATIONCONTROLLER,
         Kind::ReplicaSet => &APPS_REPLICASET,
         Kind::Deployment => &APPS_DEPLOYMENT,
+        Kind::DaemonSet => &APPS_DAEMONSET,
+        Kind::ControllerRevision => &APPS_CONTROLLERREVISION,
         Kind::Lease => &COORDINATION_LEASE,
         Kind::CertificateSigningRequest => &CERTIFICATES_CERTIFICATESIGNINGREQUEST,
         Kind::Role => &RBAC_ROLE,
@@ -49,6 +51,26 @@ static AFFINITY: Message = message("api.core.v1.Affinity", &[
     opt(3, "podAntiAffinity", M(&PODANTIAFFINITY))]);
 static APPARMORPROFILE: Message = message("api.core.v1.AppArmorProfile", &[req(1, "type", S),
     ptr(2, "localhostProfile", S)]);
+static APPS_CONTROLLERREVISION: Message = message("api.apps.v1.ControllerRevision", &[
+    req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "data", Json), req(3, "revision", Int)]);
+static APPS_DAEMONSET: Message = message("api.apps.v1.DaemonSet", &[
+    req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&APPS_DAEMONSETSPEC)),
+    opt(3, "status", M(&APPS_DAEMONSETSTATUS))]);
+static APPS_DAEMONSETCONDITION: Message = message("api.apps.v1.DaemonSetCondition", &[
+    req(1, "type", S), req(2, "status", S), opt(3, "lastTransitionTime", Time), opt(4, "reason", S),
+    opt(5, "message", S)]);
+static APPS_DAEMONSETSPEC: Message = message("api.apps.v1.DaemonSetSpec", &[
+    req(1, "selector", M(&META_LABELSELECTOR)), req(2, "template", M(&PODTEMPLATESPEC)),
+    opt(3, "updateStrategy", M(&APPS_DAEMONSETUPDATESTRATEGY)), opt(4, "minReadySeconds", Int),
+    ptr(6, "revisionHistoryLimit", Int)]);
+static APPS_DAEMONSETSTATUS: Message = message("api.apps.v1.DaemonSetStatus", &[
+    req(1, "currentNumberScheduled", Int), req(2, "numberMisscheduled", Int),
+    req(3, "desiredNumberScheduled", Int), req(4, "numberReady", Int),
+    opt(5, "observedGeneration", Int), opt(6, "updatedNumberScheduled", Int),
+    opt(7, "numberAvailable", Int), opt(8, "numberUnavailable", Int), ptr(9, "collisionCount", Int),
+    list(10, "conditions", M(&APPS_DAEMONSETCONDITION)).by(&["type"])]);
+static APPS_DAEMONSETUPDATESTRATEGY: Message = message("api.apps.v1.DaemonSetUpdateStrategy", &[
+    opt(1, "type", S), opt(2, "rollingUpdate", M(&APPS_ROLLINGUPDATEDAEMONSET))]);
 static APPS_DEPLOYMENT: Message = message("api.apps.v1.Deployment", &[
     req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&APPS_DEPLOYMENTSPEC)),
     opt(3, "status", M(&APPS_DEPLOYMENTSTATUS))]);
@@ -82,6 +104,8 @@ static APPS_REPLICASETSTATUS: Message = message("api.apps.v1.ReplicaSetStatus", 
     opt(4, "readyReplicas", Int), opt(5, "availableReplicas", Int),
     list(6, "conditions", M(&APPS_REPLICASETCONDITION)).by(&["type"]),
     ptr(7, "terminatingReplicas", Int)]);
+static APPS_ROLLINGUPDATEDAEMONSET: Message = message("api.apps.v1.RollingUpdateDaemonSet", &[
+    ptr(1, "maxUnavailable", IntOrString), ptr(2, "maxSurge", IntOrString)]);
 static APPS_ROLLINGUPDATEDEPLOYMENT: Message = message("api.apps.v1.RollingUpdateDeployment", &[
     ptr(1, "maxUnavailable", IntOrString), ptr(2, "maxSurge", IntOrString)]);
 static ATTACHEDVOLUME: Message = message("api.core.v1.AttachedVolume", &[req(1, "name", S),
