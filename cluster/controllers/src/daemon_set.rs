@@ -6,7 +6,7 @@
 //! Source: kubernetes 1.33, `pkg/controller/daemon`.
 
 mod history;
-mod nodes;
+pub(crate) mod nodes;
 mod placement;
 mod rollout;
 mod status;
