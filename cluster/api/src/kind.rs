@@ -84,6 +84,9 @@ kinds! {
         ["scale", "status"] }
     Deployment { "apps" "v1" "apps/v1" "deployments" "deployment" ["deploy"] ["all"] Namespaced true
         ["scale", "status"] }
+    DaemonSet { "apps" "v1" "apps/v1" "daemonsets" "daemonset" ["ds"] ["all"] Namespaced true ["status"] }
+    ControllerRevision { "apps" "v1" "apps/v1" "controllerrevisions" "controllerrevision" [] []
+        Namespaced true [] }
     Lease { "coordination.k8s.io" "v1" "coordination.k8s.io/v1" "leases" "lease" [] [] Namespaced true [] }
     PodDisruptionBudget { "policy" "v1" "policy/v1" "poddisruptionbudgets" "poddisruptionbudget" ["pdb"] []
         Namespaced true ["status"] }

@@ -91,6 +91,8 @@ objects! {
     ReplicationController core::ReplicationController,
     ReplicaSet apps::ReplicaSet,
     Deployment apps::Deployment,
+    DaemonSet apps::DaemonSet,
+    ControllerRevision apps::ControllerRevision,
     Lease coordination::Lease,
     PodDisruptionBudget policy::PodDisruptionBudget,
     CertificateSigningRequest certificates::CertificateSigningRequest,

@@ -365,8 +365,8 @@ mod tests {
         assert_eq!(content_type, V2);
         assert_eq!(document["apiVersion"], "apidiscovery.k8s.io/v2");
         assert_eq!(document["items"][0]["metadata"]["name"], "apps");
-        let deployments = &document["items"][0]["versions"][0]["resources"][0];
-        assert_eq!(deployments["resource"], "deployments");
+        let resources = document["items"][0]["versions"][0]["resources"].as_array().unwrap();
+        let deployments = resources.iter().find(|r| r["resource"] == "deployments").unwrap();
         assert_eq!(deployments["shortNames"], json!(["deploy"]));
         assert_eq!(
             deployments["subresources"][0],

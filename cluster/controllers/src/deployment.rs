@@ -8,8 +8,8 @@
 mod history;
 mod progress;
 mod rollout;
-mod sets;
-mod strategy;
+pub(crate) mod sets;
+pub(crate) mod strategy;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -34,6 +34,8 @@ const KINDS: &[Kind] = &[
     Kind::ReplicationController,
     Kind::ReplicaSet,
     Kind::Deployment,
+    Kind::DaemonSet,
+    Kind::ControllerRevision,
     Kind::Lease,
     Kind::PodDisruptionBudget,
     Kind::CertificateSigningRequest,

@@ -15,6 +15,7 @@ mod service_pods;
 pub mod csr_approver;
 pub mod csr_cleaner;
 pub mod csr_signer;
+pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoint_slice;
@@ -53,6 +54,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(deployment::Deployments),
         Box::new(replica_set::ReplicaSets::new()),
         Box::new(replication_controller::ReplicationControllers::new()),
+        Box::new(daemon_set::DaemonSets),
         Box::new(endpoints::Endpoints),
         Box::new(endpoint_slice::EndpointSlices),
         Box::new(namespace::Namespaces),

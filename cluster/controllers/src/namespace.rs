@@ -31,6 +31,8 @@ const KINDS: &[Kind] = &[
     Kind::ReplicationController,
     Kind::ReplicaSet,
     Kind::Deployment,
+    Kind::DaemonSet,
+    Kind::ControllerRevision,
     Kind::Lease,
     Kind::PodDisruptionBudget,
     Kind::Role,
@@ -41,9 +43,11 @@ const KINDS: &[Kind] = &[
 /// that is being removed.
 const ORDER: &[Kind] = &[
     Kind::Deployment,
+    Kind::DaemonSet,
     Kind::ReplicaSet,
     Kind::ReplicationController,
     Kind::Pod,
+    Kind::ControllerRevision,
     Kind::Service,
     Kind::EndpointSlice,
     Kind::Endpoints,

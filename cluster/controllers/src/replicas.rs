@@ -326,7 +326,7 @@ fn pod_names<'a, T: Replicated>(
 }
 
 /// `NAME-`, cut so that the full name stays within the limit for names.
-fn name_prefix(name: &str) -> String {
+pub(crate) fn name_prefix(name: &str) -> String {
     let mut end = name.len().min(NAME_PREFIX_MAX - 1);
     while !name.is_char_boundary(end) {
         end -= 1;
@@ -335,7 +335,7 @@ fn name_prefix(name: &str) -> String {
 }
 
 /// What the pods of an owner have in common: all but the name.
-fn pod_of_template<T: Replicated>(owner: &T, template: &PodTemplateSpec) -> Pod {
+pub(crate) fn pod_of_template<T: ApiObject>(owner: &T, template: &PodTemplateSpec) -> Pod {
     let mut pod = template.spec.clone().map(Pod::of_spec).unwrap_or_default();
     let wanted = template.metadata.as_ref();
     pod.metadata.labels = wanted.and_then(|m| m.labels.clone());
@@ -425,12 +425,12 @@ fn observe<T: Replicated>(
     status
 }
 
-fn number(n: usize) -> i32 {
+pub(crate) fn number(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
 
 /// Kubernetes leaves counts of zero out.
-fn nonzero(n: usize) -> Option<i32> {
+pub(crate) fn nonzero(n: usize) -> Option<i32> {
     Some(number(n)).filter(|n| *n != 0)
 }
 

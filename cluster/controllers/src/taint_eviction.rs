@@ -113,7 +113,7 @@ fn deadline(pod: &Pod, taints: &[&Taint]) -> Option<Time> {
 }
 
 /// Whether a toleration covers a taint.
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let effect = toleration.effect.as_deref().unwrap_or_default();
     let key = toleration.key.as_deref().unwrap_or_default();
     if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {

@@ -13,6 +13,7 @@ use machine::{
 use rand::RngExt;
 use serde_json::{Value, json};
 
+use crate::daemon_set::nodes;
 use crate::fixture::{START, Store, short};
 use crate::{Config, all, pods};
 
@@ -252,13 +253,15 @@ impl World {
             return;
         }
         let uid = pod.metadata.uid.clone().unwrap();
+        let tie = nodes::target(pod).map(str::to_owned);
+        let named = |n: &&Node| tie.is_none() || tie == n.metadata.name;
         let fits =
             |n: &&Node| n.spec.as_ref().is_none_or(|s| s.taints.as_ref().is_none_or(Vec::is_empty));
         let nodes: Vec<String> = self
             .store
             .kind(Kind::Node)
             .filter_map(Object::get::<Node>)
-            .filter(fits)
+            .filter(|n| named(n) && fits(n))
             .filter_map(|n| n.metadata.name.clone())
             .collect();
         if nodes.is_empty() {

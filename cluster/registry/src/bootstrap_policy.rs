@@ -43,8 +43,12 @@ const CORE_READ: &[&str] = &[
     "services",
     "services/status",
 ];
-const APPS: &[&str] = &["deployments", "deployments/scale", "replicasets", "replicasets/scale"];
+const APPS: &[&str] =
+    &["daemonsets", "deployments", "deployments/scale", "replicasets", "replicasets/scale"];
 const APPS_READ: &[&str] = &[
+    "controllerrevisions",
+    "daemonsets",
+    "daemonsets/status",
     "deployments",
     "deployments/scale",
     "deployments/status",
@@ -58,7 +62,41 @@ pub fn bootstrap_policy() -> Vec<Object> {
     let mut objects: Vec<Object> =
         roles().into_iter().map(|(name, rules)| cluster_role(name, rules)).collect();
     objects.extend(bindings().map(|(name, role, kind, subject)| bind(name, role, kind, subject)));
+    for (controller, rules) in controller_roles() {
+        let role = format!("system:controller:{controller}");
+        objects.push(cluster_role(&role, rules));
+        objects.push(bind_to(&role, &role, service_account(controller)));
+    }
     objects
+}
+
+/// What single controllers may do when they run under service accounts of their own, by the names
+/// of these.
+fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
+    let both = &["apps", "extensions"];
+    let revisions = &["create", "delete", "get", "list", "patch", "update", "watch"];
+    vec![(
+        "daemon-set-controller",
+        vec![
+            rule(both, &["daemonsets"], READ),
+            rule(both, &["daemonsets/status"], &["update"]),
+            rule(both, &["daemonsets/finalizers"], &["update"]),
+            rule(&[""], &["nodes"], &["list", "watch"]),
+            rule(&[""], &["pods"], &["create", "delete", "list", "patch", "watch"]),
+            rule(&[""], &["pods/binding"], &["create"]),
+            rule(&["apps"], &["controllerrevisions"], revisions),
+            rule(&["", "events.k8s.io"], &["events"], EVENTS),
+        ],
+    )]
+}
+
+fn service_account(name: &str) -> Subject {
+    Subject {
+        api_group: None,
+        kind: "ServiceAccount".to_owned(),
+        name: name.to_owned(),
+        namespace: Some("kube-system".to_owned()),
+    }
 }
 
 fn strings(list: &[&str]) -> Option<Vec<String>> {
@@ -168,7 +206,7 @@ fn controlling() -> Vec<PolicyRule> {
             ],
             &["create"],
         ),
-        rule(&["apps"], &["replicasets"], &["create"]),
+        rule(&["apps"], &["controllerrevisions", "replicasets"], &["create"]),
         rule(&["discovery.k8s.io"], &["endpointslices"], &["create"]),
         rule(&["certificates.k8s.io"], &["signers"], &["approve", "sign"]),
     ]);
@@ -295,18 +333,23 @@ fn cluster_role(name: &str, rules: Vec<PolicyRule>) -> Object {
 }
 
 fn bind(name: &str, role: &str, kind: &str, subject: &str) -> Object {
+    let subject = Subject {
+        api_group: Some(GROUP.to_owned()),
+        kind: kind.to_owned(),
+        name: subject.to_owned(),
+        namespace: None,
+    };
+    bind_to(name, role, subject)
+}
+
+fn bind_to(name: &str, role: &str, subject: Subject) -> Object {
     let mut binding = ClusterRoleBinding {
         role_ref: RoleRef {
             api_group: GROUP.to_owned(),
             kind: "ClusterRole".to_owned(),
             name: role.to_owned(),
         },
-        subjects: Some(vec![Subject {
-            api_group: Some(GROUP.to_owned()),
-            kind: kind.to_owned(),
-            name: subject.to_owned(),
-            namespace: None,
-        }]),
+        subjects: Some(vec![subject]),
         ..ClusterRoleBinding::default()
     };
     binding.metadata.name = Some(name.to_owned());
@@ -373,6 +416,13 @@ mod tests {
         check("system:kube-controller-manager", "", "delete", "deployments.apps", true);
         check("system:kube-controller-manager", "", "create", "pods", true);
         check("system:kube-controller-manager", "", "create", "nodes", false);
+        let revisions = "controllerrevisions.apps";
+        check("system:kube-controller-manager", "", "create", revisions, true);
+        let daemons = "system:serviceaccount:kube-system:daemon-set-controller";
+        check(daemons, "", "update", "daemonsets/status.apps", true);
+        check(daemons, "", "create", revisions, true);
+        check(daemons, "", "create", "pods", true);
+        check(daemons, "", "delete", "nodes", false);
         check("system:kube-proxy", "", "watch", "endpointslices.discovery.k8s.io", true);
         check("system:kube-proxy", "", "list", "pods", false);
         check("system:flannel", "", "watch", "nodes", true);

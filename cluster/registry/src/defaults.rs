@@ -56,6 +56,9 @@ pub(crate) fn apply_to_update(object: &mut Object, current: &Object) -> Result<(
         (Object::ReplicationController(new), Object::ReplicationController(old)) => {
             new.spec == old.spec && new.status.is_some()
         }
+        (Object::DaemonSet(new), Object::DaemonSet(old)) => {
+            new.spec == old.spec && new.status.is_some()
+        }
         _ => false,
     };
     if same {
@@ -87,6 +90,7 @@ fn fill(object: &mut Object) -> Result<(), QuantityError> {
             o.spec.get_or_insert_default();
             o.status.get_or_insert_default();
         }
+        Object::DaemonSet(o) => workload::daemon_set(Arc::make_mut(o))?,
         Object::Namespace(o) => namespace(Arc::make_mut(o)),
         Object::Node(o) => node(Arc::make_mut(o))?,
         Object::Secret(o) => secret(Arc::make_mut(o)),

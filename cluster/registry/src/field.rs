@@ -80,10 +80,10 @@ impl Causes {
     }
 
     /// A value is none of those that exist.
-    pub(crate) fn not_supported(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) {
+    pub(crate) fn not_supported(&mut self, path: &Path<'_>, value: impl Shown, supported: &[&str]) {
         let list: Vec<String> = supported.iter().map(|s| quote(s)).collect();
         let message =
-            format!("Unsupported value: {}: supported values: {}", quote(value), list.join(", "));
+            format!("Unsupported value: {}: supported values: {}", value.shown(), list.join(", "));
         self.add("FieldValueNotSupported", path, message);
     }
 

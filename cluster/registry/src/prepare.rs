@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use api::{Object, Pod, Shared, Subresource, Time};
+use api::{Object, Pod, Shared, Subresource, Time, meta};
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition as Condition,
     CertificateSigningRequestStatus,
@@ -47,8 +48,40 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
         Object::ReplicaSet(o) => Arc::make_mut(o).status = Some(Default::default()),
         Object::Deployment(o) => Arc::make_mut(o).status = Some(Default::default()),
         Object::PodDisruptionBudget(o) => Arc::make_mut(o).status = Some(Default::default()),
+        Object::DaemonSet(o) => {
+            let set = Arc::make_mut(o);
+            set.status = Some(Default::default());
+            let generation = template_generation(set).max(1);
+            set_template_generation(set, generation);
+        }
         Object::CertificateSigningRequest(o) => request_for_create(Arc::make_mut(o), caller),
         _ => {}
+    }
+}
+
+/// How often the template of a daemon set was changed. Kubernetes has it in the spec of its internal
+/// form, and in this annotation of `apps/v1`.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+/// The generation of the template; zero when it is not told.
+fn template_generation(set: &DaemonSet) -> i64 {
+    meta::annotation(&set.metadata, TEMPLATE_GENERATION)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
+}
+
+fn set_template_generation(set: &mut DaemonSet, generation: i64) {
+    let annotations = set.metadata.annotations.get_or_insert_default();
+    annotations.insert(TEMPLATE_GENERATION.to_owned(), generation.to_string());
+}
+
+/// Nobody but the server counts changes of the template.
+fn count_template(new: &mut DaemonSet, old: &DaemonSet) {
+    let template = |set: &DaemonSet| set.spec.as_ref().map(|s| s.template.clone());
+    let changed = new.spec != old.spec && template(new) != template(old);
+    let generation = template_generation(old).saturating_add(i64::from(changed));
+    if meta::annotation(&new.metadata, TEMPLATE_GENERATION) != Some(&generation.to_string()) {
+        set_template_generation(new, generation);
     }
 }
 
@@ -130,6 +163,11 @@ fn keep_status(new: &mut Object, old: &Object) {
         (Object::PodDisruptionBudget(new), Object::PodDisruptionBudget(old)) => {
             keep(&mut Arc::make_mut(new).status, &old.status);
         }
+        (Object::DaemonSet(new), Object::DaemonSet(old)) => {
+            let new = Arc::make_mut(new);
+            keep(&mut new.status, &old.status);
+            count_template(new, old);
+        }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             let new = Arc::make_mut(new);
             keep(&mut new.spec, &old.spec);
@@ -164,6 +202,11 @@ fn keep_spec(new: &mut Object, old: &Object, stamp: Stamp) {
         }
         (Object::PodDisruptionBudget(new), Object::PodDisruptionBudget(old)) => {
             keep(&mut Arc::make_mut(new).spec, &old.spec);
+        }
+        (Object::DaemonSet(new), Object::DaemonSet(old)) => {
+            let new = Arc::make_mut(new);
+            keep(&mut new.spec, &old.spec);
+            count_template(new, old);
         }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             let new = Arc::make_mut(new);

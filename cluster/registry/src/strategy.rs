@@ -45,6 +45,7 @@ pub(crate) const fn of(kind: Kind) -> Strategy {
         Kind::Pod
         | Kind::ReplicaSet
         | Kind::Deployment
+        | Kind::DaemonSet
         | Kind::EndpointSlice
         | Kind::PriorityClass => Strategy { generation: true, ..base },
         Kind::ReplicationController => {
@@ -80,6 +81,7 @@ pub(crate) fn desired_state_changed(new: &Object, old: &Object) -> bool {
         (Object::Deployment(new), Object::Deployment(old)) => {
             new.spec != old.spec || new.metadata.annotations != old.metadata.annotations
         }
+        (Object::DaemonSet(new), Object::DaemonSet(old)) => new.spec != old.spec,
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             new.endpoints != old.endpoints
                 || new.ports != old.ports

@@ -9,6 +9,7 @@ mod affinity;
 mod condition;
 mod config;
 mod container;
+mod daemon_set;
 mod disruption;
 mod endpoints;
 mod event;
@@ -97,6 +98,8 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
         }
         Object::ReplicaSet(o) => workload::replica_set(o, options, causes),
         Object::Deployment(o) => workload::deployment(o, options, causes),
+        Object::DaemonSet(o) => daemon_set::daemon_set(o, options, causes),
+        Object::ControllerRevision(o) => daemon_set::controller_revision(o, causes),
         Object::Lease(o) => lease::lease(o, causes),
         Object::PodDisruptionBudget(o) => disruption::budget(o, causes),
         Object::Role(o) => rbac::rules(o.rules.as_deref(), true, causes),
@@ -135,6 +138,15 @@ fn change(new: &Object, old: &Object, causes: &mut Causes) {
             };
             causes.immutable(&selector, &of(new), &of(old));
         }
+        (Object::DaemonSet(new), Object::DaemonSet(old)) => {
+            let of = |o: &k8s_openapi::api::apps::v1::DaemonSet| {
+                o.spec.as_ref().map(|s| s.selector.clone())
+            };
+            causes.immutable(&selector, &of(new), &of(old));
+        }
+        (Object::ControllerRevision(new), Object::ControllerRevision(old)) => {
+            daemon_set::controller_revision_update(new, old, causes);
+        }
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             causes.immutable(&Path::new("addressType"), &new.address_type, &old.address_type);
         }
@@ -160,6 +172,9 @@ fn status(new: &Object, old: &Object, causes: &mut Causes) {
         }
         (Object::Deployment(new), Object::Deployment(old)) => {
             workload::deployment_status(new, old, causes);
+        }
+        (Object::DaemonSet(new), Object::DaemonSet(old)) => {
+            daemon_set::status(new, old, causes);
         }
         (Object::ReplicaSet(new), Object::ReplicaSet(_)) => {
             workload::replica_set_status(new, causes);

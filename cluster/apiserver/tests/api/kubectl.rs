@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
 use crate::cluster::Cluster;
 use crate::etcd_process::EtcdProcess;
 
@@ -65,6 +67,7 @@ async fn the_real_kubectl_is_content() {
         let kubectl = Kubectl { program, kubeconfig: kubeconfig.clone(), home };
         eprintln!("{}", kubectl.program.display());
         tour(&kubectl, &namespace, cluster.directory.path()).await;
+        roll_back(&kubectl, &namespace, cluster.directory.path()).await;
     }
     cluster.stop().await;
 }
@@ -141,4 +144,64 @@ async fn tour(kubectl: &Kubectl, namespace: &str, directory: &Path) {
     assert_eq!(token.split('.').count(), 3, "{token}");
     let explained = kubectl.run("explain pod.spec.nodeName").await;
     assert!(explained.contains("nodeName"), "{explained}");
+}
+
+/// Daemon sets are rolled back by the controller revisions that their controller writes; here nobody
+/// else does.
+async fn roll_back(kubectl: &Kubectl, namespace: &str, directory: &Path) {
+    let ns = format!("-n {namespace}");
+    let create = async |object: Value| {
+        let path = directory.join("object.json");
+        std::fs::write(&path, object.to_string()).unwrap();
+        kubectl.run(&format!("{ns} create -f {}", path.display())).await
+    };
+    let container = json!({"name": "a", "image": "v1"});
+    let made = create(json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": "agent"},
+        "spec": {"selector": {"matchLabels": {"app": "agent"}},
+            "template": {"metadata": {"labels": {"app": "agent"}},
+                "spec": {"containers": [container]}}}}))
+    .await;
+    assert_eq!(made, "daemonset.apps/agent created");
+    let image = "{.spec.template.spec.containers[0].image}";
+    for (number, next) in [(1, "v2"), (2, "v3")] {
+        let text = kubectl.run(&format!("{ns} get ds agent -o json")).await;
+        let set: Value = serde_json::from_str(&text).unwrap();
+        let mut template = set["spec"]["template"].clone();
+        template["$patch"] = json!("replace");
+        template["metadata"]["creationTimestamp"] = Value::Null;
+        template["spec"]["containers"][0]["resources"] = json!({});
+        let made = create(json!({"apiVersion": "apps/v1", "kind": "ControllerRevision",
+            "metadata": {"name": format!("agent-{number}"), "labels": {"app": "agent"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet",
+                    "name": "agent", "uid": set["metadata"]["uid"], "controller": true}]},
+            "revision": number, "data": {"spec": {"template": template}}}))
+        .await;
+        assert_eq!(made, format!("controllerrevision.apps/agent-{number} created"));
+        kubectl
+            .check(
+                &format!("{ns} set image ds/agent a={next}"),
+                "daemonset.apps/agent image updated",
+            )
+            .await;
+    }
+    let history = kubectl.run(&format!("{ns} rollout history ds/agent")).await;
+    let numbers: Vec<&str> = history.lines().filter_map(|l| l.split(' ').next()).collect();
+    assert_eq!(numbers[2..], ["1", "2"], "{history}");
+    let detail = kubectl.run(&format!("{ns} rollout history ds/agent --revision=1")).await;
+    assert!(detail.contains("v1"), "{detail}");
+    let undo = format!("{ns} rollout undo ds/agent --to-revision=1");
+    kubectl.check(&undo, "daemonset.apps/agent rolled back").await;
+    kubectl.check(&format!("{ns} get ds agent -o jsonpath={image}"), "v1").await;
+    let again =
+        "daemonset.apps/agent skipped rollback (current template already matches revision 1)";
+    kubectl.check(&undo, again).await;
+    let status = json!({"status": {"observedGeneration": 9, "updatedNumberScheduled": 0,
+        "desiredNumberScheduled": 0}});
+    let patch = format!("{ns} patch ds agent --subresource=status --type=merge -p {status}");
+    kubectl.check(&patch, "daemonset.apps/agent patched").await;
+    let told = kubectl.run(&format!("{ns} rollout status ds/agent --timeout=20s")).await;
+    assert!(told.ends_with("daemon set \"agent\" successfully rolled out"), "{told}");
+    let table = kubectl.run(&format!("{ns} get ds,controllerrevisions")).await;
+    assert!(table.contains("daemonset.apps/agent"), "{table}");
 }

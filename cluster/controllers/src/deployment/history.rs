@@ -1,11 +1,10 @@
 //! Revisions: making the replica set of a new template, numbering it, and forgetting old ones.
 
-use api::hash::{fnv32a, safe_encode};
 use api::{ApiObject, Key, Kind, Request, meta};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
 use machine::{Announcement, Plan};
 
-use super::sets::{Set, TEMPLATE_HASH, note_replicas, template_json};
+use super::sets::{Set, TEMPLATE_HASH, note_replicas, template_hash};
 use super::{Pass, REVISION, progress, scaled_record};
 use crate::{announce, ownership};
 
@@ -64,11 +63,7 @@ impl Pass<'_> {
     fn set_of_template(&self) -> Option<ReplicaSet> {
         let spec = self.deployment.spec.as_ref()?;
         let name = self.deployment.metadata.name.as_deref().unwrap_or_default();
-        let json = template_json(spec.template.clone()).to_string();
-        // A collision changes the hash, and with it the name and the label.
-        let collisions = self.status.collision_count.filter(|n| *n != 0);
-        let seed = collisions.map_or(json.clone(), |n| format!("{json}{n}"));
-        let hash = safe_encode(&fnv32a(seed.as_bytes()).to_string());
+        let hash = template_hash(&spec.template, self.status.collision_count);
 
         let mut template = spec.template.clone();
         let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();

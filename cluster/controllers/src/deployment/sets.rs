@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 
+use api::hash::{fnv32a, safe_encode};
 use api::{Object, Time, codec, meta};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
@@ -220,6 +221,15 @@ fn other_images(a: &PodSpec, b: &PodSpec) -> bool {
     }
     a.containers.len() == b.containers.len()
         && a.containers.iter().zip(&b.containers).any(|(a, b)| image(a) != image(b))
+}
+
+/// The hash that names what is made of a template. Each collision changes it, and with it the name
+/// and the label.
+pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+    let json = template_json(template.clone()).to_string();
+    let collisions = collisions.filter(|n| *n != 0);
+    let seed = collisions.map_or(json.clone(), |n| format!("{json}{n}"));
+    safe_encode(&fnv32a(seed.as_bytes()).to_string())
 }
 
 /// The template as JSON without anything empty.

@@ -43,7 +43,7 @@ impl Strategy {
 }
 
 /// A number of pods, or a percentage of `total`; nonsense counts as zero.
-fn scaled(value: &IntOrString, total: i32, round_up: bool) -> i32 {
+pub(crate) fn scaled(value: &IntOrString, total: i32, round_up: bool) -> i32 {
     match value {
         IntOrString::Int(n) => (*n).max(0),
         IntOrString::String(text) => {

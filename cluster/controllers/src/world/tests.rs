@@ -132,6 +132,61 @@ fn rollout(seed: u64, loss_percent: u32) -> World {
     world
 }
 
+/// Never two pods of a daemon set on one node, however late its controller sees what it did.
+fn one_daemon_a_node(world: &World) {
+    let pods = world.active_pods();
+    let nodes: BTreeSet<&str> = pods.iter().filter_map(|pod| nodes::target(pod)).collect();
+    assert_eq!(nodes.len(), pods.len(), "two on one node: {:#?}", world.log);
+}
+
+/// The same, and no more than one of four unavailable.
+fn three_daemons(world: &World) {
+    one_daemon_a_node(world);
+    let available = world.active_pods().iter().filter(|p| pods::is_ready(p)).count();
+    assert!(available >= 3, "{available} available: {:#?}", world.log);
+}
+
+#[test]
+fn daemons_keep_their_bounds() {
+    for seed in 0..12 {
+        let mut world = World::new(seed, 4, if seed < 6 { 0 } else { 15 });
+        world.run_secs(5);
+        world.check = one_daemon_a_node;
+        let key = world.create(json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
+            "metadata": {"name": "agent", "namespace": "default"},
+            "spec": {"selector": {"matchLabels": {"app": "agent"}}, "revisionHistoryLimit": 1,
+                "updateStrategy": {"type": "RollingUpdate",
+                    "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
+                "template": template("agent", "v1")}}));
+        world.settle();
+        assert_eq!(images(&world), ["v1"; 4], "seed {seed}");
+        world.check = three_daemons;
+        for image in ["v2", "v3"] {
+            world.edit(&key, |v| v["spec"]["template"] = template("agent", image));
+            world.settle();
+            assert_eq!(images(&world), [image; 4], "seed {seed}");
+        }
+        // Today's revision and one of those before.
+        assert_eq!(world.count(Kind::ControllerRevision, "default"), 2);
+        let status = world.value(&key)["status"].clone();
+        assert_eq!(status["updatedNumberScheduled"], 4, "{status}");
+        assert_eq!(status["numberAvailable"], 4, "{status}");
+        assert_eq!(status["observedGeneration"], 3, "{status}");
+        // A node that is lost keeps its pod, and a new one gets one.
+        world.check = one_daemon_a_node;
+        world.kill_node("node-0");
+        world.add_node("node-4");
+        world.run_secs(600);
+        assert_eq!(images(&world), ["v3"; 5], "seed {seed}");
+        world.revive_node("node-0");
+        // Nothing is left of a daemon set that is deleted.
+        world.delete(&key, Some(api::Propagation::Background));
+        world.settle();
+        assert_eq!(world.count(Kind::Pod, "default"), 0, "seed {seed}");
+        assert_eq!(world.count(Kind::ControllerRevision, "default"), 0, "seed {seed}");
+    }
+}
+
 #[test]
 fn rollouts_keep_their_bounds() {
     for seed in 0..12 {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 mod admission;
 mod crud;
+mod daemon_sets;
 mod deletion;
 mod disruption;
 mod fields;
@@ -155,6 +156,10 @@ pub(super) fn deployment(name: &str) -> Value {
         "spec": {"selector": {"matchLabels": {"app": "x"}},
             "template": {"metadata": {"labels": {"app": "x"}},
                 "spec": {"containers": [{"name": "a", "image": "nginx:1.27"}]}}}})
+}
+
+pub(super) fn daemon_set(name: &str) -> Value {
+    with(deployment(name), "/kind", json!("DaemonSet"))
 }
 
 pub(super) fn service(name: &str) -> Value {

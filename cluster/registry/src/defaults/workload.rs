@@ -1,14 +1,16 @@
-//! Defaults of replication controllers, replica sets and deployments.
+//! Defaults of replication controllers, replica sets, deployments and daemon sets.
 
 use api::quantity::QuantityError;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentStrategy, ReplicaSet};
+use k8s_openapi::api::apps::v1::{
+    DaemonSet, DaemonSetUpdateStrategy, Deployment, DeploymentStrategy, ReplicaSet,
+};
 use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::pod::template;
 use super::{drop_empty_map, drop_false, text};
 
-/// Old replica sets that are kept for a rollback.
+/// Old replica sets or controller revisions that are kept for a rollback.
 const REVISION_HISTORY: i32 = 10;
 /// Seconds after which a rollout without progress has failed.
 const PROGRESS_DEADLINE_SECONDS: i32 = 600;
@@ -61,6 +63,25 @@ fn strategy(strategy: &mut DeploymentStrategy) {
         let quarter = || IntOrString::String("25%".to_owned());
         rolling.max_surge.get_or_insert_with(quarter);
         rolling.max_unavailable.get_or_insert_with(quarter);
+    }
+}
+
+pub(super) fn daemon_set(set: &mut DaemonSet) -> Result<(), QuantityError> {
+    let spec = set.spec.get_or_insert_default();
+    spec.revision_history_limit.get_or_insert(REVISION_HISTORY);
+    drop_zero(&mut spec.min_ready_seconds);
+    update_strategy(spec.update_strategy.get_or_insert_default());
+    template(&mut spec.template)?;
+    set.status.get_or_insert_default();
+    Ok(())
+}
+
+fn update_strategy(strategy: &mut DaemonSetUpdateStrategy) {
+    text(&mut strategy.type_, "RollingUpdate");
+    if strategy.type_.as_deref() == Some("RollingUpdate") {
+        let rolling = strategy.rolling_update.get_or_insert_default();
+        rolling.max_unavailable.get_or_insert(IntOrString::Int(1));
+        rolling.max_surge.get_or_insert(IntOrString::Int(0));
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
+use k8s_openapi::api::apps::v1::DaemonSetUpdateStrategy;
 use k8s_openapi::api::core::v1::{NodeAddress, PodIP, Taint, Toleration};
 use k8s_openapi::api::rbac::v1::RoleRef;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
@@ -155,6 +156,19 @@ impl Shown for LabelSelectorRequirement {
             quote(&self.key),
             quote(&self.operator)
         )
+    }
+}
+
+impl Shown for DaemonSetUpdateStrategy {
+    fn shown(&self) -> String {
+        match &self.rolling_update {
+            Some(_) => Json(self).shown(),
+            None => format!(
+                "apps.DaemonSetUpdateStrategy{{Type:{}, \
+                 RollingUpdate:(*apps.RollingUpdateDaemonSet)(nil)}}",
+                quote(self.type_.as_deref().unwrap_or_default())
+            ),
+        }
     }
 }
 

@@ -49,6 +49,8 @@ pub const fn columns(kind: Kind) -> &'static [Column] {
         Kind::EndpointSlice => ENDPOINT_SLICE,
         Kind::Deployment => DEPLOYMENT,
         Kind::ReplicaSet | Kind::ReplicationController => REPLICAS,
+        Kind::DaemonSet => DAEMON_SET,
+        Kind::ControllerRevision => CONTROLLER_REVISION,
         Kind::Event => EVENT,
         Kind::CertificateSigningRequest => CERTIFICATE_SIGNING_REQUEST,
         Kind::RoleBinding | Kind::ClusterRoleBinding => BINDING,
@@ -172,6 +174,27 @@ const REPLICAS: &[Column] = &[
     CONTAINERS,
     IMAGES,
     SELECTOR,
+];
+
+const DAEMON_SET: &[Column] = &[
+    NAME,
+    number("Desired", "The number of nodes that shall run a pod."),
+    number("Current", "The number of nodes that have one and shall."),
+    number("Ready", "The number of nodes whose pod is ready."),
+    number("Up-to-date", "The number of nodes whose pod is of the newest template."),
+    number("Available", "The number of nodes whose pod has been ready for long enough."),
+    column("Node Selector", "The labels of the nodes that are meant."),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
+
+const CONTROLLER_REVISION: &[Column] = &[
+    NAME,
+    column("Controller", "Who remembers its state here."),
+    column("Revision", "The number of the state; higher ones are newer."),
+    AGE,
 ];
 
 const EVENT: &[Column] = &[

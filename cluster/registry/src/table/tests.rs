@@ -320,6 +320,32 @@ fn other_kinds() {
 }
 
 #[test]
+fn daemon_sets_and_their_revisions() {
+    let template = json!({"spec": {"nodeSelector": {"disk": "ssd"},
+        "containers": [{"name": "a", "image": "b:1"}]}});
+    let set = json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": "agent", "creationTimestamp": "2023-11-14T22:08:20Z"},
+        "spec": {"selector": {"matchLabels": {"app": "x"}}, "template": template},
+        "status": {"desiredNumberScheduled": 5, "currentNumberScheduled": 4, "numberReady": 3,
+            "updatedNumberScheduled": 2, "numberAvailable": 1, "numberMisscheduled": 0}});
+    check(set, "agent  5  4  3  2  1  disk=ssd  5m | a  b:1  app=x");
+    let mut revision = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision",
+        "metadata": {"name": "agent-1", "creationTimestamp": "2023-11-14T22:08:20Z"},
+        "revision": 7});
+    check(revision.clone(), "agent-1  <none>  7  5m");
+    revision["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1",
+        "kind": "DaemonSet", "name": "agent", "uid": "u", "controller": true}]);
+    check(revision, "agent-1  daemonset.apps/agent  7  5m");
+    let names = |kind: Kind| columns(kind).iter().map(|c| c.name).collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        names(Kind::DaemonSet),
+        "Name Desired Current Ready Up-to-date Available Node Selector Age Containers Images \
+         Selector"
+    );
+    assert_eq!(names(Kind::ControllerRevision), "Name Controller Revision Age");
+}
+
+#[test]
 fn every_kind_has_as_many_cells_as_columns() {
     for kind in Kind::ALL {
         let json = json!({"apiVersion": kind.api_version(), "kind": kind.name()});

@@ -1,7 +1,7 @@
 //! Cells of what makes pods.
 
-use api::Time;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use api::{Time, meta};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -75,6 +75,42 @@ pub(super) fn disruption_budget(budget: &PodDisruptionBudget, now: Time) -> Vec<
         amount(spec.and_then(|s| s.max_unavailable.as_ref())),
         budget.status.as_ref().map_or(0, |s| s.disruptions_allowed).into(),
         age(&budget.metadata, now),
+    ]
+}
+
+pub(super) fn daemon_set(set: &DaemonSet, now: Time) -> Vec<Value> {
+    let spec = set.spec.as_ref();
+    let status = set.status.clone().unwrap_or_default();
+    let [names, images] = of_template(spec.map(|s| &s.template));
+    let nodes = spec.and_then(|s| s.template.spec.as_ref()?.node_selector.as_ref());
+    vec![
+        name(&set.metadata),
+        status.desired_number_scheduled.into(),
+        status.current_number_scheduled.into(),
+        status.number_ready.into(),
+        status.updated_number_scheduled.unwrap_or(0).into(),
+        status.number_available.unwrap_or(0).into(),
+        labels(nodes).into(),
+        age(&set.metadata, now),
+        names,
+        images,
+        or(spec.map(|s| selector(&s.selector)).as_deref(), NONE).into(),
+    ]
+}
+
+pub(super) fn controller_revision(revision: &ControllerRevision, now: Time) -> Vec<Value> {
+    let controller = meta::controller_of(&revision.metadata).map(|owner| {
+        let kind = owner.kind.to_lowercase();
+        match owner.api_version.split_once('/') {
+            Some((group, _)) => format!("{kind}.{group}/{}", owner.name),
+            None => format!("{kind}/{}", owner.name),
+        }
+    });
+    vec![
+        name(&revision.metadata),
+        or(controller.as_deref(), NONE).into(),
+        revision.revision.into(),
+        age(&revision.metadata, now),
     ]
 }
 

@@ -15,7 +15,7 @@ use crate::field::{Causes, Labels, Path};
 use crate::operation::Options;
 use crate::{meta, names};
 
-fn count(value: Option<i32>, path: &Path<'_>, field: &str, causes: &mut Causes) {
+pub(super) fn count(value: Option<i32>, path: &Path<'_>, field: &str, causes: &mut Causes) {
     causes.non_negative(&path.child(field), i64::from(value.unwrap_or(0)));
 }
 
@@ -93,7 +93,7 @@ fn pod_selector(wanted: &LabelSelector, path: &Path<'_>, causes: &mut Causes) ->
     })
 }
 
-fn template(
+pub(super) fn template(
     template: &PodTemplateSpec,
     wanted: &Selector,
     owner: &str,
@@ -163,15 +163,19 @@ fn rolling_update(rolling: &RollingUpdateDeployment, path: &Path<'_>, causes: &m
     }
 }
 
-fn amount(value: &IntOrString, path: &Path<'_>, causes: &mut Causes) {
+pub(super) fn amount(value: &IntOrString, path: &Path<'_>, causes: &mut Causes) {
     match value {
         IntOrString::Int(number) => causes.non_negative(path, i64::from(*number)),
-        IntOrString::String(text) => causes.invalid_each(path, text, names::percent(text)),
+        IntOrString::String(text) => {
+            for message in names::percent(text) {
+                causes.invalid(path, value, &message);
+            }
+        }
     }
 }
 
 /// The number, of pods or of percent.
-fn number(value: &IntOrString) -> i64 {
+pub(super) fn number(value: &IntOrString) -> i64 {
     match value {
         IntOrString::Int(number) => i64::from(*number),
         IntOrString::String(text) => text.trim_end_matches('%').parse().unwrap_or(0),

@@ -21,6 +21,11 @@ pub(super) fn minimal(kind: Kind) -> Value {
             value["kind"] = json!("ReplicaSet");
             value
         }
+        Kind::DaemonSet => daemon_set("x"),
+        Kind::ControllerRevision => {
+            value["revision"] = json!(1);
+            with(value, "/data", json!({"spec": {"replicas": null}}))
+        }
         Kind::ReplicationController => with(
             value,
             "/spec/template",
