@@ -84,6 +84,7 @@ kinds! {
         ["scale", "status"] }
     Deployment { "apps" "v1" "apps/v1" "deployments" "deployment" ["deploy"] ["all"] Namespaced true
         ["scale", "status"] }
+    Job { "batch" "v1" "batch/v1" "jobs" "job" [] ["all"] Namespaced true ["status"] }
     Lease { "coordination.k8s.io" "v1" "coordination.k8s.io/v1" "leases" "lease" [] [] Namespaced true [] }
     CertificateSigningRequest { "certificates.k8s.io" "v1" "certificates.k8s.io/v1"
         "certificatesigningrequests" "certificatesigningrequest" ["csr"] [] Cluster true

@@ -65,6 +65,7 @@ const GROUPS: &[&str] = &[
     "apps",
     "authentication.k8s.io",
     "authorization.k8s.io",
+    "batch",
     "certificates.k8s.io",
     "rbac.authorization.k8s.io",
     "coordination.k8s.io",
@@ -396,7 +397,7 @@ mod tests {
         let (_, group) = read("/apis/apps", "*/*");
         assert_eq!(group["preferredVersion"]["groupVersion"], "apps/v1");
         assert_eq!(read("/apis/apps/v1", "*/*").1["groupVersion"], "apps/v1");
-        assert!(super::find("/apis/batch/v1", "*/*", "").is_none());
+        assert!(super::find("/apis/storage.k8s.io/v1", "*/*", "").is_none());
         assert!(super::find("/apis/policy", "*/*", "").is_none());
     }
 

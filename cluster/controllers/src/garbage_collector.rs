@@ -34,6 +34,7 @@ const KINDS: &[Kind] = &[
     Kind::ReplicationController,
     Kind::ReplicaSet,
     Kind::Deployment,
+    Kind::Job,
     Kind::Lease,
     Kind::CertificateSigningRequest,
     Kind::Role,

@@ -19,6 +19,7 @@ pub mod deployment;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage_collector;
+pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -28,6 +29,7 @@ pub mod replication_controller;
 pub mod root_ca;
 pub mod service_account;
 pub mod taint_eviction;
+pub mod ttl_after_finished;
 
 use ipnet::IpNet;
 use machine::Reconciler;
@@ -52,6 +54,8 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(deployment::Deployments),
         Box::new(replica_set::ReplicaSets::new()),
         Box::new(replication_controller::ReplicationControllers::new()),
+        Box::new(job::Jobs),
+        Box::new(ttl_after_finished::TtlAfterFinished),
         Box::new(endpoints::Endpoints),
         Box::new(endpoint_slice::EndpointSlices),
         Box::new(namespace::Namespaces),

@@ -335,7 +335,7 @@ fn name_prefix(name: &str) -> String {
 }
 
 /// What the pods of an owner have in common: all but the name.
-fn pod_of_template<T: Replicated>(owner: &T, template: &PodTemplateSpec) -> Pod {
+pub(crate) fn pod_of_template<T: ApiObject>(owner: &T, template: &PodTemplateSpec) -> Pod {
     let mut pod = template.spec.clone().map(Pod::of_spec).unwrap_or_default();
     let wanted = template.metadata.as_ref();
     pod.metadata.labels = wanted.and_then(|m| m.labels.clone());

@@ -86,6 +86,7 @@ fn viewing() -> Vec<PolicyRule> {
     vec![
         rule(&[""], CORE_READ, READ),
         rule(&["apps"], APPS_READ, READ),
+        rule(&["batch"], &["jobs", "jobs/status"], READ),
         rule(&["discovery.k8s.io"], &["endpointslices"], READ),
     ]
 }
@@ -100,6 +101,7 @@ fn editing() -> Vec<PolicyRule> {
         rule(&[""], &["serviceaccounts/token"], &["create"]),
         rule(&[""], &["serviceaccounts"], &["impersonate"]),
         rule(&["apps"], APPS, WRITE),
+        rule(&["batch"], &["jobs"], WRITE),
         rule(&["coordination.k8s.io"], &["leases"], READ),
         rule(&["coordination.k8s.io"], &["leases"], WRITE),
     ]);

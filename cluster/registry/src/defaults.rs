@@ -11,6 +11,7 @@ use api::{Kind, Object, Status};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 mod container;
+mod job;
 mod pod;
 mod service;
 mod volume;
@@ -55,6 +56,9 @@ pub(crate) fn apply_to_update(object: &mut Object, current: &Object) -> Result<(
         (Object::ReplicationController(new), Object::ReplicationController(old)) => {
             new.spec == old.spec && new.status.is_some()
         }
+        (Object::Job(new), Object::Job(old)) => {
+            new.spec == old.spec && new.status.is_some() && new.metadata.labels.is_some()
+        }
         _ => false,
     };
     if same {
@@ -81,6 +85,7 @@ fn fill(object: &mut Object) -> Result<(), QuantityError> {
         Object::ReplicationController(o) => workload::replication_controller(Arc::make_mut(o))?,
         Object::ReplicaSet(o) => workload::replica_set(Arc::make_mut(o))?,
         Object::Deployment(o) => workload::deployment(Arc::make_mut(o))?,
+        Object::Job(o) => job::job(Arc::make_mut(o))?,
         Object::Namespace(o) => namespace(Arc::make_mut(o)),
         Object::Node(o) => node(Arc::make_mut(o))?,
         Object::Secret(o) => secret(Arc::make_mut(o)),

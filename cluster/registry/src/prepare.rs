@@ -12,8 +12,10 @@ use k8s_openapi::api::certificates::v1::{
 };
 use k8s_openapi::api::core::v1::PodStatus;
 
+mod job;
 mod quality;
 
+pub(crate) use self::job::{CONTROLLER_UID, JOB_NAME, LEGACY_CONTROLLER_UID, LEGACY_JOB_NAME};
 use crate::operation::{Caller, Stamp};
 
 /// Resets what only the system writes, before an object is created.
@@ -46,8 +48,16 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
         }
         Object::ReplicaSet(o) => Arc::make_mut(o).status = Some(Default::default()),
         Object::Deployment(o) => Arc::make_mut(o).status = Some(Default::default()),
+        Object::Job(o) => Arc::make_mut(o).status = Some(Default::default()),
         Object::CertificateSigningRequest(o) => request_for_create(Arc::make_mut(o), caller),
         _ => {}
+    }
+}
+
+/// Fills in what derives from the name and the UID, once an object that is created has them.
+pub(crate) fn with_identity(object: &mut Object) {
+    if let Object::Job(o) = object {
+        job::select_by_identity(Arc::make_mut(o));
     }
 }
 
@@ -126,6 +136,9 @@ fn keep_status(new: &mut Object, old: &Object) {
         (Object::Deployment(new), Object::Deployment(old)) => {
             keep(&mut Arc::make_mut(new).status, &old.status);
         }
+        (Object::Job(new), Object::Job(old)) => {
+            keep(&mut Arc::make_mut(new).status, &old.status);
+        }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             let new = Arc::make_mut(new);
             keep(&mut new.spec, &old.spec);
@@ -157,6 +170,9 @@ fn keep_spec(new: &mut Object, old: &Object, stamp: Stamp) {
             let new = Arc::make_mut(new);
             keep(&mut new.spec, &old.spec);
             keep(&mut new.metadata.labels, &old.metadata.labels);
+        }
+        (Object::Job(new), Object::Job(old)) => {
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             let new = Arc::make_mut(new);

@@ -41,7 +41,7 @@ pub(crate) const fn of(kind: Kind) -> Strategy {
         Kind::Pod | Kind::ReplicaSet | Kind::Deployment | Kind::EndpointSlice => {
             Strategy { generation: true, ..base }
         }
-        Kind::ReplicationController => {
+        Kind::ReplicationController | Kind::Job => {
             Strategy { generation: true, propagation: Some(Propagation::Orphan), ..base }
         }
         Kind::CertificateSigningRequest => Strategy { names: NameRule::PathSegment, ..base },
@@ -71,6 +71,7 @@ pub(crate) fn desired_state_changed(new: &Object, old: &Object) -> bool {
         (Object::Deployment(new), Object::Deployment(old)) => {
             new.spec != old.spec || new.metadata.annotations != old.metadata.annotations
         }
+        (Object::Job(new), Object::Job(old)) => new.spec != old.spec,
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             new.endpoints != old.endpoints
                 || new.ports != old.ports

@@ -73,6 +73,7 @@ pub fn row(object: &Object, now: Time) -> Vec<Value> {
         Object::Deployment(o) => workload::deployment(o, now),
         Object::ReplicaSet(o) => workload::replica_set(o, now),
         Object::ReplicationController(o) => workload::replication_controller(o, now),
+        Object::Job(o) => workload::job(o, now),
         Object::Scale(o) => workload::scale(o, now),
         Object::Event(o) => text::event(o, now),
         Object::CertificateSigningRequest(o) => text::certificate_signing_request(o, now),

@@ -11,6 +11,9 @@ mod container;
 mod endpoints;
 mod event;
 mod handler;
+mod job;
+mod job_policy;
+mod job_status;
 mod lease;
 mod namespace;
 mod node;
@@ -93,6 +96,7 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
         }
         Object::ReplicaSet(o) => workload::replica_set(o, options, causes),
         Object::Deployment(o) => workload::deployment(o, options, causes),
+        Object::Job(o) => job::job(o, options, causes),
         Object::Lease(o) => lease::lease(o, causes),
         Object::Role(o) => rbac::rules(o.rules.as_deref(), true, causes),
         Object::ClusterRole(o) => rbac::cluster_role(o, causes),
@@ -130,6 +134,7 @@ fn change(new: &Object, old: &Object, causes: &mut Causes) {
             };
             causes.immutable(&selector, &of(new), &of(old));
         }
+        (Object::Job(new), Object::Job(old)) => job::update(new, old, causes),
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             causes.immutable(&Path::new("addressType"), &new.address_type, &old.address_type);
         }
@@ -159,6 +164,7 @@ fn status(new: &Object, old: &Object, causes: &mut Causes) {
         (Object::ReplicationController(new), Object::ReplicationController(_)) => {
             workload::replication_controller_status(new, causes);
         }
+        (Object::Job(new), Object::Job(old)) => job_status::update(new, old, causes),
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             request::status(new, old, causes);
         }

@@ -49,6 +49,7 @@ pub const fn columns(kind: Kind) -> &'static [Column] {
         Kind::EndpointSlice => ENDPOINT_SLICE,
         Kind::Deployment => DEPLOYMENT,
         Kind::ReplicaSet | Kind::ReplicationController => REPLICAS,
+        Kind::Job => JOB,
         Kind::Event => EVENT,
         Kind::CertificateSigningRequest => CERTIFICATE_SIGNING_REQUEST,
         Kind::RoleBinding | Kind::ClusterRoleBinding => BINDING,
@@ -150,6 +151,17 @@ const REPLICAS: &[Column] = &[
     number("Desired", "The number of pods that is wanted."),
     number("Current", "The number of pods there are."),
     number("Ready", "The number of pods that are ready."),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
+
+const JOB: &[Column] = &[
+    NAME,
+    column("Status", "Whether the job runs, is suspended, or how it ended."),
+    column("Completions", "The number of pods that succeeded, and that is wanted."),
+    column("Duration", "How long the job has run, or did until it was complete."),
     AGE,
     CONTAINERS,
     IMAGES,
