@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Revision, Subresource};
+use api::Subresource;
 use machine::{Cache, WatchEvent};
 use proptest::prelude::*;
 
@@ -20,6 +20,8 @@ enum Step {
     Restart { jobs: usize, pods: usize },
     /// Something happens to the pod of that number.
     Pod { which: usize, fate: u8 },
+    /// Somebody suspends the job or lets it go on.
+    Suspend(bool),
     /// Time goes by.
     Wait,
 }
@@ -30,6 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (any::<bool>(), 1..6_usize).prop_map(|(pods, events)| Step::Hear { pods, events }),
         1 => (0..=100_usize, 0..=100_usize).prop_map(|(jobs, pods)| Step::Restart { jobs, pods }),
         5 => (0..9_usize, 0..4_u8).prop_map(|(which, fate)| Step::Pod { which, fate }),
+        1 => any::<bool>().prop_map(Step::Suspend),
         1 => Just(Step::Wait),
     ]
 }
@@ -40,8 +43,10 @@ struct World {
     cache: Cache,
     log: BTreeMap<Kind, Vec<WatchEvent>>,
     heard: BTreeMap<Kind, usize>,
-    /// The UIDs of pods that must be counted.
-    ended: BTreeSet<String>,
+    /// The UIDs of pods that must be counted as succeeded, with their indexes.
+    succeeded: BTreeMap<String, Option<i32>>,
+    /// The UIDs of pods that must be counted as failed.
+    failed: BTreeSet<String>,
 }
 
 impl World {
@@ -49,7 +54,8 @@ impl World {
         let cache = Cache::with_indexes(Jobs.indexes());
         let store = Store { now: crate::fixture::START, ..Store::default() };
         let (log, heard) = (BTreeMap::new(), BTreeMap::new());
-        let mut world = Self { store, cache, log, heard, ended: BTreeSet::new() };
+        let (succeeded, failed) = (BTreeMap::new(), BTreeSet::new());
+        let mut world = Self { store, cache, log, heard, succeeded, failed };
         let object = codec::decode_value(Kind::Job, &job(fields)).unwrap();
         world.send(Request::Create(object));
         world
@@ -82,6 +88,14 @@ impl World {
         self.store.get(&key()).and_then(Object::get::<Job>).is_some_and(is_finished)
     }
 
+    /// Whether the pod was counted as failed when it was deleted, before it succeeded.
+    fn counts_as_failed(&self, uid: &String) -> bool {
+        let job = self.store.get(&key()).and_then(Object::get::<Job>);
+        let status = job.and_then(|job| job.status.as_ref());
+        let uncounted = status.and_then(|s| s.uncounted_terminated_pods.as_ref());
+        uncounted.and_then(|u| u.failed.as_ref()).is_some_and(|failed| failed.contains(uid))
+    }
+
     /// Carries a request out, if the API does.
     fn send(&mut self, request: Request) {
         if let Request::Update { object, subresource: None } = &request
@@ -93,7 +107,12 @@ impl World {
             && !pods::is_active(old)
             && !self.job_is_finished()
         {
-            self.ended.insert(pod::uid(old).to_owned());
+            let uid = pod::uid(old).to_owned();
+            if pods::phase(old) == "Succeeded" && !self.counts_as_failed(&uid) {
+                self.succeeded.insert(uid, pod::completion_index(old));
+            } else {
+                self.failed.insert(uid);
+            }
         }
         if let Request::Update { object, subresource: Some(Subresource::Status) } = &request {
             assert_ne!(object.kind(), Kind::Pod, "a pod's status is not the job's business");
@@ -156,6 +175,10 @@ impl World {
             Step::Hear { pods, events } => self.hear(kind(*pods), *events),
             Step::Restart { jobs, pods } => self.restart([*jobs, *pods]),
             Step::Pod { which, fate } => self.fate(*which, *fate),
+            Step::Suspend(yes) => {
+                self.store.edit(&key(), None, |v| v["spec"]["suspend"] = (*yes).into()).unwrap();
+                self.keep_news();
+            }
             Step::Wait => self.store.now = self.store.now + Duration::from_secs(700),
         }
     }
@@ -201,20 +224,26 @@ fn check(fields: &Value, steps: &[Step]) {
     for step in steps {
         world.run(step);
     }
+    world.run(&Step::Suspend(false));
     world.finish();
-    let object = world.store.get(&key()).unwrap();
-    assert!(object.revision() > Revision(0));
-    let status = object.get::<Job>().unwrap().status.clone().unwrap();
-    let counted = status.succeeded.unwrap_or(0) + status.failed.unwrap_or(0);
-    assert_eq!(usize::try_from(counted).unwrap(), world.ended.len(), "{status:?}");
-    let wanted = object.get::<Job>().unwrap().spec.as_ref().unwrap().completions;
-    if has_condition(&status, "Complete") {
-        assert!(status.succeeded >= wanted, "{status:?}");
+    let job = world.store.get(&key()).and_then(Object::get::<Job>).unwrap();
+    let (spec, status) = (job.spec.as_ref().unwrap(), job.status.as_ref().unwrap());
+    let number = |n: Option<i32>| usize::try_from(n.unwrap_or(0)).unwrap();
+    assert_eq!(number(status.failed), world.failed.len(), "{status:?}");
+    let succeeded = if is_indexed(spec) {
+        let indexes: BTreeSet<Option<i32>> = world.succeeded.into_values().collect();
+        indexes.len()
+    } else {
+        world.succeeded.len()
+    };
+    assert_eq!(number(status.succeeded), succeeded, "{status:?}");
+    if has_condition(status, "Complete") {
+        assert!(status.succeeded >= spec.completions, "{status:?}");
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn of_any_order(
@@ -222,11 +251,17 @@ proptest! {
         parallelism in 1..4_i32,
         completions in 1..5_i32,
         limit in 0..5_i32,
+        indexed in any::<bool>(),
+        each in proptest::option::of(0..2_i32),
     ) {
-        check(
-            &json!({"parallelism": parallelism, "completions": completions,
-                "backoffLimit": limit}),
-            &steps,
-        );
+        let mut fields = json!({"parallelism": parallelism, "completions": completions,
+            "backoffLimit": limit});
+        if indexed {
+            fields["completionMode"] = "Indexed".into();
+            if let Some(each) = each {
+                fields["backoffLimitPerIndex"] = each.into();
+            }
+        }
+        check(&fields, &steps);
     }
 }
