@@ -141,15 +141,18 @@ impl<'a> Pass<'a> {
         let status = self.job.status.as_ref();
         let told = status.and_then(|s| s.completed_indexes.as_deref()).unwrap_or_default();
         let told = Intervals::parse(told, completions);
-        let of = |wanted: &dyn Fn(&Pod) -> bool| {
+        // An index ends once, however many pods worked on it.
+        let of = |ended: &Intervals, wanted: &dyn Fn(&Pod) -> bool| {
             let pods = self.unaccounted.iter().filter(|p| self.is_valid(p) && wanted(p));
-            Intervals::of(pods.filter_map(|p| pod::completion_index(p)))
+            let indexes = pods.filter_map(|p| pod::completion_index(p));
+            Intervals::of(indexes.filter(|index| !ended.contains(*index)))
         };
-        let succeeded = told.union(&of(&|p| self.succeeds(p)));
+        let text = status.and_then(|s| s.failed_indexes.as_deref()).unwrap_or_default();
+        let before = Intervals::parse(text, completions);
+        let succeeded = told.union(&of(&before, &|p| self.succeeds(p)));
         let failed = self.spec.backoff_limit_per_index.map(|limit| {
-            let text = status.and_then(|s| s.failed_indexes.as_deref()).unwrap_or_default();
-            let before = Intervals::parse(text, completions);
-            before.union(&of(&|p| super::limits::fails_index(self.spec, p, limit)))
+            let fails = |p: &Pod| super::limits::fails_index(self.spec, p, limit);
+            before.union(&of(&succeeded, &fails))
         });
         Indexes { told, succeeded, failed }
     }

@@ -520,6 +520,33 @@ fn each_index_may_have_its_own_limit() {
 }
 
 #[test]
+fn an_index_ends_once() {
+    let mut bench = Bench::new(&json!({"parallelism": 2, "completions": 2,
+        "completionMode": "Indexed", "backoffLimitPerIndex": 0, "backoffLimit": i32::MAX}));
+    bench.settle();
+    let zero = bench.pods().remove(0);
+    let mut double = zero.clone();
+    double["metadata"]["name"] = "double".into();
+    double["metadata"]["uid"] = "double".into();
+    bench.end(&zero, 1);
+    bench.end(&double, 0);
+    bench.settle();
+    // A success counts, rather than a failure at the same time.
+    assert_eq!(bench.status()["completedIndexes"], "0");
+    assert_eq!(bench.status()["failedIndexes"], "");
+    let one = bench.active().remove(0);
+    let mut double = one.clone();
+    double["metadata"]["name"] = "double-1".into();
+    double["metadata"]["uid"] = "double-1".into();
+    bench.end(&one, 1);
+    bench.settle();
+    bench.end(&double, 0);
+    bench.settle();
+    assert_eq!(bench.status()["completedIndexes"], "0");
+    assert_eq!(bench.status()["failedIndexes"], "1");
+}
+
+#[test]
 fn too_many_failed_indexes_fail_the_job() {
     let mut bench = Bench::new(&json!({"parallelism": 3, "completions": 9, "maxFailedIndexes": 1,
         "completionMode": "Indexed", "backoffLimitPerIndex": 0, "backoffLimit": i32::MAX}));

@@ -6,7 +6,7 @@ use api::{Pod, meta};
 use k8s_openapi::api::batch::v1::UncountedTerminatedPods;
 
 use super::intervals::Intervals;
-use super::pass::{Pass, Verdict};
+use super::pass::{Indexes, Pass, Verdict};
 use super::{BURST_MAX, has_failed, is_indexed, pod, policy};
 use crate::{announce, pods};
 
@@ -94,11 +94,13 @@ impl<'a> Pass<'a> {
             return Account::Settled;
         }
         if succeeded {
-            let told = pod::completion_index(pod).filter(|_| is_indexed(self.spec));
-            return match told {
-                Some(index) if self.indexes.told.contains(index) => Account::Settled,
-                _ => Account::Succeeded,
+            let Indexes { told, failed, .. } = &self.indexes;
+            let ended = |index: i32| {
+                told.contains(index) || failed.as_ref().is_some_and(|f| f.contains(index))
             };
+            let index = pod::completion_index(pod).filter(|_| is_indexed(self.spec));
+            let settled = index.is_some_and(ended);
+            return if settled { Account::Settled } else { Account::Succeeded };
         }
         // When the job has failed so has everything in it.
         if !failed && verdict.is_none_or(|v| v.success) {
