@@ -9,6 +9,7 @@ mod admission;
 mod crud;
 mod deletion;
 mod fields;
+mod jobs;
 mod patches;
 mod pods;
 mod properties;
