@@ -36,6 +36,7 @@ const ROOTS: &[(&str, &str)] = &[
     ("Deployment", "io.k8s.api.apps.v1.Deployment"),
     ("DaemonSet", "io.k8s.api.apps.v1.DaemonSet"),
     ("ControllerRevision", "io.k8s.api.apps.v1.ControllerRevision"),
+    ("Job", "io.k8s.api.batch.v1.Job"),
     ("Lease", "io.k8s.api.coordination.v1.Lease"),
     ("PodDisruptionBudget", "io.k8s.api.policy.v1.PodDisruptionBudget"),
     ("CertificateSigningRequest", "io.k8s.api.certificates.v1.CertificateSigningRequest"),
@@ -72,6 +73,15 @@ const POINTERS: &[(&str, &str)] = &[
     ("apps.RollingUpdateDeployment", "maxUnavailable maxSurge"),
     ("authentication.TokenRequestSpec", "expirationSeconds"),
     ("autoscaling.ScaleSpec", "replicas"),
+    (
+        "batch.JobSpec",
+        "parallelism completions activeDeadlineSeconds backoffLimit backoffLimitPerIndex \
+         maxFailedIndexes manualSelector ttlSecondsAfterFinished completionMode suspend \
+         podReplacementPolicy managedBy",
+    ),
+    ("batch.JobStatus", "terminating ready failedIndexes"),
+    ("batch.PodFailurePolicyOnExitCodesRequirement", "containerName"),
+    ("batch.SuccessPolicyRule", "succeededIndexes succeededCount"),
     ("certificates.CertificateSigningRequestSpec", "expirationSeconds"),
     (
         "coordination.LeaseSpec",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::{
     apps::v1 as apps, authentication::v1 as authn, authorization::v1 as authz,
-    autoscaling::v1 as autoscaling, certificates::v1 as certificates,
+    autoscaling::v1 as autoscaling, batch::v1 as batch, certificates::v1 as certificates,
     coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
     policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
 };
@@ -93,6 +93,7 @@ objects! {
     Deployment apps::Deployment,
     DaemonSet apps::DaemonSet,
     ControllerRevision apps::ControllerRevision,
+    Job batch::Job,
     Lease coordination::Lease,
     PodDisruptionBudget policy::PodDisruptionBudget,
     CertificateSigningRequest certificates::CertificateSigningRequest,

@@ -198,8 +198,9 @@ impl Store {
         let metadata = &after["metadata"];
         let none = |v: &Value| v.as_array().is_none_or(Vec::is_empty);
         let done = !metadata["deletionTimestamp"].is_null() && none(&metadata["finalizers"]);
-        // Pods wait for their kubelet, namespaces for their finalizer.
-        if done && key.kind != Kind::Pod && none(&after["spec"]["finalizers"]) {
+        // Bound pods wait for their kubelet, namespaces for their finalizer.
+        let bound = !after["spec"]["nodeName"].is_null();
+        if done && !(key.kind == Kind::Pod && bound) && none(&after["spec"]["finalizers"]) {
             return self.remove(key);
         }
         self.revision += 1;

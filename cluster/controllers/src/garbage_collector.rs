@@ -36,6 +36,7 @@ const KINDS: &[Kind] = &[
     Kind::Deployment,
     Kind::DaemonSet,
     Kind::ControllerRevision,
+    Kind::Job,
     Kind::Lease,
     Kind::PodDisruptionBudget,
     Kind::CertificateSigningRequest,

@@ -21,6 +21,7 @@ pub mod disruption;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage_collector;
+pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -30,6 +31,7 @@ pub mod replication_controller;
 pub mod root_ca;
 pub mod service_account;
 pub mod taint_eviction;
+pub mod ttl_after_finished;
 
 use ipnet::IpNet;
 use machine::Reconciler;
@@ -55,6 +57,8 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(replica_set::ReplicaSets::new()),
         Box::new(replication_controller::ReplicationControllers::new()),
         Box::new(daemon_set::DaemonSets),
+        Box::new(job::Jobs),
+        Box::new(ttl_after_finished::TtlAfterFinished),
         Box::new(endpoints::Endpoints),
         Box::new(endpoint_slice::EndpointSlices),
         Box::new(namespace::Namespaces),

@@ -4,7 +4,7 @@
 
 mod contents;
 
-use api::{ApiObject, Key, Kind, Object, Request, Subresource, Time, meta};
+use api::{ApiObject, Key, Kind, Object, Propagation, Request, Subresource, Time, meta};
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use machine::{Cache, Delta, Index, Plan, Reconciler};
 
@@ -33,6 +33,7 @@ const KINDS: &[Kind] = &[
     Kind::Deployment,
     Kind::DaemonSet,
     Kind::ControllerRevision,
+    Kind::Job,
     Kind::Lease,
     Kind::PodDisruptionBudget,
     Kind::Role,
@@ -46,6 +47,7 @@ const ORDER: &[Kind] = &[
     Kind::DaemonSet,
     Kind::ReplicaSet,
     Kind::ReplicationController,
+    Kind::Job,
     Kind::Pod,
     Kind::ControllerRevision,
     Kind::Service,
@@ -103,7 +105,8 @@ impl Reconciler for Namespaces {
                 uid: Some(object.uid().to_owned()),
                 revision: None,
                 grace_seconds: None,
-                propagation: None,
+                // What would leave its dependents behind takes them along here.
+                propagation: Some(Propagation::Background),
             });
         }
         if !plan.requests.is_empty() {

@@ -101,6 +101,7 @@ fn create(
     }
     prepare::for_create(&mut object, context.caller);
     meta::fill_for_create(&mut object, context.view, context.stamp)?;
+    prepare::with_identity(&mut object);
     // A generated name is part of what other defaults derive from.
     if object.meta().generate_name.is_some() && kind == Kind::Namespace {
         defaults::apply(&mut object)?;

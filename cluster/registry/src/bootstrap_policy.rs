@@ -124,6 +124,7 @@ fn viewing() -> Vec<PolicyRule> {
     vec![
         rule(&[""], CORE_READ, READ),
         rule(&["apps"], APPS_READ, READ),
+        rule(&["batch"], &["jobs", "jobs/status"], READ),
         rule(&["discovery.k8s.io"], &["endpointslices"], READ),
         rule(&["policy"], &["poddisruptionbudgets", "poddisruptionbudgets/status"], READ),
     ]
@@ -140,6 +141,7 @@ fn editing() -> Vec<PolicyRule> {
         rule(&[""], &["serviceaccounts"], &["impersonate"]),
         rule(&["apps"], APPS, WRITE),
         rule(&["policy"], &["poddisruptionbudgets"], WRITE),
+        rule(&["batch"], &["jobs"], WRITE),
         rule(&["coordination.k8s.io"], &["leases"], READ),
         rule(&["coordination.k8s.io"], &["leases"], WRITE),
     ]);

@@ -11,6 +11,7 @@ use api::{Kind, Object, Status};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 mod container;
+mod job;
 mod pod;
 mod service;
 mod volume;
@@ -59,6 +60,9 @@ pub(crate) fn apply_to_update(object: &mut Object, current: &Object) -> Result<(
         (Object::DaemonSet(new), Object::DaemonSet(old)) => {
             new.spec == old.spec && new.status.is_some()
         }
+        (Object::Job(new), Object::Job(old)) => {
+            new.spec == old.spec && new.status.is_some() && new.metadata.labels.is_some()
+        }
         _ => false,
     };
     if same {
@@ -91,6 +95,7 @@ fn fill(object: &mut Object) -> Result<(), QuantityError> {
             o.status.get_or_insert_default();
         }
         Object::DaemonSet(o) => workload::daemon_set(Arc::make_mut(o))?,
+        Object::Job(o) => job::job(Arc::make_mut(o))?,
         Object::Namespace(o) => namespace(Arc::make_mut(o)),
         Object::Node(o) => node(Arc::make_mut(o))?,
         Object::Secret(o) => secret(Arc::make_mut(o)),

@@ -79,6 +79,11 @@ impl Causes {
         self.add("FieldValueInvalid", path, with_detail(&head, detail));
     }
 
+    /// A value is wrong as a whole: which, only the path tells.
+    pub(crate) fn invalid_whole(&mut self, path: &Path<'_>, detail: &str) {
+        self.add("FieldValueInvalid", path, with_detail("Invalid value", detail));
+    }
+
     /// A value is none of those that exist.
     pub(crate) fn not_supported(&mut self, path: &Path<'_>, value: impl Shown, supported: &[&str]) {
         let list: Vec<String> = supported.iter().map(|s| quote(s)).collect();

@@ -13,8 +13,10 @@ use k8s_openapi::api::certificates::v1::{
 };
 use k8s_openapi::api::core::v1::PodStatus;
 
+mod job;
 mod quality;
 
+pub(crate) use self::job::{CONTROLLER_UID, JOB_NAME, LEGACY_CONTROLLER_UID, LEGACY_JOB_NAME};
 use crate::operation::{Caller, Stamp};
 
 /// Resets what only the system writes, before an object is created.
@@ -54,6 +56,7 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
             let generation = template_generation(set).max(1);
             set_template_generation(set, generation);
         }
+        Object::Job(o) => Arc::make_mut(o).status = Some(Default::default()),
         Object::CertificateSigningRequest(o) => request_for_create(Arc::make_mut(o), caller),
         _ => {}
     }
@@ -82,6 +85,13 @@ fn count_template(new: &mut DaemonSet, old: &DaemonSet) {
     let generation = template_generation(old).saturating_add(i64::from(changed));
     if meta::annotation(&new.metadata, TEMPLATE_GENERATION) != Some(&generation.to_string()) {
         set_template_generation(new, generation);
+    }
+}
+
+/// Fills in what derives from the name and the UID, once an object that is created has them.
+pub(crate) fn with_identity(object: &mut Object) {
+    if let Object::Job(o) = object {
+        job::select_by_identity(Arc::make_mut(o));
     }
 }
 
@@ -168,6 +178,9 @@ fn keep_status(new: &mut Object, old: &Object) {
             keep(&mut new.status, &old.status);
             count_template(new, old);
         }
+        (Object::Job(new), Object::Job(old)) => {
+            keep(&mut Arc::make_mut(new).status, &old.status);
+        }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             let new = Arc::make_mut(new);
             keep(&mut new.spec, &old.spec);
@@ -207,6 +220,9 @@ fn keep_spec(new: &mut Object, old: &Object, stamp: Stamp) {
             let new = Arc::make_mut(new);
             keep(&mut new.spec, &old.spec);
             count_template(new, old);
+        }
+        (Object::Job(new), Object::Job(old)) => {
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             let new = Arc::make_mut(new);

@@ -48,7 +48,7 @@ pub(crate) const fn of(kind: Kind) -> Strategy {
         | Kind::DaemonSet
         | Kind::EndpointSlice
         | Kind::PriorityClass => Strategy { generation: true, ..base },
-        Kind::ReplicationController => {
+        Kind::ReplicationController | Kind::Job => {
             Strategy { generation: true, propagation: Some(Propagation::Orphan), ..base }
         }
         Kind::CertificateSigningRequest => Strategy { names: NameRule::PathSegment, ..base },
@@ -82,6 +82,7 @@ pub(crate) fn desired_state_changed(new: &Object, old: &Object) -> bool {
             new.spec != old.spec || new.metadata.annotations != old.metadata.annotations
         }
         (Object::DaemonSet(new), Object::DaemonSet(old)) => new.spec != old.spec,
+        (Object::Job(new), Object::Job(old)) => new.spec != old.spec,
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             new.endpoints != old.endpoints
                 || new.ports != old.ports

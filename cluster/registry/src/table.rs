@@ -75,6 +75,7 @@ pub fn row(object: &Object, now: Time) -> Vec<Value> {
         Object::ReplicationController(o) => workload::replication_controller(o, now),
         Object::DaemonSet(o) => workload::daemon_set(o, now),
         Object::ControllerRevision(o) => workload::controller_revision(o, now),
+        Object::Job(o) => workload::job(o, now),
         Object::Scale(o) => workload::scale(o, now),
         Object::PodDisruptionBudget(o) => workload::disruption_budget(o, now),
         Object::Event(o) => text::event(o, now),

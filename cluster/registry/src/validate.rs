@@ -14,6 +14,9 @@ mod disruption;
 mod endpoints;
 mod event;
 mod handler;
+mod job;
+mod job_policy;
+mod job_status;
 mod lease;
 mod namespace;
 mod node;
@@ -100,6 +103,7 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
         Object::Deployment(o) => workload::deployment(o, options, causes),
         Object::DaemonSet(o) => daemon_set::daemon_set(o, options, causes),
         Object::ControllerRevision(o) => daemon_set::controller_revision(o, causes),
+        Object::Job(o) => job::job(o, options, causes),
         Object::Lease(o) => lease::lease(o, causes),
         Object::PodDisruptionBudget(o) => disruption::budget(o, causes),
         Object::Role(o) => rbac::rules(o.rules.as_deref(), true, causes),
@@ -147,6 +151,7 @@ fn change(new: &Object, old: &Object, causes: &mut Causes) {
         (Object::ControllerRevision(new), Object::ControllerRevision(old)) => {
             daemon_set::controller_revision_update(new, old, causes);
         }
+        (Object::Job(new), Object::Job(old)) => job::update(new, old, causes),
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             causes.immutable(&Path::new("addressType"), &new.address_type, &old.address_type);
         }
@@ -185,6 +190,7 @@ fn status(new: &Object, old: &Object, causes: &mut Causes) {
         (Object::PodDisruptionBudget(new), Object::PodDisruptionBudget(_)) => {
             disruption::status(new, causes);
         }
+        (Object::Job(new), Object::Job(old)) => job_status::update(new, old, causes),
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             request::status(new, old, causes);
         }

@@ -41,7 +41,7 @@ fn contents_go_in_order_and_the_namespace_last() {
     other["metadata"]["namespace"] = "other".into();
     assert_eq!(fixture.put(other), []);
     let done = fixture.settle(&key());
-    assert_eq!(done[..2], ["delete replicasets/n/r", "delete secrets/n/s"]);
+    assert_eq!(done[..2], ["delete replicasets/n/r Background", "delete secrets/n/s Background"]);
     assert_eq!(done.last().unwrap(), "update namespaces/n finalize");
     // Before the end every watch was seen to have come far enough.
     assert!(done.iter().any(|s| s == "read Pod"), "{done:?}");
@@ -53,7 +53,7 @@ fn what_remains_is_reported_once() {
     let mut fixture = fixture(true);
     fixture.put(object(Kind::Secret, "s", json!(["example.com/hold"])));
     let done = fixture.settle(&key());
-    assert_eq!(done, ["delete secrets/n/s", "update namespaces/n status"]);
+    assert_eq!(done, ["delete secrets/n/s Background", "update namespaces/n status"]);
     let value = api::codec::to_value(&fixture.store.objects[&key()]);
     let messages: Vec<&str> = value["status"]["conditions"]
         .as_array()

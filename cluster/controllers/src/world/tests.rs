@@ -293,6 +293,51 @@ fn a_replication_controller_of_six_returns_to_six() {
 }
 
 #[test]
+fn each_pod_of_a_job_is_counted_once() {
+    for seed in 0..8 {
+        let mut world = World::new(seed, 2, 10);
+        let indexed = seed % 2 == 0;
+        let labels = json!({"batch.kubernetes.io/controller-uid": "u"});
+        let key = world.create(json!({"apiVersion": "batch/v1", "kind": "Job",
+            "metadata": {"name": "sum", "namespace": "default", "uid": "u"},
+            "spec": {"parallelism": 3, "completions": 8, "backoffLimit": 100,
+                "completionMode": if indexed { "Indexed" } else { "NonIndexed" },
+                "podReplacementPolicy": "TerminatingOrFailed", "ttlSecondsAfterFinished": 3600,
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels},
+                    "spec": {"restartPolicy": "Never", "containers": [{"name": "c"}]}}}}));
+        let mut ended = [0, 0];
+        for round in 0..60 {
+            world.run_secs(20);
+            let tracked = |p: &&Pod| p.metadata.finalizers.is_some() && pods::phase(p) == "Running";
+            let running = world.active_pods().into_iter().filter(tracked);
+            let running: Vec<Key> =
+                running.map(|p| Object::Pod(p.clone().into()).key()).take(2).collect();
+            for (i, pod) in running.iter().enumerate() {
+                let fails = (round + i) % 3 == 0;
+                ended[usize::from(fails)] += 1;
+                let phase = if fails { "Failed" } else { "Succeeded" };
+                world.edit(pod, |v| v["status"]["phase"] = phase.into());
+            }
+        }
+        world.settle();
+        let status = world.value(&key)["status"].clone();
+        assert_eq!([&status["succeeded"], &status["failed"]], ended, "seed {seed}: {status:#}");
+        assert_eq!(status["conditions"][1]["type"], "Complete", "seed {seed}: {status:#}");
+        if indexed {
+            assert_eq!(status["completedIndexes"], "0-7", "seed {seed}");
+        }
+        let tracked = world.store.kind(Kind::Pod).filter(|p| p.meta().finalizers.is_some());
+        assert_eq!(tracked.count(), 0, "seed {seed}");
+        // Its time comes, and it takes its pods along.
+        world.run_secs(3700);
+        world.settle();
+        assert_eq!(world.value(&key), Value::Null, "seed {seed}");
+        assert_eq!(world.count(Kind::Pod, "default"), 0, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_deleted_namespace_goes_with_all_it_holds() {
     for seed in 0..6 {
         let mut world = World::new(seed, 2, 10);

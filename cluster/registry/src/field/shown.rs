@@ -89,6 +89,13 @@ impl Shown for i64 {
     }
 }
 
+impl Shown for [i32] {
+    fn shown(&self) -> String {
+        let items: Vec<String> = self.iter().map(i32::to_string).collect();
+        format!("[]int32{{{}}}", items.join(", "))
+    }
+}
+
 impl Shown for Time {
     fn shown(&self) -> String {
         self.0.to_string()

@@ -21,6 +21,13 @@ macro_rules! captured {
 
 #[test]
 fn what_kubectl_creates() {
+    // kubectl create job j1 --image=busybox
+    captured!("job.bin", {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j1"},
+        "spec": {"template": {"metadata": {}, "spec": {"restartPolicy": "Never",
+            "containers": [{"name": "j1", "image": "busybox", "resources": {}}]}}},
+        "status": {},
+    });
     // kubectl create deployment web --image=nginx:1 --replicas=3 --port=80 -n demo -- sleep 5
     captured!("deployment.bin", {
         "apiVersion": "apps/v1", "kind": "Deployment",
@@ -109,10 +116,10 @@ fn unknown_types_and_bad_envelopes_are_refused() {
         let status = to_json(bytes).unwrap_err();
         assert_eq!((status.code, status.message.as_str()), (400, message));
     };
-    check(
-        include_bytes!("fixtures/job.bin"),
-        r#"no kind "Job" is registered for version "batch/v1""#,
-    );
+    let mut unknown = include_bytes!("fixtures/job.bin").to_vec();
+    let at = unknown.windows(4).position(|w| w == b"\x03Job").unwrap();
+    unknown[at + 2] = b'a';
+    check(&unknown, r#"no kind "Jab" is registered for version "batch/v1""#);
     check(
         b"{}",
         "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]",

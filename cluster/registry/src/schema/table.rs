@@ -25,6 +25,7 @@ pub(super) const fn of_kind(kind: Kind) -> &'static Message {
         Kind::Deployment => &APPS_DEPLOYMENT,
         Kind::DaemonSet => &APPS_DAEMONSET,
         Kind::ControllerRevision => &APPS_CONTROLLERREVISION,
+        Kind::Job => &BATCH_JOB,
         Kind::Lease => &COORDINATION_LEASE,
         Kind::PodDisruptionBudget => &POLICY_PODDISRUPTIONBUDGET,
         Kind::CertificateSigningRequest => &CERTIFICATES_CERTIFICATESIGNINGREQUEST,
@@ -213,6 +214,42 @@ static AZUREDISKVOLUMESOURCE: Message = message("api.core.v1.AzureDiskVolumeSour
     ptr(5, "readOnly", Bool), ptr(6, "kind", S)]);
 static AZUREFILEVOLUMESOURCE: Message = message("api.core.v1.AzureFileVolumeSource", &[
     req(1, "secretName", S), req(2, "shareName", S), opt(3, "readOnly", Bool)]);
+static BATCH_JOB: Message = message("api.batch.v1.Job", &[req(1, "metadata", M(&META_OBJECTMETA)),
+    opt(2, "spec", M(&BATCH_JOBSPEC)), opt(3, "status", M(&BATCH_JOBSTATUS))]);
+static BATCH_JOBCONDITION: Message = message("api.batch.v1.JobCondition", &[req(1, "type", S),
+    req(2, "status", S), opt(3, "lastProbeTime", Time), opt(4, "lastTransitionTime", Time),
+    opt(5, "reason", S), opt(6, "message", S)]);
+static BATCH_JOBSPEC: Message = message("api.batch.v1.JobSpec", &[ptr(1, "parallelism", Int),
+    ptr(2, "completions", Int), ptr(3, "activeDeadlineSeconds", Int),
+    opt(4, "selector", M(&META_LABELSELECTOR)), ptr(5, "manualSelector", Bool),
+    req(6, "template", M(&PODTEMPLATESPEC)), ptr(7, "backoffLimit", Int),
+    ptr(8, "ttlSecondsAfterFinished", Int), ptr(9, "completionMode", S), ptr(10, "suspend", Bool),
+    opt(11, "podFailurePolicy", M(&BATCH_PODFAILUREPOLICY)), ptr(12, "backoffLimitPerIndex", Int),
+    ptr(13, "maxFailedIndexes", Int), ptr(14, "podReplacementPolicy", S), ptr(15, "managedBy", S),
+    opt(16, "successPolicy", M(&BATCH_SUCCESSPOLICY))]);
+static BATCH_JOBSTATUS: Message = message("api.batch.v1.JobStatus", &[
+    list(1, "conditions", M(&BATCH_JOBCONDITION)).merge("type"), opt(2, "startTime", Time),
+    opt(3, "completionTime", Time), opt(4, "active", Int), opt(5, "succeeded", Int),
+    opt(6, "failed", Int), opt(7, "completedIndexes", S),
+    opt(8, "uncountedTerminatedPods", M(&BATCH_UNCOUNTEDTERMINATEDPODS)), ptr(9, "ready", Int),
+    ptr(10, "failedIndexes", S), ptr(11, "terminating", Int)]);
+static BATCH_PODFAILUREPOLICY: Message = message("api.batch.v1.PodFailurePolicy", &[
+    list(1, "rules", M(&BATCH_PODFAILUREPOLICYRULE))]);
+static BATCH_PODFAILUREPOLICYONEXITCODESREQUIREMENT: Message =
+    message("api.batch.v1.PodFailurePolicyOnExitCodesRequirement", &[ptr(1, "containerName", S),
+    req(2, "operator", S), list(3, "values", Int).set()]);
+static BATCH_PODFAILUREPOLICYONPODCONDITIONSPATTERN: Message =
+    message("api.batch.v1.PodFailurePolicyOnPodConditionsPattern", &[req(1, "type", S),
+    req(2, "status", S)]);
+static BATCH_PODFAILUREPOLICYRULE: Message = message("api.batch.v1.PodFailurePolicyRule", &[
+    req(1, "action", S), opt(2, "onExitCodes", M(&BATCH_PODFAILUREPOLICYONEXITCODESREQUIREMENT)),
+    list(3, "onPodConditions", M(&BATCH_PODFAILUREPOLICYONPODCONDITIONSPATTERN))]);
+static BATCH_SUCCESSPOLICY: Message = message("api.batch.v1.SuccessPolicy", &[
+    list(1, "rules", M(&BATCH_SUCCESSPOLICYRULE))]);
+static BATCH_SUCCESSPOLICYRULE: Message = message("api.batch.v1.SuccessPolicyRule", &[
+    ptr(1, "succeededIndexes", S), ptr(2, "succeededCount", Int)]);
+static BATCH_UNCOUNTEDTERMINATEDPODS: Message = message("api.batch.v1.UncountedTerminatedPods", &[
+    list(1, "succeeded", S).set(), list(2, "failed", S).set()]);
 static BINDING: Message = message("api.core.v1.Binding", &[req(1, "metadata", M(&META_OBJECTMETA)),
     req(2, "target", M(&OBJECTREFERENCE))]);
 static CAPABILITIES: Message = message("api.core.v1.Capabilities", &[list(1, "add", S),

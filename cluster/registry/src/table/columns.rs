@@ -51,6 +51,7 @@ pub const fn columns(kind: Kind) -> &'static [Column] {
         Kind::ReplicaSet | Kind::ReplicationController => REPLICAS,
         Kind::DaemonSet => DAEMON_SET,
         Kind::ControllerRevision => CONTROLLER_REVISION,
+        Kind::Job => JOB,
         Kind::Event => EVENT,
         Kind::CertificateSigningRequest => CERTIFICATE_SIGNING_REQUEST,
         Kind::RoleBinding | Kind::ClusterRoleBinding => BINDING,
@@ -184,6 +185,17 @@ const DAEMON_SET: &[Column] = &[
     number("Up-to-date", "The number of nodes whose pod is of the newest template."),
     number("Available", "The number of nodes whose pod has been ready for long enough."),
     column("Node Selector", "The labels of the nodes that are meant."),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
+
+const JOB: &[Column] = &[
+    NAME,
+    column("Status", "Whether the job runs, is suspended, or how it ended."),
+    column("Completions", "The number of pods that succeeded, and that is wanted."),
+    column("Duration", "How long the job has run, or did until it was complete."),
     AGE,
     CONTAINERS,
     IMAGES,

@@ -391,3 +391,34 @@ fn the_whole_document() {
     assert_eq!(document["metadata"], json!({"resourceVersion": "7"}));
     assert_eq!(document["rows"][0]["object"]["status"], json!({"phase": "Succeeded"}));
 }
+
+#[test]
+fn jobs() {
+    let job = |spec: Value, status: Value, expected: &str| {
+        let mut object = json!({"apiVersion": "batch/v1", "kind": "Job",
+            "metadata": {"name": "j", "creationTimestamp": "2023-11-14T22:08:20Z"},
+            "spec": spec, "status": status});
+        object["spec"]["selector"] = json!({"matchLabels": {"a": "b"}});
+        object["spec"]["template"] = json!({"spec": {"containers": [{"name": "c", "image": "i"}]}});
+        check(object, &format!("j  {expected}  5m | c  i  a=b"));
+    };
+    let condition = |kind: &str| json!([{"type": kind, "status": "True"}]);
+    let start = "2023-11-14T22:12:20Z";
+    job(
+        json!({"completions": 3}),
+        json!({"succeeded": 1, "startTime": start}),
+        "Running  1/3  60s",
+    );
+    job(
+        json!({"completions": 1}),
+        json!({"succeeded": 1, "startTime": start, "completionTime": "2023-11-14T22:12:27Z",
+            "conditions": condition("Complete")}),
+        "Complete  1/1  7s",
+    );
+    job(
+        json!({"parallelism": 3}),
+        json!({"conditions": condition("Suspended")}),
+        "Suspended  0/1 of 3  ",
+    );
+    job(json!({"parallelism": 1}), json!({"conditions": condition("Failed")}), "Failed  0/1  ");
+}

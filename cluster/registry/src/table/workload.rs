@@ -3,13 +3,15 @@
 use api::{Time, meta};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v1::Scale;
+use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as MetaTime;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::name;
 use super::text::{NONE, age, containers, labels, or, selector};
+use super::{human_duration, name};
 
 pub(super) fn deployment(deployment: &Deployment, now: Time) -> Vec<Value> {
     let spec = deployment.spec.as_ref();
@@ -112,6 +114,46 @@ pub(super) fn controller_revision(revision: &ControllerRevision, now: Time) -> V
         revision.revision.into(),
         age(&revision.metadata, now),
     ]
+}
+
+pub(super) fn job(job: &Job, now: Time) -> Vec<Value> {
+    let spec = job.spec.as_ref();
+    let status = job.status.as_ref();
+    let succeeded = status.and_then(|s| s.succeeded).unwrap_or(0);
+    let completions = match (spec.and_then(|s| s.completions), spec.and_then(|s| s.parallelism)) {
+        (Some(wanted), _) => format!("{succeeded}/{wanted}"),
+        (None, Some(parallelism)) if parallelism > 1 => format!("{succeeded}/1 of {parallelism}"),
+        (None, _) => format!("{succeeded}/1"),
+    };
+    let time = |of: fn(&JobStatus) -> Option<&MetaTime>| status.and_then(of).map(Time::from_meta);
+    let start = time(|s| s.start_time.as_ref());
+    let end = time(|s| s.completion_time.as_ref()).unwrap_or(now);
+    let [names, images] = of_template(spec.map(|s| &s.template));
+    let wanted = spec.and_then(|s| s.selector.as_ref()).map(selector).unwrap_or_default();
+    vec![
+        name(&job.metadata),
+        state_of(job).into(),
+        completions.into(),
+        start.map(|start| human_duration(end.since(start))).unwrap_or_default().into(),
+        age(&job.metadata, now),
+        names,
+        images,
+        or(Some(&wanted), NONE).into(),
+    ]
+}
+
+fn state_of(job: &Job) -> &'static str {
+    let conditions = job.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let is = |kind: &str| conditions.iter().any(|c| c.type_ == kind && c.status == "True");
+    match () {
+        () if is("Complete") => "Complete",
+        () if is("Failed") => "Failed",
+        () if job.metadata.deletion_timestamp.is_some() => "Terminating",
+        () if is("Suspended") => "Suspended",
+        () if is("FailureTarget") => "FailureTarget",
+        () if is("SuccessCriteriaMet") => "SuccessCriteriaMet",
+        () => "Running",
+    }
 }
 
 pub(super) fn scale(scale: &Scale, now: Time) -> Vec<Value> {

@@ -107,12 +107,9 @@ pub(super) fn template(
         let detail = "`selector` does not match template `labels`";
         causes.invalid(&metadata.child("labels"), Labels(labels), detail);
     }
-    meta::validate_labels(labels, &metadata.child("labels"), causes);
-    let notes = template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
-    meta::validate_annotations(notes, &metadata.child("annotations"), causes);
+    pods(template, options, path, causes);
     let Some(spec) = &template.spec else { return };
     let at = path.child("spec");
-    pod::spec(spec, None, options, &at, causes);
     if let Some(policy) = spec.restart_policy.as_deref().filter(|p| *p != "Always") {
         causes.not_supported(&at.child("restartPolicy"), policy, &["Always"]);
     }
@@ -120,7 +117,34 @@ pub(super) fn template(
         let detail = format!("activeDeadlineSeconds in {owner} is not Supported");
         causes.forbidden(&at.child("activeDeadlineSeconds"), &detail);
     }
-    if spec.ephemeral_containers.is_some() {
+    no_ephemeral_containers(template, path, causes);
+}
+
+/// Checks what holds for every template of pods.
+pub(super) fn pods(
+    template: &PodTemplateSpec,
+    options: &Options,
+    path: &Path<'_>,
+    causes: &mut Causes,
+) {
+    let metadata = path.child("metadata");
+    let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
+    meta::validate_labels(labels, &metadata.child("labels"), causes);
+    let notes = template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
+    meta::validate_annotations(notes, &metadata.child("annotations"), causes);
+    if let Some(spec) = &template.spec {
+        pod::spec(spec, None, options, &path.child("spec"), causes);
+    }
+}
+
+/// Checks that a template has no containers that are added to running pods.
+pub(super) fn no_ephemeral_containers(
+    template: &PodTemplateSpec,
+    path: &Path<'_>,
+    causes: &mut Causes,
+) {
+    if template.spec.as_ref().is_some_and(|s| s.ephemeral_containers.is_some()) {
+        let at = path.child("spec");
         let detail = "ephemeral containers not allowed in pod template";
         causes.forbidden(&at.child("ephemeralContainers"), detail);
     }

@@ -29,6 +29,7 @@ pub(super) const fn names(kind: Kind) -> &'static [&'static str] {
         Kind::Secret => &["type"],
         Kind::Service => &["spec.clusterIP", "spec.type"],
         Kind::ReplicationController | Kind::ReplicaSet => &["status.replicas"],
+        Kind::Job => &["status.successful"],
         Kind::CertificateSigningRequest => &["spec.signerName"],
         Kind::Event => &[
             "involvedObject.kind",
@@ -111,6 +112,8 @@ struct PeekStatus<'a> {
     nominated_node_name: Option<Cow<'a, str>>,
     #[serde(default)]
     replicas: Option<i64>,
+    #[serde(default)]
+    succeeded: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -166,6 +169,10 @@ impl<'a> Peek<'a> {
             "status.replicas" => {
                 let replicas = status.and_then(|s| s.replicas).unwrap_or_default();
                 Some(Cow::Owned(replicas.to_string()))
+            }
+            "status.successful" => {
+                let succeeded = status.and_then(|s| s.succeeded).unwrap_or_default();
+                Some(Cow::Owned(succeeded.to_string()))
             }
             "involvedObject.kind" => involved.and_then(|r| r.kind.clone()),
             "involvedObject.namespace" => involved.and_then(|r| r.namespace.clone()),

@@ -155,6 +155,18 @@ fn pages_of_one_list_are_of_one_revision() {
 }
 
 #[test]
+fn jobs_are_selected_by_their_successes() {
+    let names = super::fields::names(Kind::Job);
+    let values = |json: &str| {
+        let peek = super::fields::Peek::of(json.as_bytes()).unwrap();
+        super::fields::values(Kind::Job, &peek)
+    };
+    assert_eq!(names, ["status.successful"]);
+    assert_eq!(*values(r#"{"status":{"succeeded":3}}"#), [Box::from("3")]);
+    assert_eq!(*values("{}"), [Box::from("0")]);
+}
+
+#[test]
 fn unknown_fields_cannot_be_selected() {
     let check = |kind: Kind, field: &str, message: &str| {
         let fields = FieldSelector::parse(&format!("{field}=x")).unwrap();

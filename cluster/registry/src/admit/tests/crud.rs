@@ -32,6 +32,12 @@ pub(super) fn minimal(kind: Kind) -> Value {
             json!({"metadata": {"labels": {"app": "x"}},
                 "spec": {"containers": [{"name": "a", "image": "nginx"}]}}),
         ),
+        Kind::Job => with(
+            value,
+            "/spec/template",
+            json!({"spec": {"restartPolicy": "Never",
+                "containers": [{"name": "a", "image": "nginx"}]}}),
+        ),
         Kind::EndpointSlice => {
             value["addressType"] = json!("IPv4");
             with(value, "/endpoints", json!([]))
@@ -96,7 +102,7 @@ fn every_kind_can_be_written() {
                 "metadata": {"name": "x"}, "spec": {"finalizers": []}});
             world.update(&body, Some(Subresource::Finalize)).unwrap();
         }
-        if kind == Kind::ReplicationController {
+        if matches!(kind, Kind::ReplicationController | Kind::Job) {
             // Its pods are orphaned by default, which a finalizer sees to.
             world.patch(&key, json!({"metadata": {"finalizers": null}})).unwrap();
         }
