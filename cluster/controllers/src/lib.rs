@@ -9,6 +9,7 @@ mod labels;
 mod ownership;
 mod pods;
 mod replicas;
+mod revisions;
 mod selectors;
 mod service_pods;
 
@@ -28,6 +29,7 @@ pub mod replica_set;
 pub mod replication_controller;
 pub mod root_ca;
 pub mod service_account;
+pub mod stateful_set;
 pub mod taint_eviction;
 
 use ipnet::IpNet;
@@ -54,6 +56,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(replica_set::ReplicaSets::new()),
         Box::new(replication_controller::ReplicationControllers::new()),
         Box::new(daemon_set::DaemonSets),
+        Box::new(stateful_set::StatefulSets),
         Box::new(endpoints::Endpoints),
         Box::new(endpoint_slice::EndpointSlices),
         Box::new(namespace::Namespaces),

@@ -32,6 +32,7 @@ const KINDS: &[Kind] = &[
     Kind::ReplicaSet,
     Kind::Deployment,
     Kind::DaemonSet,
+    Kind::StatefulSet,
     Kind::ControllerRevision,
     Kind::Lease,
     Kind::Role,
@@ -43,6 +44,7 @@ const KINDS: &[Kind] = &[
 const ORDER: &[Kind] = &[
     Kind::Deployment,
     Kind::DaemonSet,
+    Kind::StatefulSet,
     Kind::ReplicaSet,
     Kind::ReplicationController,
     Kind::Pod,

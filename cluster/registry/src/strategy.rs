@@ -42,6 +42,8 @@ pub(crate) const fn of(kind: Kind) -> Strategy {
             Strategy { generation: true, ..base }
         }
         Kind::DaemonSet => Strategy { generation: true, ..base },
+        // Its name begins those of hosts.
+        Kind::StatefulSet => Strategy { names: NameRule::Label, generation: true, ..base },
         Kind::ReplicationController => {
             Strategy { generation: true, propagation: Some(Propagation::Orphan), ..base }
         }
@@ -73,6 +75,7 @@ pub(crate) fn desired_state_changed(new: &Object, old: &Object) -> bool {
             new.spec != old.spec || new.metadata.annotations != old.metadata.annotations
         }
         (Object::DaemonSet(new), Object::DaemonSet(old)) => new.spec != old.spec,
+        (Object::StatefulSet(new), Object::StatefulSet(old)) => new.spec != old.spec,
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             new.endpoints != old.endpoints
                 || new.ports != old.ports

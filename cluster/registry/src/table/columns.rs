@@ -50,6 +50,7 @@ pub const fn columns(kind: Kind) -> &'static [Column] {
         Kind::Deployment => DEPLOYMENT,
         Kind::ReplicaSet | Kind::ReplicationController => REPLICAS,
         Kind::DaemonSet => DAEMON_SET,
+        Kind::StatefulSet => STATEFUL_SET,
         Kind::ControllerRevision => CONTROLLER_REVISION,
         Kind::Event => EVENT,
         Kind::CertificateSigningRequest => CERTIFICATE_SIGNING_REQUEST,
@@ -170,6 +171,14 @@ const DAEMON_SET: &[Column] = &[
     CONTAINERS,
     IMAGES,
     SELECTOR,
+];
+
+const STATEFUL_SET: &[Column] = &[
+    NAME,
+    column("Ready", "The number of pods that are ready, and that is wanted."),
+    AGE,
+    CONTAINERS,
+    IMAGES,
 ];
 
 const CONTROLLER_REVISION: &[Column] = &[
