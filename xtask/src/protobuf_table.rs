@@ -35,6 +35,7 @@ const ROOTS: &[(&str, &str)] = &[
     ("ReplicaSet", "io.k8s.api.apps.v1.ReplicaSet"),
     ("Deployment", "io.k8s.api.apps.v1.Deployment"),
     ("DaemonSet", "io.k8s.api.apps.v1.DaemonSet"),
+    ("StatefulSet", "io.k8s.api.apps.v1.StatefulSet"),
     ("ControllerRevision", "io.k8s.api.apps.v1.ControllerRevision"),
     ("Job", "io.k8s.api.batch.v1.Job"),
     ("Lease", "io.k8s.api.coordination.v1.Lease"),
@@ -71,6 +72,9 @@ const POINTERS: &[(&str, &str)] = &[
     ("apps.ReplicaSetStatus", "terminatingReplicas"),
     ("apps.RollingUpdateDaemonSet", "maxUnavailable maxSurge"),
     ("apps.RollingUpdateDeployment", "maxUnavailable maxSurge"),
+    ("apps.RollingUpdateStatefulSetStrategy", "partition maxUnavailable"),
+    ("apps.StatefulSetSpec", "replicas revisionHistoryLimit"),
+    ("apps.StatefulSetStatus", "collisionCount"),
     ("authentication.TokenRequestSpec", "expirationSeconds"),
     ("autoscaling.ScaleSpec", "replicas"),
     (

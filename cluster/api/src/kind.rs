@@ -85,6 +85,8 @@ kinds! {
     Deployment { "apps" "v1" "apps/v1" "deployments" "deployment" ["deploy"] ["all"] Namespaced true
         ["scale", "status"] }
     DaemonSet { "apps" "v1" "apps/v1" "daemonsets" "daemonset" ["ds"] ["all"] Namespaced true ["status"] }
+    StatefulSet { "apps" "v1" "apps/v1" "statefulsets" "statefulset" ["sts"] ["all"] Namespaced true
+        ["scale", "status"] }
     ControllerRevision { "apps" "v1" "apps/v1" "controllerrevisions" "controllerrevision" [] []
         Namespaced true [] }
     Job { "batch" "v1" "batch/v1" "jobs" "job" [] ["all"] Namespaced true ["status"] }

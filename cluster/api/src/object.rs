@@ -92,6 +92,7 @@ objects! {
     ReplicaSet apps::ReplicaSet,
     Deployment apps::Deployment,
     DaemonSet apps::DaemonSet,
+    StatefulSet apps::StatefulSet,
     ControllerRevision apps::ControllerRevision,
     Job batch::Job,
     Lease coordination::Lease,

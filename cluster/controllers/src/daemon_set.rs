@@ -24,11 +24,9 @@ use self::nodes::{Demand, Fit};
 use crate::labels::{Labels, Orphans};
 use crate::ownership::{self, Claim, required_labels, workload_selector};
 use crate::replicas::seconds;
+use crate::revisions::POD_LABEL as HASH;
 use crate::selectors::{Selecting, Selectors};
 use crate::{announce, pods};
-
-/// The label by which pods tell of which revision they are.
-const HASH: &str = "controller-revision-hash";
 
 /// The same as a number, which only the annotation of the daemon set explains.
 const GENERATION_LABEL: &str = "pod-template-generation";

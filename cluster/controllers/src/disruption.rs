@@ -47,6 +47,7 @@ impl Reconciler for Disruptions {
             Kind::ReplicationController,
             Kind::ReplicaSet,
             Kind::Deployment,
+            Kind::StatefulSet,
         ]
     }
 
@@ -144,6 +145,10 @@ fn template(object: &Object) -> Option<(i32, Option<&Labels>)> {
             (spec.replicas, labels(spec.template.as_ref()))
         }
         Object::Deployment(o) => {
+            let spec = o.spec.as_ref()?;
+            (spec.replicas, labels(Some(&spec.template)))
+        }
+        Object::StatefulSet(o) => {
             let spec = o.spec.as_ref()?;
             (spec.replicas, labels(Some(&spec.template)))
         }

@@ -35,6 +35,7 @@ const KINDS: &[Kind] = &[
     Kind::ReplicaSet,
     Kind::Deployment,
     Kind::DaemonSet,
+    Kind::StatefulSet,
     Kind::ControllerRevision,
     Kind::Job,
     Kind::Lease,

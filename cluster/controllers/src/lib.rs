@@ -9,6 +9,7 @@ mod labels;
 mod ownership;
 mod pods;
 mod replicas;
+mod revisions;
 mod selectors;
 mod service_pods;
 
@@ -30,6 +31,7 @@ pub mod replica_set;
 pub mod replication_controller;
 pub mod root_ca;
 pub mod service_account;
+pub mod stateful_set;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
 
@@ -59,6 +61,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(daemon_set::DaemonSets),
         Box::new(job::Jobs),
         Box::new(ttl_after_finished::TtlAfterFinished),
+        Box::new(stateful_set::StatefulSets),
         Box::new(endpoints::Endpoints),
         Box::new(endpoint_slice::EndpointSlices),
         Box::new(namespace::Namespaces),

@@ -32,6 +32,7 @@ const KINDS: &[Kind] = &[
     Kind::ReplicaSet,
     Kind::Deployment,
     Kind::DaemonSet,
+    Kind::StatefulSet,
     Kind::ControllerRevision,
     Kind::Job,
     Kind::Lease,
@@ -45,6 +46,7 @@ const KINDS: &[Kind] = &[
 const ORDER: &[Kind] = &[
     Kind::Deployment,
     Kind::DaemonSet,
+    Kind::StatefulSet,
     Kind::ReplicaSet,
     Kind::ReplicationController,
     Kind::Job,

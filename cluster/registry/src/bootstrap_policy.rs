@@ -43,8 +43,15 @@ const CORE_READ: &[&str] = &[
     "services",
     "services/status",
 ];
-const APPS: &[&str] =
-    &["daemonsets", "deployments", "deployments/scale", "replicasets", "replicasets/scale"];
+const APPS: &[&str] = &[
+    "daemonsets",
+    "deployments",
+    "deployments/scale",
+    "replicasets",
+    "replicasets/scale",
+    "statefulsets",
+    "statefulsets/scale",
+];
 const APPS_READ: &[&str] = &[
     "controllerrevisions",
     "daemonsets",
@@ -55,6 +62,9 @@ const APPS_READ: &[&str] = &[
     "replicasets",
     "replicasets/scale",
     "replicasets/status",
+    "statefulsets",
+    "statefulsets/scale",
+    "statefulsets/status",
 ];
 
 /// Every role and binding, in the order in which they are created.
@@ -75,19 +85,26 @@ pub fn bootstrap_policy() -> Vec<Object> {
 fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
     let both = &["apps", "extensions"];
     let revisions = &["create", "delete", "get", "list", "patch", "update", "watch"];
-    vec![(
-        "daemon-set-controller",
-        vec![
-            rule(both, &["daemonsets"], READ),
-            rule(both, &["daemonsets/status"], &["update"]),
-            rule(both, &["daemonsets/finalizers"], &["update"]),
-            rule(&[""], &["nodes"], &["list", "watch"]),
-            rule(&[""], &["pods"], &["create", "delete", "list", "patch", "watch"]),
-            rule(&[""], &["pods/binding"], &["create"]),
-            rule(&["apps"], &["controllerrevisions"], revisions),
-            rule(&["", "events.k8s.io"], &["events"], EVENTS),
-        ],
-    )]
+    let daemon_set = vec![
+        rule(both, &["daemonsets"], READ),
+        rule(both, &["daemonsets/status"], &["update"]),
+        rule(both, &["daemonsets/finalizers"], &["update"]),
+        rule(&[""], &["nodes"], &["list", "watch"]),
+        rule(&[""], &["pods"], &["create", "delete", "list", "patch", "watch"]),
+        rule(&[""], &["pods/binding"], &["create"]),
+        rule(&["apps"], &["controllerrevisions"], revisions),
+        rule(&["", "events.k8s.io"], &["events"], EVENTS),
+    ];
+    let stateful_set = vec![
+        rule(&[""], &["pods"], &["list", "watch"]),
+        rule(&["apps"], &["statefulsets"], READ),
+        rule(&["apps"], &["statefulsets/status"], &["update"]),
+        rule(&["apps"], &["statefulsets/finalizers"], &["update"]),
+        rule(&[""], &["pods"], &["create", "delete", "get", "patch", "update"]),
+        rule(&["apps"], &["controllerrevisions"], revisions),
+        rule(&["", "events.k8s.io"], &["events"], EVENTS),
+    ];
+    vec![("daemon-set-controller", daemon_set), ("statefulset-controller", stateful_set)]
 }
 
 fn service_account(name: &str) -> Subject {
@@ -425,6 +442,11 @@ mod tests {
         check(daemons, "", "create", revisions, true);
         check(daemons, "", "create", "pods", true);
         check(daemons, "", "delete", "nodes", false);
+        let stateful = "system:serviceaccount:kube-system:statefulset-controller";
+        check(stateful, "", "update", "statefulsets/status.apps", true);
+        check(stateful, "", "create", revisions, true);
+        check(stateful, "", "update", "pods", true);
+        check(stateful, "", "update", "statefulsets.apps", false);
         check("system:kube-proxy", "", "watch", "endpointslices.discovery.k8s.io", true);
         check("system:kube-proxy", "", "list", "pods", false);
         check("system:flannel", "", "watch", "nodes", true);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use api::{Object, Pod, Shared, Subresource, Time, meta};
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition as Condition,
     CertificateSigningRequestStatus,
@@ -57,6 +57,12 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
             set_template_generation(set, generation);
         }
         Object::Job(o) => Arc::make_mut(o).status = Some(Default::default()),
+        Object::StatefulSet(o) => {
+            let set = Arc::make_mut(o);
+            set.status =
+                Some(StatefulSetStatus { available_replicas: Some(0), ..Default::default() });
+            drop_max_unavailable(set);
+        }
         Object::CertificateSigningRequest(o) => request_for_create(Arc::make_mut(o), caller),
         _ => {}
     }
@@ -92,6 +98,14 @@ fn count_template(new: &mut DaemonSet, old: &DaemonSet) {
 pub(crate) fn with_identity(object: &mut Object) {
     if let Object::Job(o) = object {
         job::select_by_identity(Arc::make_mut(o));
+    }
+}
+
+/// The feature is alpha in 1.33, so that the field is not kept.
+fn drop_max_unavailable(set: &mut StatefulSet) {
+    let strategy = set.spec.as_mut().and_then(|s| s.update_strategy.as_mut());
+    if let Some(rolling) = strategy.and_then(|s| s.rolling_update.as_mut()) {
+        rolling.max_unavailable = None;
     }
 }
 
@@ -181,6 +195,11 @@ fn keep_status(new: &mut Object, old: &Object) {
         (Object::Job(new), Object::Job(old)) => {
             keep(&mut Arc::make_mut(new).status, &old.status);
         }
+        (Object::StatefulSet(new), Object::StatefulSet(old)) => {
+            let new = Arc::make_mut(new);
+            keep(&mut new.status, &old.status);
+            drop_max_unavailable(new);
+        }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             let new = Arc::make_mut(new);
             keep(&mut new.spec, &old.spec);
@@ -222,6 +241,9 @@ fn keep_spec(new: &mut Object, old: &Object, stamp: Stamp) {
             count_template(new, old);
         }
         (Object::Job(new), Object::Job(old)) => {
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
+        }
+        (Object::StatefulSet(new), Object::StatefulSet(old)) => {
             keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {

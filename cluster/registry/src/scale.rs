@@ -6,7 +6,8 @@ use api::{Kind, Object, selector::Selector};
 use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec, ScaleStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
-/// The `Scale` of a deployment, replica set or replication controller; `None` for other kinds.
+/// The `Scale` of a deployment, replica set, replication controller or stateful set; `None` for
+/// other kinds.
 pub fn of(object: &Object) -> Option<Scale> {
     let (replicas, observed, selector) = match object {
         Object::Deployment(o) => {
@@ -19,6 +20,14 @@ pub fn of(object: &Object) -> Option<Scale> {
             )
         }
         Object::ReplicaSet(o) => {
+            let spec = o.spec.as_ref();
+            (
+                spec.and_then(|s| s.replicas),
+                o.status.as_ref().map(|s| s.replicas),
+                text_of(spec.map(|s| &s.selector)),
+            )
+        }
+        Object::StatefulSet(o) => {
             let spec = o.spec.as_ref();
             (
                 spec.and_then(|s| s.replicas),
@@ -63,6 +72,9 @@ pub fn apply(object: &Object, scale: &Scale) -> Object {
         Object::ReplicaSet(o) => {
             Arc::make_mut(o).spec.get_or_insert_default().replicas = replicas;
         }
+        Object::StatefulSet(o) => {
+            Arc::make_mut(o).spec.get_or_insert_default().replicas = replicas;
+        }
         Object::ReplicationController(o) => {
             Arc::make_mut(o).spec.get_or_insert_default().replicas = replicas;
         }
@@ -73,7 +85,10 @@ pub fn apply(object: &Object, scale: &Scale) -> Object {
 
 /// Whether objects of the kind can be scaled.
 pub(crate) const fn can(kind: Kind) -> bool {
-    matches!(kind, Kind::Deployment | Kind::ReplicaSet | Kind::ReplicationController)
+    matches!(
+        kind,
+        Kind::Deployment | Kind::ReplicaSet | Kind::ReplicationController | Kind::StatefulSet
+    )
 }
 
 fn text_of(selector: Option<&LabelSelector>) -> Option<String> {

@@ -48,6 +48,8 @@ pub(crate) const fn of(kind: Kind) -> Strategy {
         | Kind::DaemonSet
         | Kind::EndpointSlice
         | Kind::PriorityClass => Strategy { generation: true, ..base },
+        // Its name begins those of hosts.
+        Kind::StatefulSet => Strategy { names: NameRule::Label, generation: true, ..base },
         Kind::ReplicationController | Kind::Job => {
             Strategy { generation: true, propagation: Some(Propagation::Orphan), ..base }
         }
@@ -83,6 +85,7 @@ pub(crate) fn desired_state_changed(new: &Object, old: &Object) -> bool {
         }
         (Object::DaemonSet(new), Object::DaemonSet(old)) => new.spec != old.spec,
         (Object::Job(new), Object::Job(old)) => new.spec != old.spec,
+        (Object::StatefulSet(new), Object::StatefulSet(old)) => new.spec != old.spec,
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             new.endpoints != old.endpoints
                 || new.ports != old.ports

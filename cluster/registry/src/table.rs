@@ -74,6 +74,7 @@ pub fn row(object: &Object, now: Time) -> Vec<Value> {
         Object::ReplicaSet(o) => workload::replica_set(o, now),
         Object::ReplicationController(o) => workload::replication_controller(o, now),
         Object::DaemonSet(o) => workload::daemon_set(o, now),
+        Object::StatefulSet(o) => workload::stateful_set(o, now),
         Object::ControllerRevision(o) => workload::controller_revision(o, now),
         Object::Job(o) => workload::job(o, now),
         Object::Scale(o) => workload::scale(o, now),

@@ -27,6 +27,7 @@ mod rbac;
 mod request;
 mod selector;
 mod service;
+mod stateful_set;
 mod volume;
 mod workload;
 
@@ -102,6 +103,7 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
         Object::ReplicaSet(o) => workload::replica_set(o, options, causes),
         Object::Deployment(o) => workload::deployment(o, options, causes),
         Object::DaemonSet(o) => daemon_set::daemon_set(o, options, causes),
+        Object::StatefulSet(o) => stateful_set::stateful_set(o, options, causes),
         Object::ControllerRevision(o) => daemon_set::controller_revision(o, causes),
         Object::Job(o) => job::job(o, options, causes),
         Object::Lease(o) => lease::lease(o, causes),
@@ -148,6 +150,9 @@ fn change(new: &Object, old: &Object, causes: &mut Causes) {
             };
             causes.immutable(&selector, &of(new), &of(old));
         }
+        (Object::StatefulSet(new), Object::StatefulSet(old)) => {
+            stateful_set::update(new, old, causes);
+        }
         (Object::ControllerRevision(new), Object::ControllerRevision(old)) => {
             daemon_set::controller_revision_update(new, old, causes);
         }
@@ -180,6 +185,9 @@ fn status(new: &Object, old: &Object, causes: &mut Causes) {
         }
         (Object::DaemonSet(new), Object::DaemonSet(old)) => {
             daemon_set::status(new, old, causes);
+        }
+        (Object::StatefulSet(new), Object::StatefulSet(old)) => {
+            stateful_set::status(new, old, causes);
         }
         (Object::ReplicaSet(new), Object::ReplicaSet(_)) => {
             workload::replica_set_status(new, causes);

@@ -67,7 +67,9 @@ async fn the_real_kubectl_is_content() {
         let kubectl = Kubectl { program, kubeconfig: kubeconfig.clone(), home };
         eprintln!("{}", kubectl.program.display());
         tour(&kubectl, &namespace, cluster.directory.path()).await;
-        roll_back(&kubectl, &namespace, cluster.directory.path()).await;
+        roll_back(&kubectl, &namespace, cluster.directory.path(), "DaemonSet").await;
+        roll_back(&kubectl, &namespace, cluster.directory.path(), "StatefulSet").await;
+        follow(&kubectl, &namespace).await;
     }
     cluster.stop().await;
 }
@@ -146,62 +148,76 @@ async fn tour(kubectl: &Kubectl, namespace: &str, directory: &Path) {
     assert!(explained.contains("nodeName"), "{explained}");
 }
 
-/// Daemon sets are rolled back by the controller revisions that their controller writes; here nobody
-/// else does.
-async fn roll_back(kubectl: &Kubectl, namespace: &str, directory: &Path) {
+/// Daemon sets and stateful sets are rolled back by the controller revisions that their controllers
+/// write; here nobody else does.
+async fn roll_back(kubectl: &Kubectl, namespace: &str, directory: &Path, kind: &str) {
     let ns = format!("-n {namespace}");
+    let name = format!("{}-agent", &kind[..1].to_lowercase());
+    let shown = format!("{}.apps/{name}", kind.to_lowercase());
     let create = async |object: Value| {
         let path = directory.join("object.json");
         std::fs::write(&path, object.to_string()).unwrap();
         kubectl.run(&format!("{ns} create -f {}", path.display())).await
     };
     let container = json!({"name": "a", "image": "v1"});
-    let made = create(json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
-        "metadata": {"name": "agent"},
+    let made = create(json!({"apiVersion": "apps/v1", "kind": kind,
+        "metadata": {"name": name},
         "spec": {"selector": {"matchLabels": {"app": "agent"}},
             "template": {"metadata": {"labels": {"app": "agent"}},
                 "spec": {"containers": [container]}}}}))
     .await;
-    assert_eq!(made, "daemonset.apps/agent created");
+    assert_eq!(made, format!("{shown} created"));
     let image = "{.spec.template.spec.containers[0].image}";
     for (number, next) in [(1, "v2"), (2, "v3")] {
-        let text = kubectl.run(&format!("{ns} get ds agent -o json")).await;
+        let text = kubectl.run(&format!("{ns} get {shown} -o json")).await;
         let set: Value = serde_json::from_str(&text).unwrap();
         let mut template = set["spec"]["template"].clone();
         template["$patch"] = json!("replace");
         template["metadata"]["creationTimestamp"] = Value::Null;
         template["spec"]["containers"][0]["resources"] = json!({});
         let made = create(json!({"apiVersion": "apps/v1", "kind": "ControllerRevision",
-            "metadata": {"name": format!("agent-{number}"), "labels": {"app": "agent"},
-                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet",
-                    "name": "agent", "uid": set["metadata"]["uid"], "controller": true}]},
+            "metadata": {"name": format!("{name}-{number}"), "labels": {"app": "agent"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": kind,
+                    "name": name, "uid": set["metadata"]["uid"], "controller": true}]},
             "revision": number, "data": {"spec": {"template": template}}}))
         .await;
-        assert_eq!(made, format!("controllerrevision.apps/agent-{number} created"));
-        kubectl
-            .check(
-                &format!("{ns} set image ds/agent a={next}"),
-                "daemonset.apps/agent image updated",
-            )
-            .await;
+        assert_eq!(made, format!("controllerrevision.apps/{name}-{number} created"));
+        let set_image = format!("{ns} set image {shown} a={next}");
+        kubectl.check(&set_image, &format!("{shown} image updated")).await;
     }
-    let history = kubectl.run(&format!("{ns} rollout history ds/agent")).await;
+    let history = kubectl.run(&format!("{ns} rollout history {shown}")).await;
     let numbers: Vec<&str> = history.lines().filter_map(|l| l.split(' ').next()).collect();
     assert_eq!(numbers[2..], ["1", "2"], "{history}");
-    let detail = kubectl.run(&format!("{ns} rollout history ds/agent --revision=1")).await;
+    let detail = kubectl.run(&format!("{ns} rollout history {shown} --revision=1")).await;
     assert!(detail.contains("v1"), "{detail}");
-    let undo = format!("{ns} rollout undo ds/agent --to-revision=1");
-    kubectl.check(&undo, "daemonset.apps/agent rolled back").await;
-    kubectl.check(&format!("{ns} get ds agent -o jsonpath={image}"), "v1").await;
-    let again =
-        "daemonset.apps/agent skipped rollback (current template already matches revision 1)";
-    kubectl.check(&undo, again).await;
+    let undo = format!("{ns} rollout undo {shown} --to-revision=1");
+    kubectl.check(&undo, &format!("{shown} rolled back")).await;
+    kubectl.check(&format!("{ns} get {shown} -o jsonpath={image}"), "v1").await;
+    let again = format!("{shown} skipped rollback (current template already matches revision 1)");
+    kubectl.check(&undo, &again).await;
+}
+
+/// What `kubectl rollout status` makes of statuses.
+async fn follow(kubectl: &Kubectl, namespace: &str) {
+    let ns = format!("-n {namespace}");
     let status = json!({"status": {"observedGeneration": 9, "updatedNumberScheduled": 0,
         "desiredNumberScheduled": 0}});
-    let patch = format!("{ns} patch ds agent --subresource=status --type=merge -p {status}");
-    kubectl.check(&patch, "daemonset.apps/agent patched").await;
-    let told = kubectl.run(&format!("{ns} rollout status ds/agent --timeout=20s")).await;
-    assert!(told.ends_with("daemon set \"agent\" successfully rolled out"), "{told}");
+    let patch = format!("{ns} patch ds d-agent --subresource=status --type=merge -p {status}");
+    kubectl.check(&patch, "daemonset.apps/d-agent patched").await;
+    let told = kubectl.run(&format!("{ns} rollout status ds/d-agent --timeout=20s")).await;
+    assert!(told.ends_with("daemon set \"d-agent\" successfully rolled out"), "{told}");
     let table = kubectl.run(&format!("{ns} get ds,controllerrevisions")).await;
-    assert!(table.contains("daemonset.apps/agent"), "{table}");
+    assert!(table.contains("daemonset.apps/d-agent"), "{table}");
+    kubectl
+        .check(&format!("{ns} scale sts/s-agent --replicas=2"), "statefulset.apps/s-agent scaled")
+        .await;
+    let status = json!({"status": {"observedGeneration": 9, "replicas": 2, "readyReplicas": 2,
+        "updatedReplicas": 2, "currentRevision": "s-agent-1", "updateRevision": "s-agent-1"}});
+    let patch = format!("{ns} patch sts s-agent --subresource=status --type=merge -p {status}");
+    kubectl.check(&patch, "statefulset.apps/s-agent patched").await;
+    let told = kubectl.run(&format!("{ns} rollout status sts/s-agent --timeout=20s")).await;
+    assert!(told.contains("complete: 2 new pods have been updated"), "{told}");
+    let table = kubectl.run(&format!("{ns} get sts")).await;
+    let cells: Vec<&str> = table.split_whitespace().collect();
+    assert_eq!(cells[..5], ["NAME", "READY", "AGE", "s-agent", "2/2"], "{table}");
 }

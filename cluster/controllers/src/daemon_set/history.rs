@@ -1,18 +1,43 @@
 //! Revisions: what the template was before, remembered in `ControllerRevision`s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use api::{ApiObject, Key, Kind, Object, Pod, Request, codec, meta};
+use api::{ApiObject, Pod, Request, meta};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
-use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use machine::{Cache, Plan};
-use serde_json::{Value, json};
 
 use super::HASH;
-use crate::deployment::sets::template_hash;
-use crate::labels::Orphans;
-use crate::ownership::{self, Claim, workload_selector};
-use crate::selectors::Selecting;
+use crate::ownership;
+use crate::revisions::{self, Revised};
+
+impl Revised for DaemonSet {
+    // Pods have the same label with the same value.
+    const HASH_LABEL: &'static str = HASH;
+
+    fn of_template(template: PodTemplateSpec) -> Self {
+        let mut set = Self::default();
+        set.spec.get_or_insert_default().template = template;
+        set
+    }
+
+    fn template(&self) -> Option<&PodTemplateSpec> {
+        Some(&self.spec.as_ref()?.template)
+    }
+
+    fn selector(&self) -> Option<&LabelSelector> {
+        Some(&self.spec.as_ref()?.selector)
+    }
+
+    fn collisions(&self) -> Option<i32> {
+        self.status.as_ref()?.collision_count
+    }
+
+    fn set_collisions(&mut self, collisions: i32) {
+        self.status.get_or_insert_default().collision_count = Some(collisions);
+    }
+}
 
 /// The revisions of a daemon set.
 pub(crate) struct History<'a> {
@@ -31,18 +56,15 @@ impl<'a> History<'a> {
         pods: &[&'a Pod],
         plan: &mut Plan,
     ) -> Option<Self> {
-        let data = snapshot(set);
-        let all = owned(cache, set, plan)?;
+        let data = revisions::snapshot(set);
+        let all = revisions::owned(cache, set, plan)?;
         label(&all, plan)?;
-        let (mut current, mut old): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|r| r.data.as_ref().is_some_and(|d| d.0 == data));
-        let order = |r: &&ControllerRevision| (r.revision, r.metadata.name.clone());
-        current.sort_by_key(order);
-        old.sort_by_key(order);
+        let (mut current, old): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|r| revisions::says(r, &data));
         let newest = old.last().map_or(0, |r| r.revision);
         let next = newest.saturating_add(1);
         let Some(kept) = current.pop() else {
-            let current = create(cache, set, data, next, plan)?;
+            let current = revisions::create(cache, set, data, next, plan)?;
             return Some(Self { current, old });
         };
         if !current.is_empty() {
@@ -50,9 +72,7 @@ impl<'a> History<'a> {
             return None;
         }
         if kept.revision < next {
-            let mut renumbered = kept.clone();
-            renumbered.revision = next;
-            plan.request(Request::Update { object: renumbered.into_object(), subresource: None });
+            plan.request(revisions::renumber(kept, next));
             return None;
         }
         Some(Self { current: kept, old })
@@ -75,71 +95,8 @@ impl<'a> History<'a> {
         let is_live = |r: &&&ControllerRevision| {
             meta::label(&r.metadata, HASH).is_some_and(|hash| live.contains(hash))
         };
-        for revision in self.old.iter().filter(|r| !is_live(r)).take(surplus) {
-            if !meta::is_terminating(&revision.metadata) {
-                plan.request(ownership::delete(*revision));
-            }
-        }
+        revisions::forget(self.old.iter().filter(|r| !is_live(r)).copied(), surplus, plan);
     }
-}
-
-/// The patch that gives a daemon set the template that it has now, spelled as Kubernetes spells it:
-/// `kubectl rollout undo` compares it byte by byte.
-fn snapshot(set: &DaemonSet) -> Value {
-    let mut only = DaemonSet::default();
-    only.spec.get_or_insert_default().template =
-        set.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
-    let mut value = codec::to_value(&only.into_object());
-    let mut template = value["spec"]["template"].take();
-    template["$patch"] = "replace".into();
-    // What Go writes of structures that say nothing.
-    if template["metadata"]["creationTimestamp"].is_null() {
-        template["metadata"]["creationTimestamp"] = Value::Null;
-    }
-    for list in ["/spec/initContainers", "/spec/containers"] {
-        let containers = template.pointer_mut(list).and_then(Value::as_array_mut);
-        for container in containers.into_iter().flatten() {
-            if container["resources"].is_null() {
-                container["resources"] = json!({});
-            }
-        }
-    }
-    json!({"spec": {"template": template}})
-}
-
-/// The revisions that the daemon set controls; `None` when it must adopt or release some first.
-fn owned<'a>(
-    cache: &'a Cache,
-    set: &DaemonSet,
-    plan: &mut Plan,
-) -> Option<Vec<&'a ControllerRevision>> {
-    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-    let uid = set.metadata.uid.as_deref().unwrap_or_default();
-    let selector = workload_selector(&set.spec.as_ref()?.selector);
-    let orphans = match set.required_labels() {
-        None => Vec::new(),
-        Some(labels) if labels.is_empty() => cache.list_in(namespace).collect(),
-        Some(labels) => Orphans::<ControllerRevision>::find(cache, namespace, labels),
-    };
-    let candidates: BTreeMap<Option<&str>, &ControllerRevision> = cache
-        .owned::<ControllerRevision>(uid)
-        .chain(orphans)
-        .filter(|r| r.metadata.namespace.as_deref() == Some(namespace))
-        .map(|r| (r.metadata.name.as_deref(), r))
-        .collect();
-    let mut owned = Vec::new();
-    let before = plan.requests.len();
-    for revision in candidates.into_values() {
-        match ownership::claim(&set.metadata, &selector, &revision.metadata) {
-            Claim::Keep => owned.push(revision),
-            Claim::Ignore => {}
-            Claim::Adopt => {
-                plan.request(ownership::adopt(revision, meta::controller_reference(set)));
-            }
-            Claim::Release => plan.request(ownership::release(revision, uid)),
-        }
-    }
-    (plan.requests.len() == before).then_some(owned)
 }
 
 /// Labels revisions that have no hash with their name; `None` when there are such.
@@ -152,47 +109,6 @@ fn label(all: &[&ControllerRevision], plan: &mut Plan) -> Option<()> {
         plan.request(Request::Update { object: labelled.into_object(), subresource: None });
     }
     (plan.requests.len() == before).then_some(())
-}
-
-/// Plans the revision of today's template; returns one of that name that says the same. One that
-/// says something else makes the daemon set count a collision, which changes the name.
-fn create<'a>(
-    cache: &'a Cache,
-    set: &DaemonSet,
-    data: Value,
-    number: i64,
-    plan: &mut Plan,
-) -> Option<&'a ControllerRevision> {
-    let template = &set.spec.as_ref()?.template;
-    let collisions = set.status.as_ref().and_then(|s| s.collision_count);
-    let hash = template_hash(template, collisions);
-    let name = format!("{}-{hash}", set.metadata.name.as_deref().unwrap_or_default());
-    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-    let key = Key::new(Kind::ControllerRevision, namespace, &name);
-    if let Some(present) = cache.object(&key).and_then(Object::get::<ControllerRevision>) {
-        if present.data.as_ref().is_some_and(|d| d.0 == data) {
-            return Some(present);
-        }
-        let mut collided = set.clone();
-        let status = collided.status.get_or_insert_default();
-        status.collision_count = Some(collisions.unwrap_or(0).saturating_add(1));
-        plan.request(ownership::update_status(collided));
-        return None;
-    }
-    let mut revision = ControllerRevision {
-        data: Some(RawExtension(data)),
-        revision: number,
-        ..ControllerRevision::default()
-    };
-    let mut labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
-    labels.insert(HASH.to_owned(), hash);
-    revision.metadata.name = Some(name);
-    revision.metadata.namespace = set.metadata.namespace.clone();
-    revision.metadata.labels = Some(labels);
-    revision.metadata.annotations = set.metadata.annotations.clone();
-    revision.metadata.owner_references = Some(vec![meta::controller_reference(set)]);
-    plan.request(Request::Create(revision.into_object()));
-    None
 }
 
 /// Deletes revisions that say the same as the one that is kept; their pods get its label first, or

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::{Kind, Pod, meta};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -105,6 +105,13 @@ fn scale_of<'a>(
             })
         }
         ("apps" | "extensions", "Deployment") => deployment(cache, namespace, owner),
+        ("apps" | "extensions", "StatefulSet") => {
+            let found = cache.get::<StatefulSet>(namespace, &owner.name);
+            found.and_then(|o| {
+                let replicas = o.spec.as_ref().and_then(|s| s.replicas);
+                of_uid(o.metadata.uid.as_deref(), owner, replicas)
+            })
+        }
         _ => return other(owner),
     })
 }

@@ -139,6 +139,12 @@ fn the_scale_is_that_of_what_controls_the_pods() {
         &[controller.clone(), controller],
         "2/2/3 0 InsufficientPods",
     );
+    let stateful = owner("apps/v1", "StatefulSet", "db");
+    check(
+        &[workload("StatefulSet", "db", 3, None)],
+        &[stateful.clone(), stateful.clone(), stateful],
+        "3/2/3 1 SufficientPods",
+    );
     // Two replica sets of one deployment, and one of its own.
     check(
         &[

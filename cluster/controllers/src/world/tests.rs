@@ -187,6 +187,88 @@ fn daemons_keep_their_bounds() {
     }
 }
 
+/// In order, no more than one of the pods up to the highest there is may be missing or not ready.
+fn one_ordinal_at_a_time(world: &World) {
+    let pods: Vec<&Pod> = world.store.kind(Kind::Pod).filter_map(Object::get::<Pod>).collect();
+    let ordinal = |pod: &&Pod| {
+        let name = pod.metadata.name.as_deref().and_then(|name| name.strip_prefix("web-"));
+        name.unwrap().parse::<usize>().unwrap()
+    };
+    let seats = pods.iter().map(ordinal).max().map_or(0, |highest| highest + 1);
+    let is_well = |pod: &&&Pod| pods::is_ready(pod) && !meta::is_terminating(&pod.metadata);
+    let well = pods.iter().filter(is_well).count();
+    assert!(seats - well <= 1, "{well} of {seats}: {:#?}", world.log);
+}
+
+#[test]
+fn stateful_sets_keep_their_order() {
+    for seed in 0..12 {
+        let mut world = World::new(seed, 3, if seed < 6 { 0 } else { 15 });
+        world.run_secs(5);
+        world.check = one_ordinal_at_a_time;
+        let key = world.create(json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
+                "podManagementPolicy": "OrderedReady", "revisionHistoryLimit": 1,
+                "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+                "template": template("web", "v1")}}));
+        world.settle();
+        assert_eq!(images(&world), ["v1"; 3], "seed {seed}");
+        for image in ["v2", "v3"] {
+            world.edit(&key, |v| v["spec"]["template"] = template("web", image));
+            world.settle();
+            assert_eq!(images(&world), [image; 3], "seed {seed}");
+        }
+        // Today's revision and one of those before.
+        assert_eq!(world.count(Kind::ControllerRevision, "default"), 2);
+        let status = world.value(&key)["status"].clone();
+        assert_eq!(status["updatedReplicas"], 3, "{status}");
+        assert_eq!(status["currentRevision"], status["updateRevision"], "{status}");
+        assert_eq!(status["observedGeneration"], 3, "{status}");
+        for replicas in [1, 4] {
+            world.edit(&key, |v| v["spec"]["replicas"] = replicas.into());
+            world.settle();
+            assert_eq!(images(&world), vec!["v3"; replicas], "seed {seed}");
+        }
+        // Nothing is left of a stateful set that is deleted.
+        world.check = |_| {};
+        world.delete(&key, Some(api::Propagation::Background));
+        world.settle();
+        assert_eq!(world.count(Kind::Pod, "default"), 0, "seed {seed}");
+        assert_eq!(world.count(Kind::ControllerRevision, "default"), 0, "seed {seed}");
+    }
+}
+
+/// However many nodes are lost: a pod that may still run keeps its name to itself.
+#[test]
+fn a_lost_node_keeps_its_ordinals() {
+    let mut world = World::new(7, 2, 5);
+    world.run_secs(5);
+    world.create(json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"replicas": 4, "selector": {"matchLabels": {"app": "web"}},
+            "podManagementPolicy": "Parallel",
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+            "template": template("web", "v1")}}));
+    world.settle();
+    let on_lost = |world: &World| {
+        let pods = world.store.kind(Kind::Pod).filter_map(Object::get::<Pod>);
+        let lost = pods.filter(|pod| pod.node() == "node-0");
+        lost.map(|pod| pod.metadata.uid.clone()).collect::<Vec<_>>()
+    };
+    let before = on_lost(&world);
+    assert!(!before.is_empty());
+    world.kill_node("node-0");
+    world.run_secs(900);
+    assert_eq!(on_lost(&world), before);
+    assert_eq!(world.count(Kind::Pod, "default"), 4);
+    // Whoever removes the node vouches for their end.
+    world.delete(&Key::cluster(Kind::Node, "node-0"), None);
+    world.run_secs(300);
+    world.settle();
+    assert_eq!(images(&world), ["v1"; 4]);
+}
+
 #[test]
 fn rollouts_keep_their_bounds() {
     for seed in 0..12 {

@@ -17,6 +17,7 @@ mod pods;
 mod priority;
 mod properties;
 mod services;
+mod stateful_sets;
 
 use crate::operation::{
     Caller, DeleteOptions, Mutation, Operation, Options, PodBinding, Stamp, View,
@@ -161,6 +162,10 @@ pub(super) fn deployment(name: &str) -> Value {
 
 pub(super) fn daemon_set(name: &str) -> Value {
     with(deployment(name), "/kind", json!("DaemonSet"))
+}
+
+pub(super) fn stateful_set(name: &str) -> Value {
+    with(deployment(name), "/kind", json!("StatefulSet"))
 }
 
 pub(super) fn service(name: &str) -> Value {

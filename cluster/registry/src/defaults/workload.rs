@@ -1,14 +1,15 @@
-//! Defaults of replication controllers, replica sets, deployments and daemon sets.
+//! Defaults of replication controllers, replica sets, deployments, daemon sets and stateful sets.
 
 use api::quantity::QuantityError;
 use k8s_openapi::api::apps::v1::{
-    DaemonSet, DaemonSetUpdateStrategy, Deployment, DeploymentStrategy, ReplicaSet,
+    DaemonSet, DaemonSetUpdateStrategy, Deployment, DeploymentStrategy, ReplicaSet, StatefulSet,
+    StatefulSetSpec,
 };
 use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::pod::template;
-use super::{drop_empty_map, drop_false, text};
+use super::{drop_blank, drop_empty_map, drop_false, text};
 
 /// Old replica sets or controller revisions that are kept for a rollback.
 const REVISION_HISTORY: i32 = 10;
@@ -82,6 +83,43 @@ fn update_strategy(strategy: &mut DaemonSetUpdateStrategy) {
         let rolling = strategy.rolling_update.get_or_insert_default();
         rolling.max_unavailable.get_or_insert(IntOrString::Int(1));
         rolling.max_surge.get_or_insert(IntOrString::Int(0));
+    }
+}
+
+pub(super) fn stateful_set(set: &mut StatefulSet) -> Result<(), QuantityError> {
+    let spec = set.spec.get_or_insert_default();
+    spec.replicas.get_or_insert(1);
+    spec.revision_history_limit.get_or_insert(REVISION_HISTORY);
+    text(&mut spec.pod_management_policy, "OrderedReady");
+    drop_zero(&mut spec.min_ready_seconds);
+    drop_blank(&mut spec.service_name);
+    if spec.volume_claim_templates.as_ref().is_some_and(Vec::is_empty) {
+        spec.volume_claim_templates = None;
+    }
+    if let Some(ordinals) = &mut spec.ordinals {
+        ordinals.start.get_or_insert(0);
+    }
+    let retention = spec.persistent_volume_claim_retention_policy.get_or_insert_default();
+    text(&mut retention.when_deleted, "Retain");
+    text(&mut retention.when_scaled, "Retain");
+    partition(spec);
+    template(&mut spec.template)?;
+    // Unlike other kinds, this one tells that none is available.
+    set.status.get_or_insert_default().available_replicas.get_or_insert(0);
+    Ok(())
+}
+
+/// Only who names no strategy gets the parameters of the default one.
+fn partition(spec: &mut StatefulSetSpec) {
+    let strategy = spec.update_strategy.get_or_insert_default();
+    if strategy.type_.as_ref().is_none_or(String::is_empty) {
+        strategy.rolling_update.get_or_insert_default();
+    }
+    text(&mut strategy.type_, "RollingUpdate");
+    if strategy.type_.as_deref() == Some("RollingUpdate")
+        && let Some(rolling) = &mut strategy.rolling_update
+    {
+        rolling.partition.get_or_insert(0);
     }
 }
 

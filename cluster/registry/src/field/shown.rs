@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::apps::v1::DaemonSetUpdateStrategy;
+use k8s_openapi::api::apps::v1::{
+    DaemonSetUpdateStrategy, RollingUpdateStatefulSetStrategy, StatefulSetUpdateStrategy,
+};
 use k8s_openapi::api::core::v1::{NodeAddress, PodIP, Taint, Toleration};
 use k8s_openapi::api::rbac::v1::RoleRef;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
@@ -176,6 +178,29 @@ impl Shown for DaemonSetUpdateStrategy {
                 quote(self.type_.as_deref().unwrap_or_default())
             ),
         }
+    }
+}
+
+impl Shown for StatefulSetUpdateStrategy {
+    fn shown(&self) -> String {
+        match &self.rolling_update {
+            Some(_) => Json(self).shown(),
+            None => format!(
+                "apps.StatefulSetUpdateStrategy{{Type:{}, \
+                 RollingUpdate:(*apps.RollingUpdateStatefulSetStrategy)(nil)}}",
+                quote(self.type_.as_deref().unwrap_or_default())
+            ),
+        }
+    }
+}
+
+impl Shown for RollingUpdateStatefulSetStrategy {
+    fn shown(&self) -> String {
+        format!(
+            "apps.RollingUpdateStatefulSetStrategy{{Partition:{}, \
+             MaxUnavailable:(*intstr.IntOrString)(nil)}}",
+            self.partition.unwrap_or(0)
+        )
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) const fn of_kind(kind: Kind) -> &'static Message {
         Kind::ReplicaSet => &APPS_REPLICASET,
         Kind::Deployment => &APPS_DEPLOYMENT,
         Kind::DaemonSet => &APPS_DAEMONSET,
+        Kind::StatefulSet => &APPS_STATEFULSET,
         Kind::ControllerRevision => &APPS_CONTROLLERREVISION,
         Kind::Job => &BATCH_JOB,
         Kind::Lease => &COORDINATION_LEASE,
@@ -112,6 +113,36 @@ static APPS_ROLLINGUPDATEDAEMONSET: Message = message("api.apps.v1.RollingUpdate
     ptr(1, "maxUnavailable", IntOrString), ptr(2, "maxSurge", IntOrString)]);
 static APPS_ROLLINGUPDATEDEPLOYMENT: Message = message("api.apps.v1.RollingUpdateDeployment", &[
     ptr(1, "maxUnavailable", IntOrString), ptr(2, "maxSurge", IntOrString)]);
+static APPS_ROLLINGUPDATESTATEFULSETSTRATEGY: Message =
+    message("api.apps.v1.RollingUpdateStatefulSetStrategy", &[ptr(1, "partition", Int),
+    ptr(2, "maxUnavailable", IntOrString)]);
+static APPS_STATEFULSET: Message = message("api.apps.v1.StatefulSet", &[
+    req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&APPS_STATEFULSETSPEC)),
+    opt(3, "status", M(&APPS_STATEFULSETSTATUS))]);
+static APPS_STATEFULSETCONDITION: Message = message("api.apps.v1.StatefulSetCondition", &[
+    req(1, "type", S), req(2, "status", S), opt(3, "lastTransitionTime", Time), opt(4, "reason", S),
+    opt(5, "message", S)]);
+static APPS_STATEFULSETORDINALS: Message = message("api.apps.v1.StatefulSetOrdinals", &[
+    opt(1, "start", Int)]);
+static APPS_STATEFULSETPERSISTENTVOLUMECLAIMRETENTIONPOLICY: Message =
+    message("api.apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy", &[
+    opt(1, "whenDeleted", S), opt(2, "whenScaled", S)]);
+static APPS_STATEFULSETSPEC: Message = message("api.apps.v1.StatefulSetSpec", &[
+    ptr(1, "replicas", Int), req(2, "selector", M(&META_LABELSELECTOR)),
+    req(3, "template", M(&PODTEMPLATESPEC)),
+    list(4, "volumeClaimTemplates", M(&PERSISTENTVOLUMECLAIM)), opt(5, "serviceName", S),
+    opt(6, "podManagementPolicy", S), opt(7, "updateStrategy", M(&APPS_STATEFULSETUPDATESTRATEGY)),
+    ptr(8, "revisionHistoryLimit", Int), opt(9, "minReadySeconds", Int),
+    opt(10, "persistentVolumeClaimRetentionPolicy", M(&APPS_STATEFULSETPERSISTENTVOLUMECLAIMRETENTIONPOLICY)),
+    opt(11, "ordinals", M(&APPS_STATEFULSETORDINALS))]);
+static APPS_STATEFULSETSTATUS: Message = message("api.apps.v1.StatefulSetStatus", &[
+    opt(1, "observedGeneration", Int), req(2, "replicas", Int), opt(3, "readyReplicas", Int),
+    opt(4, "currentReplicas", Int), opt(5, "updatedReplicas", Int), opt(6, "currentRevision", S),
+    opt(7, "updateRevision", S), ptr(9, "collisionCount", Int),
+    list(10, "conditions", M(&APPS_STATEFULSETCONDITION)).by(&["type"]),
+    opt(11, "availableReplicas", Int)]);
+static APPS_STATEFULSETUPDATESTRATEGY: Message = message("api.apps.v1.StatefulSetUpdateStrategy", &[
+    opt(1, "type", S), opt(2, "rollingUpdate", M(&APPS_ROLLINGUPDATESTATEFULSETSTRATEGY))]);
 static ATTACHEDVOLUME: Message = message("api.core.v1.AttachedVolume", &[req(1, "name", S),
     req(2, "devicePath", S)]);
 static AUTHENTICATION_BOUNDOBJECTREFERENCE: Message =
@@ -509,6 +540,8 @@ static META_OWNERREFERENCE: Message = message("apimachinery.pkg.apis.meta.v1.Own
     ptr(6, "controller", Bool), ptr(7, "blockOwnerDeletion", Bool)]).atomic();
 static META_PRECONDITIONS: Message = message("apimachinery.pkg.apis.meta.v1.Preconditions", &[
     ptr(1, "uid", S), ptr(2, "resourceVersion", S)]);
+static MODIFYVOLUMESTATUS: Message = message("api.core.v1.ModifyVolumeStatus", &[
+    opt(1, "targetVolumeAttributesClassName", S), req(2, "status", S)]);
 static NAMESPACE: Message = message("api.core.v1.Namespace", &[
     req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&NAMESPACESPEC)),
     opt(3, "status", M(&NAMESPACESTATUS))]);
@@ -573,12 +606,25 @@ static OBJECTFIELDSELECTOR: Message = message("api.core.v1.ObjectFieldSelector",
 static OBJECTREFERENCE: Message = message("api.core.v1.ObjectReference", &[opt(1, "kind", S),
     opt(2, "namespace", S), opt(3, "name", S), opt(4, "uid", S), opt(5, "apiVersion", S),
     opt(6, "resourceVersion", S), opt(7, "fieldPath", S)]).atomic();
+static PERSISTENTVOLUMECLAIM: Message = message("api.core.v1.PersistentVolumeClaim", &[
+    req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&PERSISTENTVOLUMECLAIMSPEC)),
+    opt(3, "status", M(&PERSISTENTVOLUMECLAIMSTATUS))]);
+static PERSISTENTVOLUMECLAIMCONDITION: Message =
+    message("api.core.v1.PersistentVolumeClaimCondition", &[req(1, "type", S), req(2, "status", S),
+    opt(3, "lastProbeTime", Time), opt(4, "lastTransitionTime", Time), opt(5, "reason", S),
+    opt(6, "message", S)]);
 static PERSISTENTVOLUMECLAIMSPEC: Message = message("api.core.v1.PersistentVolumeClaimSpec", &[
     list(1, "accessModes", S), opt(2, "resources", M(&VOLUMERESOURCEREQUIREMENTS)),
     opt(3, "volumeName", S), opt(4, "selector", M(&META_LABELSELECTOR)),
     ptr(5, "storageClassName", S), ptr(6, "volumeMode", S),
     opt(7, "dataSource", M(&TYPEDLOCALOBJECTREFERENCE)),
     opt(8, "dataSourceRef", M(&TYPEDOBJECTREFERENCE)), ptr(9, "volumeAttributesClassName", S)]);
+static PERSISTENTVOLUMECLAIMSTATUS: Message = message("api.core.v1.PersistentVolumeClaimStatus", &[
+    opt(1, "phase", S), list(2, "accessModes", S), map(3, "capacity", Quantity),
+    list(4, "conditions", M(&PERSISTENTVOLUMECLAIMCONDITION)).by(&["type"]),
+    map(5, "allocatedResources", Quantity), map(7, "allocatedResourceStatuses", S),
+    opt(8, "currentVolumeAttributesClassName", S),
+    opt(9, "modifyVolumeStatus", M(&MODIFYVOLUMESTATUS))]);
 static PERSISTENTVOLUMECLAIMTEMPLATE: Message =
     message("api.core.v1.PersistentVolumeClaimTemplate", &[opt(1, "metadata", M(&META_OBJECTMETA)),
     req(2, "spec", M(&PERSISTENTVOLUMECLAIMSPEC))]);

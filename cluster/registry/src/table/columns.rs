@@ -50,6 +50,7 @@ pub const fn columns(kind: Kind) -> &'static [Column] {
         Kind::Deployment => DEPLOYMENT,
         Kind::ReplicaSet | Kind::ReplicationController => REPLICAS,
         Kind::DaemonSet => DAEMON_SET,
+        Kind::StatefulSet => STATEFUL_SET,
         Kind::ControllerRevision => CONTROLLER_REVISION,
         Kind::Job => JOB,
         Kind::Event => EVENT,
@@ -200,6 +201,14 @@ const JOB: &[Column] = &[
     CONTAINERS,
     IMAGES,
     SELECTOR,
+];
+
+const STATEFUL_SET: &[Column] = &[
+    NAME,
+    column("Ready", "The number of pods that are ready, and that is wanted."),
+    AGE,
+    CONTAINERS,
+    IMAGES,
 ];
 
 const CONTROLLER_REVISION: &[Column] = &[

@@ -346,6 +346,18 @@ fn daemon_sets_and_their_revisions() {
 }
 
 #[test]
+fn stateful_sets() {
+    let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": {"name": "web", "creationTimestamp": "2023-11-14T22:08:20Z"},
+        "spec": {"replicas": 3, "selector": {}, "template": {"spec": {
+            "containers": [{"name": "a", "image": "b:1"}]}}},
+        "status": {"replicas": 3, "readyReplicas": 2}});
+    check(set, "web  2/3  5m | a  b:1");
+    let names: Vec<&str> = columns(Kind::StatefulSet).iter().map(|c| c.name).collect();
+    assert_eq!(names, ["Name", "Ready", "Age", "Containers", "Images"]);
+}
+
+#[test]
 fn every_kind_has_as_many_cells_as_columns() {
     for kind in Kind::ALL {
         let json = json!({"apiVersion": kind.api_version(), "kind": kind.name()});

@@ -1,7 +1,9 @@
 //! Cells of what makes pods.
 
 use api::{Time, meta};
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController};
@@ -97,6 +99,20 @@ pub(super) fn daemon_set(set: &DaemonSet, now: Time) -> Vec<Value> {
         names,
         images,
         or(spec.map(|s| selector(&s.selector)).as_deref(), NONE).into(),
+    ]
+}
+
+pub(super) fn stateful_set(set: &StatefulSet, now: Time) -> Vec<Value> {
+    let spec = set.spec.as_ref();
+    let ready = set.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0);
+    let desired = spec.and_then(|s| s.replicas).unwrap_or(0);
+    let [names, images] = of_template(spec.map(|s| &s.template));
+    vec![
+        name(&set.metadata),
+        format!("{ready}/{desired}").into(),
+        age(&set.metadata, now),
+        names,
+        images,
     ]
 }
 

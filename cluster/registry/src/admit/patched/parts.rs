@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use api::{ApiObject, Object, Patch, PatchBody, PatchKind, Pod, PodStatusChange, Shared, codec};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
     Namespace, Node, NodeStatus, PodStatus, ReplicationController, Service,
 };
@@ -222,5 +222,6 @@ macro_rules! objects_of_parts {
 }
 
 objects_of_parts! {
-    Namespace, Node, Pod node_name, Service, ReplicationController, ReplicaSet, Deployment, DaemonSet
+    Namespace, Node, Pod node_name, Service, ReplicationController, ReplicaSet, Deployment, DaemonSet,
+    StatefulSet
 }

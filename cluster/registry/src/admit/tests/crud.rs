@@ -22,6 +22,7 @@ pub(super) fn minimal(kind: Kind) -> Value {
             value
         }
         Kind::DaemonSet => daemon_set("x"),
+        Kind::StatefulSet => stateful_set("x"),
         Kind::ControllerRevision => {
             value["revision"] = json!(1);
             with(value, "/data", json!({"spec": {"replicas": null}}))
