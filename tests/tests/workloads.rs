@@ -10,10 +10,11 @@ const SOON: Duration = Duration::from_secs(60);
 const IMAGE: &str = "kprov.local/echo";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn classes_jobs_daemons_and_budgets() -> Result<()> {
+async fn classes_jobs_sets_and_budgets() -> Result<()> {
     let cluster = Cluster::up(Inventory::single_master("workloads", 3)).await?;
     pods_have_the_priority_of_their_class(&cluster).await?;
     jobs_end(&cluster).await?;
+    names_stay(&cluster).await?;
     daemons_run_everywhere(&cluster).await?;
     drains_wait_for_the_budget(&cluster).await
 }
@@ -84,6 +85,39 @@ async fn jobs_end(cluster: &Cluster) -> Result<()> {
         Ok(())
     })
     .await?;
+    Ok(())
+}
+
+async fn names_stay(cluster: &Cluster) -> Result<()> {
+    cluster
+        .create(
+            r#"{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"db"},"spec":{
+            "replicas":3,"serviceName":"db","selector":{"matchLabels":{"app":"db"}},"template":{
+            "metadata":{"labels":{"app":"db"}},"spec":{"terminationGracePeriodSeconds":1,
+            "containers":[{"name":"echo","image":"kprov.local/echo:1"}]}}}}"#,
+        )
+        .await?;
+    cluster.kubectl("rollout status statefulset/db --timeout=90s").await?;
+    let names = "{.items[*].metadata.name}";
+    let pods = cluster.get("pods -l app=db", names).await?;
+    ensure!(pods == ["db-0", "db-1", "db-2"], "{pods:?}");
+    let uid = "{.metadata.uid} {.status.conditions[?(@.type==\"Ready\")].status}";
+    let before = cluster.get("pod/db-1", uid).await?;
+    cluster.kubectl("delete pod/db-1").await?;
+    eventually("another db-1", SOON, async || {
+        let now = cluster.get("pod/db-1", uid).await?;
+        ensure!(now.len() == 2 && now[0] != before[0] && now[1] == "True", "{now:?}");
+        Ok(())
+    })
+    .await?;
+    cluster.kubectl("scale statefulset/db --replicas=1").await?;
+    eventually("one left", SOON, async || {
+        let pods = cluster.get("pods -l app=db", names).await?;
+        ensure!(pods == ["db-0"], "{pods:?}");
+        Ok(())
+    })
+    .await?;
+    cluster.kubectl("delete statefulset/db").await?;
     Ok(())
 }
 
