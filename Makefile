@@ -47,9 +47,11 @@ setup: ## Install what is missing (Debian packages, Rust, nextest)
 	fi
 	cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest
 
-# Only the last step of hyperkube is told to link statically: all crates before it are shared.
+# Only the last step of hyperkube is told to link statically: all crates before it are shared. That
+# needs hyperkube to be named with the others: else they ask for fewer features of their libraries,
+# and all is built once more for them.
 build: ## Build kprov and the static hyperkube into target/release
-	cargo build --release --package provisioner --bin kprov
+	cargo build --release --package provisioner --package hyperkube --bin kprov
 	cargo rustc --release --package hyperkube --bin hyperkube -- \
 	    -C target-feature=+crt-static
 	# The pause image belongs beside kprov; the others are for the lab.

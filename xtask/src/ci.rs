@@ -38,7 +38,18 @@ fn soak(root: &Path) -> anyhow::Result<()> {
     step(
         root,
         "build of the simulator",
-        &["cargo", "build", "--release", "--package", "simulator", "--bin", "ksim"],
+        // With hyperkube, whose crates it shares: see the Makefile.
+        &[
+            "cargo",
+            "build",
+            "--release",
+            "--package",
+            "simulator",
+            "--package",
+            "hyperkube",
+            "--bin",
+            "ksim",
+        ],
     )?;
     let seed = first_seed(&commit(root)?)?.to_string();
     // On a failure it prints where the smallest scenario that shows it is kept.
