@@ -11,9 +11,10 @@ mod placement;
 mod rollout;
 mod status;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api::selector::Selector;
 use api::{ApiError, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec};
 use k8s_openapi::api::core::v1::Node;
@@ -117,24 +118,10 @@ fn relevant(pod: &Pod) -> impl PartialEq + '_ {
 /// The daemon sets that a change of a pod or a revision affects: owners, old and new, and whoever
 /// may adopt an orphan.
 fn of_dependent(cache: &Cache, delta: &Delta) -> Vec<Key> {
-    let mut keys = BTreeSet::new();
-    let namespace = &delta.key.namespace;
-    for meta in [&delta.old, &delta.new].into_iter().flatten().map(Object::meta) {
-        let owner = meta::controller_of(meta).filter(|o| o.kind == Kind::DaemonSet.name());
-        keys.extend(owner.map(|o| Key::new(Kind::DaemonSet, namespace, &o.name)));
-    }
-    let orphan = delta.new.as_ref().map(Object::meta).filter(|m| meta::controller_of(m).is_none());
-    if let Some(orphan) = orphan.filter(|m| !meta::is_terminating(m) && m.labels.is_some()) {
-        let labels = orphan.labels.as_ref();
-        for key in Selectors::<DaemonSet>::find(cache, namespace, labels) {
-            let set = cache.object(key).and_then(Object::get::<DaemonSet>);
-            let spec = set.and_then(|s| s.spec.as_ref());
-            if spec.is_some_and(|s| workload_selector(&s.selector).matches(labels)) {
-                keys.insert(Key::clone(key));
-            }
-        }
-    }
-    keys.into_iter().collect()
+    let selector = |set: &DaemonSet| {
+        set.spec.as_ref().map_or_else(Selector::nothing, |s| workload_selector(&s.selector))
+    };
+    ownership::affected(cache, delta, selector).into_iter().collect()
 }
 
 /// The daemon sets to which a node means something else than before. Nodes report all the time, and
@@ -261,22 +248,10 @@ fn claimed<'a>(
     spec: &DaemonSetSpec,
     plan: &mut Plan,
 ) -> Option<Vec<&'a Pod>> {
-    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
     let uid = set.metadata.uid.as_deref().unwrap_or_default();
     let selector = workload_selector(&spec.selector);
-    let orphans = match set.required_labels() {
-        None => Vec::new(),
-        Some(labels) if labels.is_empty() => cache.list_in(namespace).collect(),
-        Some(labels) => Orphans::<Pod>::find(cache, namespace, labels),
-    };
-    let candidates: BTreeMap<Option<&str>, &Pod> = cache
-        .owned::<Pod>(uid)
-        .chain(orphans)
-        .filter(|p| p.metadata.namespace.as_deref() == Some(namespace))
-        .map(|p| (p.metadata.name.as_deref(), p))
-        .collect();
     let mut owned = Vec::new();
-    for pod in candidates.into_values() {
+    for pod in ownership::candidates::<Pod, _>(cache, set) {
         match ownership::claim(&set.metadata, &selector, &pod.metadata) {
             Claim::Keep => owned.push(pod),
             Claim::Ignore => {}

@@ -11,8 +11,7 @@ mod rollout;
 pub(crate) mod sets;
 pub(crate) mod strategy;
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use api::selector::Selector;
 use api::{ApiError, ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use machine::{Cache, Delta, Index, Plan, Reconciler};
@@ -79,46 +78,17 @@ impl Reconciler for Deployments {
 
 /// The deployments that a change of a replica set affects.
 fn of_replica_set(cache: &Cache, delta: &Delta) -> Vec<Key> {
-    let mut keys = BTreeSet::new();
-    for meta in [&delta.old, &delta.new].into_iter().flatten().map(Object::meta) {
-        let owner = meta::controller_of(meta).filter(|o| o.kind == Kind::Deployment.name());
-        keys.extend(owner.map(|o| Key::new(Kind::Deployment, &delta.key.namespace, &o.name)));
-    }
-    let orphan = delta.new.as_ref().map(Object::meta).filter(|m| meta::controller_of(m).is_none());
-    if let Some(orphan) = orphan.filter(|m| !meta::is_terminating(m)) {
-        let labels = orphan.labels.as_ref();
-        for key in Selectors::<Deployment>::find(cache, &delta.key.namespace, labels) {
-            let deployment = cache.object(key).and_then(Object::get::<Deployment>);
-            let spec = deployment.and_then(|d| d.spec.as_ref());
-            if spec.is_some_and(|s| workload_selector(&s.selector).matches(labels)) {
-                keys.insert(Key::clone(key));
-            }
-        }
-    }
-    keys.into_iter().collect()
+    let selector = |deployment: &Deployment| {
+        let spec = deployment.spec.as_ref();
+        spec.map_or_else(Selector::nothing, |s| workload_selector(&s.selector))
+    };
+    ownership::affected(cache, delta, selector).into_iter().collect()
 }
 
 impl Selecting for Deployment {
     fn required_labels(&self) -> Option<&Labels> {
         required_labels(&self.spec.as_ref()?.selector)
     }
-}
-
-/// The replica sets that a deployment has or may adopt, by name.
-fn candidates<'a>(cache: &'a Cache, deployment: &Deployment) -> Vec<&'a ReplicaSet> {
-    let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
-    let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
-    let orphans = match deployment.required_labels() {
-        None => Vec::new(),
-        Some(labels) if labels.is_empty() => cache.list_in(namespace).collect(),
-        Some(labels) => Orphans::find(cache, namespace, labels),
-    };
-    let sets = cache.owned::<ReplicaSet>(uid).chain(orphans);
-    let by_name: BTreeMap<Option<&str>, &ReplicaSet> = sets
-        .filter(|set| set.metadata.namespace.as_deref() == Some(namespace))
-        .map(|set| (set.metadata.name.as_deref(), set))
-        .collect();
-    by_name.into_values().collect()
 }
 
 /// The deployment that waits for a pod to end before it makes new ones.
@@ -163,7 +133,7 @@ impl<'a> Pass<'a> {
         }
         let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
         let mut owned = Vec::new();
-        for set in candidates(cache, deployment) {
+        for set in ownership::candidates::<ReplicaSet, _>(cache, deployment) {
             match ownership::claim(&deployment.metadata, &selector, &set.metadata) {
                 Claim::Keep => owned.push(set),
                 Claim::Ignore => {}

@@ -18,8 +18,6 @@ mod pod;
 mod policy;
 mod tracking;
 
-use std::collections::BTreeSet;
-
 use api::{Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
 use machine::{Cache, Delta, Index, Plan, Reconciler};
@@ -27,7 +25,7 @@ use machine::{Cache, Delta, Index, Plan, Reconciler};
 use self::job_pods::JobPods;
 use self::pass::Pass;
 use crate::labels::{Labels, Orphans};
-use crate::ownership::{required_labels, workload_selector};
+use crate::ownership::{self, required_labels, workload_selector};
 use crate::pods;
 use crate::selectors::{Selecting, Selectors};
 
@@ -114,25 +112,11 @@ fn of_pod(cache: &Cache, delta: &Delta) -> Vec<Key> {
     {
         return Vec::new();
     }
-    let mut keys = BTreeSet::new();
-    for pod in [&old, &new].into_iter().flatten() {
-        let owner = meta::controller_of(&pod.metadata).filter(|o| o.kind == Kind::Job.name());
-        keys.extend(owner.map(|o| Key::new(Kind::Job, &delta.key.namespace, &o.name)));
-    }
-    let Some(new) = new else { return keys.into_iter().collect() };
-    if pod::is_tracked(&new) && orphan::is_orphan(cache, &new) {
+    let mut keys = ownership::affected(cache, delta, selector_of);
+    if let Some(new) = new.filter(|new| pod::is_tracked(new))
+        && orphan::is_orphan(cache, &new)
+    {
         keys.insert(delta.key.clone());
-    }
-    // Anybody may adopt an orphan.
-    let meta = &new.metadata;
-    if meta::controller_of(meta).is_none() && !meta::is_terminating(meta) && meta.labels.is_some() {
-        let labels = meta.labels.as_ref();
-        for key in Selectors::<Job>::find(cache, &delta.key.namespace, labels) {
-            let job = cache.object(key).and_then(Object::get::<Job>);
-            if job.is_some_and(|job| selector_of(job).matches(labels)) {
-                keys.insert(Key::clone(key));
-            }
-        }
     }
     keys.into_iter().collect()
 }

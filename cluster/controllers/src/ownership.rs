@@ -1,12 +1,15 @@
 //! Which objects a controller owns: adoption of orphans that match its selector, and release of
 //! those that stopped matching.
 
-use api::selector::Selector;
-use api::{ApiObject, Request, Subresource, meta};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::labels::Labels;
-use crate::selectors::NO_LABELS;
+use api::selector::Selector;
+use api::{ApiObject, Key, Object, Request, Subresource, meta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use machine::{Cache, Delta};
+
+use crate::labels::{Labels, Orphans};
+use crate::selectors::{NO_LABELS, Selecting, Selectors};
 
 /// The selector of a workload. One that is empty or malformed matches nothing: the API refuses
 /// both, and taking every pod of a namespace would be the worst way to meet one.
@@ -25,6 +28,62 @@ pub(crate) fn required_labels(selector: &LabelSelector) -> Option<&Labels> {
         None if selector.match_expressions.as_ref().is_none_or(Vec::is_empty) => None,
         None => Some(&NO_LABELS),
     }
+}
+
+/// The owners of a type that a change of a dependent affects: of before, of now, and whoever may
+/// adopt an orphan. `selector` gives that of an owner.
+pub(crate) fn affected<T: Selecting>(
+    cache: &Cache,
+    delta: &Delta,
+    selector: impl Fn(&T) -> Selector,
+) -> BTreeSet<Key> {
+    let mut keys = BTreeSet::new();
+    let namespace = &delta.key.namespace;
+    for meta in [&delta.old, &delta.new].into_iter().flatten().map(Object::meta) {
+        let owner = meta::controller_of(meta).filter(|o| o.kind == T::KIND.name());
+        keys.extend(owner.map(|o| Key::new(T::KIND, namespace, &o.name)));
+    }
+    let orphan = delta.new.as_ref().map(Object::meta).filter(|m| meta::controller_of(m).is_none());
+    // As in Kubernetes, what has no labels is not thought of.
+    if let Some(orphan) = orphan.filter(|m| !meta::is_terminating(m) && m.labels.is_some()) {
+        let labels = orphan.labels.as_ref();
+        for key in Selectors::<T>::find(cache, namespace, labels) {
+            let owner = cache.object(key).and_then(Object::get::<T>);
+            if owner.is_some_and(|owner| selector(owner).matches(labels)) {
+                keys.insert(Key::clone(key));
+            }
+        }
+    }
+    keys
+}
+
+/// The orphans of a type that have the labels that all that the owner selects have.
+pub(crate) fn orphans<'a, D: ApiObject + Send, T: Selecting>(
+    cache: &'a Cache,
+    owner: &T,
+) -> Vec<&'a D> {
+    let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
+    match owner.required_labels() {
+        None => Vec::new(),
+        Some(labels) if labels.is_empty() => cache.list_in(namespace).collect(),
+        Some(labels) => Orphans::find(cache, namespace, labels),
+    }
+}
+
+/// The objects of a type that the owner controls or may adopt, by name.
+pub(crate) fn candidates<'a, D: ApiObject + Send, T: Selecting>(
+    cache: &'a Cache,
+    owner: &T,
+) -> impl Iterator<Item = &'a D> + use<'a, D, T> {
+    let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
+    let uid = owner.meta().uid.as_deref().unwrap_or_default();
+    let by_name: BTreeMap<Option<&str>, &D> = cache
+        .owned::<D>(uid)
+        .chain(orphans(cache, owner))
+        .filter(|object| object.meta().namespace.as_deref() == Some(namespace))
+        .map(|object| (object.meta().name.as_deref(), object))
+        .collect();
+    by_name.into_values()
 }
 
 /// What a controller does about one candidate.

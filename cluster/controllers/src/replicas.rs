@@ -98,23 +98,8 @@ impl<T: Replicated> Reconciler for Replicas<T> {
         {
             return Vec::new();
         }
-        let mut keys = BTreeSet::new();
-        for pod in [&old, &new].into_iter().flatten() {
-            let owner = meta::controller_of(&pod.metadata).filter(|o| o.kind == T::KIND.name());
-            keys.extend(owner.map(|o| Key::new(T::KIND, &delta.key.namespace, &o.name)));
-        }
-        // Anybody may adopt an orphan.
-        let orphan = new.as_ref().map(|p| &p.metadata).filter(|m| meta::controller_of(m).is_none());
-        if let Some(orphan) = orphan.filter(|m| !meta::is_terminating(m) && m.labels.is_some()) {
-            let labels = orphan.labels.as_ref();
-            for key in Selectors::<T>::find(cache, &delta.key.namespace, labels) {
-                let owner = cache.object(key).and_then(Object::get::<T>);
-                if owner.is_some_and(|o| o.desired().selector.matches(labels)) {
-                    keys.insert(Key::clone(key));
-                }
-            }
-        }
-        keys.into_iter().collect()
+        let owners = ownership::affected(cache, delta, |owner: &T| owner.desired().selector);
+        owners.into_iter().collect()
     }
 
     fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
@@ -244,13 +229,9 @@ fn claim_pods<T: Replicated>(
 ) {
     let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
     let uid = owner.meta().uid.as_deref().unwrap_or_default();
-    let orphans = match owner.required_labels() {
-        // An owner that goes adopts nothing.
-        _ if meta::is_terminating(owner.meta()) => Vec::new(),
-        None => Vec::new(),
-        Some(labels) if labels.is_empty() => cache.list_in::<Pod>(namespace).collect(),
-        Some(labels) => Orphans::<Pod>::find(cache, namespace, labels),
-    };
+    // An owner that goes adopts nothing.
+    let going = meta::is_terminating(owner.meta());
+    let orphans = if going { Vec::new() } else { ownership::orphans(cache, owner) };
     let owned = if census.strays > 0 { Some(cache.owned::<Pod>(uid)) } else { None };
     let pods = owned.into_iter().flatten().chain(orphans);
     let candidates: BTreeMap<Option<&str>, &Pod> = pods

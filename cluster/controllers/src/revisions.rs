@@ -2,8 +2,6 @@
 //!
 //! Source: kubernetes 1.33, `pkg/controller/history`.
 
-use std::collections::BTreeMap;
-
 use api::{Key, Kind, Object, Request, codec, meta};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -13,7 +11,6 @@ use machine::{Cache, Plan};
 use serde_json::{Value, json};
 
 use crate::deployment::sets::template_hash;
-use crate::labels::Orphans;
 use crate::ownership::{self, Claim, workload_selector};
 use crate::selectors::Selecting;
 
@@ -77,23 +74,11 @@ pub(crate) fn owned<'a, T: Revised>(
     owner: &T,
     plan: &mut Plan,
 ) -> Option<Vec<&'a ControllerRevision>> {
-    let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
     let uid = owner.meta().uid.as_deref().unwrap_or_default();
     let selector = workload_selector(owner.selector()?);
-    let orphans = match owner.required_labels() {
-        None => Vec::new(),
-        Some(labels) if labels.is_empty() => cache.list_in(namespace).collect(),
-        Some(labels) => Orphans::<ControllerRevision>::find(cache, namespace, labels),
-    };
-    let candidates: BTreeMap<Option<&str>, &ControllerRevision> = cache
-        .owned::<ControllerRevision>(uid)
-        .chain(orphans)
-        .filter(|r| r.metadata.namespace.as_deref() == Some(namespace))
-        .map(|r| (r.metadata.name.as_deref(), r))
-        .collect();
     let mut owned = Vec::new();
     let before = plan.requests.len();
-    for revision in candidates.into_values() {
+    for revision in ownership::candidates::<ControllerRevision, T>(cache, owner) {
         match ownership::claim(owner.meta(), &selector, &revision.metadata) {
             Claim::Keep => owned.push(revision),
             Claim::Ignore => {}

@@ -10,7 +10,7 @@ mod history;
 mod identity;
 mod status;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -105,24 +105,10 @@ fn relevant(pod: &Pod) -> impl PartialEq + '_ {
 /// The stateful sets that a change of a pod or a revision affects: owners, old and new, and whoever
 /// may adopt an orphan.
 fn of_dependent(cache: &Cache, delta: &Delta) -> Vec<Key> {
-    let mut keys = BTreeSet::new();
-    let namespace = &delta.key.namespace;
-    for meta in [&delta.old, &delta.new].into_iter().flatten().map(Object::meta) {
-        let owner = meta::controller_of(meta).filter(|o| o.kind == Kind::StatefulSet.name());
-        keys.extend(owner.map(|o| Key::new(Kind::StatefulSet, namespace, &o.name)));
-    }
-    let orphan = delta.new.as_ref().map(Object::meta).filter(|m| meta::controller_of(m).is_none());
-    if let Some(orphan) = orphan.filter(|m| !meta::is_terminating(m) && m.labels.is_some()) {
-        let labels = orphan.labels.as_ref();
-        for key in Selectors::<StatefulSet>::find(cache, namespace, labels) {
-            let set = cache.object(key).and_then(Object::get::<StatefulSet>);
-            let spec = set.and_then(|s| s.spec.as_ref());
-            if spec.is_some_and(|s| workload_selector(&s.selector).matches(labels)) {
-                keys.insert(Key::clone(key));
-            }
-        }
-    }
-    keys.into_iter().collect()
+    let selector = |set: &StatefulSet| {
+        set.spec.as_ref().map_or_else(Selector::nothing, |s| workload_selector(&s.selector))
+    };
+    ownership::affected(cache, delta, selector).into_iter().collect()
 }
 
 /// One look at one stateful set.
@@ -224,22 +210,10 @@ fn claimed<'a>(
     spec: &StatefulSetSpec,
     plan: &mut Plan,
 ) -> Option<BTreeMap<i64, &'a Pod>> {
-    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
     let uid = set.metadata.uid.as_deref().unwrap_or_default();
     let selector = workload_selector(&spec.selector);
-    let orphans = match set.required_labels() {
-        None => Vec::new(),
-        Some(labels) if labels.is_empty() => cache.list_in(namespace).collect(),
-        Some(labels) => Orphans::<Pod>::find(cache, namespace, labels),
-    };
-    let candidates: BTreeMap<Option<&str>, &Pod> = cache
-        .owned::<Pod>(uid)
-        .chain(orphans)
-        .filter(|p| p.metadata.namespace.as_deref() == Some(namespace))
-        .map(|p| (p.metadata.name.as_deref(), p))
-        .collect();
     let mut owned = BTreeMap::new();
-    for pod in candidates.into_values() {
+    for pod in ownership::candidates::<Pod, _>(cache, set) {
         let ordinal = identity::ordinal(set, pod);
         // A pod of another name can be none of the set's, whatever its labels.
         let claim = match ordinal {

@@ -12,9 +12,7 @@ use super::{
     BURST_MAX, has_condition, has_failed, is_indexed, is_suspended, pod, policy,
     replaces_only_ended, selector_of,
 };
-use crate::labels::Orphans;
 use crate::ownership::{self, Claim};
-use crate::selectors::Selecting;
 use crate::{announce, pods};
 
 /// How a job ends, once that is decided.
@@ -327,15 +325,10 @@ impl<'a> Pass<'a> {
     fn claim_pods(&self, plan: &mut Plan) {
         let job = self.job;
         let going = meta::is_terminating(&job.metadata);
-        let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
         let uid = job.metadata.uid.as_deref().unwrap_or_default();
         let selector = selector_of(job);
-        let mut candidates: Vec<&Pod> = match job.required_labels() {
-            _ if going => Vec::new(),
-            None => Vec::new(),
-            Some(labels) if labels.is_empty() => self.cache.list_in::<Pod>(namespace).collect(),
-            Some(labels) => Orphans::<Pod>::find(self.cache, namespace, labels),
-        };
+        let mut candidates: Vec<&Pod> =
+            if going { Vec::new() } else { ownership::orphans(self.cache, job) };
         let mut labels = self.owned.into_iter().flat_map(|o| o.labels.keys());
         if !going && labels.any(|labels| !selector.matches(Some(labels))) {
             let done = |pod: &Pod| pods::is_terminal(pod) && !pod::is_tracked(pod);

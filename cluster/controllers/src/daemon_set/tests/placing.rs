@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// A pod of the daemon set on a node, of today's template, as `name node phase`.

@@ -1,5 +1,7 @@
 //! Random clusters and rollouts, with kubelets that take their time and controllers that crash.
 
+use std::collections::BTreeSet;
+
 use machine::WatchEvent;
 use proptest::prelude::*;
 

@@ -1,6 +1,8 @@
 //! Random rollouts and scaling, with pods that end or are deleted by others, and controllers that
 //! crash.
 
+use std::collections::BTreeSet;
+
 use machine::WatchEvent;
 use proptest::prelude::*;
 
