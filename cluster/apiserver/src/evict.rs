@@ -1,8 +1,6 @@
 //! `pods/eviction`: a deletion that a budget can refuse. What is decided stands in
 //! [`registry::evict`]; here it is carried out.
 
-use std::time::Duration;
-
 use api::{Key, Kind, Object, Reason, Revision, Status, Subresource, codec};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -17,11 +15,9 @@ use crate::route::Resource;
 use crate::server::stamp;
 use crate::write::{self, Asked};
 
-/// How often an eviction is decided anew because somebody else changed the pod or the budget.
-/// When a node is drained, all who evict write one budget, and one of them is first each time.
+/// How often an eviction is decided anew because somebody else changed the pod or the budget: the
+/// kubelet, the controller, an eviction at another API server. At each attempt one of them is first.
 const ATTEMPTS_MAX: u32 = 20;
-/// Between two attempts, so that those who compete do not all meet again.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// What one attempt has come to.
 enum Outcome {
@@ -53,6 +49,7 @@ pub(crate) async fn create(
     let pod = Key::new(Kind::Pod, &resource.namespace, &resource.name);
     let mut attempts = 0;
     loop {
+        let _turn = asked.server.evicting.lock().await;
         match attempt(&asked, &pod, &options).await? {
             Outcome::Evicted(revision) => {
                 return Ok(answer::done(StatusCode::CREATED, revision, None));
@@ -62,7 +59,6 @@ pub(crate) async fn create(
                 if attempts == ATTEMPTS_MAX {
                     return Err(status);
                 }
-                tokio::time::sleep(PAUSE).await;
             }
         }
     }

@@ -78,6 +78,7 @@ pub async fn run(
         stopping: watch::Sender::new(false),
         ready: watch::Sender::new(false),
         masters: tokio::sync::Mutex::new(()),
+        evicting: tokio::sync::Mutex::new(()),
     });
     tracing::info!(%address, "listening");
     let following = acceptor.clone();

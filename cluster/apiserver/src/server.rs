@@ -30,6 +30,9 @@ pub(crate) struct Server {
     pub(crate) ready: watch::Sender<bool>,
     /// Held by whoever changes this server's place among the API servers.
     pub(crate) masters: Mutex<()>,
+    /// Held by the eviction that is decided and carried out: those of a drain all write one budget,
+    /// and would only undo each other's work.
+    pub(crate) evicting: Mutex<()>,
 }
 
 impl Server {
