@@ -216,7 +216,8 @@ impl NodeAgent {
         }
         self.node_busy = true;
         self.reported_at = now;
-        let patch = Patch { kind: PatchKind::Merge, body: status_changes(&node, &status).into() };
+        let body = status_changes(&node, &status).into();
+        let patch = Patch { kind: PatchKind::Strategic, body };
         let subresource = Some(Subresource::Status);
         ctx.api(ApiPurpose::Node, Request::Patch { key, subresource, patch });
     }
@@ -324,10 +325,21 @@ fn new_node(ctx: &Context, facts: &crate::runtime::NodeFacts, status: NodeStatus
     node.into_object()
 }
 
+/// The strategic patch that turns the status of a node into another. Conditions go by their type:
+/// others write some of their own at any time.
 fn status_changes(node: &Node, status: &NodeStatus) -> Value {
     let json = |status: &NodeStatus| serde_json::to_value(status).expect("a status is JSON");
-    let old = node.status.as_ref().map(json).unwrap_or_default();
-    let changes = api::patch::merge_diff(&old, &json(status));
+    let (old, new) = (node.status.as_ref().map(json).unwrap_or_default(), json(status));
+    let mut changes = api::patch::merge_diff(&old, &new);
+    if let Some(changes) = changes.as_object_mut() {
+        for name in ["addresses", "conditions"] {
+            let list = |status: &Value| status[name].as_array().cloned().unwrap_or_default();
+            if changes.remove(name).is_some() {
+                let diff = api::patch::keyed_list_diff(name, "type", &list(&old), &list(&new));
+                changes.extend(diff);
+            }
+        }
+    }
     api::patch::status_body(node.metadata.uid.as_deref(), changes)
 }
 

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use api::{ApiError, Key, Kind, Object, Pod, Reply, Request, Revision, Status, Time, codec};
+use api::{
+    ApiError, Key, Kind, Object, Patch, PatchKind, Pod, Reply, Request, Revision, Status, Time,
+    codec,
+};
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use machine::{ApiEffect, ApiInput, Machine, Recorder, WatchEvent};
 use serde_json::{Value, json};
@@ -259,31 +262,17 @@ impl World {
         }
     }
 
+    /// What somebody else changes.
     pub(super) fn patch(&mut self, key: &Key, body: &Value) {
-        let object = self.merge(key, body).unwrap();
+        let patch = Patch { kind: PatchKind::Merge, body: body.clone().into() };
+        let object = self.patched(key, &patch).unwrap();
         self.commit(object);
         self.settle();
     }
 
-    fn merge(&self, key: &Key, body: &Value) -> Option<Object> {
-        fn apply(target: &mut Value, patch: &Value) {
-            let Some(patch) = patch.as_object() else {
-                *target = patch.clone();
-                return;
-            };
-            if !target.is_object() {
-                *target = json!({});
-            }
-            for (k, v) in patch {
-                if v.is_null() {
-                    target.as_object_mut().unwrap().remove(k);
-                } else {
-                    apply(&mut target[k], v);
-                }
-            }
-        }
-        let mut value = codec::to_value(self.objects.get(key)?);
-        apply(&mut value, body);
+    fn patched(&self, key: &Key, patch: &Patch) -> Option<Object> {
+        let value = codec::to_value(self.objects.get(key)?);
+        let value = registry::patch::apply(key.kind, value, patch).unwrap();
         Some(codec::decode_value(key.kind, &value).unwrap())
     }
 
@@ -345,7 +334,7 @@ impl World {
             }
             Request::Update { object, .. } => Ok(Reply::Object(self.commit(object))),
             Request::Patch { key, patch, .. } => {
-                let object = self.merge(&key, &patch.body.json()).ok_or_else(|| missing(&key))?;
+                let object = self.patched(&key, &patch).ok_or_else(|| missing(&key))?;
                 Ok(Reply::Object(self.commit(object)))
             }
             Request::Delete { key, uid, grace_seconds, .. } => {
