@@ -172,6 +172,24 @@ fn metadata_that_is_refused() {
 }
 
 #[test]
+fn ten_thousand_owners_are_refused_in_few_words() {
+    let owner = |index: usize| {
+        json!({"apiVersion": "v1", "kind": "Pod", "name": format!("p{index}"), "uid": "u",
+            "controller": true})
+    };
+    let owners: Vec<Value> = (0..10_000).map(owner).collect();
+    let manifest = with(pod("a"), "/metadata/ownerReferences", owners.into());
+    let size = manifest.to_string().len();
+    let error = World::new().create(manifest).unwrap_err();
+    assert!(error.message.contains("references for Pod/p0 and Pod/p1"), "{:.200}", error.message);
+    assert!(
+        error.message.len() < 20 * size,
+        "{} bytes of an object of {size}",
+        error.message.len()
+    );
+}
+
+#[test]
 fn generated_names() {
     let mut world = World::new();
     let mut manifest = pod("a");
