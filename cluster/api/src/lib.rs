@@ -11,6 +11,7 @@ pub mod hash;
 pub mod key;
 pub mod kind;
 pub mod meta;
+pub mod names;
 pub mod object;
 pub mod patch;
 pub mod pod;
