@@ -14,6 +14,7 @@ async fn classes_jobs_sets_and_budgets() -> Result<()> {
     let cluster = Cluster::up(Inventory::single_master("workloads", 3)).await?;
     pods_have_the_priority_of_their_class(&cluster).await?;
     jobs_end(&cluster).await?;
+    jobs_come_by_the_clock(&cluster).await?;
     names_stay(&cluster).await?;
     daemons_run_everywhere(&cluster).await?;
     drains_wait_for_the_budget(&cluster).await
@@ -81,6 +82,39 @@ async fn jobs_end(cluster: &Cluster) -> Result<()> {
     cluster.kubectl("delete jobs --all").await?;
     eventually("no pods of jobs", SOON, async || {
         let left = cluster.get("pods -l job-name", "{.items[*].metadata.name}").await?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+async fn jobs_come_by_the_clock(cluster: &Cluster) -> Result<()> {
+    let image = format!("--image={IMAGE}:1");
+    let create = async |schedule: &str| {
+        let schedule = format!("--schedule={schedule}");
+        let command = ["create", "cronjob", "tick", &image, &schedule, "--", "/bin/echo", "--help"];
+        cluster.try_kubectl(&command).await
+    };
+    let refused = create("* *").await?;
+    ensure!(refused.stderr.contains("expected exactly 5 fields, found 2: [* *]"), "{refused:?}");
+    create("* * * * *").await?.expect_success("create a cron job")?;
+    cluster.kubectl("create job by-hand --from=cronjob/tick").await?;
+    cluster.kubectl("wait job/by-hand --for=condition=Complete --timeout=60s").await?;
+    eventually("a job of the minute", Duration::from_secs(70), async || {
+        let last = cluster.get("cronjob/tick", "{.status.lastSuccessfulTime}").await?;
+        let jobs = cluster.get("jobs", "{.items[*].metadata.name}").await?;
+        ensure!(!last.is_empty() && jobs.iter().any(|job| job.starts_with("tick-")), "{jobs:?}");
+        Ok(())
+    })
+    .await?;
+    let table = cluster.kubectl("get cronjobs").await?;
+    for part in ["TIMEZONE", "* * * * *", "False"] {
+        ensure!(table.contains(part), "{part:?} is missing:\n{table}");
+    }
+    cluster.kubectl("delete cronjob/tick").await?;
+    eventually("no jobs of the cron job", SOON, async || {
+        let left = cluster.get("jobs,pods -l job-name", "{.items[*].metadata.name}").await?;
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })

@@ -38,6 +38,7 @@ const ROOTS: &[(&str, &str)] = &[
     ("StatefulSet", "io.k8s.api.apps.v1.StatefulSet"),
     ("ControllerRevision", "io.k8s.api.apps.v1.ControllerRevision"),
     ("Job", "io.k8s.api.batch.v1.Job"),
+    ("CronJob", "io.k8s.api.batch.v1.CronJob"),
     ("Lease", "io.k8s.api.coordination.v1.Lease"),
     ("PodDisruptionBudget", "io.k8s.api.policy.v1.PodDisruptionBudget"),
     ("CertificateSigningRequest", "io.k8s.api.certificates.v1.CertificateSigningRequest"),
@@ -77,6 +78,11 @@ const POINTERS: &[(&str, &str)] = &[
     ("apps.StatefulSetStatus", "collisionCount"),
     ("authentication.TokenRequestSpec", "expirationSeconds"),
     ("autoscaling.ScaleSpec", "replicas"),
+    (
+        "batch.CronJobSpec",
+        "timeZone startingDeadlineSeconds suspend successfulJobsHistoryLimit \
+         failedJobsHistoryLimit",
+    ),
     (
         "batch.JobSpec",
         "parallelism completions activeDeadlineSeconds backoffLimit backoffLimitPerIndex \

@@ -90,6 +90,7 @@ kinds! {
     ControllerRevision { "apps" "v1" "apps/v1" "controllerrevisions" "controllerrevision" [] []
         Namespaced true [] }
     Job { "batch" "v1" "batch/v1" "jobs" "job" [] ["all"] Namespaced true ["status"] }
+    CronJob { "batch" "v1" "batch/v1" "cronjobs" "cronjob" ["cj"] ["all"] Namespaced true ["status"] }
     Lease { "coordination.k8s.io" "v1" "coordination.k8s.io/v1" "leases" "lease" [] [] Namespaced true [] }
     PodDisruptionBudget { "policy" "v1" "policy/v1" "poddisruptionbudgets" "poddisruptionbudget" ["pdb"] []
         Namespaced true ["status"] }

@@ -6,6 +6,7 @@
 //! This crate decides nothing and performs no I/O.
 
 pub mod codec;
+pub mod cron;
 pub mod disruption;
 pub mod hash;
 pub mod key;

@@ -95,6 +95,7 @@ objects! {
     StatefulSet apps::StatefulSet,
     ControllerRevision apps::ControllerRevision,
     Job batch::Job,
+    CronJob batch::CronJob,
     Lease coordination::Lease,
     PodDisruptionBudget policy::PodDisruptionBudget,
     CertificateSigningRequest certificates::CertificateSigningRequest,

@@ -38,6 +38,7 @@ const KINDS: &[Kind] = &[
     Kind::StatefulSet,
     Kind::ControllerRevision,
     Kind::Job,
+    Kind::CronJob,
     Kind::Lease,
     Kind::PodDisruptionBudget,
     Kind::CertificateSigningRequest,

@@ -13,6 +13,7 @@ mod revisions;
 mod selectors;
 mod service_pods;
 
+pub mod cron_job;
 pub mod csr_approver;
 pub mod csr_cleaner;
 pub mod csr_signer;
@@ -60,6 +61,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(replication_controller::ReplicationControllers::new()),
         Box::new(daemon_set::DaemonSets),
         Box::new(job::Jobs),
+        Box::new(cron_job::CronJobs),
         Box::new(ttl_after_finished::TtlAfterFinished),
         Box::new(stateful_set::StatefulSets),
         Box::new(endpoints::Endpoints),

@@ -35,6 +35,7 @@ const KINDS: &[Kind] = &[
     Kind::StatefulSet,
     Kind::ControllerRevision,
     Kind::Job,
+    Kind::CronJob,
     Kind::Lease,
     Kind::PodDisruptionBudget,
     Kind::Role,
@@ -44,6 +45,7 @@ const KINDS: &[Kind] = &[
 /// In which order contents go: first what would make new objects, so that nothing is made good
 /// that is being removed.
 const ORDER: &[Kind] = &[
+    Kind::CronJob,
     Kind::Deployment,
     Kind::DaemonSet,
     Kind::StatefulSet,

@@ -104,7 +104,23 @@ fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         rule(&["apps"], &["controllerrevisions"], revisions),
         rule(&["", "events.k8s.io"], &["events"], EVENTS),
     ];
-    vec![("daemon-set-controller", daemon_set), ("statefulset-controller", stateful_set)]
+    let cron_job = vec![
+        rule(&["batch"], &["cronjobs"], &["get", "list", "update", "watch"]),
+        rule(
+            &["batch"],
+            &["jobs"],
+            &["create", "delete", "get", "list", "patch", "update", "watch"],
+        ),
+        rule(&["batch"], &["cronjobs/status"], &["update"]),
+        rule(&["batch"], &["cronjobs/finalizers"], &["update"]),
+        rule(&[""], &["pods"], &["delete", "list"]),
+        rule(&["", "events.k8s.io"], &["events"], EVENTS),
+    ];
+    vec![
+        ("cronjob-controller", cron_job),
+        ("daemon-set-controller", daemon_set),
+        ("statefulset-controller", stateful_set),
+    ]
 }
 
 fn service_account(name: &str) -> Subject {
@@ -141,7 +157,7 @@ fn viewing() -> Vec<PolicyRule> {
     vec![
         rule(&[""], CORE_READ, READ),
         rule(&["apps"], APPS_READ, READ),
-        rule(&["batch"], &["jobs", "jobs/status"], READ),
+        rule(&["batch"], &["cronjobs", "cronjobs/status", "jobs", "jobs/status"], READ),
         rule(&["discovery.k8s.io"], &["endpointslices"], READ),
         rule(&["policy"], &["poddisruptionbudgets", "poddisruptionbudgets/status"], READ),
     ]
@@ -158,7 +174,7 @@ fn editing() -> Vec<PolicyRule> {
         rule(&[""], &["serviceaccounts"], &["impersonate"]),
         rule(&["apps"], APPS, WRITE),
         rule(&["policy"], &["poddisruptionbudgets"], WRITE),
-        rule(&["batch"], &["jobs"], WRITE),
+        rule(&["batch"], &["cronjobs", "jobs"], WRITE),
         rule(&["coordination.k8s.io"], &["leases"], READ),
         rule(&["coordination.k8s.io"], &["leases"], WRITE),
     ]);
@@ -226,6 +242,7 @@ fn controlling() -> Vec<PolicyRule> {
             &["create"],
         ),
         rule(&["apps"], &["controllerrevisions", "replicasets"], &["create"]),
+        rule(&["batch"], &["jobs"], &["create"]),
         rule(&["discovery.k8s.io"], &["endpointslices"], &["create"]),
         rule(&["certificates.k8s.io"], &["signers"], &["approve", "sign"]),
     ]);
@@ -447,6 +464,11 @@ mod tests {
         check(stateful, "", "create", revisions, true);
         check(stateful, "", "update", "pods", true);
         check(stateful, "", "update", "statefulsets.apps", false);
+        check("system:kube-controller-manager", "", "create", "jobs.batch", true);
+        let cron_jobs = "system:serviceaccount:kube-system:cronjob-controller";
+        check(cron_jobs, "", "create", "jobs.batch", true);
+        check(cron_jobs, "", "update", "cronjobs/status.batch", true);
+        check(cron_jobs, "", "create", "cronjobs.batch", false);
         check("system:kube-proxy", "", "watch", "endpointslices.discovery.k8s.io", true);
         check("system:kube-proxy", "", "list", "pods", false);
         check("system:flannel", "", "watch", "nodes", true);

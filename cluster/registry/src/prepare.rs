@@ -57,6 +57,7 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
             set_template_generation(set, generation);
         }
         Object::Job(o) => Arc::make_mut(o).status = Some(Default::default()),
+        Object::CronJob(o) => Arc::make_mut(o).status = Some(Default::default()),
         Object::StatefulSet(o) => {
             let set = Arc::make_mut(o);
             set.status =
@@ -195,6 +196,9 @@ fn keep_status(new: &mut Object, old: &Object) {
         (Object::Job(new), Object::Job(old)) => {
             keep(&mut Arc::make_mut(new).status, &old.status);
         }
+        (Object::CronJob(new), Object::CronJob(old)) => {
+            keep(&mut Arc::make_mut(new).status, &old.status);
+        }
         (Object::StatefulSet(new), Object::StatefulSet(old)) => {
             let new = Arc::make_mut(new);
             keep(&mut new.status, &old.status);
@@ -241,6 +245,9 @@ fn keep_spec(new: &mut Object, old: &Object, stamp: Stamp) {
             count_template(new, old);
         }
         (Object::Job(new), Object::Job(old)) => {
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
+        }
+        (Object::CronJob(new), Object::CronJob(old)) => {
             keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::StatefulSet(new), Object::StatefulSet(old)) => {

@@ -77,6 +77,7 @@ pub fn row(object: &Object, now: Time) -> Vec<Value> {
         Object::StatefulSet(o) => workload::stateful_set(o, now),
         Object::ControllerRevision(o) => workload::controller_revision(o, now),
         Object::Job(o) => workload::job(o, now),
+        Object::CronJob(o) => workload::cron_job(o, now),
         Object::Scale(o) => workload::scale(o, now),
         Object::PodDisruptionBudget(o) => workload::disruption_budget(o, now),
         Object::Event(o) => text::event(o, now),

@@ -9,6 +9,7 @@ mod affinity;
 mod condition;
 mod config;
 mod container;
+mod cron_job;
 mod daemon_set;
 mod disruption;
 mod endpoints;
@@ -45,6 +46,7 @@ pub(crate) fn create(object: &Object, known: bool, options: &Options) -> Causes 
     }
     match object {
         Object::CertificateSigningRequest(o) => request::create(o, &mut causes),
+        Object::CronJob(o) => cron_job::create(o, &mut causes),
         Object::EndpointSlice(o) => endpoints::slice_create(o, &mut causes),
         Object::PriorityClass(o) => priority_class::create(o, &mut causes),
         Object::Pod(o) if o.spec.as_ref().is_some_and(|s| s.ephemeral_containers.is_some()) => {
@@ -106,6 +108,7 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
         Object::StatefulSet(o) => stateful_set::stateful_set(o, options, causes),
         Object::ControllerRevision(o) => daemon_set::controller_revision(o, causes),
         Object::Job(o) => job::job(o, options, causes),
+        Object::CronJob(o) => cron_job::cron_job(o, options, causes),
         Object::Lease(o) => lease::lease(o, causes),
         Object::PodDisruptionBudget(o) => disruption::budget(o, causes),
         Object::Role(o) => rbac::rules(o.rules.as_deref(), true, causes),
@@ -157,6 +160,7 @@ fn change(new: &Object, old: &Object, causes: &mut Causes) {
             daemon_set::controller_revision_update(new, old, causes);
         }
         (Object::Job(new), Object::Job(old)) => job::update(new, old, causes),
+        (Object::CronJob(new), Object::CronJob(old)) => cron_job::update(new, old, causes),
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             causes.immutable(&Path::new("addressType"), &new.address_type, &old.address_type);
         }

@@ -27,6 +27,7 @@ pub(super) const fn of_kind(kind: Kind) -> &'static Message {
         Kind::StatefulSet => &APPS_STATEFULSET,
         Kind::ControllerRevision => &APPS_CONTROLLERREVISION,
         Kind::Job => &BATCH_JOB,
+        Kind::CronJob => &BATCH_CRONJOB,
         Kind::Lease => &COORDINATION_LEASE,
         Kind::PodDisruptionBudget => &POLICY_PODDISRUPTIONBUDGET,
         Kind::CertificateSigningRequest => &CERTIFICATES_CERTIFICATESIGNINGREQUEST,
@@ -245,6 +246,16 @@ static AZUREDISKVOLUMESOURCE: Message = message("api.core.v1.AzureDiskVolumeSour
     ptr(5, "readOnly", Bool), ptr(6, "kind", S)]);
 static AZUREFILEVOLUMESOURCE: Message = message("api.core.v1.AzureFileVolumeSource", &[
     req(1, "secretName", S), req(2, "shareName", S), opt(3, "readOnly", Bool)]);
+static BATCH_CRONJOB: Message = message("api.batch.v1.CronJob", &[
+    req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&BATCH_CRONJOBSPEC)),
+    opt(3, "status", M(&BATCH_CRONJOBSTATUS))]);
+static BATCH_CRONJOBSPEC: Message = message("api.batch.v1.CronJobSpec", &[req(1, "schedule", S),
+    ptr(2, "startingDeadlineSeconds", Int), opt(3, "concurrencyPolicy", S), ptr(4, "suspend", Bool),
+    req(5, "jobTemplate", M(&BATCH_JOBTEMPLATESPEC)), ptr(6, "successfulJobsHistoryLimit", Int),
+    ptr(7, "failedJobsHistoryLimit", Int), ptr(8, "timeZone", S)]);
+static BATCH_CRONJOBSTATUS: Message = message("api.batch.v1.CronJobStatus", &[
+    list(1, "active", M(&OBJECTREFERENCE)), opt(4, "lastScheduleTime", Time),
+    opt(5, "lastSuccessfulTime", Time)]);
 static BATCH_JOB: Message = message("api.batch.v1.Job", &[req(1, "metadata", M(&META_OBJECTMETA)),
     opt(2, "spec", M(&BATCH_JOBSPEC)), opt(3, "status", M(&BATCH_JOBSTATUS))]);
 static BATCH_JOBCONDITION: Message = message("api.batch.v1.JobCondition", &[req(1, "type", S),
@@ -264,6 +275,8 @@ static BATCH_JOBSTATUS: Message = message("api.batch.v1.JobStatus", &[
     opt(6, "failed", Int), opt(7, "completedIndexes", S),
     opt(8, "uncountedTerminatedPods", M(&BATCH_UNCOUNTEDTERMINATEDPODS)), ptr(9, "ready", Int),
     ptr(10, "failedIndexes", S), ptr(11, "terminating", Int)]);
+static BATCH_JOBTEMPLATESPEC: Message = message("api.batch.v1.JobTemplateSpec", &[
+    opt(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&BATCH_JOBSPEC))]);
 static BATCH_PODFAILUREPOLICY: Message = message("api.batch.v1.PodFailurePolicy", &[
     list(1, "rules", M(&BATCH_PODFAILUREPOLICYRULE))]);
 static BATCH_PODFAILUREPOLICYONEXITCODESREQUIREMENT: Message =

@@ -53,6 +53,7 @@ pub const fn columns(kind: Kind) -> &'static [Column] {
         Kind::StatefulSet => STATEFUL_SET,
         Kind::ControllerRevision => CONTROLLER_REVISION,
         Kind::Job => JOB,
+        Kind::CronJob => CRON_JOB,
         Kind::Event => EVENT,
         Kind::CertificateSigningRequest => CERTIFICATE_SIGNING_REQUEST,
         Kind::RoleBinding | Kind::ClusterRoleBinding => BINDING,
@@ -197,6 +198,19 @@ const JOB: &[Column] = &[
     column("Status", "Whether the job runs, is suspended, or how it ended."),
     column("Completions", "The number of pods that succeeded, and that is wanted."),
     column("Duration", "How long the job has run, or did until it was complete."),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
+
+const CRON_JOB: &[Column] = &[
+    NAME,
+    column("Schedule", "When its jobs are started."),
+    column("Timezone", "The time zone of the schedule."),
+    Column { ty: "boolean", ..column("Suspend", "Whether no further jobs are started.") },
+    number("Active", "The number of its jobs that run."),
+    column("Last Schedule", "The time since a job was due last."),
     AGE,
     CONTAINERS,
     IMAGES,

@@ -405,6 +405,30 @@ fn the_whole_document() {
 }
 
 #[test]
+fn cron_jobs() {
+    let cron_job = |spec: Value, status: Value, expected: &str| {
+        let mut object = json!({"apiVersion": "batch/v1", "kind": "CronJob",
+            "metadata": {"name": "c", "creationTimestamp": "2023-11-14T22:08:20Z"},
+            "spec": spec, "status": status});
+        object["spec"]["schedule"] = json!("@daily");
+        object["spec"]["jobTemplate"] = json!({"spec": {"template": {"spec":
+            {"containers": [{"name": "c", "image": "i"}]}}}});
+        check(object, expected);
+    };
+    cron_job(json!({}), json!({}), "c  @daily  <none>  <unset>  0  <none>  5m | c  i  <none>");
+    cron_job(
+        json!({"timeZone": "Asia/Tokyo", "suspend": true}),
+        json!({"active": [{"name": "j"}], "lastScheduleTime": "2023-11-14T22:12:20Z"}),
+        "c  @daily  Asia/Tokyo  True  1  60s  5m | c  i  <none>",
+    );
+    cron_job(
+        json!({"suspend": false}),
+        json!({}),
+        "c  @daily  <none>  False  0  <none>  5m | c  i  <none>",
+    );
+}
+
+#[test]
 fn jobs() {
     let job = |spec: Value, status: Value, expected: &str| {
         let mut object = json!({"apiVersion": "batch/v1", "kind": "Job",

@@ -39,6 +39,11 @@ pub(super) fn minimal(kind: Kind) -> Value {
             json!({"spec": {"restartPolicy": "Never",
                 "containers": [{"name": "a", "image": "nginx"}]}}),
         ),
+        Kind::CronJob => {
+            let job = json!({"spec": {"template": {"spec": {"restartPolicy": "Never",
+                "containers": [{"name": "a", "image": "nginx"}]}}}});
+            with(value, "/spec", json!({"schedule": "*/5 * * * *", "jobTemplate": job}))
+        }
         Kind::EndpointSlice => {
             value["addressType"] = json!("IPv4");
             with(value, "/endpoints", json!([]))
