@@ -32,6 +32,7 @@ const CORE_READ: &[&str] = &[
     "configmaps",
     "endpoints",
     "events",
+    "limitranges",
     "namespaces",
     "pods",
     "pods/log",
@@ -39,6 +40,8 @@ const CORE_READ: &[&str] = &[
     "replicationcontrollers",
     "replicationcontrollers/scale",
     "replicationcontrollers/status",
+    "resourcequotas",
+    "resourcequotas/status",
     "serviceaccounts",
     "services",
     "services/status",
@@ -104,7 +107,16 @@ fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         rule(&["apps"], &["controllerrevisions"], revisions),
         rule(&["", "events.k8s.io"], &["events"], EVENTS),
     ];
-    vec![("daemon-set-controller", daemon_set), ("statefulset-controller", stateful_set)]
+    let resource_quota = vec![
+        rule(ALL, ALL, &["list", "watch"]),
+        rule(&[""], &["resourcequotas/status"], &["update"]),
+        rule(&["", "events.k8s.io"], &["events"], EVENTS),
+    ];
+    vec![
+        ("daemon-set-controller", daemon_set),
+        ("resourcequota-controller", resource_quota),
+        ("statefulset-controller", stateful_set),
+    ]
 }
 
 fn service_account(name: &str) -> Subject {

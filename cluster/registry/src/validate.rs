@@ -2,6 +2,7 @@
 //!
 //! Source: kubernetes 1.33, `pkg/apis/*/validation`.
 
+use api::quantity::Quantity as Amount;
 use api::{Object, Subresource};
 use k8s_openapi::api::autoscaling::v1::Scale;
 
@@ -18,11 +19,13 @@ mod job;
 mod job_policy;
 mod job_status;
 mod lease;
+mod limit_range;
 mod namespace;
 mod node;
 mod pod;
 mod pod_update;
 mod priority_class;
+mod quota;
 mod rbac;
 mod request;
 mod selector;
@@ -96,6 +99,8 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
         Object::EndpointSlice(o) => endpoints::slice(o, causes),
         Object::ConfigMap(o) => config::config_map(o, causes),
         Object::Secret(o) => config::secret(o, causes),
+        Object::ResourceQuota(o) => quota::resource_quota(o, causes),
+        Object::LimitRange(o) => limit_range::limit_range(o, causes),
         Object::Event(o) => event::event(o, causes),
         Object::ReplicationController(o) => {
             workload::replication_controller(o, options, causes);
@@ -160,6 +165,9 @@ fn change(new: &Object, old: &Object, causes: &mut Causes) {
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             causes.immutable(&Path::new("addressType"), &new.address_type, &old.address_type);
         }
+        (Object::ResourceQuota(new), Object::ResourceQuota(old)) => {
+            quota::update(new, old, causes);
+        }
         (Object::PriorityClass(new), Object::PriorityClass(old)) => {
             priority_class::update(new, old, causes);
         }
@@ -195,6 +203,7 @@ fn status(new: &Object, old: &Object, causes: &mut Causes) {
         (Object::ReplicationController(new), Object::ReplicationController(_)) => {
             workload::replication_controller_status(new, causes);
         }
+        (Object::ResourceQuota(new), Object::ResourceQuota(_)) => quota::status(new, causes),
         (Object::PodDisruptionBudget(new), Object::PodDisruptionBudget(_)) => {
             disruption::status(new, causes);
         }
@@ -204,6 +213,12 @@ fn status(new: &Object, old: &Object, causes: &mut Causes) {
         }
         _ => {}
     }
+}
+
+/// How often one amount goes into another.
+#[expect(clippy::cast_precision_loss, reason = "ratios are told to six places")]
+pub(crate) fn ratio(amount: Amount, part: Amount) -> f64 {
+    amount.nano() as f64 / part.nano() as f64
 }
 
 /// Everything that is wrong with a `Scale`.
