@@ -29,6 +29,8 @@ const ROOTS: &[(&str, &str)] = &[
     ("EndpointSlice", "io.k8s.api.discovery.v1.EndpointSlice"),
     ("ConfigMap", "io.k8s.api.core.v1.ConfigMap"),
     ("Secret", "io.k8s.api.core.v1.Secret"),
+    ("ResourceQuota", "io.k8s.api.core.v1.ResourceQuota"),
+    ("LimitRange", "io.k8s.api.core.v1.LimitRange"),
     ("ServiceAccount", "io.k8s.api.core.v1.ServiceAccount"),
     ("Event", "io.k8s.api.core.v1.Event"),
     ("ReplicationController", "io.k8s.api.core.v1.ReplicationController"),

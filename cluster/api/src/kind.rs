@@ -76,6 +76,8 @@ kinds! {
         [] [] Namespaced true [] }
     ConfigMap { "" "v1" "v1" "configmaps" "configmap" ["cm"] [] Namespaced true [] }
     Secret { "" "v1" "v1" "secrets" "secret" [] [] Namespaced true [] }
+    ResourceQuota { "" "v1" "v1" "resourcequotas" "resourcequota" ["quota"] [] Namespaced true ["status"] }
+    LimitRange { "" "v1" "v1" "limitranges" "limitrange" ["limits"] [] Namespaced true [] }
     ServiceAccount { "" "v1" "v1" "serviceaccounts" "serviceaccount" ["sa"] [] Namespaced true ["token"] }
     Event { "" "v1" "v1" "events" "event" ["ev"] [] Namespaced true [] }
     ReplicationController { "" "v1" "v1" "replicationcontrollers" "replicationcontroller" ["rc"] ["all"]

@@ -17,6 +17,7 @@ pub mod object;
 pub mod patch;
 pub mod pod;
 pub mod quantity;
+pub mod quota;
 pub mod request;
 pub mod selector;
 pub mod shared;

@@ -86,6 +86,8 @@ objects! {
     EndpointSlice discovery::EndpointSlice,
     ConfigMap core::ConfigMap,
     Secret core::Secret,
+    ResourceQuota core::ResourceQuota,
+    LimitRange core::LimitRange,
     ServiceAccount core::ServiceAccount,
     Event core::Event,
     ReplicationController core::ReplicationController,

@@ -141,6 +141,23 @@ impl Quantity {
         Bytes(self.value())
     }
 
+    /// The sum, in the notation of the first unless that is zero.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.with(self.nano + other.nano, other.format)
+    }
+
+    /// The difference, in the notation of the first unless that is zero.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        self.with(self.nano - other.nano, other.format)
+    }
+
+    fn with(self, nano: i128, format: Format) -> Self {
+        let format = if self.is_zero() { format } else { self.format };
+        Self { nano: nano.clamp(-LIMIT, LIMIT), format }
+    }
+
     /// Whether the amount is below zero.
     pub const fn is_negative(self) -> bool {
         self.nano < 0

@@ -47,6 +47,7 @@ async fn forget(server: &Server, old: Revision) {
             value: None,
             take: Vec::new(),
             free: Vec::new(),
+            besides: Vec::new(),
         };
         if let Err(error) = server.hub.store.commit(commit).await {
             tracing::debug!(%key, %error, "an old event was not deleted");

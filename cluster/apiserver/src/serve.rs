@@ -79,6 +79,7 @@ pub async fn run(
         ready: watch::Sender::new(false),
         masters: tokio::sync::Mutex::new(()),
         evicting: tokio::sync::Mutex::new(()),
+        charging: tokio::sync::Mutex::new(()),
     });
     tracing::info!(%address, "listening");
     let following = acceptor.clone();

@@ -33,6 +33,9 @@ pub(crate) struct Server {
     /// Held by the eviction that is decided and carried out: those of a drain all write one budget,
     /// and would only undo each other's work.
     pub(crate) evicting: Mutex<()>,
+    /// Held by the write whose charge to a quota came too late before: those of a namespace all
+    /// write its quotas.
+    pub(crate) charging: Mutex<()>,
 }
 
 impl Server {

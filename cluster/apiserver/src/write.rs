@@ -11,7 +11,7 @@ use registry::operation::in_namespace;
 use registry::window::{PageRequest, store_key, stored_bytes, with_revision};
 use registry::{Caller, Claims, DeleteOptions, Mutation, Operation, PodBinding};
 use serde_json::json;
-use store::{Commit, CommitError, Record};
+use store::{Beside, Commit, CommitError, Record};
 
 use crate::answer::{self, Answer};
 use crate::body::{self, Decoded};
@@ -74,6 +74,7 @@ impl Asked<'_> {
         let creates = matches!(operation, Operation::Create { .. });
         let mut current = self.cached(operation);
         let mut waits = 0;
+        let mut turn = None;
         for _ in 0..ATTEMPTS_MAX {
             let mutation = match self.admit(operation, current.object()) {
                 Ok(mutation) => mutation,
@@ -100,6 +101,14 @@ impl Asked<'_> {
                 }
                 Err(CommitError::Conflict(found)) => {
                     current = Current::Read(decode(operation.kind(), found)?);
+                }
+                Err(CommitError::Moved) => {
+                    // Many are charged at once: from now on one at a time here, and each sees what
+                    // the one before was charged.
+                    if turn.is_none() {
+                        turn = Some(self.server.charging.lock().await);
+                    }
+                    self.server.hub.barrier().await?;
                 }
                 Err(CommitError::Taken(_)) => {
                     // The view that chose it lags: let it catch up before it chooses again.
@@ -165,9 +174,9 @@ impl Asked<'_> {
 
     /// Stores what was decided.
     async fn commit(&self, mutation: Mutation, expected: Revision) -> Result<Written, CommitError> {
-        let (object, claims, removed) = match mutation {
-            Mutation::Put { object, claims } => (object, claims, false),
-            Mutation::Remove { last, claims } => (last, claims, true),
+        let (object, claims, charges, removed) = match mutation {
+            Mutation::Put { object, claims, charges } => (object, claims, charges, false),
+            Mutation::Remove { last, claims } => (last, claims, Vec::new(), true),
             Mutation::Unchanged(object) => {
                 return Ok(Written {
                     json: Bytes::from(codec::encode(&object)),
@@ -184,7 +193,13 @@ impl Asked<'_> {
             let Claims { take, free } = claims;
             let stored = (!removed).then(|| value.clone());
             let key = store_key(&object.key());
-            let commit = Commit { key, expected, value: stored, take, free };
+            let beside = |quota: &Object| Beside {
+                key: store_key(&quota.key()),
+                expected: quota.revision(),
+                value: stored_bytes(quota),
+            };
+            let besides = charges.iter().map(beside).collect();
+            let commit = Commit { key, expected, value: stored, take, free, besides };
             self.server.hub.store.commit(commit).await?
         };
         let mut object = object;

@@ -17,6 +17,8 @@ mod kubectl;
 mod kubelet;
 #[path = "api/lists.rs"]
 mod lists;
+#[path = "api/quotas.rs"]
+mod quotas;
 #[path = "api/watches.rs"]
 mod watches;
 #[path = "api/writes.rs"]

@@ -31,6 +31,8 @@ const KINDS: &[Kind] = &[
     Kind::ConfigMap,
     Kind::Secret,
     Kind::ServiceAccount,
+    Kind::ResourceQuota,
+    Kind::LimitRange,
     Kind::ReplicationController,
     Kind::ReplicaSet,
     Kind::Deployment,

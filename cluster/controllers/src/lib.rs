@@ -30,6 +30,7 @@ pub mod node_lifecycle;
 pub mod pod_gc;
 pub mod replica_set;
 pub mod replication_controller;
+pub mod resource_quota;
 pub mod root_ca;
 pub mod service_account;
 pub mod stateful_set;
@@ -73,6 +74,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(disruption::Disruptions),
         Box::new(pod_gc::PodGc),
         Box::new(garbage_collector::GarbageCollector),
+        Box::new(resource_quota::ResourceQuotas),
         Box::new(csr_approver::CsrApprover),
         Box::new(csr_signer::CsrSigner),
         Box::new(csr_cleaner::CsrCleaner),

@@ -75,7 +75,7 @@ impl World {
         let expected = current.map_or(Revision(0), |(_, revision, _)| revision);
         let mutation = self.decide(operation, current.map(|(.., object)| object), caller);
         let (mut object, claims, stays) = match mutation {
-            Mutation::Put { object, claims } => (object, claims, true),
+            Mutation::Put { object, claims, .. } => (object, claims, true),
             Mutation::Remove { last, claims } => (last, claims, false),
             Mutation::Unchanged(object) => return object,
         };
@@ -83,7 +83,8 @@ impl World {
         object.meta_mut().resource_version = Some(revision.to_string());
         let key = key.unwrap_or_else(|| store_key(&object.key()));
         let value = stays.then(|| object.clone());
-        let commit = Commit { key, expected, value, take: claims.take, free: claims.free };
+        let (take, free) = (claims.take, claims.free);
+        let commit = Commit { key, expected, value, take, free, besides: Vec::new() };
         self.store.commit(commit).expect("nobody else writes");
         if revision.0.is_multiple_of(COMPACT_EVERY) {
             self.store.compact(Revision(revision.0 - COMPACT_EVERY));
@@ -444,6 +445,7 @@ fn commit_and_compact(bencher: Bencher<'_, '_>, keys: u64) {
         value: Some(()),
         take: Vec::new(),
         free: Vec::new(),
+        besides: Vec::new(),
     };
     for i in 0..keys {
         store.commit(commit(key_of(i), Revision(0))).expect("the key is new");

@@ -1,16 +1,18 @@
 //! The admission plugins that are always on, each a pure function over the same view.
 //!
-//! They run in Kubernetes' order: NamespaceLifecycle, ServiceAccount, NodeRestriction,
-//! TaintNodesByCondition, Priority, DefaultTolerationSeconds, the certificate plugins, and RBAC's
-//! check against escalation.
+//! They run in Kubernetes' order: NamespaceLifecycle, LimitRanger, ServiceAccount, NodeRestriction,
+//! TaintNodesByCondition, Priority, DefaultTolerationSeconds, the certificate plugins, RBAC's
+//! check against escalation, and, when all else is known to be right, ResourceQuota.
 
 use api::{Object, Status, Subresource};
 
 pub(crate) mod certificates;
 mod escalation;
+pub(crate) mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
+pub(crate) mod quota;
 mod service_account;
 mod tolerations;
 
@@ -59,6 +61,9 @@ pub(crate) fn check(
     object: &Object,
     old: Option<&Object>,
 ) -> Result<(), Status> {
+    if old.is_none() {
+        limit_ranger::check(context, object)?;
+    }
     priority::only_default(context, object, old)
 }
 

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{PodSpec, Service};
 mod bind;
 mod patched;
 
-use crate::operation::{Caller, Claims, Mutation, Operation, Options, Stamp, View};
+use crate::operation::{Caller, Mutation, Operation, Options, Stamp, View};
 use crate::{
     admission, allocate, defaults, deletion, evict, meta, prepare, priority_class, scale, strategy,
     validate,
@@ -90,7 +90,9 @@ fn create(
 ) -> Result<Mutation, Status> {
     let kind = object.kind();
     admission::namespace_exists(context, &object)?;
-    let made = spec_of_pod(&object).and_then(|spec| context.view.made_of(spec));
+    let limited = admission::limit_ranger::concerns(context, &object);
+    let known = spec_of_pod(&object).filter(|_| !limited);
+    let made = known.and_then(|spec| context.view.made_of(spec));
     match (&mut object, &made) {
         (Object::Pod(pod), Some(made)) => {
             let pod = Arc::make_mut(pod);
@@ -98,6 +100,9 @@ fn create(
             pod.spec = Some(made.clone());
         }
         _ => defaults::apply(&mut object)?,
+    }
+    if limited {
+        admission::limit_ranger::create(context, &mut object);
     }
     prepare::for_create(&mut object, context.caller);
     meta::fill_for_create(&mut object, context.view, context.stamp)?;
@@ -119,8 +124,9 @@ fn create(
         }
         return Err(status);
     }
+    let charges = admission::quota::charge(context, &object, None)?;
     let claims = allocate::claims(&object, None);
-    Ok(Mutation::Put { object, claims })
+    Ok(Mutation::Put { object, claims, charges })
 }
 
 fn spec_of_pod(object: &Object) -> Option<&Shared<PodSpec>> {
@@ -182,12 +188,12 @@ fn update(
     if let Some(removal) = deletion::after_update(new.clone(), current) {
         return Ok(removal);
     }
-    let claims = if subresource.is_none() {
-        allocate::claims(&new, Some(current))
-    } else {
-        Claims::default()
-    };
-    Ok(Mutation::Put { object: new, claims })
+    if subresource.is_some() {
+        return Ok(Mutation::put(new));
+    }
+    let charges = admission::quota::charge(context, &new, Some(current))?;
+    let claims = allocate::claims(&new, Some(current));
+    Ok(Mutation::Put { object: new, claims, charges })
 }
 
 fn create_by_update(

@@ -32,6 +32,7 @@ const CORE_READ: &[&str] = &[
     "configmaps",
     "endpoints",
     "events",
+    "limitranges",
     "namespaces",
     "pods",
     "pods/log",
@@ -39,6 +40,8 @@ const CORE_READ: &[&str] = &[
     "replicationcontrollers",
     "replicationcontrollers/scale",
     "replicationcontrollers/status",
+    "resourcequotas",
+    "resourcequotas/status",
     "serviceaccounts",
     "services",
     "services/status",
@@ -116,9 +119,15 @@ fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         rule(&[""], &["pods"], &["delete", "list"]),
         rule(&["", "events.k8s.io"], &["events"], EVENTS),
     ];
+    let resource_quota = vec![
+        rule(ALL, ALL, &["list", "watch"]),
+        rule(&[""], &["resourcequotas/status"], &["update"]),
+        rule(&["", "events.k8s.io"], &["events"], EVENTS),
+    ];
     vec![
         ("cronjob-controller", cron_job),
         ("daemon-set-controller", daemon_set),
+        ("resourcequota-controller", resource_quota),
         ("statefulset-controller", stateful_set),
     ]
 }

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 mod container;
 mod job;
 mod pod;
+mod quota;
 mod service;
 mod volume;
 mod workload;
@@ -118,6 +119,8 @@ fn fill(object: &mut Object) -> Result<(), QuantityError> {
             drop_empty(&mut account.secrets);
             drop_empty(&mut account.image_pull_secrets);
         }
+        Object::ResourceQuota(o) => quota::resource_quota(Arc::make_mut(o))?,
+        Object::LimitRange(o) => quota::limit_range(Arc::make_mut(o))?,
         Object::PriorityClass(o) => {
             let class = Arc::make_mut(o);
             drop_false(&mut class.global_default);

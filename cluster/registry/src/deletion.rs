@@ -193,7 +193,7 @@ fn put(object: Object, current: &Object) -> Mutation {
     if object == *current {
         return Mutation::Unchanged(object);
     }
-    Mutation::Put { object, claims: Claims::default() }
+    Mutation::put(object)
 }
 
 fn remove(last: Object) -> Mutation {

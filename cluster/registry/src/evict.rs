@@ -12,7 +12,7 @@ use api::{Cause, Object, Pod, Reason, Status, Time, disruption, meta};
 use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
-use crate::operation::{Caller, Claims, DeleteOptions, Mutation};
+use crate::operation::{Caller, DeleteOptions, Mutation};
 use crate::{admission, deletion};
 
 /// Evictions that were granted and that the controller has not seen yet: with more of them, it
@@ -213,7 +213,7 @@ pub(crate) fn mark(
         None => list.push(target),
     }
     Arc::make_mut(pod).status.get_or_insert_default().conditions = Some(list);
-    Ok(Mutation::Put { object, claims: Claims::default() })
+    Ok(Mutation::put(object))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub struct Change<V = Bytes, K = Arc<str>> {
     pub revision: Revision,
 }
 
-/// One transaction: a write of one key, on condition.
+/// One transaction: a write of one key, and of others with it, on condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit<V = Bytes, K = Arc<str>> {
     /// The key that is written.
@@ -48,6 +48,19 @@ pub struct Commit<V = Bytes, K = Arc<str>> {
     pub take: Vec<String>,
     /// Claims that become free.
     pub free: Vec<String>,
+    /// Other keys that are written with it.
+    pub besides: Vec<Beside<V, K>>,
+}
+
+/// Another key that a transaction writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beside<V = Bytes, K = Arc<str>> {
+    /// The key that is written.
+    pub key: K,
+    /// The revision that it must have.
+    pub expected: Revision,
+    /// The new value.
+    pub value: V,
 }
 
 /// Why a transaction wrote nothing.
@@ -57,6 +70,8 @@ pub enum Refusal<V = Bytes> {
     Conflict(Option<(Revision, V)>),
     /// This claim is taken.
     Taken(String),
+    /// A key that is written besides has another revision.
+    Moved,
 }
 
 /// A page of a range, read at one revision.
@@ -313,7 +328,7 @@ impl<V: Clone, K: Ord + Hash + Clone> Memory<V, K> {
     /// Carries out one transaction, wholly or not at all.
     ///
     /// # Errors
-    /// The key has another revision than expected, or a claim to take is taken.
+    /// The key, or one besides, has another revision than expected, or a claim to take is taken.
     pub fn commit(&mut self, commit: Commit<V, K>) -> Result<Revision, Refusal<V>> {
         let held = self.present.get_key_value(&commit.key);
         if held.map_or(Revision(0), |(_, held)| held.revision) != commit.expected {
@@ -323,6 +338,10 @@ impl<V: Clone, K: Ord + Hash + Clone> Memory<V, K> {
         let known = held.map(|(key, _)| key.clone());
         if let Some(claim) = commit.take.iter().find(|c| self.claims.contains(*c)) {
             return Err(Refusal::Taken(claim.clone()));
+        }
+        let revision_of = |key: &K| self.present.get(key).map(|held| held.revision);
+        if commit.besides.iter().any(|b| revision_of(&b.key) != Some(b.expected)) {
+            return Err(Refusal::Moved);
         }
         self.claims.extend(commit.take);
         for claim in &commit.free {
@@ -341,6 +360,12 @@ impl<V: Clone, K: Ord + Hash + Clone> Memory<V, K> {
         };
         let change = Change { key, value: commit.value, revision };
         self.log.push_back(Logged { change, previous });
+        for Beside { key, value, .. } in commit.besides {
+            let held = Held { revision, value: value.clone() };
+            let previous = self.present.insert(key.clone(), held);
+            let change = Change { key, value: Some(value), revision };
+            self.log.push_back(Logged { change, previous });
+        }
         Ok(revision)
     }
 }
@@ -357,7 +382,30 @@ mod tests {
             value: Some(Bytes::from(value.to_owned())),
             take: Vec::new(),
             free: Vec::new(),
+            besides: Vec::new(),
         }
+    }
+
+    #[test]
+    fn keys_besides_are_written_with_the_key_or_not_at_all() {
+        let mut store = Memory::new();
+        store.commit(put("q", 0, "1")).unwrap();
+        let beside = |expected, value: &str| Beside {
+            key: "q".into(),
+            expected: Revision(expected),
+            value: Bytes::from(value.to_owned()),
+        };
+        let with = |key: &str, beside| Commit { besides: vec![beside], ..put(key, 0, "x") };
+        assert_eq!(store.commit(with("a", beside(2, "2"))), Ok(Revision(3)));
+        assert_eq!(store.commit(with("b", beside(2, "3"))), Err(Refusal::Moved));
+        assert_eq!(store.get("b"), None);
+        let held = store.get("q").unwrap();
+        assert_eq!((held.revision, &held.value[..]), (Revision(3), &b"2"[..]));
+        let told: Vec<_> = store.changes(Revision(2)).unwrap().map(|c| &*c.key).collect();
+        assert_eq!(told, ["a", "q"]);
+        let before = store.range("", "", 0, Some(Revision(2))).unwrap();
+        assert_eq!(before.records.len(), 1);
+        assert_eq!(before.records[0].value, Bytes::from("1"));
     }
 
     #[test]

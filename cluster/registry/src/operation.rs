@@ -160,6 +160,9 @@ pub enum Mutation {
         object: Object,
         /// Unique keys that change hands with it.
         claims: Claims,
+        /// Quotas of its namespace with what it uses, written with it, if each is still at the
+        /// revision that it carries. When one is not, admit again with a view that has seen it.
+        charges: Vec<Object>,
     },
     /// Removes the object, if it is still at the revision `admit` was given.
     Remove {
@@ -173,6 +176,11 @@ pub enum Mutation {
 }
 
 impl Mutation {
+    /// Writes the object and nothing else.
+    pub(crate) fn put(object: Object) -> Self {
+        Self::Put { object, claims: Claims::default(), charges: Vec::new() }
+    }
+
     /// The object that the caller is answered with.
     pub const fn object(&self) -> &Object {
         match self {

@@ -50,6 +50,7 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
         Object::ReplicaSet(o) => Arc::make_mut(o).status = Some(Default::default()),
         Object::Deployment(o) => Arc::make_mut(o).status = Some(Default::default()),
         Object::PodDisruptionBudget(o) => Arc::make_mut(o).status = Some(Default::default()),
+        Object::ResourceQuota(o) => Arc::make_mut(o).status = Some(Default::default()),
         Object::DaemonSet(o) => {
             let set = Arc::make_mut(o);
             set.status = Some(Default::default());
@@ -185,6 +186,9 @@ fn keep_status(new: &mut Object, old: &Object) {
         (Object::Deployment(new), Object::Deployment(old)) => {
             keep(&mut Arc::make_mut(new).status, &old.status);
         }
+        (Object::ResourceQuota(new), Object::ResourceQuota(old)) => {
+            keep(&mut Arc::make_mut(new).status, &old.status);
+        }
         (Object::PodDisruptionBudget(new), Object::PodDisruptionBudget(old)) => {
             keep(&mut Arc::make_mut(new).status, &old.status);
         }
@@ -235,6 +239,9 @@ fn keep_spec(new: &mut Object, old: &Object, stamp: Stamp) {
             let new = Arc::make_mut(new);
             keep(&mut new.spec, &old.spec);
             keep(&mut new.metadata.labels, &old.metadata.labels);
+        }
+        (Object::ResourceQuota(new), Object::ResourceQuota(old)) => {
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::PodDisruptionBudget(new), Object::PodDisruptionBudget(old)) => {
             keep(&mut Arc::make_mut(new).spec, &old.spec);

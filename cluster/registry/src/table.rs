@@ -11,6 +11,7 @@ mod columns;
 mod duration;
 mod node;
 mod pod;
+mod quota;
 mod service;
 mod text;
 mod workload;
@@ -80,6 +81,7 @@ pub fn row(object: &Object, now: Time) -> Vec<Value> {
         Object::CronJob(o) => workload::cron_job(o, now),
         Object::Scale(o) => workload::scale(o, now),
         Object::PodDisruptionBudget(o) => workload::disruption_budget(o, now),
+        Object::ResourceQuota(o) => quota::resource_quota(o, now),
         Object::Event(o) => text::event(o, now),
         Object::CertificateSigningRequest(o) => text::certificate_signing_request(o, now),
         Object::RoleBinding(o) => {

@@ -2,6 +2,7 @@
 //!
 //! Source: kubernetes 1.33, `pkg/apis/*/validation`.
 
+use api::quantity::Quantity as Amount;
 use api::{Object, Subresource};
 use k8s_openapi::api::autoscaling::v1::Scale;
 
@@ -19,11 +20,13 @@ mod job;
 mod job_policy;
 mod job_status;
 mod lease;
+mod limit_range;
 mod namespace;
 mod node;
 mod pod;
 mod pod_update;
 mod priority_class;
+mod quota;
 mod rbac;
 mod request;
 mod selector;
@@ -98,6 +101,8 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
         Object::EndpointSlice(o) => endpoints::slice(o, causes),
         Object::ConfigMap(o) => config::config_map(o, causes),
         Object::Secret(o) => config::secret(o, causes),
+        Object::ResourceQuota(o) => quota::resource_quota(o, causes),
+        Object::LimitRange(o) => limit_range::limit_range(o, causes),
         Object::Event(o) => event::event(o, causes),
         Object::ReplicationController(o) => {
             workload::replication_controller(o, options, causes);
@@ -164,6 +169,9 @@ fn change(new: &Object, old: &Object, causes: &mut Causes) {
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             causes.immutable(&Path::new("addressType"), &new.address_type, &old.address_type);
         }
+        (Object::ResourceQuota(new), Object::ResourceQuota(old)) => {
+            quota::update(new, old, causes);
+        }
         (Object::PriorityClass(new), Object::PriorityClass(old)) => {
             priority_class::update(new, old, causes);
         }
@@ -199,6 +207,7 @@ fn status(new: &Object, old: &Object, causes: &mut Causes) {
         (Object::ReplicationController(new), Object::ReplicationController(_)) => {
             workload::replication_controller_status(new, causes);
         }
+        (Object::ResourceQuota(new), Object::ResourceQuota(_)) => quota::status(new, causes),
         (Object::PodDisruptionBudget(new), Object::PodDisruptionBudget(_)) => {
             disruption::status(new, causes);
         }
@@ -208,6 +217,12 @@ fn status(new: &Object, old: &Object, causes: &mut Causes) {
         }
         _ => {}
     }
+}
+
+/// How often one amount goes into another.
+#[expect(clippy::cast_precision_loss, reason = "ratios are told to six places")]
+pub(crate) fn ratio(amount: Amount, part: Amount) -> f64 {
+    amount.nano() as f64 / part.nano() as f64
 }
 
 /// Everything that is wrong with a `Scale`.

@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::{
-    Batch, Change, Commit, CommitError, MARK, PREFIX, Page, Range, Record, Store, StoreError,
-    Watch, prefix_end,
+    Batch, Beside, Change, Commit, CommitError, MARK, PREFIX, Page, Range, Record, Store,
+    StoreError, Watch, prefix_end,
 };
 
 /// Claims are keys under this prefix, outside of what is watched; they hold the key that was
@@ -310,7 +310,11 @@ fn transaction(commit: &Commit) -> Txn {
     let key = &*commit.key;
     let expected = Compare::mod_revision(key, CompareOp::Equal, signed(commit.expected));
     let free = |k: &String| Compare::create_revision(claim(k), CompareOp::Equal, 0);
-    let when: Vec<_> = std::iter::once(expected).chain(commit.take.iter().map(free)).collect();
+    let still = |b: &Beside| Compare::mod_revision(&*b.key, CompareOp::Equal, signed(b.expected));
+    let when: Vec<_> = std::iter::once(expected)
+        .chain(commit.take.iter().map(free))
+        .chain(commit.besides.iter().map(still))
+        .collect();
     let write = match &commit.value {
         Some(value) => TxnOp::put(key, value.to_vec(), None),
         None => TxnOp::delete(key, None),
@@ -318,6 +322,7 @@ fn transaction(commit: &Commit) -> Txn {
     let then: Vec<_> = std::iter::once(write)
         .chain(commit.take.iter().map(|k| TxnOp::put(claim(k), key, None)))
         .chain(commit.free.iter().map(|k| TxnOp::delete(claim(k), None)))
+        .chain(commit.besides.iter().map(|b| TxnOp::put(&*b.key, b.value.to_vec(), None)))
         .collect();
     let otherwise: Vec<_> = std::iter::once(TxnOp::get(key, None))
         .chain(commit.take.iter().map(|k| TxnOp::get(claim(k), None)))
@@ -337,7 +342,8 @@ fn refusal(commit: &Commit, answers: Vec<TxnOpResponse>) -> CommitError {
     }
     match commit.take.iter().zip(found).find(|(_, holder)| holder.is_some()) {
         Some((key, _)) => CommitError::Taken(key.clone()),
-        None => CommitError::Conflict(current),
+        None if commit.besides.is_empty() => CommitError::Conflict(current),
+        None => CommitError::Moved,
     }
 }
 

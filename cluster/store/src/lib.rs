@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 pub use etcd::{Etcd, EtcdOptions, EtcdTls};
 pub use memory::Memory;
-pub use registry::memory::{Change, Commit, Page, Record};
+pub use registry::memory::{Beside, Change, Commit, Page, Record};
 
 /// All objects live under this prefix; the watch covers it.
 pub use registry::window::PREFIX;
@@ -57,6 +57,9 @@ pub enum CommitError {
     /// This claim is taken. Nothing was written.
     #[error("{0} is taken")]
     Taken(String),
+    /// A key that is written besides has another revision. Nothing was written.
+    #[error("a key that is written with it has another revision")]
+    Moved,
     /// Nothing was written.
     #[error(transparent)]
     Store(#[from] StoreError),

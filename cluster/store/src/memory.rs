@@ -49,6 +49,7 @@ impl Memory {
                 }))
             }
             Refusal::Taken(claim) => CommitError::Taken(claim),
+            Refusal::Moved => CommitError::Moved,
         })?;
         self.revision.send_replace(revision);
         Ok(revision)
@@ -113,6 +114,7 @@ impl Store for Memory {
             value: Some(Bytes::new()),
             take: Vec::new(),
             free: Vec::new(),
+            besides: Vec::new(),
         };
         // Losing the race means that somebody else has marked.
         let _ = self.commit_now(commit);

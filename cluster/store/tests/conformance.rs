@@ -9,7 +9,9 @@ use std::path::Path;
 
 use api::Revision;
 use bytes::Bytes;
-use store::{Commit, CommitError, Etcd, EtcdOptions, Memory, Range, Store, StoreError, Watch};
+use store::{
+    Beside, Commit, CommitError, Etcd, EtcdOptions, Memory, Range, Store, StoreError, Watch,
+};
 
 use etcd_process::{Certificates, EtcdProcess, free_port};
 
@@ -144,6 +146,7 @@ fn put(key: &str, expected: u64, value: &str) -> Commit {
         value: Some(Bytes::from(value.to_owned())),
         take: Vec::new(),
         free: Vec::new(),
+        besides: Vec::new(),
     }
 }
 
@@ -154,6 +157,7 @@ fn delete(key: &str, expected: u64) -> Commit {
 async fn conforms(store: &dyn Store) {
     compare_and_swap(store).await;
     claims(store).await;
+    besides(store).await;
     pages(store).await;
     watching(store).await;
     racing(store).await;
@@ -195,6 +199,30 @@ async fn claims(store: &dyn Store) {
     };
     store.commit(free).await.unwrap();
     store.commit(claim("b")).await.unwrap();
+}
+
+async fn besides(store: &dyn Store) {
+    let quota = "/registry/resourcequotas/ns/q";
+    let first = store.commit(put(quota, 0, "0")).await.unwrap();
+    let charged = |name: &str, expected: Revision, used: &str| {
+        let beside = Beside { key: quota.into(), expected, value: Bytes::from(used.to_owned()) };
+        let key = format!("/registry/secrets/ns/{name}");
+        Commit { besides: vec![beside], ..put(&key, 0, "s") }
+    };
+    let mut watch = store.watch(first).await.unwrap();
+    let second = store.commit(charged("x", first, "1")).await.unwrap();
+    let error = store.commit(charged("y", first, "2")).await.unwrap_err();
+    assert!(matches!(error, CommitError::Moved), "{error}");
+    assert_eq!(store.get("/registry/secrets/ns/y").await.unwrap(), None);
+    // What is wrong with the key itself is told first.
+    let error = store.commit(charged("x", first, "2")).await.unwrap_err();
+    assert!(matches!(&error, CommitError::Conflict(Some(_))), "{error}");
+    let held = store.get(quota).await.unwrap().unwrap();
+    assert_eq!((&held.value[..], held.revision), (&b"1"[..], second));
+    let batch = watch.next().await.unwrap().unwrap();
+    let mut told: Vec<_> = batch.changes.iter().map(|c| (&*c.key, c.revision)).collect();
+    told.sort_unstable();
+    assert_eq!(told, [(quota, second), ("/registry/secrets/ns/x", second)]);
 }
 
 async fn pages(store: &dyn Store) {

@@ -377,6 +377,9 @@ impl World {
         }
         let (old, new) = (written.old.as_ref(), written.new.as_ref());
         self.publish(&written.key, old, new, revision);
+        for (key, old, new) in &written.charged {
+            self.publish(key, Some(old), Some(new), revision);
+        }
         self.tell(&Occurrence::Committed { by, request, key: &written.key, old, new, revision });
         Ok(Reply::Object(written.answer))
     }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use machine::RngTree;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use registry::memory::{Change, Commit, Compacted, Memory, Refusal};
+use registry::memory::{Beside, Change, Commit, Compacted, Memory, Refusal};
 use registry::{Caller, Claims, Mutation, Operation, Options, Stamp, View};
 
 use self::specs::Specs;
@@ -39,6 +39,8 @@ pub(super) struct Written {
     pub(super) new: Option<Object>,
     /// What the caller is answered with.
     pub(super) answer: Object,
+    /// Quotas that were charged for it, as they were and as they are.
+    pub(super) charged: Vec<(Arc<Key>, Object, Object)>,
     /// The revision of the write; `None` when nothing had to be written.
     pub(super) revision: Option<Revision>,
 }
@@ -113,7 +115,8 @@ impl Store {
                 Err(Refusal::Taken(_)) => {
                     return Err(Status::internal("no address was found that is free"));
                 }
-                Err(Refusal::Conflict(_)) => {
+                // The view is the store: a quota cannot have moved.
+                Err(Refusal::Moved | Refusal::Conflict(_)) => {
                     let kind = operation.kind();
                     let name = operation.key().map(|k| k.name.to_string()).unwrap_or_default();
                     return Err(match operation {
@@ -132,9 +135,9 @@ impl Store {
         known: Option<Arc<Key>>,
         old: Option<Object>,
     ) -> Result<Written, Refusal<Object>> {
-        let (mut object, claims, removed) = match mutation {
-            Mutation::Put { object, claims } => (object, claims, false),
-            Mutation::Remove { last, claims } => (last, claims, true),
+        let (mut object, claims, charges, removed) = match mutation {
+            Mutation::Put { object, claims, charges } => (object, claims, charges, false),
+            Mutation::Remove { last, claims } => (last, claims, Vec::new(), true),
             Mutation::Unchanged(object) => {
                 let key = known.unwrap_or_else(|| Arc::new(object.key()));
                 return Ok(Written {
@@ -142,6 +145,7 @@ impl Store {
                     old: Some(object.clone()),
                     new: Some(object.clone()),
                     answer: object,
+                    charged: Vec::new(),
                     revision: None,
                 });
             }
@@ -150,19 +154,32 @@ impl Store {
         let expected = object.revision();
         let revision = Revision(self.memory.revision().0 + 1);
         object.meta_mut().resource_version = Some(revision.to_string());
-        if let (Object::Pod(pod), None) = (&mut object, &old) {
+        // What a limit range of one namespace makes of a spec, none of another one does.
+        if let (Object::Pod(pod), None) = (&mut object, &old)
+            && StoreView(self).list(Kind::LimitRange, &key.namespace).is_empty()
+        {
             self.specs.share(operation, Arc::make_mut(pod));
         }
         let value = (!removed).then(|| object.clone());
         let Claims { take, free } = claims;
-        let commit = Commit { key: key.clone(), expected, value: value.clone(), take, free };
+        let mut charged = Vec::new();
+        let mut besides = Vec::new();
+        for mut quota in charges {
+            let expected = quota.revision();
+            quota.meta_mut().resource_version = Some(revision.to_string());
+            let Some((key, _, old)) = self.memory.get_ref(&quota.key()) else { continue };
+            besides.push(Beside { key: key.clone(), expected, value: quota.clone() });
+            charged.push((key.clone(), old.clone(), quota));
+        }
+        let value_now = value.clone();
+        let commit = Commit { key: key.clone(), expected, value: value_now, take, free, besides };
         self.memory.commit(commit)?;
         if key.kind == Kind::PriorityClass {
             // Specs have their priorities from the classes.
             self.specs.forget_made();
         }
         self.memory.compact(Revision(revision.0.saturating_sub(self.history)));
-        Ok(Written { key, old, new: value, answer: object, revision: Some(revision) })
+        Ok(Written { key, old, new: value, answer: object, charged, revision: Some(revision) })
     }
 }
 

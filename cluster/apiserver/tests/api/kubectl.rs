@@ -135,6 +135,7 @@ async fn tour(kubectl: &Kubectl, namespace: &str, directory: &Path) {
         table.starts_with("NAME   MIN AVAILABLE   MAX UNAVAILABLE   ALLOWED DISRUPTIONS   AGE"),
         "{table}"
     );
+    quotas(kubectl, &ns, directory).await;
     kubectl.check(&format!("{ns} delete deploy web"), "deployment.apps \"web\" deleted").await;
     kubectl.check("auth can-i create pods", "yes").await;
     let bad = directory.join("bad.yaml");
@@ -146,6 +147,30 @@ async fn tour(kubectl: &Kubectl, namespace: &str, directory: &Path) {
     assert_eq!(token.split('.').count(), 3, "{token}");
     let explained = kubectl.run("explain pod.spec.nodeName").await;
     assert!(explained.contains("nodeName"), "{explained}");
+}
+
+async fn quotas(kubectl: &Kubectl, ns: &str, directory: &Path) {
+    let create = format!("{ns} create quota q --hard=pods=5,limits.cpu=2");
+    kubectl.check(&create, "resourcequota/q created").await;
+    let table = kubectl.run(&format!("{ns} get quota")).await;
+    assert!(table.starts_with("NAME   REQUEST   LIMIT   AGE"), "{table}");
+    let described = kubectl.run(&format!("{ns} describe quota q")).await;
+    assert!(described.contains("Resource    Used  Hard"), "{described}");
+    let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"},
+        "spec": {"limits": [{"type": "Container", "max": {"cpu": "2"}}]}});
+    let path = directory.join("range.json");
+    std::fs::write(&path, range.to_string()).unwrap();
+    let create = format!("{ns} create -f {}", path.display());
+    kubectl.check(&create, "limitrange/l created").await;
+    let table = kubectl.run(&format!("{ns} get limits")).await;
+    assert!(table.starts_with("NAME   CREATED AT"), "{table}");
+    let described = kubectl.run(&format!("{ns} describe limitrange l")).await;
+    assert!(described.contains("Container   cpu       -    2    2"), "{described}");
+    let namespace = ns.trim_start_matches("-n ");
+    let described = kubectl.run(&format!("describe ns {namespace}")).await;
+    assert!(described.contains("Resource Quotas"), "{described}");
+    assert!(described.contains("Resource Limits"), "{described}");
+    kubectl.check(&format!("{ns} delete limits l"), "limitrange \"l\" deleted").await;
 }
 
 /// Daemon sets and stateful sets are rolled back by the controller revisions that their controllers

@@ -11,7 +11,7 @@ use super::Context;
 use crate::admission;
 use crate::field::{Causes, Path};
 use crate::meta;
-use crate::operation::{Claims, Mutation, PodBinding};
+use crate::operation::{Mutation, PodBinding};
 
 /// Assigns the pod to the node of the binding.
 ///
@@ -36,7 +36,7 @@ pub(super) fn bind(
     if let Object::Pod(pod) = &mut object {
         assign(Arc::make_mut(pod), binding, context.stamp.now);
     }
-    Ok(Mutation::Put { object, claims: Claims::default() })
+    Ok(Mutation::put(object))
 }
 
 fn validate(binding: &PodBinding) -> Causes {

@@ -13,10 +13,12 @@ mod deletion;
 mod disruption;
 mod fields;
 mod jobs;
+mod limit_ranges;
 mod patches;
 mod pods;
 mod priority;
 mod properties;
+mod quotas;
 mod services;
 mod stateful_sets;
 
@@ -86,7 +88,12 @@ impl World {
     pub(super) fn run(&mut self, operation: &Operation) -> Result<Value, Status> {
         self.revision += 1;
         match self.decide(operation)? {
-            Mutation::Put { mut object, .. } => {
+            Mutation::Put { mut object, charges, .. } => {
+                for mut quota in charges {
+                    assert_eq!(quota.revision(), self.objects[&quota.key()].revision());
+                    quota.meta_mut().resource_version = Some(self.revision.to_string());
+                    self.objects.insert(quota.key(), quota);
+                }
                 object.meta_mut().resource_version = Some(self.revision.to_string());
                 let value = codec::to_value(&object);
                 self.objects.insert(object.key(), object);

@@ -18,6 +18,8 @@ pub(super) const fn of_kind(kind: Kind) -> &'static Message {
         Kind::EndpointSlice => &DISCOVERY_ENDPOINTSLICE,
         Kind::ConfigMap => &CONFIGMAP,
         Kind::Secret => &SECRET,
+        Kind::ResourceQuota => &RESOURCEQUOTA,
+        Kind::LimitRange => &LIMITRANGE,
         Kind::ServiceAccount => &SERVICEACCOUNT,
         Kind::Event => &EVENT,
         Kind::ReplicationController => &REPLICATIONCONTROLLER,
@@ -512,6 +514,13 @@ static LIFECYCLE: Message = message("api.core.v1.Lifecycle", &[
 static LIFECYCLEHANDLER: Message = message("api.core.v1.LifecycleHandler", &[
     opt(1, "exec", M(&EXECACTION)), opt(2, "httpGet", M(&HTTPGETACTION)),
     opt(3, "tcpSocket", M(&TCPSOCKETACTION)), opt(4, "sleep", M(&SLEEPACTION))]);
+static LIMITRANGE: Message = message("api.core.v1.LimitRange", &[
+    req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&LIMITRANGESPEC))]);
+static LIMITRANGEITEM: Message = message("api.core.v1.LimitRangeItem", &[req(1, "type", S),
+    map(2, "max", Quantity), map(3, "min", Quantity), map(4, "default", Quantity),
+    map(5, "defaultRequest", Quantity), map(6, "maxLimitRequestRatio", Quantity)]);
+static LIMITRANGESPEC: Message = message("api.core.v1.LimitRangeSpec", &[
+    list(1, "limits", M(&LIMITRANGEITEM))]);
 static LINUXCONTAINERUSER: Message = message("api.core.v1.LinuxContainerUser", &[
     req(1, "uid", Int), req(2, "gid", Int), list(3, "supplementalGroups", Int)]);
 static LOADBALANCERINGRESS: Message = message("api.core.v1.LoadBalancerIngress", &[opt(1, "ip", S),
@@ -790,6 +799,13 @@ static RESOURCEFIELDSELECTOR: Message = message("api.core.v1.ResourceFieldSelect
     opt(1, "containerName", S), req(2, "resource", S), opt(3, "divisor", Quantity)]).atomic();
 static RESOURCEHEALTH: Message = message("api.core.v1.ResourceHealth", &[req(1, "resourceID", S),
     opt(2, "health", S)]);
+static RESOURCEQUOTA: Message = message("api.core.v1.ResourceQuota", &[
+    req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&RESOURCEQUOTASPEC)),
+    opt(3, "status", M(&RESOURCEQUOTASTATUS))]);
+static RESOURCEQUOTASPEC: Message = message("api.core.v1.ResourceQuotaSpec", &[
+    map(1, "hard", Quantity), list(2, "scopes", S), opt(3, "scopeSelector", M(&SCOPESELECTOR))]);
+static RESOURCEQUOTASTATUS: Message = message("api.core.v1.ResourceQuotaStatus", &[
+    map(1, "hard", Quantity), map(2, "used", Quantity)]);
 static RESOURCEREQUIREMENTS: Message = message("api.core.v1.ResourceRequirements", &[
     map(1, "limits", Quantity), map(2, "requests", Quantity),
     list(3, "claims", M(&RESOURCECLAIM)).keyed(&["name"])]);
@@ -803,6 +819,11 @@ static SCALEIOVOLUMESOURCE: Message = message("api.core.v1.ScaleIOVolumeSource",
 static SCHEDULING_PRIORITYCLASS: Message = message("api.scheduling.v1.PriorityClass", &[
     req(1, "metadata", M(&META_OBJECTMETA)), req(2, "value", Int), opt(3, "globalDefault", Bool),
     opt(4, "description", S), ptr(5, "preemptionPolicy", S)]);
+static SCOPEDRESOURCESELECTORREQUIREMENT: Message =
+    message("api.core.v1.ScopedResourceSelectorRequirement", &[req(1, "scopeName", S),
+    req(2, "operator", S), list(3, "values", S)]);
+static SCOPESELECTOR: Message = message("api.core.v1.ScopeSelector", &[
+    list(1, "matchExpressions", M(&SCOPEDRESOURCESELECTORREQUIREMENT))]).atomic();
 static SECCOMPPROFILE: Message = message("api.core.v1.SeccompProfile", &[req(1, "type", S),
     ptr(2, "localhostProfile", S)]);
 static SECRET: Message = message("api.core.v1.Secret", &[req(1, "metadata", M(&META_OBJECTMETA)),

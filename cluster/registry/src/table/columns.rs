@@ -64,6 +64,7 @@ pub const fn columns(kind: Kind) -> &'static [Column] {
         Kind::Lease => LEASE,
         Kind::PriorityClass => PRIORITY_CLASS,
         Kind::PodDisruptionBudget => DISRUPTION_BUDGET,
+        Kind::ResourceQuota => RESOURCE_QUOTA,
         Kind::Scale => SCALE,
         _ => OTHER,
     }
@@ -105,6 +106,13 @@ const DISRUPTION_BUDGET: &[Column] = &[
     column("Min Available", "The number or share of pods that must stay available."),
     column("Max Unavailable", "The number or share of pods that may be unavailable."),
     number("Allowed Disruptions", "The number of pods that may be evicted now."),
+    AGE,
+];
+
+const RESOURCE_QUOTA: &[Column] = &[
+    NAME,
+    column("Request", "How much is used, and may be, of what is counted or requested."),
+    column("Limit", "How much is used, and may be, of what containers are limited to."),
     AGE,
 ];
 

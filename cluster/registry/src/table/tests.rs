@@ -292,6 +292,13 @@ fn other_kinds() {
     v1("PriorityClass", class, "x  7  true  1s  Never");
     let class = json!({"apiVersion": "scheduling.k8s.io/v1", "value": -1});
     v1("PriorityClass", class, "x  -1  false  1s  ");
+    let quota = json!({"hard": {"pods": "5", "limits.cpu": "2", "requests.cpu": "1"},
+        "used": {"pods": "2", "limits.cpu": "500m"}});
+    v1(
+        "ResourceQuota",
+        json!({"status": quota}),
+        "x  pods: 2/5, requests.cpu: 0/1  limits.cpu: 500m/2  1s",
+    );
     let budget = |spec: Value| {
         let status = json!({"currentHealthy": 3, "desiredHealthy": 1, "expectedPods": 3,
             "disruptionsAllowed": 2});

@@ -161,6 +161,8 @@ const fn consulted_by_every_write(kind: Kind) -> bool {
         Kind::Namespace
             | Kind::ServiceAccount
             | Kind::PriorityClass
+            | Kind::ResourceQuota
+            | Kind::LimitRange
             | Kind::Service
             | Kind::Role
             | Kind::RoleBinding

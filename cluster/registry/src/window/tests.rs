@@ -21,7 +21,8 @@ fn pod_json(name: &str, app: &str, node: &str) -> Bytes {
 fn put(store: &mut Memory, name: &str, value: Option<Bytes>) {
     let key = store_key(&Key::new(Kind::Pod, "ns", name));
     let expected = store.get(&key).map_or(Revision(0), |r| r.revision);
-    let commit = Commit { key, expected, value, take: Vec::new(), free: Vec::new() };
+    let commit =
+        Commit { key, expected, value, take: Vec::new(), free: Vec::new(), besides: vec![] };
     store.commit(commit).unwrap();
 }
 

@@ -114,7 +114,7 @@ proptest! {
             let made = super::super::admit(
                 &operation, None, &world, &world.caller, &world.options, stamp,
             ).unwrap();
-            let Mutation::Put { object, claims } = made else { panic!("a create puts") };
+            let Mutation::Put { object, claims, .. } = made else { panic!("a create puts") };
             prop_assert_eq!(claims.take.len(), 2);
             for claim in claims.take {
                 prop_assert!(seen.insert(claim));

@@ -139,7 +139,7 @@ fn claims_follow_the_type() {
         let operation =
             Operation::Patch { key: web.clone(), subresource: None, patch, strict: false };
         match world.decide(&operation).unwrap() {
-            Mutation::Put { claims, object } => (claims, codec::to_value(&object)),
+            Mutation::Put { claims, object, .. } => (claims, codec::to_value(&object)),
             other => panic!("{other:?}"),
         }
     };
