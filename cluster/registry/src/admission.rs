@@ -1,8 +1,9 @@
 //! The admission plugins that are always on, each a pure function over the same view.
 //!
 //! They run in Kubernetes' order: NamespaceLifecycle, ServiceAccount, NodeRestriction,
-//! TaintNodesByCondition, Priority, DefaultTolerationSeconds, the certificate plugins, and RBAC's
-//! check against escalation.
+//! TaintNodesByCondition, Priority, DefaultTolerationSeconds, StorageObjectInUseProtection, the
+//! certificate plugins, DefaultStorageClass, PersistentVolumeClaimResize, and RBAC's check against
+//! escalation.
 
 use api::{Object, Status, Subresource};
 
@@ -12,6 +13,7 @@ mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
 mod service_account;
+mod storage;
 mod tolerations;
 
 use crate::Caller;
@@ -32,7 +34,9 @@ pub(crate) fn create(context: Context<'_>, object: &mut Object, known: bool) -> 
         priority::create(context, object)?;
     }
     tolerations::tolerate(object);
+    storage::protect(object);
     certificates::create(object)?;
+    storage::default_class(context, object);
     escalation::check(context, object, None)
 }
 
@@ -47,6 +51,7 @@ pub(crate) fn update(
     certificates::update(context, new, old, subresource)?;
     escalation::check(context, new, Some(old))?;
     if subresource.is_none() {
+        storage::resize(context, new, old)?;
         priority::update(new, old);
         tolerations::tolerate(new);
     }

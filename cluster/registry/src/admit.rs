@@ -99,7 +99,7 @@ fn create(
         }
         _ => defaults::apply(&mut object)?,
     }
-    prepare::for_create(&mut object, context.caller);
+    prepare::for_create(&mut object, context.caller, context.stamp.now);
     meta::fill_for_create(&mut object, context.view, context.stamp)?;
     prepare::with_identity(&mut object);
     // A generated name is part of what other defaults derive from.

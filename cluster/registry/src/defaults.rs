@@ -14,6 +14,7 @@ mod container;
 mod job;
 mod pod;
 mod service;
+mod storage;
 mod volume;
 mod workload;
 
@@ -101,6 +102,9 @@ fn fill(object: &mut Object) -> Result<(), QuantityError> {
         Object::DaemonSet(o) => workload::daemon_set(Arc::make_mut(o))?,
         Object::Job(o) => job::job(Arc::make_mut(o))?,
         Object::StatefulSet(o) => workload::stateful_set(Arc::make_mut(o))?,
+        Object::PersistentVolume(o) => storage::volume(Arc::make_mut(o))?,
+        Object::PersistentVolumeClaim(o) => storage::claim(Arc::make_mut(o))?,
+        Object::StorageClass(o) => storage::class(Arc::make_mut(o)),
         Object::Namespace(o) => namespace(Arc::make_mut(o)),
         Object::Node(o) => node(Arc::make_mut(o))?,
         Object::Secret(o) => secret(Arc::make_mut(o)),
