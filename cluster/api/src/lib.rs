@@ -26,6 +26,7 @@ pub mod table;
 pub mod time;
 pub mod uid;
 pub mod version;
+pub mod volume;
 
 pub use key::{Key, Name, Revision};
 pub use kind::{Kind, Scope};

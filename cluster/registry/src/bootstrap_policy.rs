@@ -18,6 +18,7 @@ const CORE: &[&str] = &[
     "configmaps",
     "endpoints",
     "events",
+    "persistentvolumeclaims",
     "pods",
     "pods/attach",
     "pods/exec",
@@ -34,6 +35,8 @@ const CORE_READ: &[&str] = &[
     "events",
     "limitranges",
     "namespaces",
+    "persistentvolumeclaims",
+    "persistentvolumeclaims/status",
     "pods",
     "pods/log",
     "pods/status",
@@ -105,6 +108,11 @@ fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         rule(&["apps"], &["statefulsets/finalizers"], &["update"]),
         rule(&[""], &["pods"], &["create", "delete", "get", "patch", "update"]),
         rule(&["apps"], &["controllerrevisions"], revisions),
+        rule(
+            &[""],
+            &["persistentvolumeclaims"],
+            &["create", "delete", "get", "list", "update", "watch"],
+        ),
         rule(&["", "events.k8s.io"], &["events"], EVENTS),
     ];
     let cron_job = vec![
@@ -124,11 +132,51 @@ fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         rule(&[""], &["resourcequotas/status"], &["update"]),
         rule(&["", "events.k8s.io"], &["events"], EVENTS),
     ];
-    vec![
+    let mut roles = vec![
         ("cronjob-controller", cron_job),
         ("daemon-set-controller", daemon_set),
         ("resourcequota-controller", resource_quota),
         ("statefulset-controller", stateful_set),
+    ];
+    roles.extend(storage_roles());
+    roles
+}
+
+fn storage_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
+    let events = || rule(&["", "events.k8s.io"], &["events"], EVENTS);
+    let binder = vec![
+        rule(
+            &[""],
+            &["persistentvolumes"],
+            &["create", "delete", "get", "list", "update", "watch"],
+        ),
+        rule(&[""], &["persistentvolumes/status"], &["update"]),
+        rule(&[""], &["persistentvolumeclaims"], &["get", "list", "update", "watch"]),
+        rule(&[""], &["persistentvolumeclaims/status"], &["update"]),
+        rule(&[""], &["pods"], READ),
+        rule(&["storage.k8s.io"], &["storageclasses"], READ),
+        // Kubelets learn from their nodes which folders shall go.
+        rule(&[""], &["nodes"], &["get", "list", "patch", "watch"]),
+        events(),
+    ];
+    let ephemeral = vec![
+        rule(&[""], &["pods"], READ),
+        rule(&[""], &["pods/finalizers"], &["update"]),
+        rule(&[""], &["persistentvolumeclaims"], &["create", "get", "list", "watch"]),
+        events(),
+    ];
+    let change = &["get", "list", "update", "watch"];
+    let claim_protection = vec![
+        rule(&[""], &["persistentvolumeclaims"], change),
+        rule(&[""], &["pods"], READ),
+        events(),
+    ];
+    let volume_protection = vec![rule(&[""], &["persistentvolumes"], change), events()];
+    vec![
+        ("persistent-volume-binder", binder),
+        ("ephemeral-volume-controller", ephemeral),
+        ("pvc-protection-controller", claim_protection),
+        ("pv-protection-controller", volume_protection),
     ]
 }
 
@@ -243,6 +291,8 @@ fn controlling() -> Vec<PolicyRule> {
             &[
                 "configmaps",
                 "endpoints",
+                "persistentvolumeclaims",
+                "persistentvolumes",
                 "pods",
                 "secrets",
                 "serviceaccounts",
@@ -256,6 +306,16 @@ fn controlling() -> Vec<PolicyRule> {
         rule(&["certificates.k8s.io"], &["signers"], &["approve", "sign"]),
     ]);
     rules
+}
+
+/// What the scheduler does about the volumes of pods.
+fn scheduling_volumes() -> Vec<PolicyRule> {
+    let change = &["get", "list", "patch", "update", "watch"];
+    vec![
+        rule(&[""], &["persistentvolumes"], change),
+        rule(&["storage.k8s.io"], &["storageclasses"], READ),
+        rule(&[""], &["persistentvolumeclaims"], change),
+    ]
 }
 
 fn proxying() -> Vec<PolicyRule> {
@@ -341,6 +401,7 @@ fn roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         ("system:kube-scheduler", scheduling()),
         ("system:kube-controller-manager", controlling()),
         ("system:node-proxier", proxying()),
+        ("system:volume-scheduler", scheduling_volumes()),
         ("system:flannel", vec![rule(&[""], &["nodes"], READ)]),
     ]
 }
@@ -361,6 +422,7 @@ fn bindings() -> impl Iterator<Item = (&'static str, &'static str, &'static str,
             "system:kube-controller-manager",
         ),
         ("system:node-proxier", "system:node-proxier", "User", "system:kube-proxy"),
+        ("system:volume-scheduler", "system:volume-scheduler", "User", "system:kube-scheduler"),
         ("system:flannel", "system:flannel", "User", "system:flannel"),
     ]
     .into_iter()

@@ -15,6 +15,7 @@ mod job;
 mod pod;
 mod quota;
 mod service;
+mod storage;
 mod volume;
 mod workload;
 
@@ -106,6 +107,9 @@ fn fill(object: &mut Object) -> Result<(), QuantityError> {
         Object::Job(o) => job::job(Arc::make_mut(o))?,
         Object::CronJob(o) => job::cron_job(Arc::make_mut(o))?,
         Object::StatefulSet(o) => workload::stateful_set(Arc::make_mut(o))?,
+        Object::PersistentVolume(o) => storage::volume(Arc::make_mut(o))?,
+        Object::PersistentVolumeClaim(o) => storage::claim(Arc::make_mut(o))?,
+        Object::StorageClass(o) => storage::class(Arc::make_mut(o)),
         Object::Namespace(o) => namespace(Arc::make_mut(o)),
         Object::Node(o) => node(Arc::make_mut(o))?,
         Object::Secret(o) => secret(Arc::make_mut(o)),

@@ -13,6 +13,7 @@ mod node;
 mod pod;
 mod quota;
 mod service;
+mod storage;
 mod text;
 mod workload;
 
@@ -122,6 +123,9 @@ pub fn row(object: &Object, now: Time) -> Vec<Value> {
             age(&o.metadata, now),
             o.preemption_policy.as_deref().unwrap_or_default().into(),
         ],
+        Object::PersistentVolume(o) => storage::volume(o, now),
+        Object::PersistentVolumeClaim(o) => storage::claim(o, now),
+        Object::StorageClass(o) => storage::class(o, now),
         other => {
             let meta = other.meta();
             let created = meta.creation_timestamp.as_ref();

@@ -32,6 +32,7 @@ mod request;
 mod selector;
 mod service;
 mod stateful_set;
+mod storage;
 mod volume;
 mod workload;
 
@@ -116,6 +117,9 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
         Object::CronJob(o) => cron_job::cron_job(o, options, causes),
         Object::Lease(o) => lease::lease(o, causes),
         Object::PodDisruptionBudget(o) => disruption::budget(o, causes),
+        Object::PersistentVolume(o) => storage::volume(o, causes),
+        Object::PersistentVolumeClaim(o) => storage::claim(o, causes),
+        Object::StorageClass(o) => storage::class(o, causes),
         Object::Role(o) => rbac::rules(o.rules.as_deref(), true, causes),
         Object::ClusterRole(o) => rbac::cluster_role(o, causes),
         Object::RoleBinding(o) => {
@@ -175,6 +179,15 @@ fn change(new: &Object, old: &Object, causes: &mut Causes) {
         (Object::PriorityClass(new), Object::PriorityClass(old)) => {
             priority_class::update(new, old, causes);
         }
+        (Object::PersistentVolume(new), Object::PersistentVolume(old)) => {
+            storage::volume_update(new, old, causes);
+        }
+        (Object::PersistentVolumeClaim(new), Object::PersistentVolumeClaim(old)) => {
+            storage::claim_update(new, old, causes);
+        }
+        (Object::StorageClass(new), Object::StorageClass(old)) => {
+            storage::class_update(new, old, causes);
+        }
         (Object::RoleBinding(new), Object::RoleBinding(old)) => {
             rbac::same_role(&new.role_ref, &old.role_ref, causes);
         }
@@ -212,6 +225,9 @@ fn status(new: &Object, old: &Object, causes: &mut Causes) {
             disruption::status(new, causes);
         }
         (Object::Job(new), Object::Job(old)) => job_status::update(new, old, causes),
+        (Object::PersistentVolumeClaim(new), Object::PersistentVolumeClaim(_)) => {
+            storage::claim_status(new, causes);
+        }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             request::status(new, old, causes);
         }

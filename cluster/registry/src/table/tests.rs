@@ -299,6 +299,23 @@ fn other_kinds() {
         json!({"status": quota}),
         "x  pods: 2/5, requests.cpu: 0/1  limits.cpu: 500m/2  1s",
     );
+    let volume = json!({"spec": {"capacity": {"storage": "5Gi"},
+        "accessModes": ["ReadWriteMany", "ReadWriteOnce"],
+        "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "slow",
+        "claimRef": {"namespace": "n", "name": "c"}, "volumeMode": "Filesystem"},
+        "status": {"phase": "Bound"}});
+    let row = "x  5Gi  RWO,RWX  Retain  Bound  n/c  slow  <unset>    1s | Filesystem";
+    v1("PersistentVolume", volume, row);
+    let claim = json!({"spec": {"resources": {"requests": {"storage": "5Gi"}}},
+        "status": {"phase": "Pending"}});
+    v1("PersistentVolumeClaim", claim, "x  Pending          <unset>  1s | <unset>");
+    let claim = json!({"spec": {"volumeName": "v", "storageClassName": "s"},
+        "status": {"phase": "Bound", "capacity": {"storage": "9Gi"},
+            "accessModes": ["ReadWriteOncePod"]}});
+    v1("PersistentVolumeClaim", claim, "x  Bound  v  9Gi  RWOP  s  <unset>  1s | <unset>");
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "provisioner": "kprov.io/local",
+        "volumeBindingMode": "WaitForFirstConsumer"});
+    v1("StorageClass", class, "x  kprov.io/local  Delete  WaitForFirstConsumer  false  1s");
     let budget = |spec: Value| {
         let status = json!({"currentHealthy": 3, "desiredHealthy": 1, "expectedPods": 3,
             "disruptionsAllowed": 2});

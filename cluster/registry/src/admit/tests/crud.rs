@@ -58,6 +58,9 @@ pub(super) fn minimal(kind: Kind) -> Value {
                 "usages": ["client auth"], "request": csr()}),
         ),
         Kind::RoleBinding | Kind::ClusterRoleBinding => with(value, "/roleRef", role),
+        Kind::PersistentVolume => volume("x"),
+        Kind::PersistentVolumeClaim => claim("x"),
+        Kind::StorageClass => with(value, "/provisioner", json!("kprov.io/local")),
         _ => value,
     }
 }
@@ -108,8 +111,9 @@ fn every_kind_can_be_written() {
                 "metadata": {"name": "x"}, "spec": {"finalizers": []}});
             world.update(&body, Some(Subresource::Finalize)).unwrap();
         }
-        if matches!(kind, Kind::ReplicationController | Kind::Job) {
-            // Its pods are orphaned by default, which a finalizer sees to.
+        let orphans = matches!(kind, Kind::ReplicationController | Kind::Job);
+        if orphans || matches!(kind, Kind::PersistentVolume | Kind::PersistentVolumeClaim) {
+            // Pods are orphaned by default and storage is protected, which finalizers see to.
             world.patch(&key, json!({"metadata": {"finalizers": null}})).unwrap();
         }
         assert!(world.get(&key).is_none(), "{kind}");
