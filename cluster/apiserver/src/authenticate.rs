@@ -15,6 +15,7 @@ use crate::service_account::TokenAuthority;
 use crate::start::StartError;
 
 /// The group of everybody who is known.
+const BOOTSTRAPPERS: &str = "system:bootstrappers";
 const AUTHENTICATED: &str = "system:authenticated";
 
 /// All ways to authenticate but client certificates, which connections carry.
@@ -114,15 +115,29 @@ impl Authenticator {
                 text.parse::<jiff::Timestamp>()
                     .is_ok_and(|expires| Time::from_timestamp(expires) > now)
             });
-        if !valid {
+        let extra = field("auth-extra-groups").unwrap_or_default();
+        let extra: Vec<&str> = extra.split(',').filter(|_| !extra.is_empty()).collect();
+        if !valid || !extra.iter().all(|group| is_bootstrap_group(group)) {
             return None;
         }
-        let mut groups = vec!["system:bootstrappers".to_owned()];
-        let extra = field("auth-extra-groups").unwrap_or_default();
-        groups.extend(extra.split(',').filter(|g| !g.is_empty()).map(str::to_owned));
+        let mut groups = vec![BOOTSTRAPPERS.to_owned()];
+        groups.extend(extra.into_iter().map(str::to_owned));
         groups.push(AUTHENTICATED.to_owned());
         Some(Caller { name: format!("system:bootstrap:{id}"), groups, ..Caller::default() })
     }
+}
+
+/// Whether a bootstrap token may put its holder into the group: such tokens are no way to become
+/// somebody else.
+fn is_bootstrap_group(group: &str) -> bool {
+    const CHARS_MAX: usize = 256;
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let name = group.strip_prefix(BOOTSTRAPPERS).and_then(|rest| rest.strip_prefix(':'));
+    name.is_some_and(|name| {
+        name.len() <= CHARS_MAX
+            && name.bytes().all(|b| alphanumeric(b) || matches!(b, b':' | b'-'))
+            && name.bytes().last().is_some_and(alphanumeric)
+    })
 }
 
 fn bearer(headers: &HeaderMap) -> Option<String> {
@@ -208,6 +223,24 @@ mod tests {
         assert_eq!(of("abc").groups, ["dev", "ops", "system:authenticated"]);
         assert_eq!(of("xyz").groups, ["system:authenticated"]);
         assert!(parse_tokens(b"only,two").unwrap_err().contains("line 1"));
+    }
+
+    #[test]
+    fn bootstrap_groups() {
+        let check = |group: &str, expected: bool| {
+            assert_eq!(is_bootstrap_group(group), expected, "{group}");
+        };
+        check("system:bootstrappers:a", true);
+        check("system:bootstrappers:kubeadm:default-node-token", true);
+        check("system:bootstrappers", false);
+        check("system:bootstrappers:", false);
+        check("system:bootstrappers:a-", false);
+        check("system:bootstrappers:A", false);
+        check("system:masters", false);
+        check(" system:bootstrappers:a", false);
+        check("system:bootstrappersx:a", false);
+        check(&format!("system:bootstrappers:{}", "a".repeat(256)), true);
+        check(&format!("system:bootstrappers:{}", "a".repeat(257)), false);
     }
 
     #[test]

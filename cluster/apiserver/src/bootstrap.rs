@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::{ApiObject, Object, Reason, Status, meta};
 use k8s_openapi::api::core::v1::{Namespace, Service, ServicePort, ServiceSpec};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::api::rbac::v1::{AggregationRule, ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use registry::{Caller, Operation};
@@ -71,8 +71,22 @@ fn brought_up_to_date(found: &Object, wanted: &Object) -> Option<Object> {
     }
     match (found, wanted) {
         (Object::ClusterRole(found), Object::ClusterRole(wanted)) => {
-            let rules = joined(found.rules.as_deref(), wanted.rules.as_deref())?;
-            Some(ClusterRole { rules: Some(rules), ..found.as_ref().clone() }.into_object())
+            let mut role = found.as_ref().clone();
+            if let Some(rules) = joined(found.rules.as_deref(), wanted.rules.as_deref()) {
+                role.rules = Some(rules);
+            }
+            let selectors = |role: &ClusterRole| {
+                let rule = role.aggregation_rule.as_ref();
+                rule.and_then(|r| r.cluster_role_selectors.clone()).unwrap_or_default()
+            };
+            if let Some(all) = joined(Some(&selectors(found)), Some(&selectors(wanted))) {
+                role.aggregation_rule = Some(AggregationRule { cluster_role_selectors: Some(all) });
+            }
+            for (label, value) in wanted.metadata.labels.iter().flatten() {
+                let labels = role.metadata.labels.get_or_insert_default();
+                labels.entry(label.clone()).or_insert_with(|| value.clone());
+            }
+            (role != **found).then(|| role.into_object())
         }
         (Object::ClusterRoleBinding(found), Object::ClusterRoleBinding(wanted)) => {
             let subjects = joined(found.subjects.as_deref(), wanted.subjects.as_deref())?;
@@ -161,6 +175,13 @@ mod tests {
         assert!(new.rules.as_ref().unwrap().contains(&own));
         let updated = Object::ClusterRole(new);
         assert_eq!(brought_up_to_date(&updated, &wanted), None);
+        // One of a version that did not put roles together.
+        let whole = policy().find(|o| &*o.key().name == "edit").unwrap();
+        let mut plain = whole.get::<ClusterRole>().unwrap().clone();
+        plain.aggregation_rule = None;
+        plain.metadata.labels = None;
+        let plain = plain.into_object();
+        assert_eq!(brought_up_to_date(&plain, &whole), Some(whole));
         let mut taken_over = old;
         let annotations = taken_over.meta_mut().annotations.get_or_insert_default();
         annotations.insert(AUTOUPDATE.to_owned(), "false".to_owned());

@@ -172,18 +172,20 @@ fn names_of(node: &Node) -> BTreeSet<Name> {
 }
 
 /// What a PKCS#10 request asks for.
-struct Asked {
-    common_name: String,
-    organizations: Vec<String>,
+pub(crate) struct Asked {
+    pub(crate) common_name: String,
+    pub(crate) organizations: Vec<String>,
     /// Whether it asks for any alternative name.
     has_names: bool,
+    /// Whether alternative names are names of hosts, addresses, those of mailboxes, and URIs.
+    pub(crate) has: [bool; 4],
     /// The alternative names; `None` when some are neither names of hosts nor addresses.
     names: Option<BTreeSet<Name>>,
 }
 
 impl Asked {
     /// Parses the PEM text; `None` when it is malformed or not signed by its own key.
-    fn parse(pem: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(pem: &[u8]) -> Option<Self> {
         let pem = pem::parse(pem).ok().filter(|p| p.tag() == "CERTIFICATE REQUEST")?;
         let (rest, request) = X509CertificationRequest::from_der(pem.contents()).ok()?;
         if !rest.is_empty() || request.verify_signature().is_err() {
@@ -198,11 +200,18 @@ impl Asked {
         let organizations: Option<Vec<String>> =
             subject.iter_organization().map(|a| a.as_str().ok().map(str::to_owned)).collect();
         let mut names = Some(BTreeSet::new());
-        let mut has_names = false;
+        let (mut has_names, mut has) = (false, [false; 4]);
         for extension in request.requested_extensions().into_iter().flatten() {
             let ParsedExtension::SubjectAlternativeName(alternatives) = extension else { continue };
             for name in &alternatives.general_names {
                 has_names = true;
+                match name {
+                    GeneralName::DNSName(_) => has[0] = true,
+                    GeneralName::IPAddress(_) => has[1] = true,
+                    GeneralName::RFC822Name(_) => has[2] = true,
+                    GeneralName::URI(_) => has[3] = true,
+                    _ => {}
+                }
                 let name = match name {
                     GeneralName::DNSName(name) => Some(Name::Dns((*name).to_owned())),
                     GeneralName::IPAddress(bytes) => ip_of(bytes).map(Name::Ip),
@@ -214,7 +223,7 @@ impl Asked {
                 });
             }
         }
-        Some(Self { common_name, organizations: organizations?, has_names, names })
+        Some(Self { common_name, organizations: organizations?, has_names, has, names })
     }
 }
 

@@ -7,13 +7,16 @@ use std::time::Duration;
 use api::{Key, Kind, Object, Time, meta};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use machine::{Cache, Delta, Plan, Reconciler};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 use crate::csr_signer::is_issued;
 use crate::ownership;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Issued, denied and failed requests are kept for an hour, undecided ones for a day.
+/// Issued, denied and failed requests are kept for an hour, undecided ones for a day, and none for
+/// longer than its certificate is good.
 const KEPT: [(&str, Duration); 3] = [("Approved", HOUR), ("Denied", HOUR), ("Failed", HOUR)];
 const KEPT_PENDING: Duration = Duration::from_secs(24 * 3600);
 
@@ -47,12 +50,24 @@ impl Reconciler for CsrCleaner {
     }
 }
 
+/// When a certificate that was issued ends; `None` when it cannot be read.
+fn certificate_ends(csr: &CertificateSigningRequest) -> Option<Time> {
+    let certificate = csr.status.as_ref()?.certificate.as_ref()?;
+    let pem = pem::parse(&certificate.0).ok()?;
+    let (_, certificate) = X509Certificate::from_der(pem.contents()).ok()?;
+    let seconds = certificate.validity().not_after.timestamp();
+    Some(Time::from_secs(u64::try_from(seconds).unwrap_or(0)))
+}
+
 /// When the request may go; never, as long as it is approved and waits for its certificate.
 fn expiry(csr: &CertificateSigningRequest) -> Option<Time> {
     let conditions = || csr.status.iter().flat_map(|s| s.conditions.iter().flatten());
     if conditions().next().is_none() {
         return Some(meta::created_at(&csr.metadata) + KEPT_PENDING);
     }
+    let ends = conditions().find(|c| c.type_ == "Approved").and_then(|_| certificate_ends(csr));
+    // A certificate is good until its last second is over.
+    let ended = ends.map(|end| end + Duration::from_secs(1));
     KEPT.iter()
         .filter(|(kind, _)| *kind != "Approved" || is_issued(csr))
         .filter_map(|(kind, kept)| {
@@ -60,6 +75,7 @@ fn expiry(csr: &CertificateSigningRequest) -> Option<Time> {
             let at = decided.last_update_time.as_ref().map(Time::from_meta);
             Some(at.unwrap_or_else(|| meta::created_at(&csr.metadata)) + *kept)
         })
+        .chain(ended)
         .min()
 }
 
@@ -99,5 +115,29 @@ mod tests {
         check("Failed", false, 3_599, false);
         check("", false, 86_399, false);
         check("", false, 86_400, true);
+    }
+
+    #[test]
+    fn requests_go_with_their_certificates() {
+        let mut fixture = Fixture::new(CsrCleaner);
+        let mut params = rcgen::CertificateParams::default();
+        let minute = Duration::from_secs(60);
+        let end =
+            std::time::SystemTime::UNIX_EPOCH + Duration::from_nanos(fixture.now().0) + minute;
+        params.not_before = (end - 2 * minute).into();
+        params.not_after = end.into();
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+        let time = fixture.now().to_meta();
+        let keys = fixture.put(json!({"apiVersion": "certificates.k8s.io/v1",
+            "kind": "CertificateSigningRequest",
+            "metadata": {"name": "c", "uid": "u", "creationTimestamp": time},
+            "spec": {"request": "", "signerName": "s"},
+            "status": {"certificate": k8s_openapi::ByteString(certificate.into_bytes()),
+                "conditions": [{"type": "Approved", "status": "True", "lastUpdateTime": time}]}}));
+        let plan = fixture.reconcile(&keys[0]);
+        assert_eq!((plan.requests.len(), plan.revisit), (0, Some(Duration::from_secs(61))));
+        fixture.advance(Duration::from_secs(61));
+        let deleted = ["delete certificatesigningrequests/c"];
+        assert_eq!(summary(&fixture.reconcile(&keys[0])), deleted);
     }
 }

@@ -5,6 +5,7 @@
 //! API. Signing certificates is asked of the shell, which holds the key.
 
 mod announce;
+mod bootstrap_tokens;
 mod labels;
 mod ownership;
 mod pods;
@@ -13,6 +14,8 @@ mod revisions;
 mod selectors;
 mod service_pods;
 
+pub mod bootstrap_signer;
+pub mod cluster_role_aggregation;
 pub mod cron_job;
 pub mod csr_approver;
 pub mod csr_cleaner;
@@ -35,6 +38,7 @@ pub mod root_ca;
 pub mod service_account;
 pub mod stateful_set;
 pub mod taint_eviction;
+pub mod token_cleaner;
 pub mod ttl_after_finished;
 
 use ipnet::IpNet;
@@ -75,6 +79,9 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(pod_gc::PodGc),
         Box::new(garbage_collector::GarbageCollector),
         Box::new(resource_quota::ResourceQuotas),
+        Box::new(cluster_role_aggregation::ClusterRoleAggregation),
+        Box::new(token_cleaner::TokenCleaner),
+        Box::new(bootstrap_signer::BootstrapSigner),
         Box::new(csr_approver::CsrApprover),
         Box::new(csr_signer::CsrSigner),
         Box::new(csr_cleaner::CsrCleaner),

@@ -65,8 +65,21 @@ fn write_line(out: &mut impl Write, line: &str) -> io::Result<()> {
     out.write_all(text.as_bytes())
 }
 
+/// The types of secrets that machines look into.
+const TOKENS: [&str; 2] = ["bootstrap.kubernetes.io/token", "kubernetes.io/service-account-token"];
+/// What machines look at in secrets, and is none: when and for what a bootstrap token is good, and
+/// what stands beside the token of a service account.
+const KEPT: [&str; 6] = [
+    "ca.crt",
+    "expiration",
+    "namespace",
+    "token-id",
+    "usage-bootstrap-authentication",
+    "usage-bootstrap-signing",
+];
+
 /// The line with every value of every secret emptied. No machine looks at those, so that the
-/// repeated run is the same.
+/// repeated run is the same; but that which signs with bootstrap tokens.
 fn without_secrets(line: &str) -> serde_json::Result<Cow<'_, str>> {
     if !line.contains(r#""kind":"Secret""#) {
         return Ok(line.into());
@@ -78,9 +91,12 @@ fn without_secrets(line: &str) -> serde_json::Result<Cow<'_, str>> {
 
 fn empty_secrets(value: &mut Value) {
     if value["kind"] == "Secret" && value["apiVersion"] == "v1" {
+        let kind = value["type"].as_str().unwrap_or_default().to_owned();
+        let keeps = |kind: &str, key: &str| TOKENS.contains(&kind) && KEPT.contains(&key);
         for field in ["data", "stringData"] {
             let entries = value.get_mut(field).and_then(Value::as_object_mut);
-            entries.into_iter().flatten().for_each(|(_, value)| *value = "".into());
+            let secret = entries.into_iter().flatten().filter(|(k, _)| !keeps(&kind, k));
+            secret.for_each(|(_, value)| *value = "".into());
         }
         let annotations = value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
         annotations.map(|annotations| annotations.remove(LAST_APPLIED));

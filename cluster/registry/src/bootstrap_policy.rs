@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use api::{ApiObject, Object};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
+use k8s_openapi::api::rbac::v1::{
+    AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
@@ -73,10 +76,50 @@ const APPS_READ: &[&str] = &[
     "statefulsets/status",
 ];
 
+/// The roles for people, and which other each is part of. Whoever serves more kinds adds to them
+/// by labels.
+const AGGREGATED: [(&str, &str); 3] = [("admin", ""), ("edit", "admin"), ("view", "edit")];
+
+/// The label of what is part of a role.
+fn part_of(role: &str) -> String {
+    format!("{GROUP}/aggregate-to-{role}")
+}
+
+/// The roles for people, and those that they are made of.
+fn aggregated() -> Vec<Object> {
+    let mut objects = Vec::new();
+    for (name, whole) in AGGREGATED {
+        let parts = BTreeMap::from([(part_of(name), "true".to_owned())]);
+        let selector = LabelSelector { match_labels: Some(parts.clone()), ..Default::default() };
+        let selectors = Some(vec![selector]);
+        let mut role = ClusterRole {
+            aggregation_rule: Some(AggregationRule { cluster_role_selectors: selectors }),
+            ..ClusterRole::default()
+        };
+        role.metadata.name = Some(name.to_owned());
+        role.metadata.labels = labels();
+        if !whole.is_empty() {
+            let labels = role.metadata.labels.get_or_insert_default();
+            labels.insert(part_of(whole), "true".to_owned());
+        }
+        objects.push(role.into_object());
+        let rules = match name {
+            "admin" => administering(),
+            "edit" => editing(),
+            _ => viewing(),
+        };
+        let mut part = cluster_role(&format!("system:aggregate-to-{name}"), rules);
+        part.meta_mut().labels.get_or_insert_default().extend(parts);
+        objects.push(part);
+    }
+    objects
+}
+
 /// Every role and binding, in the order in which they are created.
 pub fn bootstrap_policy() -> Vec<Object> {
     let mut objects: Vec<Object> =
         roles().into_iter().map(|(name, rules)| cluster_role(name, rules)).collect();
+    objects.extend(aggregated());
     objects.extend(bindings().map(|(name, role, kind, subject)| bind(name, role, kind, subject)));
     for (controller, rules) in controller_roles() {
         let role = format!("system:controller:{controller}");
@@ -127,12 +170,19 @@ fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         rule(&[""], &["pods"], &["delete", "list"]),
         rule(&["", "events.k8s.io"], &["events"], EVENTS),
     ];
+    let aggregation = vec![rule(
+        &[GROUP],
+        &["clusterroles"],
+        &["escalate", "get", "list", "patch", "update", "watch"],
+    )];
     let resource_quota = vec![
         rule(ALL, ALL, &["list", "watch"]),
         rule(&[""], &["resourcequotas/status"], &["update"]),
         rule(&["", "events.k8s.io"], &["events"], EVENTS),
     ];
     let mut roles = vec![
+        ("certificate-controller", certifying()),
+        ("clusterrole-aggregation-controller", aggregation),
         ("cronjob-controller", cron_job),
         ("daemon-set-controller", daemon_set),
         ("resourcequota-controller", resource_quota),
@@ -180,6 +230,32 @@ fn storage_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
     ]
 }
 
+/// Approving, signing and forgetting requests for certificates.
+fn certifying() -> Vec<PolicyRule> {
+    const KUBELET: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+    let group = &["certificates.k8s.io"];
+    let signers = |verb: &str, names: &[&str]| PolicyRule {
+        resource_names: strings(names),
+        ..rule(group, &["signers"], &[verb])
+    };
+    let requests = &["certificatesigningrequests"];
+    let parts = &["certificatesigningrequests/approval", "certificatesigningrequests/status"];
+    let ours = [
+        "kubernetes.io/kube-apiserver-client",
+        KUBELET,
+        "kubernetes.io/kubelet-serving",
+        "kubernetes.io/legacy-unknown",
+    ];
+    vec![
+        rule(group, requests, &["delete", "get", "list", "watch"]),
+        rule(group, parts, &["update"]),
+        signers("approve", &[KUBELET]),
+        signers("sign", &ours),
+        rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
+        rule(&["", "events.k8s.io"], &["events"], EVENTS),
+    ]
+}
+
 fn service_account(name: &str) -> Subject {
     Subject {
         api_group: None,
@@ -221,8 +297,7 @@ fn viewing() -> Vec<PolicyRule> {
 }
 
 fn editing() -> Vec<PolicyRule> {
-    let mut rules = viewing();
-    rules.extend([
+    vec![
         rule(&[""], CORE, WRITE),
         rule(&[""], &["pods/attach", "pods/exec", "pods/portforward"], &["get"]),
         rule(&[""], &["secrets"], &["get", "list", "watch"]),
@@ -234,16 +309,15 @@ fn editing() -> Vec<PolicyRule> {
         rule(&["batch"], &["cronjobs", "jobs"], WRITE),
         rule(&["coordination.k8s.io"], &["leases"], READ),
         rule(&["coordination.k8s.io"], &["leases"], WRITE),
-    ]);
-    rules
+    ]
 }
 
 fn administering() -> Vec<PolicyRule> {
-    let mut rules = editing();
-    rules.push(rule(&["authorization.k8s.io"], &["localsubjectaccessreviews"], &["create"]));
-    rules.push(rule(&[GROUP], &["rolebindings", "roles"], READ));
-    rules.push(rule(&[GROUP], &["rolebindings", "roles"], WRITE));
-    rules
+    vec![
+        rule(&["authorization.k8s.io"], &["localsubjectaccessreviews"], &["create"]),
+        rule(&[GROUP], &["rolebindings", "roles"], READ),
+        rule(&[GROUP], &["rolebindings", "roles"], WRITE),
+    ]
 }
 
 const EVENTS: &[&str] = &["create", "patch", "update"];
@@ -304,6 +378,8 @@ fn controlling() -> Vec<PolicyRule> {
         rule(&["batch"], &["jobs"], &["create"]),
         rule(&["discovery.k8s.io"], &["endpointslices"], &["create"]),
         rule(&["certificates.k8s.io"], &["signers"], &["approve", "sign"]),
+        // Roles that are made of others hold what these hold.
+        rule(&[GROUP], &["clusterroles"], &["escalate"]),
     ]);
     rules
 }
@@ -336,9 +412,6 @@ fn roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
             "cluster-admin",
             vec![rule(ALL, ALL, ALL), PolicyRule { verbs: vec!["*".to_owned()], ..paths(&["*"]) }],
         ),
-        ("admin", administering()),
-        ("edit", editing()),
-        ("view", viewing()),
         (
             "system:discovery",
             vec![paths(&[
@@ -470,14 +543,55 @@ mod tests {
     use crate::Caller;
     use crate::authorize::{Attributes, Authorizer};
 
+    /// The rules of a role for people, as its parts make them.
+    fn rules_for(role: &str) -> Vec<PolicyRule> {
+        let objects = aggregated();
+        let roles: Vec<&ClusterRole> = objects.iter().filter_map(Object::get).collect();
+        let label = part_of(role);
+        let parts = roles.iter().filter(|part| {
+            part.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(&label))
+        });
+        parts
+            .flat_map(|part| match &part.aggregation_rule {
+                None => part.rules.clone().unwrap_or_default(),
+                Some(_) => rules_for(part.metadata.name.as_deref().unwrap()),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn roles_for_people_are_made_of_parts() {
+        let objects = aggregated();
+        let roles: Vec<&ClusterRole> = objects.iter().filter_map(Object::get).collect();
+        let shown: Vec<String> = roles
+            .iter()
+            .map(|role| {
+                let labels = role.metadata.labels.iter().flatten();
+                let labels: Vec<&str> = labels.filter_map(|(k, _)| k.strip_prefix(GROUP)).collect();
+                let name = role.metadata.name.as_deref().unwrap();
+                format!("{name} {} {}", labels.join(" "), role.aggregation_rule.is_some())
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "admin  true",
+                "system:aggregate-to-admin /aggregate-to-admin false",
+                "edit /aggregate-to-admin true",
+                "system:aggregate-to-edit /aggregate-to-edit false",
+                "view /aggregate-to-edit true",
+                "system:aggregate-to-view /aggregate-to-view false",
+            ]
+        );
+    }
+
     #[test]
     fn budgets_are_seen_by_viewers_and_kept_by_editors() {
         let may = |role: &str, verb: &str, resource: &str| {
             let has = |list: &Option<Vec<String>>, wanted: &str| {
                 list.iter().flatten().any(|entry| entry == wanted)
             };
-            let (_, rules) = roles().into_iter().find(|(name, _)| *name == role).unwrap();
-            rules.iter().any(|rule| {
+            rules_for(role).iter().any(|rule| {
                 has(&rule.api_groups, "policy")
                     && has(&rule.resources, resource)
                     && rule.verbs.iter().any(|v| v == verb)

@@ -155,7 +155,38 @@ async fn bootstrap_tokens_authenticate_until_they_expire() {
     let user = &answer["status"]["userInfo"];
     assert_eq!(user["username"], "system:bootstrap:abcdef");
     assert_eq!(user["groups"][1], "system:bootstrappers:x");
-    for token in ["abcdef.0123456789abcdee", "fedcba.0123456789abcdef", "nosuch.0123456789abcdef"] {
+    let refused = ["abcdef.0123456789abcdee", "fedcba.0123456789abcdef", "nosuch.0123456789abcdef"];
+    for token in refused {
         assert_eq!(cluster.bearer(Some(token)).post(path, &json!({})).await.0, 401, "{token}");
     }
+    // Each of these spoils a token that would be good.
+    let base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    for (i, (field, value)) in [
+        ("usage-bootstrap-authentication", "false"),
+        ("usage-bootstrap-authentication", ""),
+        ("auth-extra-groups", "system:masters"),
+        ("auth-extra-groups", "system:bootstrappers:x,system:masters"),
+        ("auth-extra-groups", "system:bootstrappers:x,"),
+        ("expiration", "tomorrow"),
+        ("token-id", "abcdef"),
+        ("token-secret", "0123456789abcde"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("spoil{i}");
+        let mut spoiled = secret(&id, "2999-01-01T00:00:00Z");
+        spoiled["data"][field] = base64(value).into();
+        assert_eq!(admin.post(secrets, &spoiled).await.0, 201);
+        admin.get(secrets).await;
+        let token = format!("{id}.0123456789abcdef");
+        let code = cluster.bearer(Some(&token)).post(path, &json!({})).await.0;
+        assert_eq!(code, 401, "{field} {value}");
+    }
+    let mut opaque = secret("opaque", "2999-01-01T00:00:00Z");
+    opaque["type"] = "Opaque".into();
+    assert_eq!(admin.post(secrets, &opaque).await.0, 201);
+    admin.get(secrets).await;
+    let token = cluster.bearer(Some("opaque.0123456789abcdef"));
+    assert_eq!(token.post(path, &json!({})).await.0, 401);
 }
