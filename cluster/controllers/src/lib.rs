@@ -5,6 +5,8 @@
 //! API. Signing certificates is asked of the shell, which holds the key.
 
 mod announce;
+mod claim_users;
+mod finalizer;
 mod labels;
 mod ownership;
 mod pods;
@@ -21,11 +23,15 @@ pub mod deployment;
 pub mod disruption;
 pub mod endpoint_slice;
 pub mod endpoints;
+pub mod ephemeral_volume;
 pub mod garbage_collector;
 pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod persistent_volume_binder;
+pub mod persistent_volume_claim_protection;
+pub mod persistent_volume_protection;
 pub mod pod_gc;
 pub mod replica_set;
 pub mod replication_controller;
@@ -71,6 +77,10 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(disruption::Disruptions),
         Box::new(pod_gc::PodGc),
         Box::new(garbage_collector::GarbageCollector),
+        Box::new(persistent_volume_binder::PersistentVolumeBinder),
+        Box::new(persistent_volume_protection::PersistentVolumeProtection),
+        Box::new(persistent_volume_claim_protection::PersistentVolumeClaimProtection),
+        Box::new(ephemeral_volume::EphemeralVolumes),
         Box::new(csr_approver::CsrApprover),
         Box::new(csr_signer::CsrSigner),
         Box::new(csr_cleaner::CsrCleaner),

@@ -52,6 +52,8 @@ pub(super) struct World {
     pub(super) log: Vec<String>,
     pub(super) folders: BTreeSet<String>,
     pub(super) volumes: Vec<crate::volume::VolumeSpec>,
+    /// How often folders of volumes cannot be removed.
+    pub(super) stuck_volumes: u32,
     pub(super) specs: BTreeMap<String, crate::runtime::ContainerSpec>,
 }
 
@@ -120,6 +122,7 @@ impl World {
             log: Vec::new(),
             folders: BTreeSet::new(),
             volumes: Vec::new(),
+            stuck_volumes: 0,
             specs: BTreeMap::new(),
         }
     }
@@ -444,6 +447,7 @@ impl World {
             RuntimeRequest::Remove { id } => format!("remove {}", self.name(id)),
             RuntimeRequest::PrepareVolumes { .. } => "volumes".to_owned(),
             RuntimeRequest::RemovePodFolder { uid } => format!("remove-folder {uid}"),
+            RuntimeRequest::RemoveLocalVolume { name } => format!("remove-volume {name}"),
             _ => String::new(),
         }
     }
@@ -517,6 +521,11 @@ impl World {
                 self.folders.remove(&uid);
                 Ok(RuntimeReply::Done)
             }
+            RuntimeRequest::RemoveLocalVolume { .. } if self.stuck_volumes > 0 => {
+                self.stuck_volumes -= 1;
+                Err(RuntimeError { kind: RuntimeErrorKind::Other, message: "busy".into() })
+            }
+            RuntimeRequest::RemoveLocalVolume { .. } => Ok(RuntimeReply::Done),
         }
     }
 
