@@ -16,6 +16,8 @@ mod objects;
 mod operations;
 mod process;
 mod store;
+#[cfg(test)]
+mod volumes;
 mod watching;
 
 use std::collections::{BTreeMap, VecDeque};

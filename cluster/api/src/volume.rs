@@ -12,14 +12,14 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::meta;
 use crate::quantity::{Bytes, Quantity};
 use crate::selector::Selector;
+use crate::{ApiObject, meta};
 
 /// The provisioner of this repository: folders on the nodes.
 pub const LOCAL_PROVISIONER: &str = "kprov.io/local";
 /// The folder of a node in which the folders of provisioned volumes are.
-pub const LOCAL_FOLDER: &str = "/var/lib/kprov/volumes";
+pub const LOCAL_FOLDER: &str = "/var/lib/kprov-volumes";
 /// What a node's annotation about a provisioned volume starts with; the volume's name follows.
 pub const LOCAL_ANNOTATION: &str = "local-volume.kprov.io/";
 /// The value of that annotation when the folder shall go.
@@ -133,6 +133,19 @@ pub fn uid_of(reference: &ObjectReference) -> &str {
     reference.uid.as_deref().unwrap_or_default()
 }
 
+/// The reference by which a volume names its claim.
+pub fn reference(claim: &PersistentVolumeClaim) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(PersistentVolumeClaim::KIND.api_version().to_owned()),
+        kind: Some(PersistentVolumeClaim::KIND.name().to_owned()),
+        namespace: claim.metadata.namespace.clone(),
+        name: claim.metadata.name.clone(),
+        uid: claim.metadata.uid.clone(),
+        resource_version: claim.metadata.resource_version.clone(),
+        field_path: None,
+    }
+}
+
 /// Whether the claim is bound to the volume that it names, on its side.
 pub fn is_fully_bound(claim: &PersistentVolumeClaim) -> bool {
     !volume_name(claim).is_empty() && meta::annotation(&claim.metadata, BIND_COMPLETED).is_some()
@@ -188,39 +201,24 @@ fn matches(term: &NodeSelectorTerm, labels: Option<&BTreeMap<String, String>>) -
     }) && selector.matches(labels)
 }
 
-/// For which node a volume is looked for.
-#[derive(Clone, Copy, Debug)]
-pub enum Wanted<'a> {
-    /// For whichever: the binder asks.
-    Anywhere,
-    /// For none: the claim waits for a pod, and only a volume that is meant for it already counts.
-    Reserved,
-    /// For the node of these labels: the scheduler asks.
-    On(Option<&'a BTreeMap<String, String>>),
-}
-
-/// The volume that serves the claim best: one that names it already; else, of those that are free,
-/// one of the fewest access modes, then the smallest, then the first by name.
+/// The volumes that serve the claim, best first: of those that are free, those of the fewest access
+/// modes, then the smallest, then by name. One that names the claim already is the only one.
 ///
-/// `taken` tells of volumes that were given away and do not show it yet.
-pub fn best_match<'a>(
+/// `reserved` asks for no other than that one: the claim waits for a pod. `taken` tells of volumes
+/// that were given away and do not show it yet.
+pub fn candidates<'a>(
     claim: &PersistentVolumeClaim,
     volumes: impl Iterator<Item = &'a PersistentVolume>,
-    wanted: Wanted<'_>,
+    reserved: bool,
     taken: &dyn Fn(&str) -> bool,
-) -> Option<&'a PersistentVolume> {
+) -> Vec<&'a PersistentVolume> {
     let wants = claim.spec.as_ref().and_then(|s| s.selector.as_ref());
     let selector = wants.map_or_else(Selector::default, |selector| {
         Selector::of_label_selector(selector).unwrap_or_else(|_| Selector::nothing())
     });
     let size = requested(claim);
     let class = class_of_claim(claim).unwrap_or_default();
-    let fits = |volume: &PersistentVolume| match wanted {
-        Wanted::Anywhere | Wanted::Reserved => true,
-        Wanted::On(labels) => fits_node(volume, labels),
-    };
-    let mut best: Option<(usize, Bytes, &str)> = None;
-    let mut found = None;
+    let mut found: Vec<(usize, Bytes, &str, &'a PersistentVolume)> = Vec::new();
     for volume in volumes {
         let name = volume.metadata.name.as_deref().unwrap_or_default();
         let bound = is_bound_to(volume, claim);
@@ -234,23 +232,18 @@ pub fn best_match<'a>(
             continue;
         }
         if bound {
-            return fits(volume).then_some(volume);
+            return vec![volume];
         }
-        if matches!(wanted, Wanted::Reserved)
-            || volume_phase(volume) != "Available"
-            || !selector.matches(volume.metadata.labels.as_ref())
-            || class_of_volume(volume) != class
-            || !fits(volume)
+        if !reserved
+            && volume_phase(volume) == "Available"
+            && selector.matches(volume.metadata.labels.as_ref())
+            && class_of_volume(volume) == class
         {
-            continue;
-        }
-        let rank = (access_modes(volume).len(), capacity(volume), name);
-        if best.is_none_or(|best| rank < best) {
-            best = Some(rank);
-            found = Some(volume);
+            found.push((access_modes(volume).len(), capacity(volume), name, volume));
         }
     }
-    found
+    found.sort_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
+    found.into_iter().map(|(.., volume)| volume).collect()
 }
 
 /// The claim of a pod's volume: the one that it names, or the pod's own of a generic ephemeral
@@ -318,8 +311,8 @@ mod tests {
         ];
         let best = |claim: &PersistentVolumeClaim, gone: &str| {
             let taken = |name: &str| name == gone;
-            best_match(claim, volumes.iter(), Wanted::Anywhere, &taken)
-                .and_then(|v| v.metadata.name.clone())
+            let found = candidates(claim, volumes.iter(), false, &taken);
+            found.first().and_then(|v| v.metadata.name.clone())
         };
         assert_eq!(best(&claim(json!({})), "").as_deref(), Some("a"));
         assert_eq!(best(&claim(json!({})), "a").as_deref(), Some("b"));
@@ -345,14 +338,14 @@ mod tests {
                 ),
             ]
         };
-        let best = |volumes: &[PersistentVolume], wanted: Wanted<'_>| {
-            best_match(&claim(json!({})), volumes.iter(), wanted, &|_| false)
-                .and_then(|v| v.metadata.name.clone())
+        let best = |volumes: &[PersistentVolume], reserved: bool| {
+            let found = candidates(&claim(json!({})), volumes.iter(), reserved, &|_| false);
+            found.iter().filter_map(|v| v.metadata.name.clone()).collect::<Vec<_>>()
         };
-        assert_eq!(best(&reserved(None), Wanted::Anywhere).as_deref(), Some("mine"));
-        assert_eq!(best(&reserved(Some("u")), Wanted::Reserved).as_deref(), Some("mine"));
-        assert_eq!(best(&reserved(Some("x")), Wanted::Anywhere).as_deref(), Some("a"));
-        assert_eq!(best(&reserved(Some("x")), Wanted::Reserved), None);
+        assert_eq!(best(&reserved(None), false), ["mine"]);
+        assert_eq!(best(&reserved(Some("u")), true), ["mine"]);
+        assert_eq!(best(&reserved(Some("x")), false), ["a"]);
+        assert_eq!(best(&reserved(Some("x")), true), [""; 0]);
     }
 
     #[test]
@@ -370,18 +363,11 @@ mod tests {
                 )],
             )
         };
-        let volumes = [on("a"), on("b")];
         let labels =
             |host: &str| BTreeMap::from([("kubernetes.io/hostname".to_owned(), host.to_owned())]);
-        let best = |host: &str| {
-            let labels = labels(host);
-            let wanted = Wanted::On(Some(&labels));
-            best_match(&claim(json!({})), volumes.iter(), wanted, &|_| false)
-                .and_then(|v| v.metadata.name.clone())
-        };
-        assert_eq!(best("b").as_deref(), Some("b"));
-        assert_eq!(best("c"), None);
-        assert!(!fits_node(&volumes[0], None) && fits_node(&volume("x", "1", &[]), None));
+        assert!(fits_node(&on("a"), Some(&labels("a"))));
+        assert!(!fits_node(&on("a"), Some(&labels("b"))));
+        assert!(!fits_node(&on("a"), None) && fits_node(&volume("x", "1", &[]), None));
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 mod announce;
 mod bootstrap_tokens;
+mod claim_users;
+mod finalizer;
 mod labels;
 mod ownership;
 mod pods;
@@ -25,11 +27,15 @@ pub mod deployment;
 pub mod disruption;
 pub mod endpoint_slice;
 pub mod endpoints;
+pub mod ephemeral_volume;
 pub mod garbage_collector;
 pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod persistent_volume_binder;
+pub mod persistent_volume_claim_protection;
+pub mod persistent_volume_protection;
 pub mod pod_gc;
 pub mod replica_set;
 pub mod replication_controller;
@@ -82,6 +88,10 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(cluster_role_aggregation::ClusterRoleAggregation),
         Box::new(token_cleaner::TokenCleaner),
         Box::new(bootstrap_signer::BootstrapSigner),
+        Box::new(persistent_volume_binder::PersistentVolumeBinder),
+        Box::new(persistent_volume_protection::PersistentVolumeProtection),
+        Box::new(persistent_volume_claim_protection::PersistentVolumeClaimProtection),
+        Box::new(ephemeral_volume::EphemeralVolumes),
         Box::new(csr_approver::CsrApprover),
         Box::new(csr_signer::CsrSigner),
         Box::new(csr_cleaner::CsrCleaner),

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
 use crate::context::{ApiPurpose, Context, NO_NETWORK, RuntimePurpose};
+use crate::local_volumes::LocalVolumes;
 use crate::node_status;
 use crate::runtime::RuntimeRequest;
 
@@ -50,6 +51,8 @@ pub(crate) struct NodeAgent {
     started: bool,
     /// Whether the last measurement succeeded.
     measured: bool,
+    /// Folders of volumes that shall go.
+    pub(crate) volumes: LocalVolumes,
 }
 
 impl NodeAgent {
@@ -64,6 +67,7 @@ impl NodeAgent {
             self.facts_at = now + CHECK;
             ctx.runtime(RuntimePurpose::Facts, RuntimeRequest::ReadFacts);
         }
+        self.volumes.act(ctx, now);
         self.network(ctx, now);
         self.register(ctx, now);
         self.renew(ctx, now);
@@ -75,7 +79,7 @@ impl NodeAgent {
         let registers = ctx.facts.is_some() && !self.node_busy && ctx.watched.nodes.synced();
         let node = registers.then_some(self.node_at);
         let lease = (!self.lease_busy).then_some(self.lease_at);
-        [facts, node, lease].into_iter().flatten().min()
+        [facts, node, lease, self.volumes.wake_at()].into_iter().flatten().min()
     }
 
     /// Whether the node is registered and says that it is ready, its lease is held, its network is
@@ -86,6 +90,7 @@ impl NodeAgent {
         let same = |right: &Arc<Node>| node.is_some_and(|n| Arc::ptr_eq(n, right));
         !calls
             && self.measured
+            && self.volumes.is_idle()
             && self.lease.is_some()
             && self.found_right.as_ref().is_some_and(same)
             && self.ready

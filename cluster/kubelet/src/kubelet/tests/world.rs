@@ -55,6 +55,8 @@ pub(super) struct World {
     pub(super) log: Vec<String>,
     pub(super) folders: BTreeSet<String>,
     pub(super) volumes: Vec<crate::volume::VolumeSpec>,
+    /// How often folders of volumes cannot be removed.
+    pub(super) stuck_volumes: u32,
     pub(super) specs: BTreeMap<String, crate::runtime::ContainerSpec>,
 }
 
@@ -123,6 +125,7 @@ impl World {
             log: Vec::new(),
             folders: BTreeSet::new(),
             volumes: Vec::new(),
+            stuck_volumes: 0,
             specs: BTreeMap::new(),
         }
     }
@@ -433,6 +436,7 @@ impl World {
             RuntimeRequest::Remove { id } => format!("remove {}", self.name(id)),
             RuntimeRequest::PrepareVolumes { .. } => "volumes".to_owned(),
             RuntimeRequest::RemovePodFolder { uid } => format!("remove-folder {uid}"),
+            RuntimeRequest::RemoveLocalVolume { name } => format!("remove-volume {name}"),
             _ => String::new(),
         }
     }
@@ -506,6 +510,11 @@ impl World {
                 self.folders.remove(&uid);
                 Ok(RuntimeReply::Done)
             }
+            RuntimeRequest::RemoveLocalVolume { .. } if self.stuck_volumes > 0 => {
+                self.stuck_volumes -= 1;
+                Err(RuntimeError { kind: RuntimeErrorKind::Other, message: "busy".into() })
+            }
+            RuntimeRequest::RemoveLocalVolume { .. } => Ok(RuntimeReply::Done),
         }
     }
 
