@@ -7,29 +7,28 @@ use anyhow::{Context, ensure};
 
 /// Runs the figures of the provisioner and the cluster in a lab of three hosts.
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
-    let run = ["run", "--release", "--package", "tests", "--bin", "bench"];
-    cargo(root, run.iter().copied(), "the benchmark failed")
+    run_program(root, Path::new("cargo"), "run --release --package tests --bin bench".split(' '))
 }
 
 /// Runs the figures of a control plane with hollow nodes on loopback; `options` are for it.
 pub(crate) fn end_to_end(root: &Path, options: &[String]) -> anyhow::Result<()> {
-    let build = ["build", "--release", "--package", "hyperkube", "--bin", "hyperkube"];
-    cargo(root, build.iter().copied(), "hyperkube cannot be built")?;
-    let run = ["run", "--release", "--package", "tests", "--bin", "bench_e2e", "--"];
-    let all = run.iter().copied().chain(options.iter().map(String::as_str));
-    cargo(root, all, "the benchmark failed")
+    let build =
+        "build --release --package hyperkube --package tests --bin hyperkube --bin bench_e2e";
+    run_program(root, Path::new("cargo"), build.split(' '))?;
+    let options = options.iter().map(String::as_str);
+    run_program(root, &root.join("target/release/bench_e2e"), options)
 }
 
-fn cargo<'a>(
+fn run_program<'a>(
     root: &Path,
+    program: &Path,
     arguments: impl Iterator<Item = &'a str>,
-    failure: &'static str,
 ) -> anyhow::Result<()> {
-    let status = Command::new("cargo")
+    let status = Command::new(program)
         .args(arguments)
         .current_dir(root)
         .status()
-        .context("cannot start cargo")?;
-    ensure!(status.success(), failure);
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    ensure!(status.success(), "{} failed", program.display());
     Ok(())
 }
