@@ -220,7 +220,8 @@ impl Bench {
         let path = format!("{path}/web");
         eventually("the deployment is observed", Duration::from_secs(30), async || {
             let found = self.ask(Method::GET, &path, &Value::Null).await?;
-            ensure!(found["status"]["observedGeneration"] == 1, "{}", found["status"]);
+            let generation = &found["metadata"]["generation"];
+            ensure!(found["status"]["observedGeneration"] == *generation, "{}", found["status"]);
             Ok(())
         })
         .await?;
