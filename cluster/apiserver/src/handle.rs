@@ -35,8 +35,8 @@ pub(crate) async fn handle(
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let route = Route::parse(&method, &path, &query);
     let (verb, resource) = match &route {
-        Ok(Route::Resource(r)) => (r.verb.name(), r.kind.plural()),
-        _ => ("other", ""),
+        Ok(Route::Resource(r)) => (r.verb.name(), (r.kind.plural(), r.known_subresource())),
+        _ => ("other", ("", "")),
     };
     let answer = match serve(server, certificate, request, route, &query).await {
         Ok(answer) => answer,

@@ -28,6 +28,14 @@ pub(crate) struct Resource {
     pub(crate) verb: Verb,
 }
 
+impl Resource {
+    /// The subresource as its kind names it; empty for none.
+    pub(crate) fn known_subresource(&self) -> &'static str {
+        let mut known = self.kind.info().subresources.iter().copied();
+        known.find(|s| *s == self.subresource).unwrap_or_default()
+    }
+}
+
 /// What is wanted of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
