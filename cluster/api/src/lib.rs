@@ -13,6 +13,7 @@ pub mod key;
 pub mod kind;
 pub mod meta;
 pub mod names;
+pub mod metrics;
 pub mod object;
 pub mod patch;
 pub mod pod;
