@@ -268,7 +268,7 @@ impl Operation {
                     ..PodBinding::default()
                 },
             },
-            Request::Get(_) | Request::ReadRevision(_) | Request::SignCertificate(_) => {
+            Request::Get(_) | Request::ReadRevision(_) | Request::Sign(_) => {
                 return None;
             }
         })

@@ -61,7 +61,7 @@ pub(super) fn add(pod: &Pod, now: Time, used: &mut Amounts) {
 /// overdue to end. Whoever lost its node is not kept from starting another.
 pub fn counts(pod: &Pod, now: Time) -> bool {
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    !matches!(phase, Some("Failed" | "Succeeded")) && !overdue_at(pod).is_some_and(|at| now > at)
+    !matches!(phase, Some("Failed" | "Succeeded")) && overdue_at(pod).is_none_or(|at| now <= at)
 }
 
 /// When a pod that is being deleted should have ended.
