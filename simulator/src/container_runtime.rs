@@ -324,7 +324,9 @@ impl ContainerRuntime {
             RuntimeRequest::PrepareVolumes { folder, .. } => {
                 Action::MakeFolder(folder.rsplit('/').next().unwrap_or_default().into())
             }
-            RuntimeRequest::RemovePodFolder { uid } => Action::RemoveFolder(uid.into()),
+            // Volumes hold nothing here: there is no folder of that name.
+            RuntimeRequest::RemovePodFolder { uid: name }
+            | RuntimeRequest::RemoveLocalVolume { name } => Action::RemoveFolder(name.into()),
             RuntimeRequest::StartSandbox(_)
             | RuntimeRequest::StartContainer(_)
             | RuntimeRequest::Stop { .. }

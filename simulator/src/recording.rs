@@ -5,7 +5,7 @@
 use api::Time;
 use machine::recording::{Header, Step};
 use machine::{ApiEffect, ApiInput, ControllerManager, LeaderElector, Machine, RngTree};
-use scheduler::{Profile, ProfileConfig, Scheduler};
+use scheduler::{Desk, Scheduler, SchedulerConfig};
 
 /// What a real component was told and did.
 #[derive(Clone, Debug)]
@@ -88,11 +88,11 @@ impl Recording {
         let given = self.header.settings.clone();
         match self.header.component.as_str() {
             "kube-scheduler" => {
-                let config: ProfileConfig = serde_json::from_value(given).map_err(settings)?;
-                let profile =
-                    Profile::new(&config).map_err(|e| RecordingError::Settings(e.to_string()))?;
+                let config: SchedulerConfig = serde_json::from_value(given).map_err(settings)?;
+                let desk =
+                    Desk::new(&config).map_err(|e| RecordingError::Settings(e.to_string()))?;
                 let rng = RngTree::new(self.header.seed);
-                let machine = Scheduler::new(profile, elector("kube-scheduler"), &rng);
+                let machine = Scheduler::new(desk, elector(&config.lease), &rng);
                 Ok(self.compare(machine))
             }
             "kube-controller-manager" => {

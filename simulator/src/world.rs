@@ -16,6 +16,8 @@ mod objects;
 mod operations;
 mod process;
 mod store;
+#[cfg(test)]
+mod volumes;
 mod watching;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,8 +28,8 @@ use api::{Key, Kind, Name, Object, Revision, Shared, Time};
 use k8s_openapi::api::core::v1::PodSpec;
 use kubelet::{Kubelet, NodeEffect};
 use machine::{ApiEffect, ControllerManager, RngTree};
-use scheduler::Scheduler;
-use scheduler::plugins::FitStrategy;
+use scheduler::plugin_args::{LEAST_ALLOCATED, MOST_ALLOCATED, ScoringStrategy};
+use scheduler::{Scheduler, SchedulerConfig};
 
 use self::api_server::ApiServer;
 use self::calls::CallTable;
@@ -618,24 +620,22 @@ impl World {
 }
 
 /// The scheduler's configuration.
-fn scheduler_profile(settings: &SchedulerSettings) -> Result<scheduler::Profile, PlanError> {
-    let fit_strategy = match settings.fit_strategy.as_deref() {
-        None | Some("LeastAllocated") => FitStrategy::LeastAllocated,
-        Some("MostAllocated") => FitStrategy::MostAllocated,
-        Some(other) => {
-            return Err(PlanError::Scheduler(format!(
-                "no fit strategy is called {other:?}; there are LeastAllocated and MostAllocated"
-            )));
-        }
-    };
-    let config = scheduler::ProfileConfig {
+fn scheduler_desk(settings: &SchedulerSettings) -> Result<scheduler::Desk, PlanError> {
+    let strategy = settings.fit_strategy.as_deref().unwrap_or(LEAST_ALLOCATED);
+    if ![LEAST_ALLOCATED, MOST_ALLOCATED].contains(&strategy) {
+        return Err(PlanError::Scheduler(format!(
+            "no fit strategy is called {strategy:?}; there are LeastAllocated and MostAllocated"
+        )));
+    }
+    let mut profile = scheduler::ProfileConfig {
         percentage_of_nodes_to_score: settings.percentage_of_nodes_to_score,
-        fit_strategy,
         weights: settings.weights.clone(),
         disabled: settings.disabled.clone(),
         ..scheduler::ProfileConfig::default()
     };
-    scheduler::Profile::new(&config).map_err(|e| PlanError::Scheduler(e.to_string()))
+    profile.args.fit.scoring_strategy = ScoringStrategy::named(strategy);
+    let config = SchedulerConfig { profiles: vec![profile], ..SchedulerConfig::default() };
+    scheduler::Desk::new(&config).map_err(|e| PlanError::Scheduler(e.to_string()))
 }
 
 /// A moment of the plan.
@@ -661,7 +661,7 @@ fn validate(plan: &Plan) -> Result<(), PlanError> {
             return Err(PlanError::Unknown { what: "the node shape with index", name });
         }
     }
-    scheduler_profile(&settings.scheduler)?;
+    scheduler_desk(&settings.scheduler)?;
     operations::validate(plan)?;
     faults::validate(plan)
 }

@@ -298,6 +298,7 @@ const NOT_OF_THE_INVENTORY: [&str; 4] = [
     "/var/lib/etcd/",
     // What kubelets were issued by the cluster, and keep for their pods.
     "/var/lib/kubelet/",
+    "/var/lib/kprov-volumes/",
     // Notes of inodes and times of files, which save reading them again.
     "/var/lib/kprov/digests/",
     // Notes of the ids that Docker gave to images, missing where a kill came between the load and

@@ -14,7 +14,9 @@ async fn classes_jobs_sets_and_budgets() -> Result<()> {
     let cluster = Cluster::up(Inventory::single_master("workloads", 3)).await?;
     pods_have_the_priority_of_their_class(&cluster).await?;
     jobs_end(&cluster).await?;
+    jobs_come_by_the_clock(&cluster).await?;
     names_stay(&cluster).await?;
+    files_stay(&cluster).await?;
     daemons_run_everywhere(&cluster).await?;
     drains_wait_for_the_budget(&cluster).await
 }
@@ -88,6 +90,39 @@ async fn jobs_end(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+async fn jobs_come_by_the_clock(cluster: &Cluster) -> Result<()> {
+    let image = format!("--image={IMAGE}:1");
+    let create = async |schedule: &str| {
+        let schedule = format!("--schedule={schedule}");
+        let command = ["create", "cronjob", "tick", &image, &schedule, "--", "/bin/echo", "--help"];
+        cluster.try_kubectl(&command).await
+    };
+    let refused = create("* *").await?;
+    ensure!(refused.stderr.contains("expected exactly 5 fields, found 2: [* *]"), "{refused:?}");
+    create("* * * * *").await?.expect_success("create a cron job")?;
+    cluster.kubectl("create job by-hand --from=cronjob/tick").await?;
+    cluster.kubectl("wait job/by-hand --for=condition=Complete --timeout=60s").await?;
+    eventually("a job of the minute", Duration::from_secs(70), async || {
+        let last = cluster.get("cronjob/tick", "{.status.lastSuccessfulTime}").await?;
+        let jobs = cluster.get("jobs", "{.items[*].metadata.name}").await?;
+        ensure!(!last.is_empty() && jobs.iter().any(|job| job.starts_with("tick-")), "{jobs:?}");
+        Ok(())
+    })
+    .await?;
+    let table = cluster.kubectl("get cronjobs").await?;
+    for part in ["TIMEZONE", "* * * * *", "False"] {
+        ensure!(table.contains(part), "{part:?} is missing:\n{table}");
+    }
+    cluster.kubectl("delete cronjob/tick").await?;
+    eventually("no jobs of the cron job", SOON, async || {
+        let left = cluster.get("jobs,pods -l job-name", "{.items[*].metadata.name}").await?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
 async fn names_stay(cluster: &Cluster) -> Result<()> {
     cluster
         .create(
@@ -118,6 +153,64 @@ async fn names_stay(cluster: &Cluster) -> Result<()> {
     })
     .await?;
     cluster.kubectl("delete statefulset/db").await?;
+    Ok(())
+}
+
+/// A stateful set keeps its files when its pods go, and gives them up when it says so.
+async fn files_stay(cluster: &Cluster) -> Result<()> {
+    cluster
+        .create(
+            r#"{"apiVersion":"storage.k8s.io/v1","kind":"StorageClass","metadata":{"name":"local",
+            "annotations":{"storageclass.kubernetes.io/is-default-class":"true"}},
+            "provisioner":"kprov.io/local","volumeBindingMode":"WaitForFirstConsumer"}"#,
+        )
+        .await?;
+    cluster
+        .create(
+            r#"{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"disk"},"spec":{
+            "replicas":2,"serviceName":"disk","selector":{"matchLabels":{"app":"disk"}},
+            "persistentVolumeClaimRetentionPolicy":{"whenDeleted":"Delete"},
+            "volumeClaimTemplates":[{"metadata":{"name":"data"},"spec":{"accessModes":
+            ["ReadWriteOnce"],"resources":{"requests":{"storage":"16Mi"}}}}],"template":{
+            "metadata":{"labels":{"app":"disk"}},"spec":{"terminationGracePeriodSeconds":1,
+            "containers":[{"name":"echo","image":"kprov.local/echo:1","volumeMounts":[{"name":
+            "data","mountPath":"/data"}]}]}}}}"#,
+        )
+        .await?;
+    cluster.kubectl("rollout status statefulset/disk --timeout=90s").await?;
+    let claims = cluster.get("pvc -l app=disk", "{.items[*].metadata.name}").await?;
+    ensure!(claims == ["data-disk-0", "data-disk-1"], "{claims:?}");
+    let table = cluster.kubectl("get pvc,pv,sc").await?;
+    for part in ["16Mi", "RWO", "default/data-disk-1", "local (default)", "kprov.io/local"] {
+        ensure!(table.contains(part), "{part:?} is missing:\n{table}");
+    }
+    let ask = async |path: &str| {
+        let line = format!("exec disk-1 -- /bin/echo get http://127.0.0.1:8080{path}");
+        cluster.kubectl(&line).await
+    };
+    ask("/write?path=/data/kept&text=precious").await?;
+    let uid = "{.metadata.uid} {.status.conditions[?(@.type==\"Ready\")].status}";
+    let before = cluster.get("pod/disk-1", uid).await?;
+    let host = cluster.get("pod/disk-1", "{.spec.nodeName}").await?;
+    cluster.kubectl("delete pod/disk-1").await?;
+    eventually("another disk-1", SOON, async || {
+        let now = cluster.get("pod/disk-1", uid).await?;
+        ensure!(now.len() == 2 && now[0] != before[0] && now[1] == "True", "{now:?}");
+        Ok(())
+    })
+    .await?;
+    let kept = ask("/file?path=/data/kept").await?;
+    ensure!(kept.trim() == "precious", "{kept}");
+    ensure!(cluster.get("pod/disk-1", "{.spec.nodeName}").await? == host, "it has moved");
+    cluster.kubectl("delete statefulset/disk").await?;
+    eventually("claims and volumes to be gone", SOON, async || {
+        let left = cluster.get("pvc,pv", "{.items[*].metadata.name}").await?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await?;
+    let told = cluster.get("nodes", "{.items[*].metadata.annotations}").await?.join(" ");
+    ensure!(!told.contains("local-volume.kprov.io"), "{told}");
     Ok(())
 }
 

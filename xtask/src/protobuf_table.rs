@@ -32,6 +32,8 @@ const ROOTS: &[(&str, &str)] = &[
     ("ResourceQuota", "io.k8s.api.core.v1.ResourceQuota"),
     ("LimitRange", "io.k8s.api.core.v1.LimitRange"),
     ("ServiceAccount", "io.k8s.api.core.v1.ServiceAccount"),
+    ("PersistentVolume", "io.k8s.api.core.v1.PersistentVolume"),
+    ("PersistentVolumeClaim", "io.k8s.api.core.v1.PersistentVolumeClaim"),
     ("Event", "io.k8s.api.core.v1.Event"),
     ("ReplicationController", "io.k8s.api.core.v1.ReplicationController"),
     ("ReplicaSet", "io.k8s.api.apps.v1.ReplicaSet"),
@@ -40,10 +42,12 @@ const ROOTS: &[(&str, &str)] = &[
     ("StatefulSet", "io.k8s.api.apps.v1.StatefulSet"),
     ("ControllerRevision", "io.k8s.api.apps.v1.ControllerRevision"),
     ("Job", "io.k8s.api.batch.v1.Job"),
+    ("CronJob", "io.k8s.api.batch.v1.CronJob"),
     ("Lease", "io.k8s.api.coordination.v1.Lease"),
     ("PodDisruptionBudget", "io.k8s.api.policy.v1.PodDisruptionBudget"),
     ("CertificateSigningRequest", "io.k8s.api.certificates.v1.CertificateSigningRequest"),
     ("PriorityClass", "io.k8s.api.scheduling.v1.PriorityClass"),
+    ("StorageClass", "io.k8s.api.storage.v1.StorageClass"),
     ("Role", "io.k8s.api.rbac.v1.Role"),
     ("RoleBinding", "io.k8s.api.rbac.v1.RoleBinding"),
     ("ClusterRole", "io.k8s.api.rbac.v1.ClusterRole"),
@@ -79,6 +83,11 @@ const POINTERS: &[(&str, &str)] = &[
     ("apps.StatefulSetStatus", "collisionCount"),
     ("authentication.TokenRequestSpec", "expirationSeconds"),
     ("autoscaling.ScaleSpec", "replicas"),
+    (
+        "batch.CronJobSpec",
+        "timeZone startingDeadlineSeconds suspend successfulJobsHistoryLimit \
+         failedJobsHistoryLimit",
+    ),
     (
         "batch.JobSpec",
         "parallelism completions activeDeadlineSeconds backoffLimit backoffLimitPerIndex \
@@ -126,6 +135,12 @@ const POINTERS: &[(&str, &str)] = &[
     ("core.NodeFeatures", "supplementalGroupsPolicy"),
     ("core.NodeRuntimeHandlerFeatures", "recursiveReadOnlyMounts userNamespaces"),
     ("core.NodeSwapStatus", "capacity"),
+    ("core.AzureFilePersistentVolumeSource", "secretNamespace"),
+    ("core.GlusterfsPersistentVolumeSource", "endpointsNamespace"),
+    ("core.ISCSIPersistentVolumeSource", "initiatorName"),
+    ("core.LocalVolumeSource", "fsType"),
+    ("core.PersistentVolumeClaimStatus", "currentVolumeAttributesClassName"),
+    ("core.PersistentVolumeSpec", "volumeMode volumeAttributesClassName"),
     ("core.PersistentVolumeClaimSpec", "storageClassName volumeMode volumeAttributesClassName"),
     ("core.PodDNSConfigOption", "value"),
     ("core.PodResourceClaim", "resourceClaimName resourceClaimTemplateName"),
@@ -180,6 +195,7 @@ const POINTERS: &[(&str, &str)] = &[
     ("meta.OwnerReference", "controller blockOwnerDeletion"),
     ("meta.Preconditions", "uid resourceVersion"),
     ("scheduling.PriorityClass", "preemptionPolicy"),
+    ("storage.StorageClass", "reclaimPolicy allowVolumeExpansion volumeBindingMode"),
     ("policy.PodDisruptionBudgetSpec", "minAvailable maxUnavailable unhealthyPodEvictionPolicy"),
 ];
 

@@ -131,7 +131,7 @@ pub(crate) fn encode_raw(object: &Object) -> Box<RawValue> {
 }
 
 /// Renders a path as Kubernetes does: `spec.containers[0].imagee`.
-fn field_path(path: &serde_ignored::Path<'_>) -> String {
+pub fn field_path(path: &serde_ignored::Path<'_>) -> String {
     use serde_ignored::Path;
     match path {
         Path::Root => String::new(),

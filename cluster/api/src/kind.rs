@@ -79,6 +79,10 @@ kinds! {
     ResourceQuota { "" "v1" "v1" "resourcequotas" "resourcequota" ["quota"] [] Namespaced true ["status"] }
     LimitRange { "" "v1" "v1" "limitranges" "limitrange" ["limits"] [] Namespaced true [] }
     ServiceAccount { "" "v1" "v1" "serviceaccounts" "serviceaccount" ["sa"] [] Namespaced true ["token"] }
+    PersistentVolume { "" "v1" "v1" "persistentvolumes" "persistentvolume" ["pv"] [] Cluster true
+        ["status"] }
+    PersistentVolumeClaim { "" "v1" "v1" "persistentvolumeclaims" "persistentvolumeclaim" ["pvc"] []
+        Namespaced true ["status"] }
     Event { "" "v1" "v1" "events" "event" ["ev"] [] Namespaced true [] }
     ReplicationController { "" "v1" "v1" "replicationcontrollers" "replicationcontroller" ["rc"] ["all"]
         Namespaced true ["scale", "status"] }
@@ -92,6 +96,7 @@ kinds! {
     ControllerRevision { "apps" "v1" "apps/v1" "controllerrevisions" "controllerrevision" [] []
         Namespaced true [] }
     Job { "batch" "v1" "batch/v1" "jobs" "job" [] ["all"] Namespaced true ["status"] }
+    CronJob { "batch" "v1" "batch/v1" "cronjobs" "cronjob" ["cj"] ["all"] Namespaced true ["status"] }
     Lease { "coordination.k8s.io" "v1" "coordination.k8s.io/v1" "leases" "lease" [] [] Namespaced true [] }
     PodDisruptionBudget { "policy" "v1" "policy/v1" "poddisruptionbudgets" "poddisruptionbudget" ["pdb"] []
         Namespaced true ["status"] }
@@ -100,6 +105,8 @@ kinds! {
         ["approval", "status"] }
     PriorityClass { "scheduling.k8s.io" "v1" "scheduling.k8s.io/v1" "priorityclasses" "priorityclass"
         ["pc"] [] Cluster true [] }
+    StorageClass { "storage.k8s.io" "v1" "storage.k8s.io/v1" "storageclasses" "storageclass" ["sc"] []
+        Cluster true [] }
     Role { "rbac.authorization.k8s.io" "v1" "rbac.authorization.k8s.io/v1" "roles" "role"
         [] [] Namespaced true [] }
     RoleBinding { "rbac.authorization.k8s.io" "v1" "rbac.authorization.k8s.io/v1" "rolebindings"

@@ -6,11 +6,13 @@
 //! This crate decides nothing and performs no I/O.
 
 pub mod codec;
+pub mod cron;
 pub mod disruption;
 pub mod hash;
 pub mod key;
 pub mod kind;
 pub mod meta;
+pub mod names;
 pub mod object;
 pub mod patch;
 pub mod pod;
@@ -24,6 +26,7 @@ pub mod table;
 pub mod time;
 pub mod uid;
 pub mod version;
+pub mod volume;
 
 pub use key::{Key, Name, Revision};
 pub use kind::{Kind, Scope};

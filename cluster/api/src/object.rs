@@ -6,7 +6,7 @@ use k8s_openapi::api::{
     apps::v1 as apps, authentication::v1 as authn, authorization::v1 as authz,
     autoscaling::v1 as autoscaling, batch::v1 as batch, certificates::v1 as certificates,
     coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-    policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
+    policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -89,6 +89,8 @@ objects! {
     ResourceQuota core::ResourceQuota,
     LimitRange core::LimitRange,
     ServiceAccount core::ServiceAccount,
+    PersistentVolume core::PersistentVolume,
+    PersistentVolumeClaim core::PersistentVolumeClaim,
     Event core::Event,
     ReplicationController core::ReplicationController,
     ReplicaSet apps::ReplicaSet,
@@ -97,10 +99,12 @@ objects! {
     StatefulSet apps::StatefulSet,
     ControllerRevision apps::ControllerRevision,
     Job batch::Job,
+    CronJob batch::CronJob,
     Lease coordination::Lease,
     PodDisruptionBudget policy::PodDisruptionBudget,
     CertificateSigningRequest certificates::CertificateSigningRequest,
     PriorityClass scheduling::PriorityClass,
+    StorageClass storage::StorageClass,
     Role rbac::Role,
     RoleBinding rbac::RoleBinding,
     ClusterRole rbac::ClusterRole,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::Shared;
 
@@ -34,7 +34,7 @@ pub struct Patch {
 pub enum PatchBody {
     /// The document.
     Json(Value),
-    /// The merge patch by which a kubelet reports the status of a pod. Where nobody else has
+    /// The strategic patch by which a kubelet reports the status of a pod. Where nobody else has
     /// touched the status, what it comes to is known without a document.
     PodStatus(Box<PodStatusChange>),
 }
@@ -110,6 +110,51 @@ pub fn merge_diff(old: &Value, new: &Value) -> Value {
     Value::Object(patch)
 }
 
+/// The strategic patch of a list whose elements are known by their `key`: what turns the list
+/// `old` into `new`, and leaves elements that others have put into it where they are.
+///
+/// Returns the fields of the patch: `name` and `$setElementOrder/name`.
+pub fn keyed_list_diff(name: &str, key: &str, old: &[Value], new: &[Value]) -> Map<String, Value> {
+    let is_keyed = |list: &[Value]| {
+        let keys: Vec<&Value> = list.iter().filter_map(|element| element.get(key)).collect();
+        keys.len() == list.len() && (1..keys.len()).all(|at| !keys[..at].contains(&keys[at]))
+    };
+    let mut patch = Map::new();
+    if !is_keyed(old) || !is_keyed(new) {
+        // Not what the API calls a map: no part of it can be named.
+        let whole = std::iter::once(json!({DIRECTIVE: "replace"})).chain(new.iter().cloned());
+        patch.insert(name.to_owned(), Value::Array(whole.collect()));
+        return patch;
+    }
+    let find = |list: &'_ [Value], id: &Value| list.iter().position(|e| e.get(key) == Some(id));
+    let mut changes = Vec::new();
+    for element in new {
+        match find(old, &element[key]) {
+            Some(at) if old[at] == *element => {}
+            Some(at) => {
+                // A field that is left out is kept; the key must be there.
+                let mut change = merge_diff(&old[at], element);
+                change[key] = element[key].clone();
+                changes.push(change);
+            }
+            None => changes.push(element.clone()),
+        }
+    }
+    for element in old.iter().filter(|element| find(new, &element[key]).is_none()) {
+        changes.push(json!({DIRECTIVE: "delete", key: element[key]}));
+    }
+    if old != new {
+        // Elements that are named would else come in the order of the patch.
+        let order = new.iter().map(|element| json!({key: element[key]})).collect();
+        patch.insert(format!("$setElementOrder/{name}"), Value::Array(order));
+        patch.insert(name.to_owned(), Value::Array(changes));
+    }
+    patch
+}
+
+/// What a strategic patch has for what is no value.
+const DIRECTIVE: &str = "$patch";
+
 /// The body of a status patch that only an object of that UID takes.
 pub fn status_body(uid: Option<&str>, status: Value) -> Value {
     let mut body = Map::new();
@@ -121,23 +166,29 @@ pub fn status_body(uid: Option<&str>, status: Value) -> Value {
     Value::Object(body)
 }
 
-/// The merge patch that turns one pod status into another. It compares what a kubelet writes;
-/// the rest must be the same.
+/// The strategic patch that turns one pod status into another. It compares what a kubelet writes;
+/// the rest must be the same. Conditions go by their type: others write some of their own at any
+/// time.
 fn changes(old: &PodStatus, new: &PodStatus) -> Value {
     let mut patch = Map::new();
     if old.conditions != new.conditions {
-        let value = new.conditions.as_deref().map_or(Value::Null, conditions);
-        patch.insert("conditions".to_owned(), value);
+        let values = |status: &PodStatus| status.conditions.as_deref().map(conditions);
+        patch = keyed_list_diff(
+            "conditions",
+            "type",
+            &values(old).unwrap_or_default(),
+            &values(new).unwrap_or_default(),
+        );
     }
     change(&mut patch, "containerStatuses", &old.container_statuses, &new.container_statuses);
     change(&mut patch, "hostIP", &old.host_ip, &new.host_ip);
-    change(&mut patch, "hostIPs", &old.host_ips, &new.host_ips);
+    change_list(&mut patch, "hostIPs", &old.host_ips, &new.host_ips);
     let (old_init, new_init) = (&old.init_container_statuses, &new.init_container_statuses);
     change(&mut patch, "initContainerStatuses", old_init, new_init);
     change(&mut patch, "message", &old.message, &new.message);
     change(&mut patch, "phase", &old.phase, &new.phase);
     change(&mut patch, "podIP", &old.pod_ip, &new.pod_ip);
-    change(&mut patch, "podIPs", &old.pod_ips, &new.pod_ips);
+    change_list(&mut patch, "podIPs", &old.pod_ips, &new.pod_ips);
     change(&mut patch, "qosClass", &old.qos_class, &new.qos_class);
     change(&mut patch, "reason", &old.reason, &new.reason);
     change(&mut patch, "startTime", &old.start_time, &new.start_time);
@@ -156,9 +207,22 @@ fn change<T: Serialize + PartialEq>(
     }
 }
 
+/// As [`change`], of a list that would be merged with what it was.
+fn change_list<T: Serialize + PartialEq>(
+    patch: &mut Map<String, Value>,
+    name: &str,
+    old: &Option<Vec<T>>,
+    new: &Option<Vec<T>>,
+) {
+    change(patch, name, old, new);
+    if let Some(Value::Array(list)) = patch.get_mut(name) {
+        list.insert(0, json!({DIRECTIVE: "replace"}));
+    }
+}
+
 /// As their serialization, which is most of what a status write costs: conditions are in every
 /// one, and their times are few.
-fn conditions(conditions: &[PodCondition]) -> Value {
+fn conditions(conditions: &[PodCondition]) -> Vec<Value> {
     let mut known: Option<(&Time, String)> = None;
     let mut values = Vec::with_capacity(conditions.len());
     for condition in conditions {
@@ -198,7 +262,7 @@ fn conditions(conditions: &[PodCondition]) -> Value {
         put("type", Value::String(type_.clone()));
         values.push(Value::Object(map));
     }
-    Value::Array(values)
+    values
 }
 
 /// As `metav1.Time` is written: whole seconds, in UTC.
@@ -208,6 +272,8 @@ fn text(time: &Time) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::PodIP;
+
     use super::*;
 
     #[test]
@@ -229,7 +295,7 @@ mod tests {
             ..PodCondition::default()
         };
         let all = vec![full.clone(), bare, full];
-        assert_eq!(conditions(&all), serde_json::to_value(&all).unwrap());
+        assert_eq!(Value::Array(conditions(&all)), serde_json::to_value(&all).unwrap());
     }
 
     #[test]
@@ -241,8 +307,49 @@ mod tests {
             ..PodStatus::default()
         };
         let new = PodStatus { phase: Some("Running".into()), reason: None, ..old.clone() };
-        assert_eq!(changes(&old, &new), serde_json::json!({"phase": "Running", "reason": null}));
+        assert_eq!(changes(&old, &new), json!({"phase": "Running", "reason": null}));
         let whole = |status: &PodStatus| serde_json::to_value(status).unwrap();
         assert_eq!(changes(&old, &new), merge_diff(&whole(&old), &whole(&new)));
+    }
+    #[test]
+    fn a_list_is_changed_element_by_element() {
+        let diff = |old: Value, new: Value| {
+            let (old, new) = (old.as_array().unwrap(), new.as_array().unwrap());
+            Value::Object(keyed_list_diff("conditions", "type", old, new))
+        };
+        let ready = |status: &str| json!({"type": "Ready", "status": status});
+        let told = json!({"type": "Ready", "status": "False", "reason": "Why", "message": "m"});
+        assert_eq!(
+            diff(json!([told, ready("x")]), json!([])),
+            json!({"conditions": [{"$patch": "replace"}]})
+        );
+        assert_eq!(
+            diff(json!([told, {"type": "A"}]), json!([ready("True"), {"type": "A"}])),
+            json!({
+                "conditions": [
+                    {"type": "Ready", "status": "True", "reason": null, "message": null}],
+                "$setElementOrder/conditions": [{"type": "Ready"}, {"type": "A"}],
+            }),
+        );
+        assert_eq!(
+            diff(json!([{"type": "A"}, {"type": "B"}]), json!([{"type": "C"}, {"type": "A"}])),
+            json!({
+                "conditions": [{"type": "C"}, {"$patch": "delete", "type": "B"}],
+                "$setElementOrder/conditions": [{"type": "C"}, {"type": "A"}],
+            }),
+        );
+        assert_eq!(diff(json!([told]), json!([told])), json!({}));
+    }
+
+    #[test]
+    fn addresses_are_replaced() {
+        let of = |ip: &str| PodStatus {
+            pod_ips: Some(vec![PodIP { ip: ip.to_owned() }]),
+            ..PodStatus::default()
+        };
+        assert_eq!(
+            changes(&of("10.0.0.1"), &of("10.0.0.2")),
+            json!({"podIPs": [{"$patch": "replace"}, {"ip": "10.0.0.2"}]}),
+        );
     }
 }

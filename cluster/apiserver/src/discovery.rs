@@ -69,6 +69,7 @@ const GROUPS: &[&str] = &[
     "certificates.k8s.io",
     "policy",
     "rbac.authorization.k8s.io",
+    "storage.k8s.io",
     "scheduling.k8s.io",
     "coordination.k8s.io",
     "discovery.k8s.io",

@@ -30,16 +30,34 @@ const INPUTS_MAX: usize = 4_096;
 /// How long the calls of a shutdown may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Looks at a machine, for metrics, readiness, and those who have questions.
+pub trait Observe<M>: Send {
+    /// Looks at the machine; called after each step.
+    fn observe(&mut self, machine: &M);
+
+    /// Returns when the machine shall be looked at though nothing happens to it. The call is
+    /// dropped when something does, and must lose nothing by that.
+    fn wanted(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+}
+
+impl<M, F: FnMut(&M) + Send> Observe<M> for F {
+    fn observe(&mut self, machine: &M) {
+        self(machine);
+    }
+}
+
 /// Runs `machine` until `shutdown` turns true: feeds it the watches `specs` and the answers to
 /// its calls, wakes it when it asks. `farewell` runs last and may emit calls (for example to
-/// release a lease). `observe` sees the machine after each step, for metrics and readiness.
+/// release a lease). `observer` sees the machine after each step, and whenever it wants to.
 pub async fn drive<M, C>(
     mut machine: M,
     client: Client,
     caller: C,
     specs: Vec<WatchSpec>,
     mut shutdown: signal::Receiver<bool>,
-    mut observe: impl FnMut(&M) + Send,
+    mut observer: impl Observe<M>,
     farewell: impl FnOnce(&mut M, api::Time, &mut Vec<ApiEffect>) + Send,
 ) where
     M: Machine<Input = ApiInput, Effect = ApiEffect> + Send,
@@ -59,11 +77,15 @@ pub async fn drive<M, C>(
             biased;
             _ = shutdown.wait_for(|stop| *stop) => break,
             Some(input) = incoming.recv() => input,
+            () = observer.wanted() => {
+                observer.observe(&machine);
+                continue;
+            }
             () = sleep_for(sleep) => ApiInput::Wake,
         };
         machine.step(clock.now(), input, &mut effects);
         shell.carry_out(&mut effects);
-        observe(&machine);
+        observer.observe(&machine);
     }
     drop(watches);
     farewell(&mut machine, clock.now(), &mut effects);

@@ -14,6 +14,6 @@ pub mod watch;
 pub use clock::Clock;
 pub use config::{Config, ConfigError, Credentials, Pem};
 pub use connection::{Client, SendError};
-pub use drive::{Caller, drive};
+pub use drive::{Caller, Observe, drive};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
 pub use watch::{WatchSpec, watch};

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use api::volume::{CLAIM_FINALIZER, VOLUME_FINALIZER};
 use api::{
     ApiError, Key, Kind, Object, Propagation, Reply, Request, Revision, Status, Subresource, Time,
     codec, meta,
@@ -114,6 +115,14 @@ impl Store {
         }
         if key.kind == Kind::Namespace {
             value["spec"]["finalizers"] = json!(["kubernetes"]);
+        }
+        let finalizer = match key.kind {
+            Kind::PersistentVolume => Some(VOLUME_FINALIZER),
+            Kind::PersistentVolumeClaim => Some(CLAIM_FINALIZER),
+            _ => None,
+        };
+        if let Some(finalizer) = finalizer {
+            value["metadata"]["finalizers"] = json!([finalizer]);
         }
         Ok(self.commit(&key, &Value::Null, value))
     }

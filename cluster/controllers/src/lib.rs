@@ -6,6 +6,8 @@
 
 mod announce;
 mod bootstrap_tokens;
+mod claim_users;
+mod finalizer;
 mod labels;
 mod ownership;
 mod pods;
@@ -16,6 +18,7 @@ mod service_pods;
 
 pub mod bootstrap_signer;
 pub mod cluster_role_aggregation;
+pub mod cron_job;
 pub mod csr_approver;
 pub mod csr_cleaner;
 pub mod csr_signer;
@@ -25,12 +28,16 @@ pub mod disruption;
 pub mod endpoint_slice;
 pub mod endpoint_slice_mirroring;
 pub mod endpoints;
+pub mod ephemeral_volume;
 pub mod garbage_collector;
 pub mod job;
 pub mod lease_collector;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod persistent_volume_binder;
+pub mod persistent_volume_claim_protection;
+pub mod persistent_volume_protection;
 pub mod pod_gc;
 pub mod replica_set;
 pub mod replication_controller;
@@ -68,6 +75,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(replication_controller::ReplicationControllers::new()),
         Box::new(daemon_set::DaemonSets),
         Box::new(job::Jobs),
+        Box::new(cron_job::CronJobs),
         Box::new(ttl_after_finished::TtlAfterFinished),
         Box::new(stateful_set::StatefulSets),
         Box::new(endpoints::Endpoints),
@@ -85,6 +93,10 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(lease_collector::LeaseCollector),
         Box::new(token_cleaner::TokenCleaner),
         Box::new(bootstrap_signer::BootstrapSigner),
+        Box::new(persistent_volume_binder::PersistentVolumeBinder),
+        Box::new(persistent_volume_protection::PersistentVolumeProtection),
+        Box::new(persistent_volume_claim_protection::PersistentVolumeClaimProtection),
+        Box::new(ephemeral_volume::EphemeralVolumes),
         Box::new(csr_approver::CsrApprover),
         Box::new(csr_signer::CsrSigner),
         Box::new(csr_cleaner::CsrCleaner),

@@ -29,6 +29,7 @@ const KINDS: &[Kind] = &[
     Kind::ServiceAccount,
     Kind::ResourceQuota,
     Kind::LimitRange,
+    Kind::PersistentVolumeClaim,
     Kind::Event,
     Kind::ReplicationController,
     Kind::ReplicaSet,
@@ -37,6 +38,7 @@ const KINDS: &[Kind] = &[
     Kind::StatefulSet,
     Kind::ControllerRevision,
     Kind::Job,
+    Kind::CronJob,
     Kind::Lease,
     Kind::PodDisruptionBudget,
     Kind::Role,
@@ -46,6 +48,7 @@ const KINDS: &[Kind] = &[
 /// In which order contents go: first what would make new objects, so that nothing is made good
 /// that is being removed.
 const ORDER: &[Kind] = &[
+    Kind::CronJob,
     Kind::Deployment,
     Kind::DaemonSet,
     Kind::StatefulSet,
@@ -53,6 +56,7 @@ const ORDER: &[Kind] = &[
     Kind::ReplicationController,
     Kind::Job,
     Kind::Pod,
+    Kind::PersistentVolumeClaim,
     Kind::ControllerRevision,
     Kind::Service,
     Kind::EndpointSlice,

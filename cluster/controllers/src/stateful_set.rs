@@ -5,6 +5,7 @@
 //!
 //! Source: kubernetes 1.33, `pkg/controller/statefulset`.
 
+mod claims;
 mod control;
 mod history;
 mod identity;
@@ -39,7 +40,7 @@ impl Reconciler for StatefulSets {
     }
 
     fn kinds(&self) -> &'static [Kind] {
-        &[Kind::StatefulSet, Kind::ControllerRevision, Kind::Pod]
+        &[Kind::StatefulSet, Kind::ControllerRevision, Kind::Pod, Kind::PersistentVolumeClaim]
     }
 
     fn indexes(&self) -> Vec<Box<dyn Index>> {
@@ -53,6 +54,9 @@ impl Reconciler for StatefulSets {
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
         if delta.key.kind == Kind::StatefulSet {
             return vec![delta.key.clone()];
+        }
+        if delta.key.kind == Kind::PersistentVolumeClaim {
+            return claims::affected(cache, delta);
         }
         let pod = |object: &Option<Object>| object.as_ref().and_then(Object::share::<Pod>);
         if let (Some(old), Some(new)) = (pod(&delta.old), pod(&delta.new))
@@ -113,6 +117,7 @@ fn of_dependent(cache: &Cache, delta: &Delta) -> Vec<Key> {
 
 /// One look at one stateful set.
 struct Pass<'a> {
+    cache: &'a Cache,
     set: &'a StatefulSet,
     spec: &'a StatefulSetSpec,
     history: History<'a>,
@@ -132,7 +137,7 @@ impl<'a> Pass<'a> {
         } else {
             History::of(cache, set, plan)?
         };
-        Some(Self { set, spec, history, pods, now })
+        Some(Self { cache, set, spec, history, pods, now })
     }
 
     fn run(self, plan: &mut Plan) {

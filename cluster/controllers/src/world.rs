@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use api::hash::fnv64;
+use api::volume::{LOCAL_REMOVE, LOCAL_REMOVED, SELECTED_NODE};
 use api::{ApiError, Key, Kind, Object, Pod, Request, Revision, Status, Time, codec, meta};
 use k8s_openapi::api::core::v1::Node;
 use machine::{
@@ -13,6 +14,7 @@ use machine::{
 use rand::RngExt;
 use serde_json::{Value, json};
 
+use crate::claim_users::claims_of;
 use crate::daemon_set::nodes;
 use crate::fixture::{START, Store, short};
 use crate::{Config, all, pods};
@@ -25,6 +27,8 @@ enum Due {
     Start(Key),
     End(Key),
     Heartbeat(String),
+    /// The kubelet of the node removes folders of volumes.
+    Clean(String),
 }
 
 /// What the API server is like.
@@ -189,6 +193,12 @@ impl World {
             {
                 self.act_on(&object.key(), pod);
             }
+            if let WatchEvent::Changed(Object::Node(node)) = &event
+                && node.metadata.annotations.iter().flatten().any(|(_, v)| v == LOCAL_REMOVE)
+            {
+                let at = self.store.now + self.delay(10..2000);
+                self.push(at, Due::Clean(node.metadata.name.clone().unwrap()));
+            }
             self.push(due, Due::Input(ApiInput::Watch(event)));
         }
         let check = self.check;
@@ -244,6 +254,18 @@ impl World {
                 self.publish();
             }
             Due::Heartbeat(node) => self.heartbeat(&node),
+            Due::Clean(node) if self.dead.contains(&node) => {}
+            Due::Clean(node) => {
+                let _ = self.store.edit(&Key::cluster(Kind::Node, &node), None, |v| {
+                    let annotations = v["metadata"]["annotations"].as_object_mut();
+                    for value in annotations.into_iter().flat_map(|a| a.values_mut()) {
+                        if value == LOCAL_REMOVE {
+                            *value = LOCAL_REMOVED.into();
+                        }
+                    }
+                });
+                self.publish();
+            }
         }
     }
 
@@ -253,6 +275,7 @@ impl World {
             return;
         }
         let uid = pod.metadata.uid.clone().unwrap();
+        let claims = claims_of(pod);
         let tie = nodes::target(pod).map(str::to_owned);
         let named = |n: &&Node| tie.is_none() || tie == n.metadata.name;
         let fits =
@@ -269,8 +292,33 @@ impl World {
             self.push(at, Due::Schedule(key.clone()));
             return;
         }
-        let node = nodes[self.rng.random_range(0..nodes.len())].clone();
+        let mut node = nodes[self.rng.random_range(0..nodes.len())].clone();
+        for claim in claims {
+            let claim = Key::new(Kind::PersistentVolumeClaim, &key.namespace, &claim);
+            let Some(there) = self.folder_of(&claim, &node) else {
+                let at = self.store.now + Duration::from_millis(500);
+                return self.push(at, Due::Schedule(key.clone()));
+            };
+            node = there;
+        }
         let _ = self.carry_out(Request::Bind { pod: key.clone(), uid, node });
+    }
+
+    /// On which node the volume of a claim is; one that is not bound is told to be on `node`.
+    fn folder_of(&mut self, claim: &Key, node: &str) -> Option<String> {
+        let value = self.value(claim);
+        if value["status"]["phase"] == "Bound" {
+            let volume = value["spec"]["volumeName"].as_str()?;
+            let volume = self.value(&Key::cluster(Kind::PersistentVolume, volume));
+            return Some(volume["metadata"]["annotations"]["kprov.io/node"].as_str()?.to_owned());
+        }
+        if !value.is_null() && value["metadata"]["annotations"][SELECTED_NODE].is_null() {
+            let _ = self.store.edit(claim, None, |v| {
+                v["metadata"]["annotations"][SELECTED_NODE] = node.into();
+            });
+            self.publish();
+        }
+        None
     }
 
     fn heartbeat(&mut self, node: &str) {
@@ -371,5 +419,7 @@ impl World {
     }
 }
 
+#[cfg(test)]
+mod storage;
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::net::TcpListener;
-use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio::sync::{OnceCell, Semaphore, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 
 /// A probe has no business taking longer.
@@ -41,7 +41,29 @@ pub(crate) trait Health: Send + Sync + 'static {
     fn page(&self, _path: &str) -> Option<String> {
         None
     }
+    /// What a known client is told later, by path and query.
+    fn ask(&self, _path: &str, _query: &str) -> Option<Asked> {
+        None
+    }
 }
+
+/// What a client is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    pub(crate) code: StatusCode,
+    pub(crate) kind: &'static str,
+    pub(crate) text: String,
+}
+
+impl Page {
+    /// A page of plain text.
+    pub(crate) fn plain(code: StatusCode, text: impl Into<String>) -> Self {
+        Self { code, kind: PLAIN, text: text.into() }
+    }
+}
+
+/// A page that comes later; or what there is to say at once.
+pub(crate) type Asked = Result<oneshot::Receiver<Page>, Page>;
 
 /// How the server proves who it is, and whose clients it trusts.
 pub(crate) struct Identity {
@@ -100,8 +122,8 @@ pub(crate) async fn serve(
                 let Ok(Ok(stream)) = handshake.await else { return };
                 let known = stream.get_ref().1.peer_certificates().is_some();
                 let service = service_fn(move |request| {
-                    let response = answer(&request, health.as_ref(), known);
-                    async move { Ok::<_, Infallible>(response) }
+                    let health = Arc::clone(&health);
+                    async move { Ok::<_, Infallible>(answer(&request, health.as_ref(), known).await) }
                 });
                 let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
                     .http1()
@@ -147,33 +169,44 @@ impl Identity {
     }
 }
 
-fn answer(request: &Request<Incoming>, health: &dyn Health, known: bool) -> Response<Full<Bytes>> {
-    let (code, kind, text) = if request.method() == Method::GET {
-        respond(request.uri().path(), health, known)
+async fn answer(
+    request: &Request<Incoming>,
+    health: &dyn Health,
+    known: bool,
+) -> Response<Full<Bytes>> {
+    let page = if request.method() == Method::GET {
+        let uri = request.uri();
+        respond(uri.path(), uri.query().unwrap_or_default(), health, known).await
     } else {
-        (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "method not allowed".to_owned())
+        Page::plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
     };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = code;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    let mut response = Response::new(Full::new(Bytes::from(page.text)));
+    *response.status_mut() = page.code;
+    let kind = http::HeaderValue::from_static(page.kind);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
     response
 }
 
 const PLAIN: &str = "text/plain";
+pub(crate) const JSON: &str = "application/json";
 
-/// Status, content type and text.
-fn respond(path: &str, health: &dyn Health, known: bool) -> (StatusCode, &'static str, String) {
+async fn respond(path: &str, query: &str, health: &dyn Health, known: bool) -> Page {
     match path {
         "/healthz" | "/livez" | "/readyz" => match health.check() {
-            Ok(()) => (StatusCode::OK, PLAIN, "ok".to_owned()),
-            Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, PLAIN, why),
+            Ok(()) => Page::plain(StatusCode::OK, "ok"),
+            Err(why) => Page::plain(StatusCode::INTERNAL_SERVER_ERROR, why),
         },
-        "/version" => (StatusCode::OK, "application/json", plain_health::version()),
-        _ if !known => (StatusCode::UNAUTHORIZED, PLAIN, "Unauthorized".to_owned()),
-        "/metrics" => (StatusCode::OK, PLAIN, health.metrics()),
-        _ => match health.page(path) {
-            Some(text) => (StatusCode::OK, PLAIN, text),
-            None => (StatusCode::NOT_FOUND, PLAIN, "404 page not found".to_owned()),
+        "/version" => Page { code: StatusCode::OK, kind: JSON, text: plain_health::version() },
+        _ if !known => Page::plain(StatusCode::UNAUTHORIZED, "Unauthorized"),
+        "/metrics" => Page::plain(StatusCode::OK, health.metrics()),
+        _ => match (health.page(path), health.ask(path, query)) {
+            (Some(text), _) => Page::plain(StatusCode::OK, text),
+            (None, Some(Err(page))) => page,
+            (None, Some(Ok(later))) => match tokio::time::timeout(REQUEST_TIMEOUT, later).await {
+                Ok(Ok(page)) => page,
+                _ => Page::plain(StatusCode::SERVICE_UNAVAILABLE, "no answer in time: ask again"),
+            },
+            (None, None) => Page::plain(StatusCode::NOT_FOUND, "404 page not found"),
         },
     }
 }
@@ -191,18 +224,26 @@ mod tests {
         fn metrics(&self) -> String {
             "m 1\n".to_owned()
         }
+        fn ask(&self, path: &str, _query: &str) -> Option<Asked> {
+            // Whoever should answer is gone.
+            (path == "/later").then(|| Ok(oneshot::channel().1))
+        }
     }
 
-    #[test]
-    fn only_health_and_version_are_public() {
-        let check = |path: &str, known: bool, code: u16| {
-            assert_eq!(respond(path, &Fine, known).0.as_u16(), code, "{path} {known}");
-        };
-        check("/healthz", false, 200);
-        check("/version", false, 200);
-        check("/metrics", false, 401);
-        check("/metrics", true, 200);
-        check("/nothing", false, 401);
-        check("/nothing", true, 404);
+    #[tokio::test]
+    async fn only_health_and_version_are_public() {
+        for (path, known, code) in [
+            ("/healthz", false, 200),
+            ("/version", false, 200),
+            ("/metrics", false, 401),
+            ("/metrics", true, 200),
+            ("/nothing", false, 401),
+            ("/nothing", true, 404),
+            ("/later", false, 401),
+            ("/later", true, 503),
+        ] {
+            let page = respond(path, "", &Fine, known).await;
+            assert_eq!(page.code.as_u16(), code, "{path} {known}");
+        }
     }
 }

@@ -1,60 +1,60 @@
 //! `kube-scheduler`.
 
+mod watcher;
+
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use anyhow::Context;
 use clap::{ArgAction, Args};
-use client::{Clock, WatchSpec, drive};
+use client::{WatchSpec, drive};
 use machine::recording::Header;
-use machine::{LeaderElector, Recorded, RngTree};
+use machine::{LeaderElector, RngTree};
 use rand::RngExt;
-use scheduler::{Profile, ProfileConfig, Scheduler};
+use scheduler::{Desk, Scheduler, SchedulerConfig};
 
-use crate::daemon;
 use crate::flags::{Api, Log, Serving};
 use crate::health_server::{self, Health};
 use crate::recording::Recording;
+use crate::{daemon, scheduler_config_file};
 
 /// Arguments of kube-scheduler.
 #[derive(Args)]
 pub(crate) struct Flags {
     #[command(flatten)]
     pub(crate) log: Log,
-    #[command(flatten)]
-    api: Api,
+    /// `KubeSchedulerConfiguration` file, `kubescheduler.config.k8s.io/v1`: profiles, plugins and
+    /// what they are told.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Write the configuration, with everything that the file leaves out, and exit.
+    #[arg(long, value_name = "FILE", requires = "config")]
+    write_config_to: Option<PathBuf>,
+    /// Kubeconfig with the server, its CA and this component's certificate; one that the
+    /// configuration file names comes first.
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    kubeconfig: Option<PathBuf>,
+    /// All API servers (`https://HOST:PORT`), tried in order; default: the kubeconfig's.
+    #[arg(long, value_name = "URLS", value_delimiter = ',')]
+    api_servers: Vec<String>,
     #[command(flatten)]
     serving: Serving,
-    /// Port for health checks and metrics.
+    /// Port for health checks, metrics and explanations.
     #[arg(long, default_value_t = 10259, value_name = "PORT")]
     secure_port: u16,
-    /// Act only while holding the lease `kube-system/kube-scheduler`.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "true",
-          require_equals = true, action = ArgAction::Set)]
-    leader_elect: bool,
+    /// Act only while holding the lease `kube-system/kube-scheduler`; default: as the
+    /// configuration file says, else true.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true,
+          action = ArgAction::Set)]
+    leader_elect: Option<bool>,
+    /// Take one decision in so many a second time, in the plain way, and log and count those that
+    /// differ. No decision changes by it.
+    #[arg(long, value_name = "N")]
+    compare_decisions: Option<NonZeroU32>,
     #[command(flatten)]
     recording: Recording,
-}
-
-#[derive(Default)]
-struct Vitals {
-    leads: AtomicBool,
-    pending: AtomicUsize,
-}
-
-impl Health for Vitals {
-    fn check(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn metrics(&self) -> String {
-        let mut text = leader_metric("kube-scheduler", self.leads.load(Ordering::Relaxed));
-        text.push_str(&format!(
-            "# TYPE scheduler_pending_pods gauge\nscheduler_pending_pods {}\n",
-            self.pending.load(Ordering::Relaxed)
-        ));
-        text
-    }
 }
 
 /// Whether the process holds its lease, in Prometheus' text format.
@@ -74,41 +74,124 @@ pub(crate) fn identity() -> String {
     format!("{host}_{:016x}", rand::rng().random::<u64>())
 }
 
+/// What the configuration file and the flags come to.
+struct Settings {
+    scheduler: SchedulerConfig,
+    leader_elect: bool,
+    api: Api,
+}
+
+impl Flags {
+    /// `None` if there was nothing to do but to write a file.
+    fn settings(&self) -> anyhow::Result<Option<Settings>> {
+        let file = self.config.as_deref().map(scheduler_config_file::load).transpose()?;
+        for remark in file.iter().flat_map(|file| &file.remarks) {
+            tracing::warn!("{remark}");
+        }
+        if let (Some(path), Some(file)) = (&self.write_config_to, &file) {
+            std::fs::write(path, scheduler_config_file::complete(file)?)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            return Ok(None);
+        }
+        let named = file.as_ref().and_then(|file| file.kubeconfig.as_ref()).map(PathBuf::from);
+        let kubeconfig = named.or_else(|| self.kubeconfig.clone()).context(
+            "no kubeconfig: give --kubeconfig, or clientConnection.kubeconfig in the file of --config",
+        )?;
+        let from_file = file.as_ref().and_then(|file| file.leader_elect);
+        Ok(Some(Settings {
+            leader_elect: self.leader_elect.or(from_file).unwrap_or(true),
+            scheduler: file.map(|file| file.scheduler).unwrap_or_default(),
+            api: Api { kubeconfig, api_servers: self.api_servers.clone() },
+        }))
+    }
+}
+
 /// Runs until a signal.
 pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
+    let Some(settings) = flags.settings()? else { return Ok(()) };
     let shutdown = daemon::shutdown()?;
-    let client = flags.api.client("kube-scheduler")?;
-    let identity = flags.leader_elect.then(identity);
-    let elector = identity.as_deref().map(|name| LeaderElector::new("kube-scheduler", name));
+    let client = settings.api.client("kube-scheduler")?;
+    let lease = settings.scheduler.lease.as_str();
+    let identity = settings.leader_elect.then(identity);
+    let elector = identity.as_deref().map(|name| LeaderElector::new(lease, name));
     let seed = rand::rng().random();
-    let config = ProfileConfig::default();
     let header = Header {
         component: "kube-scheduler".to_owned(),
         seed,
-        settings: serde_json::to_value(&config)?,
+        settings: serde_json::to_value(&settings.scheduler)?,
         identity,
     };
-    let scheduler = Scheduler::new(Profile::new(&config)?, elector, &RngTree::new(seed));
+    let desk = Desk::new(&settings.scheduler)?;
+    let mut scheduler = Scheduler::new(desk, elector, &RngTree::new(seed));
+    scheduler.compare_decisions(flags.compare_decisions);
     let scheduler = flags.recording.of(scheduler, &header)?;
     let specs = Scheduler::KINDS.iter().copied().map(WatchSpec::all).collect();
-    let vitals = Arc::new(Vitals::default());
+    let (vitals, watcher) = watcher::pair(lease, flags.compare_decisions.is_some());
     health_server::serve(
         SocketAddr::new(flags.serving.bind_address, flags.secure_port),
         flags.serving.identity(),
-        Arc::clone(&vitals) as Arc<dyn Health>,
+        vitals as Arc<dyn Health>,
         shutdown.clone(),
     )
     .await?;
     daemon::ready();
-    let clock = Clock::new();
-    let observe = move |scheduler: &Recorded<Scheduler>| {
-        let scheduler = scheduler.machine();
-        vitals.leads.store(scheduler.is_leader(clock.now()), Ordering::Relaxed);
-        vitals.pending.store(scheduler.pending(), Ordering::Relaxed);
-    };
-    drive(scheduler, client.clone(), client, specs, shutdown, observe, |scheduler, now, out| {
+    drive(scheduler, client.clone(), client, specs, shutdown, watcher, |scheduler, now, out| {
         scheduler.machine_mut().release(now, out);
     })
     .await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    const SERVING: [&str; 3] =
+        ["--tls-cert-file=/c", "--tls-private-key-file=/k", "--client-ca-file=/a"];
+
+    fn flags(given: &[&str]) -> Result<Flags, String> {
+        let line = [&["kube-scheduler"], given, &SERVING[..]].concat();
+        Line::try_parse_from(line).map(|line| line.flags).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn flags_and_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scheduler.yaml");
+        let text = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+        let config = format!("--config={}", path.display());
+        let settings = |given: &[&str]| flags(given).unwrap().settings();
+        std::fs::write(&path, text).unwrap();
+        let error = settings(&[&config]).err().unwrap();
+        assert!(error.to_string().starts_with("no kubeconfig: "), "{error}");
+        let of_flag = settings(&[&config, "--kubeconfig=/flag"]).unwrap().unwrap();
+        assert_eq!((of_flag.api.kubeconfig, of_flag.leader_elect), ("/flag".into(), true));
+        let more = "leaderElection: {leaderElect: false}\nclientConnection: {kubeconfig: /file}\n";
+        std::fs::write(&path, format!("{text}{more}")).unwrap();
+        let of_file = settings(&[&config, "--kubeconfig=/flag"]).unwrap().unwrap();
+        assert_eq!((of_file.api.kubeconfig, of_file.leader_elect), ("/file".into(), false));
+        let both = settings(&[&config, "--leader-elect"]).unwrap().unwrap();
+        assert!(both.leader_elect);
+        let out = folder.path().join("complete.yaml");
+        let write = format!("--write-config-to={}", out.display());
+        assert!(settings(&[&config, &write]).unwrap().is_none());
+        let again = scheduler_config_file::load(&out).unwrap();
+        assert_eq!((again.leader_elect, again.kubeconfig.as_deref()), (Some(false), Some("/file")));
+    }
+
+    #[test]
+    fn what_the_command_line_refuses() {
+        assert!(flags(&[]).err().unwrap().contains("--kubeconfig"));
+        let zero = flags(&["--kubeconfig=/k", "--compare-decisions=0"]).err().unwrap();
+        assert!(zero.contains("--compare-decisions"), "{zero}");
+        assert!(flags(&["--kubeconfig=/k", "--write-config-to=/f"]).is_err());
+    }
 }

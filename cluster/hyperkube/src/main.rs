@@ -21,6 +21,7 @@ mod kube_scheduler;
 mod kubelet;
 mod kubelet_config_file;
 mod recording;
+mod scheduler_config_file;
 mod signer;
 
 /// Every component of a Kubernetes cluster in one binary.

@@ -1,5 +1,5 @@
-//! Configmaps and secrets that pods of this node refer to, read one by one: the node authorizer
-//! lets a node read no others.
+//! Configmaps, secrets, claims and their volumes that pods of this node refer to, read one by one:
+//! the node authorizer lets a node read no others.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +19,8 @@ struct Entry {
     object: Option<Object>,
     /// Why there is no object.
     error: Option<String>,
+    /// Whether it is not what somebody needs: perhaps it has changed.
+    doubted: bool,
     asked: Option<Time>,
     answered: Time,
     used: Time,
@@ -75,6 +77,43 @@ impl ConfigSource {
                 let what = if kind == Kind::Secret { "secret" } else { "configmap" };
                 Lookup::Missing(format!("{what} \"{name}\" not found"))
             }
+        }
+    }
+
+    /// Looks up an object that must not have been read before `since`; adds what must be read to
+    /// `requests`.
+    pub(crate) fn object(
+        &mut self,
+        now: Time,
+        key: Key,
+        since: Time,
+        requests: &mut Vec<Key>,
+    ) -> Lookup<Object> {
+        let entry = self.entries.entry(key.clone()).or_default();
+        entry.used = now;
+        let old = entry.answered == Time::ZERO || entry.answered < since;
+        let waits = entry.doubted || entry.object.is_none();
+        let stale = old || (waits && now.since(entry.answered) >= RETRY);
+        if stale && entry.asked.is_none() {
+            entry.asked = Some(now);
+            entry.doubted = false;
+            requests.push(key.clone());
+        }
+        match (&entry.object, &entry.error) {
+            _ if old => Lookup::Pending,
+            (Some(object), _) => Lookup::Found(object.clone()),
+            (None, Some(error)) => Lookup::Failed(error.clone()),
+            (None, None) => {
+                let resource = key.kind.group_resource();
+                Lookup::Missing(format!("{resource} \"{}\" not found", key.name))
+            }
+        }
+    }
+
+    /// The object is not what is needed: when it is looked up again, it is also read again.
+    pub(crate) fn doubt(&mut self, key: &Key) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.doubted = true;
         }
     }
 

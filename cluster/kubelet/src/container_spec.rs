@@ -1,7 +1,9 @@
 //! From a pod's definition to what the runtime is asked to start.
 
 use api::Time;
-use k8s_openapi::api::core::v1::{Container, PodSecurityContext, SecurityContext, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    Container, PodSecurityContext, SecurityContext, Volume, VolumeMount,
+};
 
 use crate::context::Context;
 use crate::environment::{self, EnvProblem};
@@ -129,11 +131,16 @@ fn mounts(
             source: volume_source::path(ctx, worker, volume),
             sub_path: sub_path(mount, env)?,
             target: mount.mount_path.clone(),
-            read_only: mount.read_only == Some(true),
+            read_only: mount.read_only == Some(true) || is_read_only(volume),
             propagation: mount.mount_propagation.clone().unwrap_or_else(|| "None".to_owned()),
         });
     }
     Ok(mounts)
+}
+
+/// Whether the pod has its claim's volume only to read.
+fn is_read_only(volume: &Volume) -> bool {
+    volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true))
 }
 
 fn sub_path(mount: &VolumeMount, env: &environment::Environment) -> Result<Option<String>, String> {

@@ -16,8 +16,10 @@ use crate::watched::{News, Watched};
 /// What an API call was made for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ApiPurpose {
-    /// Reads a configmap or secret.
+    /// Reads a configmap, a secret, a claim or its volume.
     Config(api::Key),
+    /// Says that the folder of a volume is gone.
+    LocalVolume { name: String },
     /// Writes a pod's status.
     Status { uid: Arc<str> },
     /// Forgets a pod that ended.
@@ -68,6 +70,10 @@ pub(crate) enum RuntimePurpose {
     },
     Volumes {
         uid: Arc<str>,
+    },
+    /// Removes the folder of a provisioned volume.
+    LocalVolume {
+        name: String,
     },
     /// Ends or removes something that belongs to no pod.
     Orphan {

@@ -414,6 +414,7 @@ impl Kubelet {
                 self.mirrors.compare();
             }
             ApiPurpose::Lease => self.node.lease_answer(now, result),
+            ApiPurpose::LocalVolume { name } => self.node.volumes.told(&name, now, result.is_ok()),
         }
     }
 
@@ -534,6 +535,10 @@ impl Kubelet {
                 }
             }
             RuntimePurpose::Nothing => {}
+            RuntimePurpose::LocalVolume { name } => {
+                let result = result.map(|_| ()).map_err(|e| e.message);
+                self.node.volumes.removed(&mut self.ctx, name, result, now);
+            }
             RuntimePurpose::Sandbox { uid } | RuntimePurpose::StopSandbox { uid } => {
                 self.sandbox_reply(now, uid, result);
             }

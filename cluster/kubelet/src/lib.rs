@@ -13,12 +13,14 @@ pub mod volume;
 
 mod admission;
 mod calls;
+mod claim_source;
 mod config_source;
 mod container_spec;
 mod context;
 mod environment;
 mod instance;
 mod labels;
+mod local_volumes;
 mod mirror;
 mod node_agent;
 mod node_status;

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
 use crate::context::{ApiPurpose, Context, NO_NETWORK, RuntimePurpose};
+use crate::local_volumes::LocalVolumes;
 use crate::node_status;
 use crate::runtime::RuntimeRequest;
 
@@ -50,6 +51,8 @@ pub(crate) struct NodeAgent {
     started: bool,
     /// Whether the last measurement succeeded.
     measured: bool,
+    /// Folders of volumes that shall go.
+    pub(crate) volumes: LocalVolumes,
 }
 
 impl NodeAgent {
@@ -64,6 +67,7 @@ impl NodeAgent {
             self.facts_at = now + CHECK;
             ctx.runtime(RuntimePurpose::Facts, RuntimeRequest::ReadFacts);
         }
+        self.volumes.act(ctx, now);
         self.network(ctx, now);
         self.register(ctx, now);
         self.renew(ctx, now);
@@ -75,7 +79,7 @@ impl NodeAgent {
         let registers = ctx.facts.is_some() && !self.node_busy && ctx.watched.nodes.synced();
         let node = registers.then_some(self.node_at);
         let lease = (!self.lease_busy).then_some(self.lease_at);
-        [facts, node, lease].into_iter().flatten().min()
+        [facts, node, lease, self.volumes.wake_at()].into_iter().flatten().min()
     }
 
     /// Whether the node is registered and says that it is ready, its lease is held, its network is
@@ -86,6 +90,7 @@ impl NodeAgent {
         let same = |right: &Arc<Node>| node.is_some_and(|n| Arc::ptr_eq(n, right));
         !calls
             && self.measured
+            && self.volumes.is_idle()
             && self.lease.is_some()
             && self.found_right.as_ref().is_some_and(same)
             && self.ready
@@ -216,7 +221,8 @@ impl NodeAgent {
         }
         self.node_busy = true;
         self.reported_at = now;
-        let patch = Patch { kind: PatchKind::Merge, body: status_changes(&node, &status).into() };
+        let body = status_changes(&node, &status).into();
+        let patch = Patch { kind: PatchKind::Strategic, body };
         let subresource = Some(Subresource::Status);
         ctx.api(ApiPurpose::Node, Request::Patch { key, subresource, patch });
     }
@@ -324,10 +330,21 @@ fn new_node(ctx: &Context, facts: &crate::runtime::NodeFacts, status: NodeStatus
     node.into_object()
 }
 
+/// The strategic patch that turns the status of a node into another. Conditions go by their type:
+/// others write some of their own at any time.
 fn status_changes(node: &Node, status: &NodeStatus) -> Value {
     let json = |status: &NodeStatus| serde_json::to_value(status).expect("a status is JSON");
-    let old = node.status.as_ref().map(json).unwrap_or_default();
-    let changes = api::patch::merge_diff(&old, &json(status));
+    let (old, new) = (node.status.as_ref().map(json).unwrap_or_default(), json(status));
+    let mut changes = api::patch::merge_diff(&old, &new);
+    if let Some(changes) = changes.as_object_mut() {
+        for name in ["addresses", "conditions"] {
+            let list = |status: &Value| status[name].as_array().cloned().unwrap_or_default();
+            if changes.remove(name).is_some() {
+                let diff = api::patch::keyed_list_diff(name, "type", &list(&old), &list(&new));
+                changes.extend(diff);
+            }
+        }
+    }
     api::patch::status_body(node.metadata.uid.as_deref(), changes)
 }
 

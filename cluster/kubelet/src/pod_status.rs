@@ -71,7 +71,7 @@ pub(crate) fn report(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
     let request = Request::Patch {
         key: Key::new(Kind::Pod, worker.namespace(), worker.name()),
         subresource: Some(Subresource::Status),
-        patch: Patch { kind: PatchKind::Merge, body },
+        patch: Patch { kind: PatchKind::Strategic, body },
     };
     ctx.api(ApiPurpose::Status { uid: worker.uid.clone() }, request);
 }

@@ -138,6 +138,11 @@ pub enum RuntimeRequest {
         /// The pod's UID.
         uid: String,
     },
+    /// Removes the folder of a provisioned volume, and all that it holds.
+    RemoveLocalVolume {
+        /// The volume's name.
+        name: String,
+    },
 }
 
 /// The answer to a [`RuntimeRequest`].

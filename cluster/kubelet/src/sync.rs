@@ -207,6 +207,13 @@ fn write_volumes(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
             ctx.runtime(purpose, request);
         }
         Err(VolumeProblem::Pending) => worker.wake_at(now + SOON),
+        Err(VolumeProblem::Unbound { volume, message }) => {
+            let text = format!(
+                "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached \
+                 volumes=[], failed to process volumes=[{volume}]: {message}"
+            );
+            mount_failed(ctx, worker, text, now);
+        }
         Err(VolumeProblem::Failed { volume, message }) => {
             volume_failed(ctx, worker, &volume, &message, now);
         }
@@ -221,10 +228,14 @@ pub(crate) fn volume_failed(
     message: &str,
     now: Time,
 ) {
+    let text = format!("MountVolume.SetUp failed for volume \"{volume}\" : {message}");
+    mount_failed(ctx, worker, text, now);
+}
+
+fn mount_failed(ctx: &mut Context, worker: &mut PodWorker, text: String, now: Time) {
     worker.volumes.failures = worker.volumes.failures.saturating_add(1);
     worker.volumes.retry_at = now + RETRY.delay(worker.volumes.failures);
     worker.wake_at(worker.volumes.retry_at);
-    let text = format!("MountVolume.SetUp failed for volume \"{volume}\" : {message}");
     ctx.event(now, &worker.pod, POD_WARNING, "FailedMount", text);
 }
 

@@ -25,6 +25,11 @@ pub enum VolumeContent {
     },
     /// Something of the node's own.
     HostPath(HostPathType),
+    /// A folder that outlives the pod.
+    Local {
+        /// Whether it is made when it is not there.
+        create: bool,
+    },
     /// Files that change together.
     Files(Vec<VolumeFile>),
 }

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
     VolumeProjection,
 };
 
+use crate::claim_source::{self, ClaimProblem};
 use crate::config_source::{Data, Lookup};
 use crate::context::{ApiPurpose, Context};
 use crate::environment::fetch;
@@ -24,6 +25,8 @@ use crate::volume::{HostPathType, VolumeContent, VolumeFile, VolumeSpec};
 pub(crate) enum VolumeProblem {
     /// Something is still being read.
     Pending,
+    /// The claim of a volume is not what the pod needs.
+    Unbound { volume: String, message: String },
     /// Something is missing or wrong.
     Failed { volume: String, message: String },
 }
@@ -32,6 +35,7 @@ type Files = Result<Vec<VolumeFile>, Problem>;
 
 enum Problem {
     Pending,
+    Unbound(String),
     Failed(String),
 }
 
@@ -47,13 +51,12 @@ pub(crate) fn resolve(
     let mut pending = false;
     for volume in volumes {
         // All are asked for before the first that is missing is complained about.
-        match one(ctx, worker, volume, now) {
-            Ok(content) => specs.push(VolumeSpec {
-                name: volume.name.clone(),
-                path: path(ctx, worker, volume),
-                content,
-            }),
+        match spec(ctx, worker, volume, now) {
+            Ok(spec) => specs.push(spec),
             Err(Problem::Pending) => pending = true,
+            Err(Problem::Unbound(message)) => {
+                return Err(VolumeProblem::Unbound { volume: volume.name.clone(), message });
+            }
             Err(Problem::Failed(message)) => {
                 return Err(VolumeProblem::Failed { volume: volume.name.clone(), message });
             }
@@ -62,10 +65,31 @@ pub(crate) fn resolve(
     if pending { Err(VolumeProblem::Pending) } else { Ok(specs) }
 }
 
-/// Where a volume is on the node.
+fn spec(
+    ctx: &mut Context,
+    worker: &mut PodWorker,
+    volume: &Volume,
+    now: Time,
+) -> Result<VolumeSpec, Problem> {
+    if let Some(found) = claim_source::resolve(ctx, worker, volume, now) {
+        return found.map_err(|problem| match problem {
+            ClaimProblem::Pending => Problem::Pending,
+            ClaimProblem::Unbound(why) => Problem::Unbound(why),
+            ClaimProblem::Failed(why) => Problem::Failed(why),
+        });
+    }
+    let content = one(ctx, worker, volume, now)?;
+    Ok(VolumeSpec { name: volume.name.clone(), path: path(ctx, worker, volume), content })
+}
+
+/// Where a volume is on the node; that of a claim is known when it was written.
 pub(crate) fn path(ctx: &Context, worker: &PodWorker, volume: &Volume) -> String {
     if let Some(host) = &volume.host_path {
         return host.path.clone();
+    }
+    let mut written = worker.volumes.written.iter().flat_map(|specs| specs.iter());
+    if let Some(spec) = written.find(|spec| spec.name == volume.name) {
+        return spec.path.clone();
     }
     let plugin = if volume.config_map.is_some() {
         "configmap"

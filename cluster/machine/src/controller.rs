@@ -12,7 +12,9 @@ use std::time::Duration;
 use api::{ApiError, Key, Kind, Name, Reason, Reply, Request, Revision, Time};
 
 use crate::contract::Calls;
-use crate::{Announcement, ApiEffect, Backoff, Cache, CallId, Delta, Reconciler, Record, Report};
+use crate::{
+    Announcement, ApiEffect, Backoff, Cache, CallId, Delta, Memory, Reconciler, Record, Report,
+};
 
 /// Failures of one key back off from a blink to five minutes. Kubernetes' own queue starts at
 /// 5 ms and ends at 1,000 s; the end here is what an operator is willing to wait for.
@@ -65,6 +67,8 @@ pub struct Controller {
     /// The reconciler's name, as events carry it.
     component: Name,
     work: BTreeMap<Key, Work>,
+    /// What the reconciler remembers.
+    memories: BTreeMap<Key, Memory>,
     dirty: BTreeSet<Key>,
     calls: BTreeMap<CallId, Key>,
     waiting: BTreeMap<Kind, BTreeSet<(Revision, Key)>>,
@@ -84,6 +88,7 @@ impl Controller {
             reconciler: reconciler.into(),
             component,
             work: BTreeMap::new(),
+            memories: BTreeMap::new(),
             dirty: BTreeSet::new(),
             calls: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -248,7 +253,11 @@ impl Controller {
         calls: &mut Calls,
         out: &mut Vec<ApiEffect>,
     ) {
-        let mut plan = self.reconciler.reconcile(cache, key, now);
+        let mut memory = self.memories.remove(key).unwrap_or_default();
+        let mut plan = self.reconciler.reconcile_with(cache, key, now, &mut memory);
+        if !memory.is_empty() {
+            self.memories.insert(key.clone(), memory);
+        }
         for record in std::mem::take(&mut plan.events) {
             out.push(report(&self.component, now, record));
         }

@@ -28,6 +28,11 @@ pub trait Reconciler: Send + Sync {
     /// What should be written for `key`, given all that the cache knows at `now`.
     fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan;
 
+    /// As [`Self::reconcile`], which it is unless a reconciler remembers something of its keys.
+    fn reconcile_with(&self, cache: &Cache, key: &Key, now: Time, _memory: &mut Memory) -> Plan {
+        self.reconcile(cache, key, now)
+    }
+
     /// A write that notes in the object's status that the API refused `request`, if this
     /// controller has a condition for that. It is sent once for each failed attempt.
     fn note_refusal(
@@ -39,6 +44,21 @@ pub trait Reconciler: Send + Sync {
         _now: Time,
     ) -> Option<Request> {
         None
+    }
+}
+
+/// What is remembered of one key besides what the cache shows. It is lost with the process, so that
+/// it may make a decision better, but none may rest on it alone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// Times and numbers, by what they mean to the reconciler. It keeps them few.
+    pub notes: BTreeMap<&'static str, Vec<(Time, i64)>>,
+}
+
+impl Memory {
+    /// Whether there is nothing to remember.
+    pub fn is_empty(&self) -> bool {
+        self.notes.is_empty()
     }
 }
 

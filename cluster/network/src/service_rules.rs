@@ -11,7 +11,7 @@ mod desired;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use desired::desired;
+pub use desired::{Viewpoint, desired};
 
 /// All services of a node that forward packets, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

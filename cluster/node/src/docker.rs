@@ -133,6 +133,11 @@ impl Runtime {
                 blocking(move || volumes::remove_pod_folder(&root, &uid)).await?;
                 Ok(RuntimeReply::Done)
             }
+            RuntimeRequest::RemoveLocalVolume { name } => {
+                let root = PathBuf::from(api::volume::LOCAL_FOLDER);
+                blocking(move || volumes::remove_local(&root, &name)).await?;
+                Ok(RuntimeReply::Done)
+            }
         }
     }
 

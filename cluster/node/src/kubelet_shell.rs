@@ -209,6 +209,7 @@ fn subject(request: &RuntimeRequest) -> String {
         RuntimeRequest::Probe { container_id, .. } => format!("probe {container_id}"),
         RuntimeRequest::PrepareVolumes { folder, .. } => format!("volumes of {folder}"),
         RuntimeRequest::RemovePodFolder { uid } => format!("remove the folder of {uid}"),
+        RuntimeRequest::RemoveLocalVolume { name } => format!("remove the volume {name}"),
     }
 }
 

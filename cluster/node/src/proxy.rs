@@ -7,10 +7,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use api::Kind;
+use api::{Kind, meta};
 use client::{Client, Clock, WatchSpec};
+use k8s_openapi::api::core::v1::Node;
 use machine::{Cache, WatchEvent};
-use network::{ProxyConfig, RuleSet, service_rules};
+use network::service_rules::{self, Viewpoint};
+use network::{ProxyConfig, RuleSet};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -149,6 +151,8 @@ const CHECK: Duration = Duration::from_secs(30);
 /// From the first failed attempt to the sixth and later.
 const RETRY: machine::Backoff =
     machine::Backoff { first: Duration::from_secs(1), max: Duration::from_secs(30) };
+/// The label that says where a node is.
+const ZONE: &str = "topology.kubernetes.io/zone";
 const KINDS: [Kind; 2] = [Kind::Service, Kind::EndpointSlice];
 
 /// Keeps the rules in line until `shutdown` turns true, and leaves them in place then. Calls
@@ -168,13 +172,24 @@ pub async fn run(
     tracing::info!(mode = filter.name(), node = settings.node_name, "proxy mode chosen");
     prepare_kernel();
     let (sink, mut news) = mpsc::channel::<WatchEvent>(256);
-    let watches = KINDS.map(|kind| {
-        tokio::spawn(client::watch(client.clone(), WatchSpec::all(kind), sink.clone()))
-    });
+    let own = WatchSpec::fields(Kind::Node, &format!("metadata.name={}", settings.node_name));
+    let watches: Vec<_> = KINDS
+        .map(WatchSpec::all)
+        .into_iter()
+        .chain([own])
+        .map(|spec| tokio::spawn(client::watch(client.clone(), spec, sink.clone())))
+        .collect();
     let clock = Clock::new();
     let mut on_synced = Some(on_synced);
-    let mut proxy =
-        Proxy { settings, filter, vitals, clock, cache: Cache::default(), current: None };
+    let mut proxy = Proxy {
+        settings,
+        filter,
+        vitals,
+        clock,
+        cache: Cache::default(),
+        zone: None,
+        current: None,
+    };
     let mut due: Option<Instant> = None;
     let mut failures = 0_u32;
     let mut check = Instant::now() + CHECK;
@@ -196,7 +211,7 @@ pub async fn run(
                 check = Instant::now() + CHECK;
             }
             Some(event) = news.recv() => {
-                let changed = !proxy.cache.apply(clock.now(), event).is_empty();
+                let changed = proxy.learn(event);
                 // The first complete lists count even when they are empty.
                 if (changed || proxy.current.is_none()) && proxy.cache.synced(KINDS) {
                     due.get_or_insert_with(|| Instant::now() + COALESCE);
@@ -248,16 +263,30 @@ struct Proxy {
     vitals: Arc<Vitals>,
     clock: Clock,
     cache: Cache,
+    /// Where this node is, as far as that is known. Nothing waits for it: without a zone all
+    /// endpoints are used.
+    zone: Option<String>,
     /// What the packet filter holds; `None` when that is not known.
     current: Option<RuleSet>,
 }
 
 impl Proxy {
+    /// Takes news. Returns whether the rules may change by them.
+    fn learn(&mut self, event: WatchEvent) -> bool {
+        let changes = self.cache.apply(self.clock.now(), event);
+        let before = self.zone.take();
+        // A node reports its health at any time; here only its place matters.
+        let mut nodes = self.cache.list::<Node>();
+        self.zone = nodes.next().and_then(|n| meta::label(&n.metadata, ZONE).map(str::to_owned));
+        before != self.zone || changes.iter().any(|change| change.key.kind != Kind::Node)
+    }
+
     /// Writes the difference between what is and what should be. Returns whether that worked.
     async fn sync(&mut self) -> bool {
         let started = Instant::now();
-        let desired =
-            service_rules::desired(self.cache.list(), self.cache.list(), &self.settings.node_name);
+        let viewpoint =
+            Viewpoint { node_name: &self.settings.node_name, zone: self.zone.as_deref() };
+        let desired = service_rules::desired(self.cache.list(), self.cache.list(), viewpoint);
         let full = self.current.is_none();
         let changes = self.current.as_ref().map(|current| service_rules::diff(current, &desired));
         if changes.as_ref().is_some_and(Vec::is_empty) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use kubelet::volume::{HostPathType, VolumeContent, VolumeFile, VolumeSpec};
@@ -39,6 +39,12 @@ pub enum VolumeError {
         path: PathBuf,
         /// What it should be.
         expected: &'static str,
+    },
+    /// A volume that others make is not there.
+    #[error("path {path} does not exist")]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
     },
     /// A path leads out of its volume.
     #[error("{path} leads out of its volume")]
@@ -88,6 +94,7 @@ fn prepare_one(volume: &VolumeSpec, fs_group: Option<i64>) -> Result<(), VolumeE
     let path = Path::new(&volume.path);
     match &volume.content {
         VolumeContent::HostPath(kind) => check_host_path(path, *kind),
+        VolumeContent::Local { create } => prepare_local(path, *create, fs_group),
         VolumeContent::EmptyDir { memory, size_limit } => {
             make_dir(path, 0o777)?;
             if *memory && !is_mount_point(path) {
@@ -105,6 +112,46 @@ fn prepare_one(volume: &VolumeSpec, fs_group: Option<i64>) -> Result<(), VolumeE
             write_files(path, files, fs_group)
         }
     }
+}
+
+/// Sees to a folder that outlives its pods. A new one is open to all users: which one a pod will run
+/// as is not known.
+fn prepare_local(path: &Path, create: bool, fs_group: Option<i64>) -> Result<(), VolumeError> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => {
+            return Err(VolumeError::HostPath { path: path.to_owned(), expected: "a directory" });
+        }
+        Err(_) if create => {
+            make_dir(path, 0o777)?;
+            set_mode(path, 0o777)?;
+        }
+        Err(_) => return Err(VolumeError::Missing { path: path.to_owned() }),
+    }
+    let Some(group) = fs_group.and_then(|g| u32::try_from(g).ok()) else { return Ok(()) };
+    let found = fs::metadata(path).map_err(io_error("read", path))?;
+    // What a pod of this group has had already is not walked through again.
+    if found.gid() == group && found.permissions().mode() & 0o2070 == 0o2070 {
+        return Ok(());
+    }
+    give_to_group(path, group)
+}
+
+/// Lets a group read and write all that a folder holds. Links are not followed, and the folder
+/// itself comes last: what was interrupted is begun again.
+fn give_to_group(path: &Path, group: u32) -> Result<(), VolumeError> {
+    let found = fs::symlink_metadata(path).map_err(io_error("read", path))?;
+    if found.is_dir() {
+        for entry in fs::read_dir(path).map_err(io_error("list", path))? {
+            give_to_group(&entry.map_err(io_error("list", path))?.path(), group)?;
+        }
+    }
+    lchown(path, None, Some(group)).map_err(io_error("chgrp", path))?;
+    if found.is_symlink() {
+        return Ok(());
+    }
+    let added = if found.is_dir() { 0o2070 } else { 0o060 };
+    set_mode(path, (found.permissions().mode() & 0o7777) | added)
 }
 
 fn make_dir(path: &Path, mode: u32) -> Result<(), VolumeError> {
@@ -311,22 +358,38 @@ fn is_mount_point(path: &Path) -> bool {
 /// # Errors
 /// Something is still mounted or cannot be removed.
 pub fn remove_pod_folder(root: &Path, uid: &str) -> Result<(), VolumeError> {
-    let name = Path::new(uid);
-    let folder = root.join("pods").join(name);
-    if name.components().count() != 1
-        || !matches!(name.components().next(), Some(Component::Normal(_)))
-    {
-        return Err(VolumeError::Escape { path: folder });
-    }
+    let folder = child(&root.join("pods"), uid)?;
     for path in mounts_below(&folder) {
         umount2(&path, MntFlags::MNT_DETACH).map_err(|e| io_error("unmount", &path)(e.into()))?;
     }
-    if let Some(path) = mounts_below(&folder).into_iter().next() {
+    remove_unmounted(&folder)
+}
+
+/// Removes the folder of a provisioned volume. Nothing outside of it is touched.
+///
+/// # Errors
+/// Something is still mounted or cannot be removed.
+pub fn remove_local(root: &Path, name: &str) -> Result<(), VolumeError> {
+    remove_unmounted(&child(root, name)?)
+}
+
+/// The path of an entry of a folder.
+fn child(folder: &Path, name: &str) -> Result<PathBuf, VolumeError> {
+    let path = folder.join(name);
+    let mut parts = Path::new(name).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(part)), None) if part == name => Ok(path),
+        _ => Err(VolumeError::Escape { path }),
+    }
+}
+
+fn remove_unmounted(folder: &Path) -> Result<(), VolumeError> {
+    if let Some(path) = mounts_below(folder).into_iter().next() {
         return Err(VolumeError::Mounted { path });
     }
-    match fs::remove_dir_all(&folder) {
+    match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error("remove", &folder)(error))
+            Err(io_error("remove", folder)(error))
         }
         _ => Ok(()),
     }
@@ -377,6 +440,37 @@ mod tests {
         check(HostPathType::DirectoryOrCreate).unwrap();
         check(HostPathType::Directory).unwrap();
         assert!(check(HostPathType::File).is_err());
+    }
+
+    #[test]
+    fn folders_that_outlive_pods_are_made_kept_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let prepare_as = |create: bool, group: Option<i64>| {
+            let spec = volume(dir.path(), VolumeContent::Local { create });
+            prepare(dir.path(), &[spec], group).map_err(|e| e.chain())
+        };
+        let v = dir.path().join("v");
+        let error = prepare_as(false, None).unwrap_err();
+        assert_eq!(error, format!("v: path {} does not exist", v.display()));
+        prepare_as(true, None).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&v), 0o777);
+        fs::write(v.join("kept"), "x").unwrap();
+        set_mode(&v.join("kept"), 0o600).unwrap();
+        symlink("/nowhere", v.join("link")).unwrap();
+        let group = fs::metadata(&v).unwrap().gid();
+        prepare_as(false, Some(i64::from(group))).unwrap();
+        assert_eq!((mode(&v), mode(&v.join("kept"))), (0o2777, 0o660));
+        // It is not walked through again.
+        set_mode(&v.join("kept"), 0o600).unwrap();
+        prepare_as(true, Some(i64::from(group))).unwrap();
+        assert_eq!(mode(&v.join("kept")), 0o600);
+        for bad in ["", ".", "..", "v/x", "v/", "/v"] {
+            assert!(matches!(remove_local(dir.path(), bad), Err(VolumeError::Escape { .. })));
+        }
+        remove_local(dir.path(), "v").unwrap();
+        remove_local(dir.path(), "v").unwrap();
+        assert!(!v.exists());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The admission plugins that are always on, each a pure function over the same view.
 //!
 //! They run in Kubernetes' order: NamespaceLifecycle, LimitRanger, ServiceAccount, NodeRestriction,
-//! TaintNodesByCondition, Priority, DefaultTolerationSeconds, the certificate plugins, RBAC's
-//! check against escalation, and, when all else is known to be right, ResourceQuota.
+//! TaintNodesByCondition, Priority, DefaultTolerationSeconds, StorageObjectInUseProtection, the
+//! certificate plugins, DefaultStorageClass, PersistentVolumeClaimResize, RBAC's check against
+//! escalation, and, when all else is known to be right, ResourceQuota.
 
 use api::{Object, Status, Subresource};
 
@@ -14,6 +15,7 @@ mod node_restriction;
 mod priority;
 pub(crate) mod quota;
 mod service_account;
+mod storage;
 mod tolerations;
 
 use crate::Caller;
@@ -34,7 +36,9 @@ pub(crate) fn create(context: Context<'_>, object: &mut Object, known: bool) -> 
         priority::create(context, object)?;
     }
     tolerations::tolerate(object);
+    storage::protect(object);
     certificates::create(object)?;
+    storage::default_class(context, object);
     escalation::check(context, object, None)
 }
 
@@ -49,6 +53,7 @@ pub(crate) fn update(
     certificates::update(context, new, old, subresource)?;
     escalation::check(context, new, Some(old))?;
     if subresource.is_none() {
+        storage::resize(context, new, old)?;
         priority::update(new, old);
         tolerations::tolerate(new);
     }

@@ -104,7 +104,7 @@ fn create(
     if limited {
         admission::limit_ranger::create(context, &mut object);
     }
-    prepare::for_create(&mut object, context.caller);
+    prepare::for_create(&mut object, context.caller, context.stamp.now);
     meta::fill_for_create(&mut object, context.view, context.stamp)?;
     prepare::with_identity(&mut object);
     // A generated name is part of what other defaults derive from.

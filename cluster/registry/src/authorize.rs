@@ -119,8 +119,14 @@ pub struct Authorizer {
 
 impl Authorizer {
     /// The kinds whose changes must be applied.
-    pub const KINDS: &'static [Kind] =
-        &[Kind::Role, Kind::RoleBinding, Kind::ClusterRole, Kind::ClusterRoleBinding, Kind::Pod];
+    pub const KINDS: &'static [Kind] = &[
+        Kind::Role,
+        Kind::RoleBinding,
+        Kind::ClusterRole,
+        Kind::ClusterRoleBinding,
+        Kind::Pod,
+        Kind::PersistentVolume,
+    ];
 
     /// Notes the present state of an object; `None` when it is gone.
     pub fn apply(&mut self, key: &Key, object: Option<&Object>) {
@@ -137,7 +143,7 @@ impl Authorizer {
                 self.roles.remove(key);
             }
             (Kind::RoleBinding | Kind::ClusterRoleBinding, object) => self.bind(key, object),
-            (Kind::Pod, object) => self.nodes.apply(key, object),
+            (Kind::Pod | Kind::PersistentVolume, object) => self.nodes.apply(key, object),
             _ => {}
         }
     }

@@ -22,6 +22,7 @@ const CORE: &[&str] = &[
     "configmaps",
     "endpoints",
     "events",
+    "persistentvolumeclaims",
     "pods",
     "pods/attach",
     "pods/exec",
@@ -38,6 +39,8 @@ const CORE_READ: &[&str] = &[
     "events",
     "limitranges",
     "namespaces",
+    "persistentvolumeclaims",
+    "persistentvolumeclaims/status",
     "pods",
     "pods/log",
     "pods/status",
@@ -150,6 +153,23 @@ fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         rule(&["apps"], &["statefulsets/finalizers"], &["update"]),
         rule(&[""], &["pods"], &["create", "delete", "get", "patch", "update"]),
         rule(&["apps"], &["controllerrevisions"], revisions),
+        rule(
+            &[""],
+            &["persistentvolumeclaims"],
+            &["create", "delete", "get", "list", "update", "watch"],
+        ),
+        rule(&["", "events.k8s.io"], &["events"], EVENTS),
+    ];
+    let cron_job = vec![
+        rule(&["batch"], &["cronjobs"], &["get", "list", "update", "watch"]),
+        rule(
+            &["batch"],
+            &["jobs"],
+            &["create", "delete", "get", "list", "patch", "update", "watch"],
+        ),
+        rule(&["batch"], &["cronjobs/status"], &["update"]),
+        rule(&["batch"], &["cronjobs/finalizers"], &["update"]),
+        rule(&[""], &["pods"], &["delete", "list"]),
         rule(&["", "events.k8s.io"], &["events"], EVENTS),
     ];
     let aggregation = vec![rule(
@@ -172,13 +192,54 @@ fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         rule(&[""], &["resourcequotas/status"], &["update"]),
         rule(&["", "events.k8s.io"], &["events"], EVENTS),
     ];
-    vec![
+    let mut roles = vec![
         ("certificate-controller", certifying()),
         ("clusterrole-aggregation-controller", aggregation),
+        ("cronjob-controller", cron_job),
         ("daemon-set-controller", daemon_set),
         ("endpointslicemirroring-controller", mirroring),
         ("resourcequota-controller", resource_quota),
         ("statefulset-controller", stateful_set),
+    ];
+    roles.extend(storage_roles());
+    roles
+}
+
+fn storage_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
+    let events = || rule(&["", "events.k8s.io"], &["events"], EVENTS);
+    let binder = vec![
+        rule(
+            &[""],
+            &["persistentvolumes"],
+            &["create", "delete", "get", "list", "update", "watch"],
+        ),
+        rule(&[""], &["persistentvolumes/status"], &["update"]),
+        rule(&[""], &["persistentvolumeclaims"], &["get", "list", "update", "watch"]),
+        rule(&[""], &["persistentvolumeclaims/status"], &["update"]),
+        rule(&[""], &["pods"], READ),
+        rule(&["storage.k8s.io"], &["storageclasses"], READ),
+        // Kubelets learn from their nodes which folders shall go.
+        rule(&[""], &["nodes"], &["get", "list", "patch", "watch"]),
+        events(),
+    ];
+    let ephemeral = vec![
+        rule(&[""], &["pods"], READ),
+        rule(&[""], &["pods/finalizers"], &["update"]),
+        rule(&[""], &["persistentvolumeclaims"], &["create", "get", "list", "watch"]),
+        events(),
+    ];
+    let change = &["get", "list", "update", "watch"];
+    let claim_protection = vec![
+        rule(&[""], &["persistentvolumeclaims"], change),
+        rule(&[""], &["pods"], READ),
+        events(),
+    ];
+    let volume_protection = vec![rule(&[""], &["persistentvolumes"], change), events()];
+    vec![
+        ("persistent-volume-binder", binder),
+        ("ephemeral-volume-controller", ephemeral),
+        ("pvc-protection-controller", claim_protection),
+        ("pv-protection-controller", volume_protection),
     ]
 }
 
@@ -274,7 +335,7 @@ fn viewing() -> Vec<PolicyRule> {
     vec![
         rule(&[""], CORE_READ, READ),
         rule(&["apps"], APPS_READ, READ),
-        rule(&["batch"], &["jobs", "jobs/status"], READ),
+        rule(&["batch"], &["cronjobs", "cronjobs/status", "jobs", "jobs/status"], READ),
         rule(&["discovery.k8s.io"], &["endpointslices"], READ),
         rule(&["policy"], &["poddisruptionbudgets", "poddisruptionbudgets/status"], READ),
     ]
@@ -290,7 +351,7 @@ fn editing() -> Vec<PolicyRule> {
         rule(&[""], &["serviceaccounts"], &["impersonate"]),
         rule(&["apps"], APPS, WRITE),
         rule(&["policy"], &["poddisruptionbudgets"], WRITE),
-        rule(&["batch"], &["jobs"], WRITE),
+        rule(&["batch"], &["cronjobs", "jobs"], WRITE),
         rule(&["coordination.k8s.io"], &["leases"], READ),
         rule(&["coordination.k8s.io"], &["leases"], WRITE),
     ]
@@ -349,6 +410,8 @@ fn controlling() -> Vec<PolicyRule> {
             &[
                 "configmaps",
                 "endpoints",
+                "persistentvolumeclaims",
+                "persistentvolumes",
                 "pods",
                 "secrets",
                 "serviceaccounts",
@@ -357,12 +420,23 @@ fn controlling() -> Vec<PolicyRule> {
             &["create"],
         ),
         rule(&["apps"], &["controllerrevisions", "replicasets"], &["create"]),
+        rule(&["batch"], &["jobs"], &["create"]),
         rule(&["discovery.k8s.io"], &["endpointslices"], &["create"]),
         rule(&["certificates.k8s.io"], &["signers"], &["approve", "sign"]),
         // Roles that are made of others hold what these hold.
         rule(&[GROUP], &["clusterroles"], &["escalate"]),
     ]);
     rules
+}
+
+/// What the scheduler does about the volumes of pods.
+fn scheduling_volumes() -> Vec<PolicyRule> {
+    let change = &["get", "list", "patch", "update", "watch"];
+    vec![
+        rule(&[""], &["persistentvolumes"], change),
+        rule(&["storage.k8s.io"], &["storageclasses"], READ),
+        rule(&[""], &["persistentvolumeclaims"], change),
+    ]
 }
 
 fn proxying() -> Vec<PolicyRule> {
@@ -445,6 +519,7 @@ fn roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         ("system:kube-scheduler", scheduling()),
         ("system:kube-controller-manager", controlling()),
         ("system:node-proxier", proxying()),
+        ("system:volume-scheduler", scheduling_volumes()),
         ("system:flannel", vec![rule(&[""], &["nodes"], READ)]),
     ]
 }
@@ -465,6 +540,7 @@ fn bindings() -> impl Iterator<Item = (&'static str, &'static str, &'static str,
             "system:kube-controller-manager",
         ),
         ("system:node-proxier", "system:node-proxier", "User", "system:kube-proxy"),
+        ("system:volume-scheduler", "system:volume-scheduler", "User", "system:kube-scheduler"),
         ("system:flannel", "system:flannel", "User", "system:flannel"),
     ]
     .into_iter()
@@ -647,6 +723,11 @@ mod tests {
         check_in("kube-system", &of("bootstrap-signer"), "watch", "secrets", true);
         check_in("kube-public", &of("bootstrap-signer"), "watch", "configmaps", true);
         check_in("kube-public", &of("bootstrap-signer"), "watch", "secrets", false);
+        check("system:kube-controller-manager", "", "create", "jobs.batch", true);
+        let cron_jobs = "system:serviceaccount:kube-system:cronjob-controller";
+        check(cron_jobs, "", "create", "jobs.batch", true);
+        check(cron_jobs, "", "update", "cronjobs/status.batch", true);
+        check(cron_jobs, "", "create", "cronjobs.batch", false);
         check("system:kube-proxy", "", "watch", "endpointslices.discovery.k8s.io", true);
         check("system:kube-proxy", "", "list", "pods", false);
         check("system:flannel", "", "watch", "nodes", true);

@@ -15,6 +15,7 @@ mod job;
 mod pod;
 mod quota;
 mod service;
+mod storage;
 mod volume;
 mod workload;
 
@@ -64,6 +65,9 @@ pub(crate) fn apply_to_update(object: &mut Object, current: &Object) -> Result<(
         (Object::Job(new), Object::Job(old)) => {
             new.spec == old.spec && new.status.is_some() && new.metadata.labels.is_some()
         }
+        (Object::CronJob(new), Object::CronJob(old)) => {
+            new.spec == old.spec && new.status.is_some()
+        }
         (Object::StatefulSet(new), Object::StatefulSet(old)) => {
             new.spec == old.spec
                 && new.status.as_ref().is_some_and(|s| s.available_replicas.is_some())
@@ -101,7 +105,11 @@ fn fill(object: &mut Object) -> Result<(), QuantityError> {
         }
         Object::DaemonSet(o) => workload::daemon_set(Arc::make_mut(o))?,
         Object::Job(o) => job::job(Arc::make_mut(o))?,
+        Object::CronJob(o) => job::cron_job(Arc::make_mut(o))?,
         Object::StatefulSet(o) => workload::stateful_set(Arc::make_mut(o))?,
+        Object::PersistentVolume(o) => storage::volume(Arc::make_mut(o))?,
+        Object::PersistentVolumeClaim(o) => storage::claim(Arc::make_mut(o))?,
+        Object::StorageClass(o) => storage::class(Arc::make_mut(o)),
         Object::Namespace(o) => namespace(Arc::make_mut(o)),
         Object::Node(o) => node(Arc::make_mut(o))?,
         Object::Secret(o) => secret(Arc::make_mut(o)),

@@ -212,8 +212,12 @@ pub(crate) fn validate_annotations(
     }
 }
 
+/// Each complaint about a second controller shows all owners, of which there may be thousands.
+const CONTROLLERS_TOLD_MAX: usize = 8;
+
 fn validate_owners(owners: &[OwnerReference], path: &Path<'_>, causes: &mut Causes) {
     let mut controller: Option<&OwnerReference> = None;
+    let mut others = 0;
     for owner in owners {
         if owner.api_version.is_empty() {
             causes.invalid(
@@ -232,6 +236,10 @@ fn validate_owners(owners: &[OwnerReference], path: &Path<'_>, causes: &mut Caus
         }
         if owner.controller == Some(true) {
             if let Some(first) = controller {
+                others += 1;
+                if others > CONTROLLERS_TOLD_MAX {
+                    continue;
+                }
                 let detail = format!(
                     "Only one reference can have Controller set to true. Found \"true\" in \
                      references for {}/{} and {}/{}",

@@ -5,6 +5,9 @@
 
 use std::net::IpAddr;
 
+use api::names::{alphanumeric, at_most, is_label, lower_or_dash, qualified_inner, shaped};
+pub(crate) use api::names::{qualified_name, subdomain};
+
 /// Which names a kind of object may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NameRule {
@@ -38,65 +41,16 @@ impl NameRule {
     }
 }
 
-const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
-    characters, '-' or '.', and must start and end with an alphanumeric character (e.g. \
-    'example.com', regex used for validation is \
-    '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric \
     characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  \
     or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or \
     '-', start with an alphabetic character, and end with an alphanumeric character (e.g. \
     'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
-const QUALIFIED: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must \
-    start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', \
-    regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric \
     characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. \
     'MyValue',  or 'my_value',  or '12345', regex used for validation is \
     '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-
-fn at_most(text: &str, max: usize) -> Option<String> {
-    (text.len() > max).then(|| format!("must be no more than {max} characters"))
-}
-
-/// Whether every byte is `inner`, and the first and last are `edge`.
-fn shaped(text: &str, inner: fn(u8) -> bool, edge: fn(u8) -> bool) -> bool {
-    let bytes = text.as_bytes();
-    match (bytes.first(), bytes.last()) {
-        (Some(first), Some(last)) => edge(*first) && edge(*last) && bytes.iter().all(|b| inner(*b)),
-        _ => false,
-    }
-}
-
-const fn lower_alphanumeric(b: u8) -> bool {
-    b.is_ascii_lowercase() || b.is_ascii_digit()
-}
-
-const fn lower_or_dash(b: u8) -> bool {
-    lower_alphanumeric(b) || b == b'-'
-}
-
-const fn alphanumeric(b: u8) -> bool {
-    b.is_ascii_alphanumeric()
-}
-
-const fn qualified_inner(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')
-}
-
-fn is_label(text: &str) -> bool {
-    shaped(text, lower_or_dash, lower_alphanumeric)
-}
-
-/// RFC 1123 subdomain, at most 253 characters.
-pub(crate) fn subdomain(text: &str) -> Vec<String> {
-    let mut out: Vec<String> = at_most(text, 253).into_iter().collect();
-    if !text.split('.').all(is_label) {
-        out.push(SUBDOMAIN.to_owned());
-    }
-    out
-}
 
 /// RFC 1123 label, at most 63 characters.
 pub(crate) fn label(text: &str) -> Vec<String> {
@@ -131,37 +85,6 @@ pub(crate) fn path_segment(text: &str, prefix: bool) -> Vec<String> {
         .filter(|c| text.contains(*c))
         .map(|c| format!("may not contain '{c}'"))
         .collect()
-}
-
-/// A label or annotation key: a name with an optional subdomain before a slash.
-pub(crate) fn qualified_name(text: &str) -> Vec<String> {
-    let mut out = Vec::new();
-    let name = match text.split_once('/') {
-        None => text,
-        Some((prefix, name)) if !name.contains('/') => {
-            if prefix.is_empty() {
-                out.push("prefix part must be non-empty".to_owned());
-            } else {
-                out.extend(subdomain(prefix).into_iter().map(|m| format!("prefix part {m}")));
-            }
-            name
-        }
-        Some(_) => {
-            return vec![format!(
-                "a qualified name {QUALIFIED} with an optional DNS subdomain prefix and '/' \
-                 (e.g. 'example.com/MyName')"
-            )];
-        }
-    };
-    if name.is_empty() {
-        out.push("name part must be non-empty".to_owned());
-    } else if name.len() > 63 {
-        out.push("name part must be no more than 63 characters".to_owned());
-    }
-    if !shaped(name, qualified_inner, alphanumeric) {
-        out.push(format!("name part {QUALIFIED}"));
-    }
-    out
 }
 
 /// A label's value, at most 63 characters.

@@ -15,12 +15,13 @@ use k8s_openapi::api::core::v1::PodStatus;
 
 mod job;
 mod quality;
+mod storage;
 
 pub(crate) use self::job::{CONTROLLER_UID, JOB_NAME, LEGACY_CONTROLLER_UID, LEGACY_JOB_NAME};
 use crate::operation::{Caller, Stamp};
 
 /// Resets what only the system writes, before an object is created.
-pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
+pub(crate) fn for_create(object: &mut Object, caller: &Caller, now: Time) {
     match object {
         Object::Namespace(o) => {
             let o = Arc::make_mut(o);
@@ -58,12 +59,15 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
             set_template_generation(set, generation);
         }
         Object::Job(o) => Arc::make_mut(o).status = Some(Default::default()),
+        Object::CronJob(o) => Arc::make_mut(o).status = Some(Default::default()),
         Object::StatefulSet(o) => {
             let set = Arc::make_mut(o);
             set.status =
                 Some(StatefulSetStatus { available_replicas: Some(0), ..Default::default() });
             drop_max_unavailable(set);
         }
+        Object::PersistentVolume(o) => storage::new_volume(Arc::make_mut(o), now),
+        Object::PersistentVolumeClaim(o) => storage::new_claim(Arc::make_mut(o)),
         Object::CertificateSigningRequest(o) => request_for_create(Arc::make_mut(o), caller),
         _ => {}
     }
@@ -199,10 +203,19 @@ fn keep_status(new: &mut Object, old: &Object) {
         (Object::Job(new), Object::Job(old)) => {
             keep(&mut Arc::make_mut(new).status, &old.status);
         }
+        (Object::CronJob(new), Object::CronJob(old)) => {
+            keep(&mut Arc::make_mut(new).status, &old.status);
+        }
         (Object::StatefulSet(new), Object::StatefulSet(old)) => {
             let new = Arc::make_mut(new);
             keep(&mut new.status, &old.status);
             drop_max_unavailable(new);
+        }
+        (Object::PersistentVolume(new), Object::PersistentVolume(old)) => {
+            keep(&mut Arc::make_mut(new).status, &old.status);
+        }
+        (Object::PersistentVolumeClaim(new), Object::PersistentVolumeClaim(old)) => {
+            keep(&mut Arc::make_mut(new).status, &old.status);
         }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             let new = Arc::make_mut(new);
@@ -250,7 +263,18 @@ fn keep_spec(new: &mut Object, old: &Object, stamp: Stamp) {
         (Object::Job(new), Object::Job(old)) => {
             keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
+        (Object::CronJob(new), Object::CronJob(old)) => {
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
+        }
         (Object::StatefulSet(new), Object::StatefulSet(old)) => {
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
+        }
+        (Object::PersistentVolume(new), Object::PersistentVolume(old)) => {
+            let new = Arc::make_mut(new);
+            keep(&mut new.spec, &old.spec);
+            storage::date_phase(new, old, stamp.now);
+        }
+        (Object::PersistentVolumeClaim(new), Object::PersistentVolumeClaim(old)) => {
             keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {

@@ -46,6 +46,7 @@ pub(crate) const fn of(kind: Kind) -> Strategy {
         | Kind::ReplicaSet
         | Kind::Deployment
         | Kind::DaemonSet
+        | Kind::CronJob
         | Kind::EndpointSlice
         | Kind::PriorityClass => Strategy { generation: true, ..base },
         // Its name begins those of hosts.
@@ -85,6 +86,7 @@ pub(crate) fn desired_state_changed(new: &Object, old: &Object) -> bool {
         }
         (Object::DaemonSet(new), Object::DaemonSet(old)) => new.spec != old.spec,
         (Object::Job(new), Object::Job(old)) => new.spec != old.spec,
+        (Object::CronJob(new), Object::CronJob(old)) => new.spec != old.spec,
         (Object::StatefulSet(new), Object::StatefulSet(old)) => new.spec != old.spec,
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             new.endpoints != old.endpoints

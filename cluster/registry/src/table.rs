@@ -13,6 +13,7 @@ mod node;
 mod pod;
 mod quota;
 mod service;
+mod storage;
 mod text;
 mod workload;
 
@@ -78,6 +79,7 @@ pub fn row(object: &Object, now: Time) -> Vec<Value> {
         Object::StatefulSet(o) => workload::stateful_set(o, now),
         Object::ControllerRevision(o) => workload::controller_revision(o, now),
         Object::Job(o) => workload::job(o, now),
+        Object::CronJob(o) => workload::cron_job(o, now),
         Object::Scale(o) => workload::scale(o, now),
         Object::PodDisruptionBudget(o) => workload::disruption_budget(o, now),
         Object::ResourceQuota(o) => quota::resource_quota(o, now),
@@ -121,6 +123,9 @@ pub fn row(object: &Object, now: Time) -> Vec<Value> {
             age(&o.metadata, now),
             o.preemption_policy.as_deref().unwrap_or_default().into(),
         ],
+        Object::PersistentVolume(o) => storage::volume(o, now),
+        Object::PersistentVolumeClaim(o) => storage::claim(o, now),
+        Object::StorageClass(o) => storage::class(o, now),
         other => {
             let meta = other.meta();
             let created = meta.creation_timestamp.as_ref();

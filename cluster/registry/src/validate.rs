@@ -10,6 +10,7 @@ mod affinity;
 mod condition;
 mod config;
 mod container;
+mod cron_job;
 mod daemon_set;
 mod disruption;
 mod endpoints;
@@ -31,6 +32,7 @@ mod request;
 mod selector;
 mod service;
 mod stateful_set;
+mod storage;
 mod volume;
 mod workload;
 
@@ -48,6 +50,7 @@ pub(crate) fn create(object: &Object, known: bool, options: &Options) -> Causes 
     }
     match object {
         Object::CertificateSigningRequest(o) => request::create(o, &mut causes),
+        Object::CronJob(o) => cron_job::create(o, &mut causes),
         Object::EndpointSlice(o) => endpoints::slice_create(o, &mut causes),
         Object::PriorityClass(o) => priority_class::create(o, &mut causes),
         Object::Pod(o) if o.spec.as_ref().is_some_and(|s| s.ephemeral_containers.is_some()) => {
@@ -111,8 +114,12 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
         Object::StatefulSet(o) => stateful_set::stateful_set(o, options, causes),
         Object::ControllerRevision(o) => daemon_set::controller_revision(o, causes),
         Object::Job(o) => job::job(o, options, causes),
+        Object::CronJob(o) => cron_job::cron_job(o, options, causes),
         Object::Lease(o) => lease::lease(o, causes),
         Object::PodDisruptionBudget(o) => disruption::budget(o, causes),
+        Object::PersistentVolume(o) => storage::volume(o, causes),
+        Object::PersistentVolumeClaim(o) => storage::claim(o, causes),
+        Object::StorageClass(o) => storage::class(o, causes),
         Object::Role(o) => rbac::rules(o.rules.as_deref(), true, causes),
         Object::ClusterRole(o) => rbac::cluster_role(o, causes),
         Object::RoleBinding(o) => {
@@ -162,6 +169,7 @@ fn change(new: &Object, old: &Object, causes: &mut Causes) {
             daemon_set::controller_revision_update(new, old, causes);
         }
         (Object::Job(new), Object::Job(old)) => job::update(new, old, causes),
+        (Object::CronJob(new), Object::CronJob(old)) => cron_job::update(new, old, causes),
         (Object::EndpointSlice(new), Object::EndpointSlice(old)) => {
             causes.immutable(&Path::new("addressType"), &new.address_type, &old.address_type);
         }
@@ -170,6 +178,15 @@ fn change(new: &Object, old: &Object, causes: &mut Causes) {
         }
         (Object::PriorityClass(new), Object::PriorityClass(old)) => {
             priority_class::update(new, old, causes);
+        }
+        (Object::PersistentVolume(new), Object::PersistentVolume(old)) => {
+            storage::volume_update(new, old, causes);
+        }
+        (Object::PersistentVolumeClaim(new), Object::PersistentVolumeClaim(old)) => {
+            storage::claim_update(new, old, causes);
+        }
+        (Object::StorageClass(new), Object::StorageClass(old)) => {
+            storage::class_update(new, old, causes);
         }
         (Object::RoleBinding(new), Object::RoleBinding(old)) => {
             rbac::same_role(&new.role_ref, &old.role_ref, causes);
@@ -208,6 +225,9 @@ fn status(new: &Object, old: &Object, causes: &mut Causes) {
             disruption::status(new, causes);
         }
         (Object::Job(new), Object::Job(old)) => job_status::update(new, old, causes),
+        (Object::PersistentVolumeClaim(new), Object::PersistentVolumeClaim(_)) => {
+            storage::claim_status(new, causes);
+        }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             request::status(new, old, causes);
         }

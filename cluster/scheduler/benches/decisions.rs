@@ -11,7 +11,9 @@ use divan::counter::ItemsCount;
 use k8s_openapi::api::core::v1::Node;
 use machine::{ApiEffect, ApiInput, Machine, RngTree, WatchEvent};
 use rand_chacha::ChaCha8Rng;
-use scheduler::{Classes, Fast, PodInfo, Profile, Question, Scheduler, Snapshot, cycle};
+use scheduler::{
+    Classes, Desk, Fast, PodInfo, Profile, Question, Scheduler, SchedulerConfig, Snapshot, cycle,
+};
 use serde_json::{Value, json};
 
 const SIZES: [usize; 4] = [1_000, 5_000, 15_000, 100_000];
@@ -214,7 +216,8 @@ impl Lives {
     }
 
     fn scheduler(&self) -> Scheduler {
-        let mut scheduler = Scheduler::new(Profile::default(), None, &RngTree::new(1));
+        let desk = Desk::new(&SchedulerConfig::default()).unwrap();
+        let mut scheduler = Scheduler::new(desk, None, &RngTree::new(1));
         for (kind, objects) in [(Kind::Node, self.nodes.clone()), (Kind::Pod, Vec::new())] {
             let list = WatchEvent::Replaced { kind, objects, revision: Revision(1) };
             scheduler.step(NOW, ApiInput::Watch(list), &mut Vec::new());

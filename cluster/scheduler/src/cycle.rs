@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::framework::{Enabled, Score, Scoring, Surroundings, Verdict};
+use crate::framework::{Enabled, Filtering, Score, Scoring, Surroundings, Verdict};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodClass;
 use crate::profile::Profile;
@@ -93,6 +93,9 @@ pub(crate) struct Rejection {
 impl Rejection {
     /// The plugin's verdict, if it is against the node.
     pub(crate) fn by(enabled: &Enabled, pod: &PodClass, node: &NodeInfo) -> Option<Self> {
+        if enabled.filtering == Filtering::Never {
+            return None;
+        }
         match enabled.plugin.filter(pod, node) {
             Verdict::Fit => None,
             Verdict::Reject { reasons, resolvable } => {

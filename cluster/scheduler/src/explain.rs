@@ -1,9 +1,16 @@
 //! [`Explanation`]: why a pod would go where it would go, and to no other node.
 
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
 use api::Key;
 use serde::{Deserialize, Serialize};
 
-use crate::cycle::{Diagnosis, Question, scores_of, search};
+use crate::cycle::{Diagnosis, Question, Rejection, scores_of, search};
 use crate::framework::{Score, Scoring};
 use crate::profile::Profile;
 use crate::snapshot::Snapshot;
@@ -16,6 +23,11 @@ pub struct Explanation {
     pub pod: String,
     /// The profile.
     pub profile: String,
+    /// The node that the pod has, or is about to get. The explanation is of what would be decided
+    /// now if it had none.
+    pub node: Option<String>,
+    /// The gates that hold the pod back. The explanation is of what would be decided without.
+    pub gates: Vec<String>,
     /// How many nodes there are.
     pub nodes: usize,
     /// The first node that is looked at.
@@ -30,6 +42,10 @@ pub struct Explanation {
     pub feasible: Vec<ScoredNode>,
     /// The nodes that cannot, in the same order.
     pub rejected: Vec<RejectedNode>,
+    /// How many nodes cannot for each cause, the most frequent first.
+    pub causes: Vec<Cause>,
+    /// Nodes that are left out of `feasible` and `rejected`.
+    pub omitted: Omitted,
     /// The message of `FailedScheduling`, if no node can take the pod.
     pub message: Option<String>,
 }
@@ -73,6 +89,90 @@ pub struct RejectedNode {
     pub reasons: Vec<String>,
     /// Whether evicting pods from the node could help.
     pub resolvable: bool,
+    /// The other plugins that would reject it, if they were asked.
+    pub also: Vec<Objection>,
+}
+
+/// A plugin's verdict against a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Objection {
+    /// The plugin's name.
+    pub plugin: String,
+    /// Why.
+    pub reasons: Vec<String>,
+}
+
+/// Why nodes cannot take the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cause {
+    /// The first plugin that rejects them.
+    pub plugin: String,
+    /// Why.
+    pub reasons: Vec<String>,
+    /// How many nodes.
+    pub nodes: usize,
+}
+
+/// How many nodes are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Omitted {
+    /// Of those that can take the pod.
+    pub feasible: usize,
+    /// Of those that cannot.
+    pub rejected: usize,
+}
+
+/// Why no decision about a pod can be explained.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unexplained {
+    /// There is none.
+    #[error("the scheduler knows no such pod")]
+    Unknown,
+    /// It takes no place.
+    #[error("the pod has finished")]
+    Finished,
+    /// Another scheduler decides about it.
+    #[error("the pod is for the scheduler {scheduler:?}; this one has {}", .profiles.join(", "))]
+    Elsewhere {
+        /// `spec.schedulerName`.
+        scheduler: String,
+        /// The names of the profiles that there are.
+        profiles: Vec<String>,
+    },
+}
+
+impl Explanation {
+    /// Leaves out all but so many nodes of either kind: the best of those that can take the pod,
+    /// the first for each cause of those that cannot, and in any case the node that the pod has.
+    pub fn shorten(&mut self, nodes_max: usize) {
+        let node = self.node.clone();
+        let own = |name: &str| node.as_deref() == Some(name);
+        let (feasible, rejected) = (self.feasible.len(), self.rejected.len());
+        self.feasible.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| a.node.cmp(&b.node)));
+        let mut kept = 0;
+        self.feasible.retain(|scored| {
+            kept += 1;
+            kept <= nodes_max || own(&scored.node)
+        });
+        let of_each = (nodes_max / self.causes.len().max(1)).max(1);
+        let mut of_cause = BTreeMap::<(String, Vec<String>), usize>::new();
+        let mut kept = 0;
+        self.rejected.retain(|node| {
+            let cause = (node.plugin.clone(), node.reasons.clone());
+            let count = of_cause.entry(cause).or_default();
+            *count += 1;
+            let keep = *count <= of_each && kept < nodes_max;
+            kept += usize::from(keep);
+            keep || own(&node.node)
+        });
+        self.winners.truncate(nodes_max);
+        self.causes.truncate(nodes_max);
+        self.omitted.feasible += feasible - self.feasible.len();
+        self.omitted.rejected += rejected - self.rejected.len();
+    }
 }
 
 /// Explains the decision about a pod on which the search starts at `start`.
@@ -86,15 +186,30 @@ pub(crate) fn explain(
     let name_of = |id: u32| snapshot.row(id).name.clone();
     let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
     let mut rejected = Vec::new();
+    let mut causes = BTreeMap::<(&str, Vec<String>), usize>::new();
     let found = search(profile, snapshot, pod, start, |id, rejection| {
         diagnosis.count(&rejection, 1);
+        *causes.entry((rejection.plugin, rejection.reasons.clone())).or_default() += 1;
+        let also = profile
+            .plugins
+            .iter()
+            .filter(|enabled| enabled.plugin.name() != rejection.plugin)
+            .filter_map(|enabled| Rejection::by(enabled, pod.class, snapshot.row(id)))
+            .map(|other| Objection { plugin: other.plugin.to_owned(), reasons: other.reasons })
+            .collect();
         rejected.push(RejectedNode {
             node: name_of(id),
             plugin: rejection.plugin.to_owned(),
             reasons: rejection.reasons,
             resolvable: rejection.resolvable,
+            also,
         });
     });
+    let mut causes: Vec<Cause> = causes
+        .into_iter()
+        .map(|((plugin, reasons), nodes)| Cause { plugin: plugin.to_owned(), reasons, nodes })
+        .collect();
+    causes.sort_by_key(|cause| std::cmp::Reverse(cause.nodes));
     let mut feasible: Vec<ScoredNode> = found
         .feasible
         .iter()
@@ -124,6 +239,8 @@ pub(crate) fn explain(
     Explanation {
         pod: key.path(),
         profile: profile.name.clone(),
+        node: None,
+        gates: Vec::new(),
         nodes: snapshot.len(),
         first: start.checked_rem(order.len()).map(|at| name_of(order[at])),
         evaluated: found.evaluated,
@@ -132,5 +249,7 @@ pub(crate) fn explain(
         message: feasible.is_empty().then(|| diagnosis.message()),
         feasible,
         rejected,
+        causes,
+        omitted: Omitted::default(),
     }
 }

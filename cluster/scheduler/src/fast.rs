@@ -79,6 +79,14 @@ struct Crowded {
 }
 
 impl Fast {
+    /// Keeps what is to be kept by one of so many.
+    pub(crate) fn one_of(count: usize) -> Self {
+        let count = count.max(1);
+        let limits =
+            Limits { rankings: LIMITS.rankings / count, nodes: LIMITS.nodes / count, ..LIMITS };
+        Self { limits, ..Self::default() }
+    }
+
     /// Chooses a node as [`cycle::choose`] does. All decisions must be about one profile and one
     /// snapshot.
     ///
@@ -183,7 +191,7 @@ fn choose_pinned(
     start: &mut usize,
     rng: &mut ChaCha8Rng,
 ) -> Option<Choice> {
-    let names = pod.class.pinned()?;
+    let names = pod.class.pinned().filter(|_| profile.pins)?;
     let total = snapshot.len();
     // Fewer than enough: the reference, too, would look at every node, and start the next
     // search where it started this.

@@ -144,15 +144,16 @@ pub struct Enabled {
     pub weight: i64,
     /// How the plugin scores in this profile: never, without a weight.
     pub scoring: Scoring,
-    /// What its `filter` depends on.
+    /// What its `filter` depends on; on nothing, if it is not asked in this profile.
     pub filtering: Filtering,
 }
 
 impl Enabled {
-    /// Gives a plugin a weight.
-    pub fn new(plugin: Box<dyn Plugin>, weight: i64) -> Self {
+    /// Gives a plugin a weight, and says whether it may reject nodes.
+    pub fn new(plugin: Box<dyn Plugin>, weight: i64, filters: bool) -> Self {
         let scoring = if weight > 0 { plugin.scoring() } else { Scoring::Never };
-        Self { filtering: plugin.filtering(), scoring, weight, plugin }
+        let filtering = if filters { plugin.filtering() } else { Filtering::Never };
+        Self { filtering, scoring, weight, plugin }
     }
 }
 

@@ -3,11 +3,14 @@
 //!
 //! It knows nothing of HTTP or clocks; ties are broken by an injected seeded generator.
 
+pub mod configuration;
 pub mod cycle;
+pub mod desk;
 pub mod explain;
 pub mod fast;
 pub mod framework;
 pub mod node_info;
+pub mod plugin_args;
 pub mod plugins;
 pub mod pod_info;
 pub mod profile;
@@ -17,12 +20,14 @@ pub mod scheduler;
 pub mod shadow;
 pub mod snapshot;
 
+pub use configuration::{Configuration, ConfigurationError};
 pub use cycle::{Choice, Diagnosis, Question};
-pub use explain::Explanation;
+pub use desk::{Desk, SchedulerConfig};
+pub use explain::{Explanation, Unexplained};
 pub use fast::Fast;
 pub use framework::{Enabled, Plugin, Score, Verdict};
 pub use node_info::NodeInfo;
-pub use plugins::FitStrategy;
+pub use plugin_args::PluginArgs;
 pub use pod_info::{Classes, PodClass, PodInfo};
 pub use profile::{Profile, ProfileConfig, ProfileError};
 pub use scheduler::{Decision, Scheduler};

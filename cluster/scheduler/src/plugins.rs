@@ -7,6 +7,7 @@ mod node_affinity;
 mod node_name;
 mod node_ports;
 mod node_unschedulable;
+mod resource;
 mod taint_toleration;
 mod topology_spread;
 
@@ -14,7 +15,7 @@ mod topology_spread;
 mod tests;
 
 pub use balanced_allocation::BalancedAllocation;
-pub use fit::{Fit, FitStrategy};
+pub use fit::Fit;
 pub use image_locality::ImageLocality;
 pub use node_affinity::NodeAffinity;
 pub use node_name::NodeName;
@@ -24,18 +25,19 @@ pub use taint_toleration::TaintToleration;
 pub use topology_spread::TopologySpread;
 
 use crate::framework::Plugin;
+use crate::plugin_args::PluginArgs;
 
-/// All plugins, cheapest filters first.
-pub fn plugins(fit: FitStrategy) -> Vec<Box<dyn Plugin>> {
+/// All plugins, cheapest filters first; the arguments must be valid.
+pub fn plugins(args: &PluginArgs) -> Vec<Box<dyn Plugin>> {
     vec![
         Box::new(NodeUnschedulable),
         Box::new(NodeName),
         Box::new(TaintToleration),
-        Box::new(NodeAffinity),
+        Box::new(NodeAffinity::new(&args.node_affinity)),
         Box::new(NodePorts),
-        Box::new(Fit { strategy: fit }),
+        Box::new(Fit::new(&args.fit)),
         Box::new(TopologySpread),
-        Box::new(BalancedAllocation),
+        Box::new(BalancedAllocation::new(&args.balanced_allocation)),
         Box::new(ImageLocality),
     ]
 }

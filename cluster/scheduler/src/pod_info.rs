@@ -44,7 +44,9 @@ pub struct NodeTerm {
 }
 
 impl NodeTerm {
-    fn parse(term: &NodeSelectorTerm) -> Option<Self> {
+    /// Parses a term; `None` if it has an operator that does not exist, or a bound that is no
+    /// number.
+    pub(crate) fn parse(term: &NodeSelectorTerm) -> Option<Self> {
         let (mut labels, mut name) = (Selector::default(), Selector::default());
         let mut names = None;
         for r in term.match_expressions.iter().flatten() {

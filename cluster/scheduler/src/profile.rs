@@ -4,30 +4,34 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::framework::{Enabled, Plugin};
-use crate::plugins::{FitStrategy, plugins};
+use crate::configuration::{Known, Problems, known_names};
+use crate::framework::{Enabled, Filtering};
+use crate::plugin_args::PluginArgs;
+use crate::plugins::plugins;
 
 /// The scheduler of pods that name none.
 const DEFAULT_NAME: &str = "default-scheduler";
 
 /// No weight is higher: so that sums of weighted scores cannot overflow.
-const WEIGHT_MAX: i64 = 10_000;
+pub(crate) const WEIGHT_MAX: i64 = 10_000;
 
-/// A profile as people write it; everything has a default.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a profile is made of; everything has a default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub struct ProfileConfig {
     /// Pods choose a profile by `spec.schedulerName`.
     pub name: String,
     /// Share of the nodes to look at, in percent; adaptive when absent or zero.
     pub percentage_of_nodes_to_score: Option<usize>,
-    /// Which nodes with room are preferred.
-    pub fit_strategy: FitStrategy,
     /// Weights of scores by the plugin's name, where they differ from the default; zero for
     /// scores that shall not count.
     pub weights: BTreeMap<String, i64>,
-    /// Names of plugins that neither filter nor score.
+    /// Names of plugins that do nothing at all.
     pub disabled: Vec<String>,
+    /// Names of plugins that reject no nodes, whatever else they do.
+    pub unfiltered: Vec<String>,
+    /// What plugins are told.
+    pub args: PluginArgs,
 }
 
 impl Default for ProfileConfig {
@@ -35,9 +39,10 @@ impl Default for ProfileConfig {
         Self {
             name: DEFAULT_NAME.to_owned(),
             percentage_of_nodes_to_score: None,
-            fit_strategy: FitStrategy::default(),
             weights: BTreeMap::new(),
             disabled: Vec::new(),
+            unfiltered: Vec::new(),
+            args: PluginArgs::default(),
         }
     }
 }
@@ -64,6 +69,12 @@ pub enum ProfileError {
     /// A percentage is out of range.
     #[error("percentageOfNodesToScore is {0}, not between 0 and 100")]
     Percentage(usize),
+    /// Plugins are told what cannot be.
+    #[error("{}", .0.join(", "))]
+    Args(Vec<String>),
+    /// Two profiles have one name, or there is none.
+    #[error("each of a scheduler's profiles, of which there must be one, needs a name of its own")]
+    Names,
 }
 
 /// A configuration of the scheduler, ready for use.
@@ -74,19 +85,15 @@ pub struct Profile {
     pub(crate) plugins: Vec<Enabled>,
     /// Share of the nodes to look at, in percent; adaptive when absent.
     pub percentage_of_nodes_to_score: Option<usize>,
+    /// Whether pods with scheduling gates are held back.
+    pub(crate) gates: bool,
+    /// Whether affinity to nodes rejects nodes.
+    pub(crate) pins: bool,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        let enable = |plugin: Box<dyn Plugin>| {
-            let weight = plugin.weight();
-            Enabled::new(plugin, weight)
-        };
-        Self {
-            name: DEFAULT_NAME.to_owned(),
-            plugins: plugins(FitStrategy::default()).into_iter().map(enable).collect(),
-            percentage_of_nodes_to_score: None,
-        }
+        Self::new(&ProfileConfig::default()).expect("the defaults are valid")
     }
 }
 
@@ -105,11 +112,10 @@ impl Profile {
         if let Some(percentage) = percentage.filter(|p| *p > 100) {
             return Err(ProfileError::Percentage(percentage));
         }
-        let plugins = plugins(config.fit_strategy);
-        let known: Vec<&str> = plugins.iter().map(|p| p.name()).collect();
-        for name in config.weights.keys().chain(&config.disabled) {
-            if !known.contains(&name.as_str()) {
-                let known = known.join(", ");
+        let named = config.weights.keys().chain(&config.disabled).chain(&config.unfiltered);
+        for name in named {
+            if Known::named(name).is_none() {
+                let known = known_names();
                 return Err(ProfileError::UnknownPlugin { name: name.clone(), known });
             }
         }
@@ -117,17 +123,29 @@ impl Profile {
         if let Some((name, weight)) = config.weights.iter().find(out_of_range) {
             return Err(ProfileError::Weight { name: name.clone(), weight: *weight });
         }
-        let plugins = plugins
+        let mut problems = Problems::default();
+        config.args.validate(str::to_owned, &mut problems);
+        problems.result().map_err(ProfileError::Args)?;
+        let lists = |list: &[String], name: &str| list.iter().any(|listed| listed == name);
+        let plugins: Vec<Enabled> = plugins(&config.args)
             .into_iter()
-            .filter(|plugin| !config.disabled.iter().any(|name| name == plugin.name()))
+            .filter(|plugin| !lists(&config.disabled, plugin.name()))
             .map(|plugin| {
                 let weight = config.weights.get(plugin.name()).copied();
                 let weight = weight.unwrap_or_else(|| plugin.weight());
-                Enabled::new(plugin, weight)
+                let filters = !lists(&config.unfiltered, plugin.name());
+                Enabled::new(plugin, weight, filters)
             })
             .collect();
-        let name = config.name.clone();
-        Ok(Self { name, plugins, percentage_of_nodes_to_score: percentage })
+        Ok(Self {
+            name: config.name.clone(),
+            pins: plugins.iter().any(|enabled| {
+                enabled.plugin.name() == "NodeAffinity" && enabled.filtering != Filtering::Never
+            }),
+            plugins,
+            percentage_of_nodes_to_score: percentage,
+            gates: !lists(&config.disabled, "SchedulingGates"),
+        })
     }
 }
 
@@ -152,7 +170,8 @@ mod tests {
         assert_eq!(shape(&profile), shape(&Profile::default()));
 
         let config: ProfileConfig = serde_json::from_value(json!({
-            "name": "packing", "percentageOfNodesToScore": 30, "fitStrategy": "MostAllocated",
+            "name": "packing", "percentageOfNodesToScore": 30,
+            "args": {"fit": {"scoringStrategy": {"type": "MostAllocated"}}},
             "weights": {"NodeResourcesFit": 5, "TaintToleration": 0},
             "disabled": ["PodTopologySpread", "ImageLocality"]}))
         .unwrap();
@@ -171,7 +190,7 @@ mod tests {
             let error = Profile::new(&config).err().unwrap().to_string();
             assert!(error.starts_with(expected), "{error}");
         };
-        let unknown = "no scheduling plugin is called \"Fit\"; there are NodeUnschedulable, ";
+        let unknown = "no scheduling plugin is called \"Fit\"; there are SchedulingGates, ";
         check(json!({"weights": {"Fit": 1}}), unknown);
         check(json!({"disabled": ["Fit"]}), unknown);
         check(

@@ -3,15 +3,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use api::{Key, Time};
 use machine::Backoff;
 
 use crate::framework::ClusterEvent;
-
-/// Source: kubernetes 1.33, `podInitialBackoffSeconds`, `podMaxBackoffSeconds`.
-const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) };
 
 type Place = (Reverse<i32>, Time, Key);
 
@@ -35,8 +31,9 @@ enum State {
 }
 
 /// The scheduling queue: higher priority first, then whoever came first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Queue {
+    backoff: Backoff,
     pods: BTreeMap<Key, Waiting>,
     active: BTreeSet<Place>,
     backing_off: BTreeSet<(Time, Key)>,
@@ -45,6 +42,17 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// Makes an empty queue, in which pods wait between attempts as `backoff` says.
+    pub const fn new(backoff: Backoff) -> Self {
+        Self {
+            backoff,
+            pods: BTreeMap::new(),
+            active: BTreeSet::new(),
+            backing_off: BTreeSet::new(),
+            unschedulable: BTreeMap::new(),
+        }
+    }
+
     /// How many pods wait, in whatever state.
     pub fn len(&self) -> usize {
         self.pods.len()
@@ -129,7 +137,7 @@ impl Queue {
     }
 
     fn ready(&mut self, key: Key, mut waiting: Waiting, now: Time) {
-        let due = waiting.tried + BACKOFF.delay(waiting.attempts);
+        let due = waiting.tried + self.backoff.delay(waiting.attempts);
         waiting.state =
             if waiting.attempts > 0 && due > now { State::BackingOff(due) } else { State::Active };
         self.put(key, waiting);
@@ -180,7 +188,13 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn queue() -> Queue {
+        Queue::new(Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) })
+    }
 
     fn key(name: &str) -> Key {
         Key::new(api::Kind::Pod, "d", name)
@@ -188,7 +202,7 @@ mod tests {
 
     #[test]
     fn priority_then_age_then_back_off_then_events() {
-        let mut queue = Queue::default();
+        let mut queue = queue();
         let at = Time::from_secs;
         queue.add(key("low"), 0, at(1));
         queue.add(key("high"), 9, at(2));
@@ -214,7 +228,7 @@ mod tests {
 
     #[test]
     fn an_event_helps_those_that_wait_for_it_alone() {
-        let mut queue = Queue::default();
+        let mut queue = queue();
         let at = Time::from_secs;
         let events = [
             BTreeSet::from([ClusterEvent::PodGone, ClusterEvent::NodeAdded]),
@@ -234,5 +248,42 @@ mod tests {
         assert!(!queue.has_active());
         queue.happened(ClusterEvent::NodeAdded, at(70));
         assert_eq!(queue.pop(at(70)), Some(key("1")));
+    }
+
+    #[test]
+    fn pauses_grow_from_the_first_to_the_longest() {
+        let backoff = Backoff { first: Duration::from_secs(3), max: Duration::from_secs(20) };
+        let mut queue = Queue::new(backoff);
+        let mut now = Time::from_secs(1000);
+        queue.add(key("a"), 0, now);
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            assert_eq!(queue.pop(now), Some(key("a")));
+            queue.retry(key("a"), now);
+            let due = queue.wake_at().unwrap();
+            assert_eq!(queue.pop(now), None);
+            pauses.push(due.since(now).as_secs());
+            now = due;
+        }
+        assert_eq!(pauses, [3, 6, 12, 20, 20, 20]);
+    }
+
+    #[test]
+    fn nothing_is_tried_again_for_time_alone_and_nothing_is_lost_in_flight() {
+        let mut queue = queue();
+        let at = Time::from_secs;
+        queue.add(key("a"), 0, at(1));
+        assert_eq!(queue.pop(at(1)), Some(key("a")));
+        queue.unschedulable(key("a"), BTreeSet::from([ClusterEvent::NodeAdded]));
+        assert_eq!((queue.wake_at(), queue.pop(at(1_000_000))), (None, None));
+        // What happens while a binding is under way does not matter to it; when the binding fails
+        // the pod is tried against all that has happened.
+        queue.happened(ClusterEvent::NodeAdded, at(2_000_000));
+        assert_eq!(queue.pop(at(2_000_000)), Some(key("a")));
+        queue.happened(ClusterEvent::NodeAdded, at(2_000_001));
+        queue.add(key("a"), 5, at(2_000_001));
+        assert!(!queue.has_active());
+        queue.retry(key("a"), at(2_000_002));
+        assert_eq!(queue.pop(at(2_000_002)), Some(key("a")));
     }
 }

@@ -16,11 +16,10 @@ use machine::{
 use rand_chacha::ChaCha8Rng;
 
 use crate::cycle::{Choice, Diagnosis, Question};
-use crate::explain::{Explanation, explain};
-use crate::fast::Fast;
+use crate::desk::{Desk, ProfileId};
+use crate::explain::{Explanation, Unexplained, explain};
 use crate::framework::ClusterEvent;
 use crate::pod_info::{Classes, PodInfo, owner_of, takes_place};
-use crate::profile::Profile;
 use crate::queue::Queue;
 use crate::shadow::Shadow;
 use crate::snapshot::Snapshot;
@@ -44,8 +43,8 @@ pub struct Decision {
 
 #[derive(Clone)]
 enum Flight {
-    /// The pod's binding to a node.
-    Bind(Key),
+    /// The pod's binding to a node, which a profile chose.
+    Bind(Key, ProfileId),
     /// Whether a binding with a lost answer was carried out.
     Check(Key),
     /// A condition; its answer changes nothing.
@@ -55,14 +54,12 @@ enum Flight {
 /// Assigns pods to nodes.
 #[derive(Clone)]
 pub struct Scheduler {
-    /// Never changes: copies share it.
-    profile: Arc<Profile>,
+    desk: Desk,
     elector: Option<LeaderElector>,
     cache: Cache,
     /// The nodes, and the pods that have or shall have a place.
     snapshot: Snapshot,
     classes: Classes,
-    fast: Fast,
     queue: Queue,
     /// Pods without a node, by key.
     pending: BTreeMap<Key, PodInfo>,
@@ -70,8 +67,6 @@ pub struct Scheduler {
     assumed: BTreeSet<Key>,
     calls: Calls,
     flights: BTreeMap<CallId, Flight>,
-    /// The profile's name, as events carry it.
-    component: Name,
     start: usize,
     rng: ChaCha8Rng,
     /// Whether the last step found this process leading and its cache complete.
@@ -86,22 +81,19 @@ impl Scheduler {
     /// The kinds that must be watched.
     pub const KINDS: &'static [Kind] = &[Kind::Node, Kind::Pod];
 
-    /// Makes a scheduler; without an elector it always leads.
-    pub fn new(profile: Profile, elector: Option<LeaderElector>, rng: &RngTree) -> Self {
-        let component = Name::new(&profile.name);
+    /// Makes a scheduler of these profiles; without an elector it always leads.
+    pub fn new(desk: Desk, elector: Option<LeaderElector>, rng: &RngTree) -> Self {
         Self {
-            profile: Arc::new(profile),
+            queue: Queue::new(desk.backoff()),
+            desk,
             elector,
             cache: Cache::default(),
             snapshot: Snapshot::default(),
             classes: Classes::default(),
-            fast: Fast::default(),
-            queue: Queue::default(),
             pending: BTreeMap::new(),
             assumed: BTreeSet::new(),
             calls: Calls::default(),
             flights: BTreeMap::new(),
-            component,
             start: 0,
             rng: rng.rng("ties"),
             acts: false,
@@ -147,20 +139,34 @@ impl Scheduler {
     }
 
     /// Explains the decision about a pod that would be taken now; one that has a node is
-    /// thought away from it first. `None` if there is no such pod, or it has finished.
+    /// thought away from it first.
     ///
     /// This takes the reference's way and time: a fraction of a second in a large cluster.
-    pub fn explain(&self, pod: &Key) -> Option<Explanation> {
-        let mut object = Pod::clone(self.cache.object(pod)?.get::<Pod>()?);
+    ///
+    /// # Errors
+    /// There is no decision to be taken about that pod.
+    pub fn explain(&self, pod: &Key) -> Result<Explanation, Unexplained> {
+        let object = self.cache.object(pod).and_then(Object::get::<Pod>);
+        let mut object = Pod::clone(object.ok_or(Unexplained::Unknown)?);
         // The node it is on shall not be the only one it can go to.
-        object.node_name = None;
-        let info = PodInfo::of(&object, &mut Classes::default())?;
+        let node = object.node_name.take();
+        let info = PodInfo::of(&object, &mut Classes::default()).ok_or(Unexplained::Finished)?;
+        let Some(profile) = self.desk.find(&info.scheduler) else {
+            let profiles = self.desk.names().map(str::to_owned).collect();
+            return Err(Unexplained::Elsewhere { scheduler: info.scheduler, profiles });
+        };
         let question = Question { class: &info.class, owner: &info.owner };
         let mut snapshot = std::borrow::Cow::Borrowed(&self.snapshot);
-        if snapshot.pod(pod).is_some() {
+        let assumed = snapshot.pod(pod).map(|placed| placed.node.to_owned());
+        if assumed.is_some() {
             snapshot.to_mut().remove_pod(pod);
         }
-        Some(explain(&self.profile, &snapshot, pod, question, self.start))
+        let mut explanation =
+            explain(self.desk.profile(profile), &snapshot, pod, question, self.start);
+        explanation.node = node.map(|node| node.to_string()).or(assumed);
+        let gates = object.spec.iter().flat_map(|spec| spec.scheduling_gates.iter().flatten());
+        explanation.gates = gates.map(|gate| gate.name.clone()).collect();
+        Ok(explanation)
     }
 
     /// Gives leadership up.
@@ -242,15 +248,17 @@ impl Scheduler {
         if replaced {
             self.leave(now, &key);
         }
-        let terminating = api::meta::is_terminating(&pod.metadata);
-        let ours = info.scheduler == self.profile.name && !info.gated && !terminating;
         if self.assumed.contains(&key) {
             return;
         }
+        // Pods that name another scheduler are another scheduler's.
+        let Some(profile) = self.desk.find(&info.scheduler) else { return };
+        let held = info.gated && self.desk.profile(profile).gates;
+        let ready = !held && !api::meta::is_terminating(&pod.metadata);
         let unchanged = self.pending.get(&key).is_some_and(|p| same_question(p, &info));
         let priority = info.priority;
         self.pending.insert(key.clone(), info);
-        if !ours {
+        if !ready {
             self.queue.remove(&key);
         } else if !unchanged {
             self.queue.add(key, priority, now);
@@ -277,17 +285,17 @@ impl Scheduler {
                 self.queue.remove(&key);
                 continue;
             };
+            let Some(profile) = self.desk.find(&pod.scheduler) else {
+                self.queue.remove(&key);
+                continue;
+            };
             let question = Question { class: &pod.class, owner: &pod.owner };
             let expected = self.shadow.as_mut().and_then(|shadow| {
-                shadow.expect(&self.profile, &self.snapshot, question, self.start, &self.rng)
+                let profile = self.desk.profile(profile);
+                shadow.expect(profile, &self.snapshot, question, self.start, &self.rng)
             });
-            let choice = self.fast.choose(
-                &self.profile,
-                &mut self.snapshot,
-                pod,
-                &mut self.start,
-                &mut self.rng,
-            );
+            let choice =
+                self.desk.choose(profile, &mut self.snapshot, pod, &mut self.start, &mut self.rng);
             if let (Some(shadow), Some(expected)) = (&mut self.shadow, expected) {
                 shadow.compare(now, &key, expected, &choice, (self.start, &self.rng));
             }
@@ -295,24 +303,32 @@ impl Scheduler {
                 decisions.push(Decision { time: now, pod: key.clone(), result: choice.clone() });
             }
             match choice {
-                Ok(choice) => self.bind(key, choice, out),
-                Err(diagnosis) => self.reject(now, &key, &diagnosis, out),
+                Ok(choice) => self.bind(key, profile, choice, out),
+                Err(diagnosis) => self.reject(now, &key, profile, &diagnosis, out),
             }
         }
     }
 
-    fn bind(&mut self, key: Key, choice: Choice, out: &mut Vec<ApiEffect>) {
+    fn bind(&mut self, key: Key, profile: ProfileId, choice: Choice, out: &mut Vec<ApiEffect>) {
         let Some(pod) = self.pending.get(&key) else { return };
         self.snapshot.add_pod(&key, &pod.uid, &pod.owner, &pod.class.load, &choice.node);
         let request = Request::Bind { pod: key.clone(), uid: pod.uid.clone(), node: choice.node };
         let id = self.calls.call(request, out);
-        self.flights.insert(id, Flight::Bind(key.clone()));
+        self.flights.insert(id, Flight::Bind(key.clone(), profile));
         self.assumed.insert(key);
     }
 
-    fn reject(&mut self, now: Time, key: &Key, diagnosis: &Diagnosis, out: &mut Vec<ApiEffect>) {
+    fn reject(
+        &mut self,
+        now: Time,
+        key: &Key,
+        profile: ProfileId,
+        diagnosis: &Diagnosis,
+        out: &mut Vec<ApiEffect>,
+    ) {
         let rejecting = self
-            .profile
+            .desk
+            .profile(profile)
             .plugins
             .iter()
             .map(|enabled| &enabled.plugin)
@@ -326,7 +342,8 @@ impl Scheduler {
         let uid = pod.uid.clone();
         let known = std::mem::replace(&mut pod.complaint, message.clone()) == message;
         let regarding = reference(key, &uid);
-        self.record(now, regarding, true, "FailedScheduling", message.clone(), out);
+        let record = warning(regarding, "FailedScheduling", message.clone());
+        self.record(now, profile, record, out);
         if known {
             return;
         }
@@ -346,17 +363,8 @@ impl Scheduler {
         self.flights.insert(id, Flight::Status);
     }
 
-    fn record(
-        &self,
-        now: Time,
-        regarding: ObjectReference,
-        warning: bool,
-        reason: &str,
-        message: String,
-        out: &mut Vec<ApiEffect>,
-    ) {
-        let record = Record { regarding, warning, reason: reason.to_owned(), message };
-        let (component, host) = (self.component.clone(), Name::default());
+    fn record(&self, now: Time, profile: ProfileId, record: Record, out: &mut Vec<ApiEffect>) {
+        let (component, host) = (self.desk.component(profile).clone(), Name::default());
         out.push(ApiEffect::Record(Box::new(Report { time: now, component, host, record })));
     }
 
@@ -373,7 +381,7 @@ impl Scheduler {
                     elector.reply(now, id, result, &mut self.calls, out);
                 }
             }
-            Some(Flight::Bind(key)) => self.bound(now, key, &result, out),
+            Some(Flight::Bind(key, profile)) => self.bound(now, key, profile, &result, out),
             Some(Flight::Check(key)) => self.checked(now, key, result, out),
             Some(Flight::Status) => {}
         }
@@ -383,6 +391,7 @@ impl Scheduler {
         &mut self,
         now: Time,
         key: Key,
+        profile: ProfileId,
         result: &Result<Reply, ApiError>,
         out: &mut Vec<ApiEffect>,
     ) {
@@ -391,7 +400,9 @@ impl Scheduler {
                 if let Some(pod) = self.snapshot.pod(&key) {
                     let message = format!("Successfully assigned {} to {}", key.path(), pod.node);
                     let regarding = reference(&key, pod.uid);
-                    self.record(now, regarding, false, "Scheduled", message, out);
+                    let reason = "Scheduled".to_owned();
+                    let record = Record { regarding, warning: false, reason, message };
+                    self.record(now, profile, record, out);
                 }
             }
             Err(ApiError::Unreachable(_)) => self.forget(now, key),
@@ -438,6 +449,10 @@ impl Scheduler {
     }
 }
 
+fn warning(regarding: ObjectReference, reason: &str, message: String) -> Record {
+    Record { regarding, warning: true, reason: reason.to_owned(), message }
+}
+
 fn reference(pod: &Key, uid: &str) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".to_owned()),
@@ -467,6 +482,8 @@ fn same_question(a: &PodInfo, b: &PodInfo) -> bool {
         && a.priority == b.priority
         && a.class.tolerations == b.class.tolerations
         && a.class.node_selector == b.class.node_selector
+        && a.class.node_required == b.class.node_required
+        && a.class.node_preferred == b.class.node_preferred
 }
 
 impl Machine for Scheduler {

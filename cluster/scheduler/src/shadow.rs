@@ -64,17 +64,23 @@ pub struct Shadow {
     one_in: NonZeroU32,
     decisions: u64,
     compared: u64,
+    different: u64,
     differences: Vec<Difference>,
 }
 
 impl Shadow {
     pub(crate) const fn new(one_in: NonZeroU32) -> Self {
-        Self { one_in, decisions: 0, compared: 0, differences: Vec::new() }
+        Self { one_in, decisions: 0, compared: 0, different: 0, differences: Vec::new() }
     }
 
     /// How many decisions were compared.
     pub const fn compared(&self) -> u64 {
         self.compared
+    }
+
+    /// How many of them differed.
+    pub const fn different(&self) -> u64 {
+        self.different
     }
 
     /// The first of the decisions that differed.
@@ -111,6 +117,7 @@ impl Shadow {
     ) {
         self.compared += 1;
         let same = expected.result == *found && expected.start == start && expected.rng == *rng;
+        self.different += u64::from(!same);
         if !same && self.differences.len() < KEPT_MAX {
             self.differences.push(Difference {
                 time,

@@ -25,6 +25,7 @@ pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     builder.directory(&format!("{ETC}/manifests"), Mode::PRIVATE_DIRECTORY);
     builder.state.docker = true;
     builder.state.data.insert("/var/lib/kubelet".to_owned());
+    builder.state.data.insert(api::volume::LOCAL_FOLDER.to_owned());
     builder.state.images.clone_from(&builder.artifacts.images);
     kernel(builder)?;
     let ca = builder.text(&format!("{PKI}/ca.crt"), builder.pki.cluster_ca.cert.clone());

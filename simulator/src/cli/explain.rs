@@ -1,7 +1,5 @@
 //! `ksim explain`.
 
-use std::fmt::Write;
-
 use anyhow::{anyhow, bail};
 use api::{Key, Kind, Request};
 use clap::Args as ClapArgs;
@@ -115,7 +113,7 @@ fn explain(
 
 fn ask(world: &World, key: &Key) -> Option<Explanation> {
     let schedulers = world.processes().filter_map(|p: ProcessId| world.scheduler(p));
-    schedulers.filter_map(|scheduler| scheduler.explain(key)).next()
+    schedulers.filter_map(|scheduler| scheduler.explain(key).ok()).next()
 }
 
 fn node_of(world: &World, key: &Key) -> Option<String> {
@@ -124,58 +122,9 @@ fn node_of(world: &World, key: &Key) -> Option<String> {
 }
 
 fn text(explanation: &Explanation, node: Option<&str>) -> String {
-    let mut out = String::new();
-    let mut line = |text: String| {
-        out.push_str(&text);
-        out.push('\n');
+    let headline = match node {
+        Some(node) => format!("{} went to {node}.", explanation.pod),
+        None => explanation.headline(),
     };
-    match (node, &explanation.message) {
-        (Some(node), _) => line(format!("{} went to {node}.", explanation.pod)),
-        (None, Some(message)) => line(format!("{} has no node: {message}", explanation.pod)),
-        (None, None) => line(format!("{} has no node yet.", explanation.pod)),
-    }
-    line(format!(
-        "{} of {} nodes were looked at from {} on; {} can take it, {} cannot.",
-        explanation.evaluated,
-        explanation.nodes,
-        explanation.first.as_deref().unwrap_or("-"),
-        explanation.feasible.len(),
-        explanation.rejected.len()
-    ));
-    if let [_, _, ..] = explanation.winners[..] {
-        line(format!("{} nodes share the best score; one was drawn.", explanation.winners.len()));
-    }
-    if let Some(runner_up) = &explanation.runner_up {
-        line(format!("Runner-up: {runner_up}."));
-    }
-    let mut ranked: Vec<_> = explanation.feasible.iter().collect();
-    ranked.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| a.node.cmp(&b.node)));
-    if !ranked.is_empty() {
-        line("\nSCORE  NODE".to_owned());
-    }
-    for scored in ranked.iter().take(LISTED) {
-        let mut row = format!("{:>5}  {}", scored.total, scored.node);
-        for score in &scored.scores {
-            let _ = write!(row, "  {} {} ({})", score.plugin, score.weighted, score.raw);
-        }
-        line(row);
-    }
-    if ranked.len() > LISTED {
-        line(format!("       … and {} more", ranked.len() - LISTED));
-    }
-    if !explanation.rejected.is_empty() {
-        line("\nREJECTED BY".to_owned());
-    }
-    let mut causes = std::collections::BTreeMap::<String, Vec<&str>>::new();
-    for rejected in &explanation.rejected {
-        let cause = format!("{}: {}", rejected.plugin, rejected.reasons.join(", "));
-        causes.entry(cause).or_default().push(&rejected.node);
-    }
-    for (cause, nodes) in causes {
-        let shown = nodes.iter().take(LISTED).copied().collect::<Vec<_>>().join(" ");
-        let more = nodes.len().saturating_sub(LISTED);
-        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-        line(format!("{cause}\n    {shown}{rest}"));
-    }
-    out
+    explanation.to_text(&headline, LISTED)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{Key, Kind, Object, Pod, Reply, Request, Revision, codec};
+use api::{Key, Kind, Object, Patch, PatchKind, Pod, Reply, Request, Revision, codec};
 use k8s_openapi::api::core::v1::PodStatus;
 use kubelet::runtime::{ContainerSpec, Limits, SandboxSpec, Security};
 use kubelet::{Kubelet, KubeletConfig, Labels, NodeEffect, NodeInput, naming};
@@ -428,7 +428,7 @@ impl Node {
                     codec::decode_value(key.kind, &json!({"metadata": {"name": "n1"}})).unwrap()
                 }
             },
-            Request::Patch { key, patch, .. } => self.merged(&key, &patch.body.json()),
+            Request::Patch { key, patch, .. } => self.patched(&key, &patch),
             Request::Delete { key, .. } => {
                 self.revision += 1;
                 self.objects.remove(&key);
@@ -451,24 +451,15 @@ impl Node {
         Reply::Object(object)
     }
 
-    fn merged(&self, key: &Key, body: &Value) -> Object {
-        fn merge(target: &mut Value, patch: &Value) {
-            match (target.as_object_mut(), patch.as_object()) {
-                (Some(target), Some(patch)) => {
-                    for (key, value) in patch {
-                        merge(target.entry(key.clone()).or_insert_with(|| json!({})), value);
-                    }
-                }
-                _ => *target = patch.clone(),
-            }
-        }
-        let mut value = codec::to_value(&self.objects[key]);
-        merge(&mut value, body);
+    fn patched(&self, key: &Key, patch: &Patch) -> Object {
+        let value = codec::to_value(&self.objects[key]);
+        let value = registry::patch::apply(key.kind, value, patch).unwrap();
         codec::decode_value(key.kind, &value).unwrap()
     }
 
     fn patch(&mut self, key: &Key, body: &Value) {
-        let object = self.merged(key, body);
+        let patch = Patch { kind: PatchKind::Merge, body: body.clone().into() };
+        let object = self.patched(key, &patch);
         self.put(object);
     }
 

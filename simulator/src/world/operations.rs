@@ -154,7 +154,7 @@ impl World {
         self.queue.push(due, priority::OPERATION, Event::Retry { operation: index });
     }
 
-    fn as_admin(&mut self, request: &Request) -> Result<(), Status> {
+    pub(super) fn as_admin(&mut self, request: &Request) -> Result<(), Status> {
         if self.store_down {
             return Err(Status::new(Reason::ServiceUnavailable, "the store has no leader"));
         }

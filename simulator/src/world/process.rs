@@ -228,9 +228,8 @@ impl World {
             LeaderElector::new("kube-scheduler", &identity)
         });
         let rng = self.rng.child("scheduler").child(&index.to_string());
-        let profile =
-            super::scheduler_profile(&settings.scheduler).expect("the plan was validated");
-        let mut scheduler = Scheduler::new(profile, elector, &rng);
+        let desk = super::scheduler_desk(&settings.scheduler).expect("the plan was validated");
+        let mut scheduler = Scheduler::new(desk, elector, &rng);
         scheduler.compare_decisions(self.one_compared_in);
         scheduler
     }

@@ -17,7 +17,7 @@ Ports default to HTTP_PORT, TCP_PORT and UDP_PORT, else 8080, 9090 and 9091; 0 t
 prints the answer and exits 0, or exits 1.
 
 Paths: / /healthz /readyz /fail /unready /exit/N /burn?ms= /sleep?ms= /alloc?mb= /env/NAME
-       /file?path= /call?url=
+       /file?path= /write?path=&text= /call?url=
 
 Examples:
   echo serve --http 80

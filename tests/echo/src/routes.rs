@@ -7,6 +7,7 @@
 //! | `/burn?ms=` `/sleep?ms=` | answers after that much processor time or waiting |
 //! | `/alloc?mb=` | keeps that much more memory in use |
 //! | `/env/NAME` `/file?path=` | a variable of the environment, a file |
+//! | `/write?path=&text=` | writes a file |
 //! | `/call?url=` | what another server answers to this one |
 //! | anything else | the identity line with `path=` and `client=` |
 
@@ -75,6 +76,7 @@ impl Routes {
             "/sleep" => delayed(request, std::thread::sleep),
             "/alloc" => self.allocate(request),
             "/file" => file(request),
+            "/write" => write(request),
             "/call" => call(request),
             _ => {
                 if let Some(code) = path.strip_prefix("/exit/") {
@@ -161,6 +163,17 @@ fn file(request: &Request) -> Outcome {
     }
 }
 
+fn write(request: &Request) -> Outcome {
+    let Some(path) = request.parameter("path") else {
+        return Outcome::new(400, "path= is missing");
+    };
+    let text = request.parameter("text").unwrap_or_default();
+    match std::fs::write(&path, &text) {
+        Ok(()) => Outcome::new(200, format!("wrote {} bytes", text.len())),
+        Err(error) => Outcome::new(500, format!("{path}: {error}")),
+    }
+}
+
 fn call(request: &Request) -> Outcome {
     let Some(url) = request.parameter("url") else {
         return Outcome::new(400, "url= is missing");
@@ -214,6 +227,9 @@ mod tests {
         check(&routes(), "/sleep?ms=99999999", 400, "ms= is missing or too large");
         check(&routes(), "/exit/300", 400, "the exit code is not a number up to 255");
         check(&routes(), "/file?path=/none", 404, "/none: No such file or directory (os error 2)");
+        check(&routes(), "/write?text=x", 400, "path= is missing");
+        let error = "/none/x: No such file or directory (os error 2)";
+        check(&routes(), "/write?path=/none/x&text=x", 500, error);
     }
 
     #[test]

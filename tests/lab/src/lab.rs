@@ -1,6 +1,7 @@
 //! A lab: its hosts, and how they come and go.
 
 mod error;
+mod range;
 mod ready;
 mod remove;
 
@@ -29,7 +30,10 @@ use crate::options::LabOptions;
 use crate::recipe::{Recipe, hex};
 use crate::subnet::Subnet;
 
+use range::range_of;
+
 pub use error::LabError;
+pub use range::TakenRange;
 
 /// The lab's name, on everything that belongs to it.
 const LABEL_LAB: &str = "kprov.lab";
@@ -317,13 +321,22 @@ async fn ensure_network(docker: &Docker, options: &LabOptions) -> Result<Subnet,
         return Ok(subnet);
     }
     let all = docker.list_networks(None::<ListNetworksOptions>).await.map_err(failed)?;
-    let taken: Vec<Subnet> = all.iter().filter_map(range_of).collect();
+    let mut taken: Vec<TakenRange> = all.iter().filter_map(TakenRange::of_network).collect();
+    // What another Docker left behind, killed as it was, is known to the kernel alone. A second
+    // interface of the same range would never be reached.
+    let interfaces = TakenRange::of_interfaces();
+    taken.extend(
+        interfaces.map_err(|source| {
+            LabError::io("list the addresses of this machine".to_owned(), source)
+        })?,
+    );
+    let ranges: Vec<Subnet> = taken.iter().map(|taken| taken.range).collect();
     let wanted = match options.subnet {
         Some(subnet) => subnet,
         None if options.name == "default" => Subnet::of_lab(0),
-        None => Subnet::first_free(&taken).ok_or(LabError::NoRange)?,
+        None => Subnet::first_free(&ranges).ok_or(LabError::NoRange)?,
     };
-    if let Some(other) = taken.into_iter().find(|other| other.overlaps(wanted)) {
+    if let Some(other) = taken.into_iter().find(|other| other.range.overlaps(wanted)) {
         return Err(LabError::RangeTaken { wanted, other });
     }
     let request = NetworkCreateRequest {
@@ -362,11 +375,6 @@ async fn list_containers(
     let query = ListContainersOptionsBuilder::new().all(true).filters(&filters(options)).build();
     let listed = docker.list_containers(Some(query)).await;
     listed.map_err(|source| LabError::docker("list the hosts".to_owned(), source))
-}
-
-fn range_of(network: &Network) -> Option<Subnet> {
-    let config = network.ipam.as_ref()?.config.as_ref()?.first()?;
-    config.subnet.as_ref()?.parse().ok()
 }
 
 fn host_of(container: &ContainerSummary) -> Option<Host> {

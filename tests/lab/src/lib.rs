@@ -41,7 +41,7 @@ pub use dockerd::{DaemonError, Dockerd};
 pub use exec::{ExecOptions, Output};
 pub use fault::Fault;
 pub use host_image::HostImageError;
-pub use lab::{Host, HostState, Lab, LabError};
+pub use lab::{Host, HostState, Lab, LabError, TakenRange};
 pub use options::{LabOptions, workspace_root};
 pub use recipe::Recipe;
 pub use snapshot::{Difference, Snapshot};

@@ -3,6 +3,7 @@
 use api::{ApiObject, Pod, Request, meta};
 use machine::{Announcement, Plan};
 
+use super::claims::Readiness;
 use super::{BURST_MAX, Pass, identity, revision_of};
 use crate::{announce, ownership, pods};
 
@@ -10,7 +11,12 @@ impl<'a> Pass<'a> {
     /// Brings each wanted ordinal to a pod, and then takes the others from theirs. Whether a
     /// rollout may go on: in order, not before all is well.
     pub(super) fn scale(&self, plan: &mut Plan) -> bool {
-        self.fill(plan) && self.drain(plan)
+        let before = plan.requests.len();
+        for (ordinal, pod) in self.pods.iter().filter(|(o, _)| !self.range().contains(o)) {
+            self.own_claims(*ordinal, pod, plan);
+        }
+        // What shall go with an unwanted pod must know it before.
+        plan.requests.len() == before && self.fill(plan) && self.drain(plan)
     }
 
     /// From the lowest ordinal up: creates what is missing, removes what has ended so that it can
@@ -21,11 +27,25 @@ impl<'a> Pass<'a> {
                 return false;
             }
             let Some(pod) = self.pods.get(&ordinal) else {
+                if self.provide(ordinal, plan) == Readiness::Wait {
+                    if self.is_ordered() {
+                        return false;
+                    }
+                    continue;
+                }
                 if self.create(ordinal, plan).is_none() || self.is_ordered() {
                     return false;
                 }
                 continue;
             };
+            if pods::phase(pod) == "Pending" {
+                // Nobody starts a pod without its claims.
+                let missing = self.provide(ordinal, plan) == Readiness::Wait;
+                if missing && self.is_ordered() {
+                    return false;
+                }
+            }
+            self.own_claims(ordinal, pod, plan);
             if pods::is_terminal(pod) {
                 // There will be another of that name when this one is gone, not before.
                 if !meta::is_terminating(&pod.metadata) {

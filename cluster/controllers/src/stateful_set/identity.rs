@@ -4,6 +4,7 @@ use api::{ApiObject, Pod, Request, meta};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
+use super::claims;
 use crate::replicas::pod_of_template;
 use crate::revisions::POD_LABEL;
 
@@ -34,6 +35,7 @@ pub(super) fn pod(
     let name = format!("{}-{ordinal}", set.metadata.name.as_deref().unwrap_or_default());
     pod.metadata.name = Some(name.clone());
     let spec = pod.spec.get_or_insert_default();
+    claims::volumes(set, &name, &mut spec.volumes);
     spec.hostname = Some(name);
     let service = set.spec.as_ref().and_then(|s| s.service_name.clone());
     spec.subdomain = service.filter(|name| !name.is_empty());

@@ -1,5 +1,6 @@
 #![expect(clippy::needless_pass_by_value, reason = "rows of tables read better without borrows")]
 
+mod claims;
 mod identities;
 mod properties;
 mod revisions;

@@ -421,6 +421,56 @@ fn each_pod_of_a_job_is_counted_once() {
     }
 }
 
+/// Never two jobs for one time, and no more than are kept and run.
+fn one_job_a_minute(world: &World) {
+    let minutes: BTreeSet<&str> = world
+        .store
+        .kind(Kind::Job)
+        .filter_map(|job| {
+            meta::annotation(job.meta(), "batch.kubernetes.io/cronjob-scheduled-timestamp")
+        })
+        .collect();
+    let jobs = world.count(Kind::Job, "default");
+    assert!(minutes.len() == jobs && jobs <= 6, "{minutes:?}: {:#?}", world.log);
+}
+
+#[test]
+fn a_cron_job_starts_a_job_each_minute() {
+    for seed in 0..8 {
+        let mut world = World::new(seed, 1, if seed < 4 { 0 } else { 15 });
+        world.check = one_job_a_minute;
+        let key = world.create(json!({"apiVersion": "batch/v1", "kind": "CronJob",
+            "metadata": {"name": "tick", "namespace": "default"},
+            "spec": {"schedule": "* * * * *", "concurrencyPolicy": "Forbid",
+                "successfulJobsHistoryLimit": 2, "failedJobsHistoryLimit": 1,
+                "jobTemplate": {"spec": {"template": {"spec": {"containers": [{"name": "c"}]}}}}}}));
+        for minute in 0..12 {
+            world.run_secs(60);
+            let at = json!(world.store.now.to_meta());
+            let running = |job: &&Object| {
+                codec::to_value(job)["status"]["conditions"].as_array().is_none_or(Vec::is_empty)
+            };
+            let running: Vec<Key> =
+                world.store.kind(Kind::Job).filter(running).map(Object::key).collect();
+            assert_eq!(running.len(), 1, "seed {seed} minute {minute}: {:#?}", world.log);
+            let end = if minute % 3 == 0 { "Failed" } else { "Complete" };
+            world.edit(&running[0], |job| {
+                job["status"] = json!({"startTime": at, "completionTime": at, "conditions":
+                    [{"type": end, "status": "True", "lastTransitionTime": at}]});
+            });
+        }
+        world.edit(&key, |v| v["spec"]["suspend"] = true.into());
+        world.settle();
+        assert_eq!(world.count(Kind::Job, "default"), 3, "seed {seed}");
+        let status = world.value(&key)["status"].clone();
+        assert_eq!(status["active"], Value::Null, "seed {seed}: {status}");
+        // Its jobs go with it.
+        world.delete(&key, Some(api::Propagation::Background));
+        world.settle();
+        assert_eq!(world.count(Kind::Job, "default"), 0, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_deleted_namespace_goes_with_all_it_holds() {
     for seed in 0..6 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 use api::{ApiError, Kind, Object, Reply, Request, Revision, Status, Time, codec};
 use machine::WatchEvent;
 use machine::{ApiEffect, ApiInput, ControllerManager, LeaderElector, Machine, RngTree};
-use scheduler::{Profile, ProfileConfig, Scheduler};
+use scheduler::{Desk, Scheduler, SchedulerConfig};
 use serde_json::json;
 
 use super::*;
@@ -102,7 +102,7 @@ fn scheduler_run(path: &Path) -> String {
         .map(|i| node(&format!("node-{i}")))
         .chain((0..12).map(|i| pod(&format!("pod-{i}"))))
         .collect();
-    let config = ProfileConfig::default();
+    let config = SchedulerConfig::default();
     let header = Header {
         component: "kube-scheduler".into(),
         seed: SEED,
@@ -110,8 +110,8 @@ fn scheduler_run(path: &Path) -> String {
         settings: serde_json::to_value(&config).unwrap(),
     };
     let elector = LeaderElector::new("kube-scheduler", "host_1");
-    let profile = Profile::new(&config).unwrap();
-    let machine = Scheduler::new(profile, Some(elector), &RngTree::new(SEED));
+    let desk = Desk::new(&config).unwrap();
+    let machine = Scheduler::new(desk, Some(elector), &RngTree::new(SEED));
     let mut machine = recording(path).of(machine, &header).unwrap();
     Api::new([Kind::Node, Kind::Pod], &objects).run(&mut machine, 80);
     std::fs::read_to_string(path).unwrap()

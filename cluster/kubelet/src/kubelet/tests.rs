@@ -4,6 +4,7 @@ mod closed_form;
 mod lifecycle;
 mod node;
 mod properties;
+mod storage;
 mod world;
 
 use world::World;

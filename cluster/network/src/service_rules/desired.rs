@@ -21,16 +21,25 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The API's default of `clientIP.timeoutSeconds`.
 const AFFINITY_SECONDS: u32 = 10_800;
 
-/// The rules of the node `node_name`.
+/// Where the rules apply.
+#[derive(Clone, Copy, Debug)]
+pub struct Viewpoint<'a> {
+    /// The name of the node.
+    pub node_name: &'a str,
+    /// The node's zone, its label `topology.kubernetes.io/zone`, if it has one.
+    pub zone: Option<&'a str>,
+}
+
+/// The rules of a node.
 ///
 /// When two services claim the same address and port, or the same node port, the first in the
 /// order of namespace and name has it: a rule has one meaning.
 pub fn desired<'a>(
     services: impl IntoIterator<Item = &'a Service>,
     endpoint_slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    node_name: &str,
+    viewpoint: Viewpoint<'_>,
 ) -> RuleSet {
-    let endpoints = Endpoints::collect(endpoint_slices, node_name);
+    let endpoints = Endpoints::collect(endpoint_slices, viewpoint);
     let mut rule_set = RuleSet::default();
     for service in services {
         let name = ServiceName::new(
@@ -118,7 +127,7 @@ fn port_rules(
     rules.any_endpoint = !all.is_empty();
     // Even with a local external policy, pods reach external addresses through all endpoints.
     if !rules.internal_local || external {
-        rules.cluster = all;
+        rules.cluster = near(states).unwrap_or(all);
     }
     if rules.internal_local || (rules.external_local && external) {
         rules.local = choose(states, |state| state.local);
@@ -142,6 +151,19 @@ fn choose(
     };
     let ready = pick(|s| s.ready);
     if ready.is_empty() { pick(|s| s.serving && s.terminating) } else { ready }
+}
+
+/// The ready endpoints that are meant for this node's zone. `None` when the hints cannot be
+/// followed: one ready endpoint has none, or none is meant for this zone.
+fn near(states: &BTreeMap<Endpoint, State>) -> Option<BTreeSet<Endpoint>> {
+    let mut ready = states.iter().filter(|(_, state)| state.ready);
+    if ready.clone().any(|(_, state)| state.hint == Hint::None) {
+        return None;
+    }
+    ready.any(|(_, state)| state.hint == Hint::Here).then(|| {
+        let near = states.iter().filter(|(_, state)| state.ready && state.hint == Hint::Here);
+        near.map(|(endpoint, _)| *endpoint).collect()
+    })
 }
 
 fn affinity_seconds(spec: &ServiceSpec) -> Option<u32> {
@@ -172,6 +194,19 @@ struct State {
     serving: bool,
     terminating: bool,
     local: bool,
+    hint: Hint,
+}
+
+/// For which zones an endpoint is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Hint {
+    /// Nothing is said.
+    #[default]
+    None,
+    /// This node's among them.
+    Here,
+    /// Others.
+    Elsewhere,
 }
 
 /// Endpoints by service, port name and protocol.
@@ -182,7 +217,10 @@ struct Endpoints {
 }
 
 impl Endpoints {
-    fn collect<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>, node_name: &str) -> Self {
+    fn collect<'a>(
+        slices: impl IntoIterator<Item = &'a EndpointSlice>,
+        viewpoint: Viewpoint<'_>,
+    ) -> Self {
         let mut all = Self::default();
         for slice in slices {
             let Some(service) = meta::label(&slice.metadata, SERVICE_NAME) else { continue };
@@ -200,7 +238,7 @@ impl Endpoints {
                     // Consumers use the first address alone; the others are deprecated.
                     let Some(address) = endpoint.addresses.first() else { continue };
                     let Ok(address) = address.parse::<Ipv4Addr>() else { continue };
-                    let state = state_of(endpoint, node_name);
+                    let state = state_of(endpoint, viewpoint);
                     let place = states.entry(Endpoint { address, port: number }).or_default();
                     // An endpoint may be in two slices for a moment; the better news wins.
                     if state.ready || !place.ready {
@@ -222,14 +260,27 @@ impl Endpoints {
     }
 }
 
-fn state_of(endpoint: &SliceEndpoint, node_name: &str) -> State {
+fn state_of(endpoint: &SliceEndpoint, viewpoint: Viewpoint<'_>) -> State {
     let conditions = endpoint.conditions.clone().unwrap_or_default();
     State {
         // What is not said is as the API documents it: ready and serving, not terminating.
         ready: conditions.ready.unwrap_or(true),
         serving: conditions.serving.unwrap_or(true),
         terminating: conditions.terminating.unwrap_or(false),
-        local: endpoint.node_name.as_deref() == Some(node_name),
+        local: endpoint.node_name.as_deref() == Some(viewpoint.node_name),
+        hint: hint_of(endpoint, viewpoint.zone),
+    }
+}
+
+fn hint_of(endpoint: &SliceEndpoint, zone: Option<&str>) -> Hint {
+    let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_deref());
+    let hints = hints.unwrap_or_default();
+    if hints.is_empty() {
+        Hint::None
+    } else if hints.iter().any(|hint| Some(hint.name.as_str()) == zone) {
+        Hint::Here
+    } else {
+        Hint::Elsewhere
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) fn slice(
     .unwrap()
 }
 
+const N1: Viewpoint<'_> = Viewpoint { node_name: "n1", zone: Some("west") };
 pub(crate) const READY: [bool; 3] = [true, true, false];
 const LEAVING: [bool; 3] = [false, true, true];
 const STARTING: [bool; 3] = [false, false, false];
@@ -51,7 +52,7 @@ fn web(more: &Value) -> Service {
 
 /// The rules of the one port of `web` on node `n1`.
 fn port(more: &Value, endpoints: &[(&str, &str, [bool; 3])]) -> PortRules {
-    let rules = desired([&web(more)], [&slice("web", &http(), endpoints)], "n1");
+    let rules = desired([&web(more)], [&slice("web", &http(), endpoints)], N1);
     rules.services[&ServiceName::new("ns", "web")].ports["http"].clone()
 }
 
@@ -93,8 +94,40 @@ fn local_policies_keep_traffic_on_the_node() {
 }
 
 #[test]
+fn hints_keep_traffic_in_the_zone_if_all_endpoints_have_them() {
+    type Hinted<'a> = (&'a str, [bool; 3], &'a [&'a str]);
+    let check = |zone: Option<&str>, endpoints: &[Hinted<'_>], expected: &[&str]| {
+        let plain: Vec<_> = endpoints.iter().map(|(ip, state, _)| (*ip, "n2", *state)).collect();
+        let mut slice = slice("web", &http(), &plain);
+        for (endpoint, (_, _, zones)) in slice.endpoints.iter_mut().zip(endpoints) {
+            let zones: Vec<Value> = zones.iter().map(|name| json!({"name": name})).collect();
+            endpoint.hints = serde_json::from_value(json!({"forZones": zones})).unwrap();
+        }
+        let viewpoint = Viewpoint { node_name: "n1", zone };
+        let rules = desired([&web(&json!({}))], [&slice], viewpoint);
+        let port = &rules.services[&ServiceName::new("ns", "web")].ports["http"];
+        assert_eq!(addresses(&port.cluster), expected);
+        assert_eq!(port.any_endpoint, !expected.is_empty());
+    };
+    let (west, east) = ("10.1.1.2:8080", "10.1.2.2:8080");
+    let each = [("10.1.1.2", READY, &["west"][..]), ("10.1.2.2", READY, &["east", "north"][..])];
+    check(Some("west"), &each, &[west]);
+    check(Some("north"), &each, &[east]);
+    check(Some("south"), &each, &[west, east]);
+    check(None, &each, &[west, east]);
+    // One without a hint is meant for all: who is not told so would get too little.
+    let some = [("10.1.1.2", READY, &["west"][..]), ("10.1.2.2", READY, &[][..])];
+    check(Some("west"), &some, &[west, east]);
+    // Only those that are ready count.
+    let leaving = [("10.1.1.2", LEAVING, &["west"][..]), ("10.1.2.2", READY, &["east"][..])];
+    check(Some("west"), &leaving, &[east]);
+    let last = [("10.1.1.2", LEAVING, &["west"][..]), ("10.1.2.2", LEAVING, &["east"][..])];
+    check(Some("west"), &last, &[west, east]);
+}
+
+#[test]
 fn services_without_an_address_of_their_own_have_no_rules() {
-    let absent = |service: &Service| desired([service], [], "n1").services.is_empty();
+    let absent = |service: &Service| desired([service], [], N1).services.is_empty();
     assert!(absent(&web(&json!({"clusterIP": "None", "clusterIPs": ["None"]}))));
     assert!(absent(&web(&json!({"type": "ExternalName"}))));
     assert!(absent(&web(&json!({"clusterIP": "fd00::1", "clusterIPs": ["fd00::1"]}))));
@@ -124,7 +157,7 @@ fn a_claimed_node_port_stays_with_the_first() {
         )
     };
     let (a, b) = (node_port("a", "10.96.0.1"), node_port("b", "10.96.0.2"));
-    let rules = desired([&b, &a], [], "n1");
+    let rules = desired([&b, &a], [], N1);
     let port_of = |name: &str| rules.services[&ServiceName::new("ns", name)].ports[""].clone();
     assert_eq!((port_of("a").node_port, port_of("b").node_port), (Some(30_000), None));
     assert_eq!((port_of("a").external_ips.len(), port_of("b").external_ips.len()), (1, 0));
@@ -172,7 +205,7 @@ pub(crate) fn rule_sets() -> impl Strategy<Value = RuleSet> {
             slices.push(slice(&name, &ports, &endpoints));
             services.push(service);
         }
-        desired(&services, &slices, "n1")
+        desired(&services, &slices, N1)
     })
 }
 
@@ -219,5 +252,5 @@ pub(crate) fn assorted() -> RuleSet {
         slice("dns", &dns, &pods[..1]),
         slice("edge", &http(), &pods[1..]),
     ];
-    desired(&services, &slices, "n1")
+    desired(&services, &slices, N1)
 }

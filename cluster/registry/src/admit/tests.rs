@@ -6,6 +6,7 @@ use api::{Key, Kind, Object, Patch, PatchKind, Status, Subresource, Time, codec}
 use serde_json::{Value, json};
 
 mod admission;
+mod cron_jobs;
 mod crud;
 mod daemon_sets;
 mod deletion;
@@ -20,6 +21,7 @@ mod properties;
 mod quotas;
 mod services;
 mod stateful_sets;
+mod storage;
 
 use crate::operation::{
     Caller, DeleteOptions, Mutation, Operation, Options, PodBinding, Stamp, View,
@@ -179,6 +181,19 @@ pub(super) fn service(name: &str) -> Value {
     json!({"kind": "Service", "apiVersion": "v1",
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"selector": {"app": "x"}, "ports": [{"port": 80}]}})
+}
+
+pub(super) fn volume(name: &str) -> Value {
+    json!({"kind": "PersistentVolume", "apiVersion": "v1", "metadata": {"name": name},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+            "hostPath": {"path": "/srv/x"}}})
+}
+
+pub(super) fn claim(name: &str) -> Value {
+    json!({"kind": "PersistentVolumeClaim", "apiVersion": "v1",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}})
 }
 
 /// Sets the value at a JSON pointer, making the objects on the way.

@@ -1,9 +1,11 @@
-//! What a kubelet may do: its own node, lease and pods, and what those pods refer to.
+//! What a kubelet may do: its own node, lease and pods, and what those pods refer to, claims and
+//! the volumes that are bound to them among it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::volume::{claim_of, claim_ref};
 use api::{Key, Kind, Object};
-use k8s_openapi::api::core::v1::{PodSpec, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolume, PodSpec, Volume};
 
 use super::Attributes;
 
@@ -12,10 +14,30 @@ use super::Attributes;
 pub(super) struct References {
     pods: BTreeMap<Key, (String, BTreeSet<Key>)>,
     wanted: BTreeMap<(String, Key), usize>,
+    /// The claim of each volume that is bound to one.
+    claim_of: BTreeMap<Key, Key>,
 }
 
 impl References {
+    /// Notes the present state of a pod or volume.
     pub(super) fn apply(&mut self, key: &Key, object: Option<&Object>) {
+        match key.kind {
+            Kind::PersistentVolume => self.apply_volume(key, object),
+            _ => self.apply_pod(key, object),
+        }
+    }
+
+    fn apply_volume(&mut self, key: &Key, object: Option<&Object>) {
+        self.claim_of.remove(key);
+        let volume = object.and_then(Object::get::<PersistentVolume>);
+        let Some(claim) = volume.and_then(claim_ref) else { return };
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        let (namespace, name) = (part(&claim.namespace), part(&claim.name));
+        let claim = Key::new(Kind::PersistentVolumeClaim, &namespace, &name);
+        self.claim_of.insert(key.clone(), claim);
+    }
+
+    fn apply_pod(&mut self, key: &Key, object: Option<&Object>) {
         if let Some((node, keys)) = self.pods.remove(key) {
             for wanted in keys {
                 let entry = (node.clone(), wanted);
@@ -30,7 +52,7 @@ impl References {
         let Some(Object::Pod(pod)) = object else { return };
         let Some(spec) = &pod.spec else { return };
         let Some(node) = pod.node_name.as_ref().map(ToString::to_string) else { return };
-        let mut keys = referred(spec, &key.namespace);
+        let mut keys = referred(spec, key);
         keys.insert(key.clone());
         for wanted in &keys {
             *self.wanted.entry((node.clone(), wanted.clone())).or_default() += 1;
@@ -42,6 +64,12 @@ impl References {
         self.wanted.contains_key(&(node.to_owned(), key))
     }
 
+    /// Whether a volume belongs to a claim that a pod of the node refers to.
+    fn refers_to_volume(&self, node: &str, name: &str) -> bool {
+        let volume = Key::cluster(Kind::PersistentVolume, name);
+        self.claim_of.get(&volume).is_some_and(|claim| self.refers(node, claim.clone()))
+    }
+
     /// Allows, or tells why not.
     pub(super) fn authorize(&self, node: &str, asked: &Attributes) -> Result<(), String> {
         let read = matches!(asked.verb.as_str(), "get" | "list" | "watch");
@@ -49,6 +77,12 @@ impl References {
         match (asked.group.as_str(), asked.resource.as_str(), asked.subresource.as_str()) {
             ("", "secrets", "") if read => related(Kind::Secret),
             ("", "configmaps", "") if read => related(Kind::ConfigMap),
+            ("", "persistentvolumeclaims", "") if asked.verb == "get" => {
+                related(Kind::PersistentVolumeClaim)
+            }
+            ("", "persistentvolumes", "") if asked.verb == "get" => {
+                is_related(self.refers_to_volume(node, &asked.name), node)
+            }
             ("", "serviceaccounts", "token") if asked.verb == "create" => {
                 related(Kind::ServiceAccount)
             }
@@ -95,15 +129,12 @@ impl References {
                 kind.plural()
             ));
         }
-        if self.refers(node, Key::new(kind, &asked.namespace, name)) {
-            return Ok(());
-        }
-        Err(format!("no relationship found between node '{node}' and this object"))
+        is_related(self.refers(node, Key::new(kind, &asked.namespace, name)), node)
     }
 
     fn pod(&self, node: &str, asked: &Attributes) -> Result<(), String> {
         match asked.verb.as_str() {
-            "get" => related_pod(
+            "get" => is_related(
                 self.refers(node, Key::new(Kind::Pod, &asked.namespace, &asked.name)),
                 node,
             ),
@@ -120,7 +151,7 @@ impl References {
     }
 }
 
-fn related_pod(refers: bool, node: &str) -> Result<(), String> {
+fn is_related(refers: bool, node: &str) -> Result<(), String> {
     if refers {
         return Ok(());
     }
@@ -131,12 +162,12 @@ fn granted(yes: bool) -> Result<(), String> {
     if yes { Ok(()) } else { Err(String::new()) }
 }
 
-/// The secrets, configuration maps and service account that a pod needs.
-fn referred(spec: &PodSpec, namespace: &str) -> BTreeSet<Key> {
+/// The secrets, configuration maps, claims and service account that a pod needs.
+fn referred(spec: &PodSpec, pod: &Key) -> BTreeSet<Key> {
     let mut keys = BTreeSet::new();
     let mut add = |kind: Kind, name: &str| {
         if !name.is_empty() {
-            keys.insert(Key::new(kind, namespace, name));
+            keys.insert(Key::new(kind, &pod.namespace, name));
         }
     };
     add(Kind::ServiceAccount, spec.service_account_name.as_deref().unwrap_or_default());
@@ -163,6 +194,9 @@ fn referred(spec: &PodSpec, namespace: &str) -> BTreeSet<Key> {
     }
     for volume in spec.volumes.iter().flatten() {
         of_volume(volume, &mut add);
+        if let Some(claim) = claim_of(volume, &pod.name) {
+            add(Kind::PersistentVolumeClaim, &claim);
+        }
     }
     keys
 }

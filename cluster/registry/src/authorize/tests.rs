@@ -151,6 +151,37 @@ fn nodes_see_what_their_pods_need() {
 }
 
 #[test]
+fn nodes_see_the_claims_of_their_pods_and_the_volumes_of_these() {
+    let volume = |claim: Value| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"},
+            "spec": {"claimRef": claim}})
+    };
+    let mut authorizer = authorizer(&[
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "d"},
+            "spec": {"nodeName": "n1", "containers": [], "volumes": [
+                {"name": "x", "persistentVolumeClaim": {"claimName": "c"}},
+                {"name": "own", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]}}),
+        volume(json!({"namespace": "d", "name": "c"})),
+    ]);
+    let check = |authorizer: &Authorizer, n: &str, text: &str, expected: bool| {
+        let node = caller(&format!("system:node:{n}"), &["system:nodes"]);
+        let decision = authorizer.authorize(&node, &asked(text));
+        assert_eq!(decision.allowed, expected, "{n} {text}: {decision:?}");
+    };
+    check(&authorizer, "n1", "get persistentvolumeclaims d c", true);
+    check(&authorizer, "n1", "get persistentvolumeclaims d a-own", true);
+    check(&authorizer, "n1", "get persistentvolumes - v", true);
+    check(&authorizer, "n2", "get persistentvolumes - v", false);
+    check(&authorizer, "n2", "get persistentvolumeclaims d c", false);
+    check(&authorizer, "n1", "update persistentvolumeclaims d c", false);
+    check(&authorizer, "n1", "list persistentvolumes", false);
+    let other = object(&volume(json!({"namespace": "d", "name": "other"})));
+    authorizer.apply(&other.key(), Some(&other));
+    check(&authorizer, "n1", "get persistentvolumes - v", false);
+    authorizer.apply(&other.key(), None);
+}
+
+#[test]
 fn refusals_read_as_those_of_kubernetes() {
     let check = |text: &str, expected: &str| {
         let status = asked(text).forbidden(&caller("ann", &[]), "");

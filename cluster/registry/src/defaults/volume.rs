@@ -4,7 +4,7 @@ use api::quantity::QuantityError;
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, EmptyDirVolumeSource, Volume};
 
 use super::container::{field_ref, resource_ref};
-use super::{canonical, drop_blank, drop_empty, drop_false};
+use super::{canonical, drop_blank, drop_empty, drop_false, storage};
 
 /// Mode of files of config maps, secrets and projections: 0644.
 const FILE_MODE: i32 = 0o644;
@@ -41,6 +41,10 @@ pub(super) fn volume(volume: &mut Volume) -> Result<(), QuantityError> {
     }
     if let Some(claim) = &mut volume.persistent_volume_claim {
         drop_false(&mut claim.read_only);
+    }
+    if let Some(template) = volume.ephemeral.as_mut().and_then(|e| e.volume_claim_template.as_mut())
+    {
+        storage::claim_spec(&mut template.spec)?;
     }
     if let Some(projected) = &mut volume.projected {
         projected.default_mode.get_or_insert(FILE_MODE);

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::pod::template;
-use super::{drop_blank, drop_empty_map, drop_false, text};
+use super::{drop_blank, drop_empty_map, drop_false, storage, text};
 
 /// Old replica sets or controller revisions that are kept for a rollback.
 const REVISION_HISTORY: i32 = 10;
@@ -96,6 +96,7 @@ pub(super) fn stateful_set(set: &mut StatefulSet) -> Result<(), QuantityError> {
     if spec.volume_claim_templates.as_ref().is_some_and(Vec::is_empty) {
         spec.volume_claim_templates = None;
     }
+    spec.volume_claim_templates.iter_mut().flatten().try_for_each(storage::claim)?;
     if let Some(ordinals) = &mut spec.ordinals {
         ordinals.start.get_or_insert(0);
     }

@@ -79,6 +79,12 @@ impl Shown for String {
     }
 }
 
+impl Shown for bool {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Shown for i32 {
     fn shown(&self) -> String {
         self.to_string()

@@ -1,4 +1,6 @@
 use super::*;
+use api::{PatchBody, PodStatusChange, Shared};
+use k8s_openapi::api::core::v1::{PodCondition, PodIP, PodStatus};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -386,5 +388,74 @@ proptest! {
         if let Ok(once) = apply(Kind::Pod, current.clone(), &patch) {
             prop_assert_eq!(apply(Kind::Pod, once.clone(), &patch).unwrap(), once);
         }
+    }
+}
+
+/// Conditions of a pod, each type once, in any order.
+fn conditions() -> impl Strategy<Value = Vec<PodCondition>> {
+    let types = ["Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    let text = || prop::option::of("[ab]");
+    let condition = ("[TF]", text(), text(), prop::option::of(0_i64..3));
+    let all = types.map(|type_| {
+        prop::option::of(condition.clone().prop_map(
+            move |(status, reason, message, generation)| PodCondition {
+                type_: type_.to_owned(),
+                status,
+                reason,
+                message,
+                observed_generation: generation,
+                ..PodCondition::default()
+            },
+        ))
+    });
+    all.prop_map(|all| all.into_iter().flatten().collect())
+        .prop_flat_map(|all: Vec<_>| Just(all).prop_shuffle())
+}
+
+fn statuses() -> impl Strategy<Value = PodStatus> {
+    let ip = || prop::option::of("10[.]0[.]0[.][1-3]");
+    (conditions(), ip(), prop::option::of("[PR]")).prop_map(|(conditions, ip, phase)| PodStatus {
+        conditions: Some(conditions).filter(|all| !all.is_empty()),
+        pod_ips: ip.clone().map(|ip| vec![PodIP { ip }]),
+        pod_ip: ip,
+        phase,
+        ..PodStatus::default()
+    })
+}
+
+/// What a kubelet that knows `from` does to `current` when it wants `to`.
+fn reported(current: &PodStatus, from: &PodStatus, to: &PodStatus) -> PodStatus {
+    let change = PodStatusChange {
+        uid: None,
+        from: Some(Shared::new(from.clone())),
+        to: Shared::new(to.clone()),
+    };
+    let patch = Patch { kind: PatchKind::Strategic, body: PatchBody::PodStatus(Box::new(change)) };
+    let patched = apply(Kind::Pod, json!({"status": current}), &patch).unwrap();
+    serde_json::from_value(patched["status"].clone()).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn what_a_kubelet_reports_is_what_it_wants(from in statuses(), to in statuses()) {
+        let mut got = reported(&from, &from, &to);
+        got.conditions = got.conditions.filter(|all| !all.is_empty());
+        prop_assert_eq!(got, to);
+    }
+
+    #[test]
+    fn what_others_wrote_meanwhile_stays(from in statuses(), to in statuses(), at in 0_usize..5) {
+        let theirs = PodCondition {
+            type_: "DisruptionTarget".to_owned(),
+            status: "True".to_owned(),
+            ..PodCondition::default()
+        };
+        let mut current = from.clone();
+        let conditions = current.conditions.get_or_insert_default();
+        conditions.insert(at.min(conditions.len()), theirs.clone());
+        let mut got = reported(&current, &from, &to).conditions.unwrap_or_default();
+        prop_assert!(got.contains(&theirs), "{:?}", got);
+        got.retain(|condition| *condition != theirs);
+        prop_assert_eq!(got, to.conditions.unwrap_or_default());
     }
 }

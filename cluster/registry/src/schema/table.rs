@@ -21,6 +21,8 @@ pub(super) const fn of_kind(kind: Kind) -> &'static Message {
         Kind::ResourceQuota => &RESOURCEQUOTA,
         Kind::LimitRange => &LIMITRANGE,
         Kind::ServiceAccount => &SERVICEACCOUNT,
+        Kind::PersistentVolume => &PERSISTENTVOLUME,
+        Kind::PersistentVolumeClaim => &PERSISTENTVOLUMECLAIM,
         Kind::Event => &EVENT,
         Kind::ReplicationController => &REPLICATIONCONTROLLER,
         Kind::ReplicaSet => &APPS_REPLICASET,
@@ -29,10 +31,12 @@ pub(super) const fn of_kind(kind: Kind) -> &'static Message {
         Kind::StatefulSet => &APPS_STATEFULSET,
         Kind::ControllerRevision => &APPS_CONTROLLERREVISION,
         Kind::Job => &BATCH_JOB,
+        Kind::CronJob => &BATCH_CRONJOB,
         Kind::Lease => &COORDINATION_LEASE,
         Kind::PodDisruptionBudget => &POLICY_PODDISRUPTIONBUDGET,
         Kind::CertificateSigningRequest => &CERTIFICATES_CERTIFICATESIGNINGREQUEST,
         Kind::PriorityClass => &SCHEDULING_PRIORITYCLASS,
+        Kind::StorageClass => &STORAGE_STORAGECLASS,
         Kind::Role => &RBAC_ROLE,
         Kind::RoleBinding => &RBAC_ROLEBINDING,
         Kind::ClusterRole => &RBAC_CLUSTERROLE,
@@ -245,8 +249,21 @@ static AWSELASTICBLOCKSTOREVOLUMESOURCE: Message =
 static AZUREDISKVOLUMESOURCE: Message = message("api.core.v1.AzureDiskVolumeSource", &[
     req(1, "diskName", S), req(2, "diskURI", S), ptr(3, "cachingMode", S), ptr(4, "fsType", S),
     ptr(5, "readOnly", Bool), ptr(6, "kind", S)]);
+static AZUREFILEPERSISTENTVOLUMESOURCE: Message =
+    message("api.core.v1.AzureFilePersistentVolumeSource", &[req(1, "secretName", S),
+    req(2, "shareName", S), opt(3, "readOnly", Bool), ptr(4, "secretNamespace", S)]);
 static AZUREFILEVOLUMESOURCE: Message = message("api.core.v1.AzureFileVolumeSource", &[
     req(1, "secretName", S), req(2, "shareName", S), opt(3, "readOnly", Bool)]);
+static BATCH_CRONJOB: Message = message("api.batch.v1.CronJob", &[
+    req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&BATCH_CRONJOBSPEC)),
+    opt(3, "status", M(&BATCH_CRONJOBSTATUS))]);
+static BATCH_CRONJOBSPEC: Message = message("api.batch.v1.CronJobSpec", &[req(1, "schedule", S),
+    ptr(2, "startingDeadlineSeconds", Int), opt(3, "concurrencyPolicy", S), ptr(4, "suspend", Bool),
+    req(5, "jobTemplate", M(&BATCH_JOBTEMPLATESPEC)), ptr(6, "successfulJobsHistoryLimit", Int),
+    ptr(7, "failedJobsHistoryLimit", Int), ptr(8, "timeZone", S)]);
+static BATCH_CRONJOBSTATUS: Message = message("api.batch.v1.CronJobStatus", &[
+    list(1, "active", M(&OBJECTREFERENCE)), opt(4, "lastScheduleTime", Time),
+    opt(5, "lastSuccessfulTime", Time)]);
 static BATCH_JOB: Message = message("api.batch.v1.Job", &[req(1, "metadata", M(&META_OBJECTMETA)),
     opt(2, "spec", M(&BATCH_JOBSPEC)), opt(3, "status", M(&BATCH_JOBSTATUS))]);
 static BATCH_JOBCONDITION: Message = message("api.batch.v1.JobCondition", &[req(1, "type", S),
@@ -266,6 +283,8 @@ static BATCH_JOBSTATUS: Message = message("api.batch.v1.JobStatus", &[
     opt(6, "failed", Int), opt(7, "completedIndexes", S),
     opt(8, "uncountedTerminatedPods", M(&BATCH_UNCOUNTEDTERMINATEDPODS)), ptr(9, "ready", Int),
     ptr(10, "failedIndexes", S), ptr(11, "terminating", Int)]);
+static BATCH_JOBTEMPLATESPEC: Message = message("api.batch.v1.JobTemplateSpec", &[
+    opt(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&BATCH_JOBSPEC))]);
 static BATCH_PODFAILUREPOLICY: Message = message("api.batch.v1.PodFailurePolicy", &[
     list(1, "rules", M(&BATCH_PODFAILUREPOLICYRULE))]);
 static BATCH_PODFAILUREPOLICYONEXITCODESREQUIREMENT: Message =
@@ -287,6 +306,10 @@ static BINDING: Message = message("api.core.v1.Binding", &[req(1, "metadata", M(
     req(2, "target", M(&OBJECTREFERENCE))]);
 static CAPABILITIES: Message = message("api.core.v1.Capabilities", &[list(1, "add", S),
     list(2, "drop", S)]);
+static CEPHFSPERSISTENTVOLUMESOURCE: Message =
+    message("api.core.v1.CephFSPersistentVolumeSource", &[list(1, "monitors", S), opt(2, "path", S),
+    opt(3, "user", S), opt(4, "secretFile", S), opt(5, "secretRef", M(&SECRETREFERENCE)),
+    opt(6, "readOnly", Bool)]);
 static CEPHFSVOLUMESOURCE: Message = message("api.core.v1.CephFSVolumeSource", &[
     list(1, "monitors", S), opt(2, "path", S), opt(3, "user", S), opt(4, "secretFile", S),
     opt(5, "secretRef", M(&LOCALOBJECTREFERENCE)), opt(6, "readOnly", Bool)]);
@@ -307,6 +330,9 @@ static CERTIFICATES_CERTIFICATESIGNINGREQUESTSTATUS: Message =
     message("api.certificates.v1.CertificateSigningRequestStatus", &[
     list(1, "conditions", M(&CERTIFICATES_CERTIFICATESIGNINGREQUESTCONDITION)).keyed(&["type"]),
     opt(2, "certificate", Bytes)]);
+static CINDERPERSISTENTVOLUMESOURCE: Message =
+    message("api.core.v1.CinderPersistentVolumeSource", &[req(1, "volumeID", S),
+    opt(2, "fsType", S), opt(3, "readOnly", Bool), opt(4, "secretRef", M(&SECRETREFERENCE))]);
 static CINDERVOLUMESOURCE: Message = message("api.core.v1.CinderVolumeSource", &[
     req(1, "volumeID", S), opt(2, "fsType", S), opt(3, "readOnly", Bool),
     opt(4, "secretRef", M(&LOCALOBJECTREFERENCE))]);
@@ -380,6 +406,13 @@ static COORDINATION_LEASESPEC: Message = message("api.coordination.v1.LeaseSpec"
     ptr(1, "holderIdentity", S), ptr(2, "leaseDurationSeconds", Int),
     opt(3, "acquireTime", MicroTime), opt(4, "renewTime", MicroTime),
     ptr(5, "leaseTransitions", Int), ptr(6, "strategy", S), ptr(7, "preferredHolder", S)]);
+static CSIPERSISTENTVOLUMESOURCE: Message = message("api.core.v1.CSIPersistentVolumeSource", &[
+    req(1, "driver", S), req(2, "volumeHandle", S), opt(3, "readOnly", Bool), opt(4, "fsType", S),
+    map(5, "volumeAttributes", S), opt(6, "controllerPublishSecretRef", M(&SECRETREFERENCE)),
+    opt(7, "nodeStageSecretRef", M(&SECRETREFERENCE)),
+    opt(8, "nodePublishSecretRef", M(&SECRETREFERENCE)),
+    opt(9, "controllerExpandSecretRef", M(&SECRETREFERENCE)),
+    opt(10, "nodeExpandSecretRef", M(&SECRETREFERENCE))]);
 static CSIVOLUMESOURCE: Message = message("api.core.v1.CSIVolumeSource", &[req(1, "driver", S),
     ptr(2, "readOnly", Bool), ptr(3, "fsType", S), map(4, "volumeAttributes", S),
     opt(5, "nodePublishSecretRef", M(&LOCALOBJECTREFERENCE))]);
@@ -462,6 +495,9 @@ static EVENTSOURCE: Message = message("api.core.v1.EventSource", &[opt(1, "compo
 static EXECACTION: Message = message("api.core.v1.ExecAction", &[list(1, "command", S)]);
 static FCVOLUMESOURCE: Message = message("api.core.v1.FCVolumeSource", &[list(1, "targetWWNs", S),
     ptr(2, "lun", Int), opt(3, "fsType", S), opt(4, "readOnly", Bool), list(5, "wwids", S)]);
+static FLEXPERSISTENTVOLUMESOURCE: Message = message("api.core.v1.FlexPersistentVolumeSource", &[
+    req(1, "driver", S), opt(2, "fsType", S), opt(3, "secretRef", M(&SECRETREFERENCE)),
+    opt(4, "readOnly", Bool), map(5, "options", S)]);
 static FLEXVOLUMESOURCE: Message = message("api.core.v1.FlexVolumeSource", &[req(1, "driver", S),
     opt(2, "fsType", S), opt(3, "secretRef", M(&LOCALOBJECTREFERENCE)), opt(4, "readOnly", Bool),
     map(5, "options", S)]);
@@ -472,6 +508,9 @@ static GCEPERSISTENTDISKVOLUMESOURCE: Message =
     opt(3, "partition", Int), opt(4, "readOnly", Bool)]);
 static GITREPOVOLUMESOURCE: Message = message("api.core.v1.GitRepoVolumeSource", &[
     req(1, "repository", S), opt(2, "revision", S), opt(3, "directory", S)]);
+static GLUSTERFSPERSISTENTVOLUMESOURCE: Message =
+    message("api.core.v1.GlusterfsPersistentVolumeSource", &[req(1, "endpoints", S),
+    req(2, "path", S), opt(3, "readOnly", Bool), ptr(4, "endpointsNamespace", S)]);
 static GLUSTERFSVOLUMESOURCE: Message = message("api.core.v1.GlusterfsVolumeSource", &[
     req(1, "endpoints", S), req(2, "path", S), opt(3, "readOnly", Bool)]);
 static GRPCACTION: Message = message("api.core.v1.GRPCAction", &[req(1, "port", Int),
@@ -488,6 +527,11 @@ static HTTPHEADER: Message = message("api.core.v1.HTTPHeader", &[req(1, "name", 
     req(2, "value", S)]);
 static IMAGEVOLUMESOURCE: Message = message("api.core.v1.ImageVolumeSource", &[
     opt(1, "reference", S), opt(2, "pullPolicy", S)]);
+static ISCSIPERSISTENTVOLUMESOURCE: Message = message("api.core.v1.ISCSIPersistentVolumeSource", &[
+    req(1, "targetPortal", S), req(2, "iqn", S), req(3, "lun", Int), opt(4, "iscsiInterface", S),
+    opt(5, "fsType", S), opt(6, "readOnly", Bool), list(7, "portals", S),
+    opt(8, "chapAuthDiscovery", Bool), opt(10, "secretRef", M(&SECRETREFERENCE)),
+    opt(11, "chapAuthSession", Bool), ptr(12, "initiatorName", S)]);
 static ISCSIVOLUMESOURCE: Message = message("api.core.v1.ISCSIVolumeSource", &[
     req(1, "targetPortal", S), req(2, "iqn", S), req(3, "lun", Int), opt(4, "iscsiInterface", S),
     opt(5, "fsType", S), opt(6, "readOnly", Bool), list(7, "portals", S),
@@ -516,6 +560,8 @@ static LOADBALANCERSTATUS: Message = message("api.core.v1.LoadBalancerStatus", &
     list(1, "ingress", M(&LOADBALANCERINGRESS))]);
 static LOCALOBJECTREFERENCE: Message = message("api.core.v1.LocalObjectReference", &[
     req(1, "name", S)]).atomic();
+static LOCALVOLUMESOURCE: Message = message("api.core.v1.LocalVolumeSource", &[req(1, "path", S),
+    ptr(2, "fsType", S)]);
 static META_CONDITION: Message = message("apimachinery.pkg.apis.meta.v1.Condition", &[
     req(1, "type", S), req(2, "status", S), opt(3, "observedGeneration", Int),
     req(4, "lastTransitionTime", Time), req(5, "reason", S), req(6, "message", S)]);
@@ -615,6 +661,9 @@ static OBJECTFIELDSELECTOR: Message = message("api.core.v1.ObjectFieldSelector",
 static OBJECTREFERENCE: Message = message("api.core.v1.ObjectReference", &[opt(1, "kind", S),
     opt(2, "namespace", S), opt(3, "name", S), opt(4, "uid", S), opt(5, "apiVersion", S),
     opt(6, "resourceVersion", S), opt(7, "fieldPath", S)]).atomic();
+static PERSISTENTVOLUME: Message = message("api.core.v1.PersistentVolume", &[
+    req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&PERSISTENTVOLUMESPEC)),
+    opt(3, "status", M(&PERSISTENTVOLUMESTATUS))]);
 static PERSISTENTVOLUMECLAIM: Message = message("api.core.v1.PersistentVolumeClaim", &[
     req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&PERSISTENTVOLUMECLAIMSPEC)),
     opt(3, "status", M(&PERSISTENTVOLUMECLAIMSTATUS))]);
@@ -632,7 +681,7 @@ static PERSISTENTVOLUMECLAIMSTATUS: Message = message("api.core.v1.PersistentVol
     opt(1, "phase", S), list(2, "accessModes", S), map(3, "capacity", Quantity),
     list(4, "conditions", M(&PERSISTENTVOLUMECLAIMCONDITION)).by(&["type"]),
     map(5, "allocatedResources", Quantity), map(7, "allocatedResourceStatuses", S),
-    opt(8, "currentVolumeAttributesClassName", S),
+    ptr(8, "currentVolumeAttributesClassName", S),
     opt(9, "modifyVolumeStatus", M(&MODIFYVOLUMESTATUS))]);
 static PERSISTENTVOLUMECLAIMTEMPLATE: Message =
     message("api.core.v1.PersistentVolumeClaimTemplate", &[opt(1, "metadata", M(&META_OBJECTMETA)),
@@ -640,6 +689,32 @@ static PERSISTENTVOLUMECLAIMTEMPLATE: Message =
 static PERSISTENTVOLUMECLAIMVOLUMESOURCE: Message =
     message("api.core.v1.PersistentVolumeClaimVolumeSource", &[req(1, "claimName", S),
     opt(2, "readOnly", Bool)]);
+static PERSISTENTVOLUMESOURCE: Message = message("api.core.v1.persistentvolumesource", &[
+    opt(1, "gcePersistentDisk", M(&GCEPERSISTENTDISKVOLUMESOURCE)),
+    opt(2, "awsElasticBlockStore", M(&AWSELASTICBLOCKSTOREVOLUMESOURCE)),
+    opt(3, "hostPath", M(&HOSTPATHVOLUMESOURCE)),
+    opt(4, "glusterfs", M(&GLUSTERFSPERSISTENTVOLUMESOURCE)), opt(5, "nfs", M(&NFSVOLUMESOURCE)),
+    opt(6, "rbd", M(&RBDPERSISTENTVOLUMESOURCE)), opt(7, "iscsi", M(&ISCSIPERSISTENTVOLUMESOURCE)),
+    opt(8, "cinder", M(&CINDERPERSISTENTVOLUMESOURCE)),
+    opt(9, "cephfs", M(&CEPHFSPERSISTENTVOLUMESOURCE)), opt(10, "fc", M(&FCVOLUMESOURCE)),
+    opt(11, "flocker", M(&FLOCKERVOLUMESOURCE)),
+    opt(12, "flexVolume", M(&FLEXPERSISTENTVOLUMESOURCE)),
+    opt(13, "azureFile", M(&AZUREFILEPERSISTENTVOLUMESOURCE)),
+    opt(14, "vsphereVolume", M(&VSPHEREVIRTUALDISKVOLUMESOURCE)),
+    opt(15, "quobyte", M(&QUOBYTEVOLUMESOURCE)), opt(16, "azureDisk", M(&AZUREDISKVOLUMESOURCE)),
+    opt(17, "photonPersistentDisk", M(&PHOTONPERSISTENTDISKVOLUMESOURCE)),
+    opt(18, "portworxVolume", M(&PORTWORXVOLUMESOURCE)),
+    opt(19, "scaleIO", M(&SCALEIOPERSISTENTVOLUMESOURCE)), opt(20, "local", M(&LOCALVOLUMESOURCE)),
+    opt(21, "storageos", M(&STORAGEOSPERSISTENTVOLUMESOURCE)),
+    opt(22, "csi", M(&CSIPERSISTENTVOLUMESOURCE))]);
+static PERSISTENTVOLUMESPEC: Message = message("api.core.v1.PersistentVolumeSpec", &[
+    map(1, "capacity", Quantity), inline(2, M(&PERSISTENTVOLUMESOURCE)), list(3, "accessModes", S),
+    opt(4, "claimRef", M(&OBJECTREFERENCE)), opt(5, "persistentVolumeReclaimPolicy", S),
+    opt(6, "storageClassName", S), list(7, "mountOptions", S), ptr(8, "volumeMode", S),
+    opt(9, "nodeAffinity", M(&VOLUMENODEAFFINITY)), ptr(10, "volumeAttributesClassName", S)]);
+static PERSISTENTVOLUMESTATUS: Message = message("api.core.v1.PersistentVolumeStatus", &[
+    opt(1, "phase", S), opt(2, "message", S), opt(3, "reason", S),
+    opt(4, "lastPhaseTransitionTime", Time)]);
 static PHOTONPERSISTENTDISKVOLUMESOURCE: Message =
     message("api.core.v1.PhotonPersistentDiskVolumeSource", &[req(1, "pdID", S),
     opt(2, "fsType", S)]);
@@ -764,6 +839,10 @@ static RBAC_ROLEREF: Message = message("api.rbac.v1.RoleRef", &[req(1, "apiGroup
     req(2, "kind", S), req(3, "name", S)]).atomic();
 static RBAC_SUBJECT: Message = message("api.rbac.v1.Subject", &[req(1, "kind", S),
     opt(2, "apiGroup", S), req(3, "name", S), opt(4, "namespace", S)]).atomic();
+static RBDPERSISTENTVOLUMESOURCE: Message = message("api.core.v1.RBDPersistentVolumeSource", &[
+    list(1, "monitors", S), req(2, "image", S), opt(3, "fsType", S), opt(4, "pool", S),
+    opt(5, "user", S), opt(6, "keyring", S), opt(7, "secretRef", M(&SECRETREFERENCE)),
+    opt(8, "readOnly", Bool)]);
 static RBDVOLUMESOURCE: Message = message("api.core.v1.RBDVolumeSource", &[list(1, "monitors", S),
     req(2, "image", S), opt(3, "fsType", S), opt(4, "pool", S), opt(5, "user", S),
     opt(6, "keyring", S), opt(7, "secretRef", M(&LOCALOBJECTREFERENCE)), opt(8, "readOnly", Bool)]);
@@ -798,6 +877,11 @@ static RESOURCEREQUIREMENTS: Message = message("api.core.v1.ResourceRequirements
     list(3, "claims", M(&RESOURCECLAIM)).keyed(&["name"])]);
 static RESOURCESTATUS: Message = message("api.core.v1.ResourceStatus", &[req(1, "name", S),
     list(2, "resources", M(&RESOURCEHEALTH)).keyed(&["resourceID"])]);
+static SCALEIOPERSISTENTVOLUMESOURCE: Message =
+    message("api.core.v1.ScaleIOPersistentVolumeSource", &[req(1, "gateway", S),
+    req(2, "system", S), req(3, "secretRef", M(&SECRETREFERENCE)), opt(4, "sslEnabled", Bool),
+    opt(5, "protectionDomain", S), opt(6, "storagePool", S), opt(7, "storageMode", S),
+    opt(8, "volumeName", S), opt(9, "fsType", S), opt(10, "readOnly", Bool)]);
 static SCALEIOVOLUMESOURCE: Message = message("api.core.v1.ScaleIOVolumeSource", &[
     req(1, "gateway", S), req(2, "system", S), req(3, "secretRef", M(&LOCALOBJECTREFERENCE)),
     opt(4, "sslEnabled", Bool), opt(5, "protectionDomain", S), opt(6, "storagePool", S),
@@ -822,6 +906,8 @@ static SECRETKEYSELECTOR: Message = message("api.core.v1.SecretKeySelector", &[
 static SECRETPROJECTION: Message = message("api.core.v1.SecretProjection", &[
     inline(1, M(&LOCALOBJECTREFERENCE)), list(2, "items", M(&KEYTOPATH)),
     ptr(4, "optional", Bool)]);
+static SECRETREFERENCE: Message = message("api.core.v1.SecretReference", &[opt(1, "name", S),
+    opt(2, "namespace", S)]).atomic();
 static SECRETVOLUMESOURCE: Message = message("api.core.v1.SecretVolumeSource", &[
     opt(1, "secretName", S), list(2, "items", M(&KEYTOPATH)), ptr(3, "defaultMode", Int),
     ptr(4, "optional", Bool)]);
@@ -864,9 +950,17 @@ static SERVICESTATUS: Message = message("api.core.v1.ServiceStatus", &[
 static SESSIONAFFINITYCONFIG: Message = message("api.core.v1.SessionAffinityConfig", &[
     opt(1, "clientIP", M(&CLIENTIPCONFIG))]);
 static SLEEPACTION: Message = message("api.core.v1.SleepAction", &[req(1, "seconds", Int)]);
+static STORAGEOSPERSISTENTVOLUMESOURCE: Message =
+    message("api.core.v1.StorageOSPersistentVolumeSource", &[opt(1, "volumeName", S),
+    opt(2, "volumeNamespace", S), opt(3, "fsType", S), opt(4, "readOnly", Bool),
+    opt(5, "secretRef", M(&OBJECTREFERENCE))]);
 static STORAGEOSVOLUMESOURCE: Message = message("api.core.v1.StorageOSVolumeSource", &[
     opt(1, "volumeName", S), opt(2, "volumeNamespace", S), opt(3, "fsType", S),
     opt(4, "readOnly", Bool), opt(5, "secretRef", M(&LOCALOBJECTREFERENCE))]);
+static STORAGE_STORAGECLASS: Message = message("api.storage.v1.StorageClass", &[
+    req(1, "metadata", M(&META_OBJECTMETA)), req(2, "provisioner", S), map(3, "parameters", S),
+    ptr(4, "reclaimPolicy", S), list(5, "mountOptions", S), ptr(6, "allowVolumeExpansion", Bool),
+    ptr(7, "volumeBindingMode", S), list(8, "allowedTopologies", M(&TOPOLOGYSELECTORTERM))]);
 static SYSCTL: Message = message("api.core.v1.Sysctl", &[req(1, "name", S), req(2, "value", S)]);
 static TAINT: Message = message("api.core.v1.Taint", &[req(1, "key", S), opt(2, "value", S),
     req(3, "effect", S), opt(4, "timeAdded", Time)]);
@@ -875,6 +969,11 @@ static TCPSOCKETACTION: Message = message("api.core.v1.TCPSocketAction", &[
 static TOLERATION: Message = message("api.core.v1.Toleration", &[opt(1, "key", S),
     opt(2, "operator", S), opt(3, "value", S), opt(4, "effect", S),
     ptr(5, "tolerationSeconds", Int)]);
+static TOPOLOGYSELECTORLABELREQUIREMENT: Message =
+    message("api.core.v1.TopologySelectorLabelRequirement", &[req(1, "key", S),
+    list(2, "values", S)]);
+static TOPOLOGYSELECTORTERM: Message = message("api.core.v1.TopologySelectorTerm", &[
+    list(1, "matchLabelExpressions", M(&TOPOLOGYSELECTORLABELREQUIREMENT))]).atomic();
 static TOPOLOGYSPREADCONSTRAINT: Message = message("api.core.v1.TopologySpreadConstraint", &[
     req(1, "maxSkew", Int), req(2, "topologyKey", S), req(3, "whenUnsatisfiable", S),
     opt(4, "labelSelector", M(&META_LABELSELECTOR)), ptr(5, "minDomains", Int),
@@ -892,6 +991,8 @@ static VOLUMEMOUNT: Message = message("api.core.v1.VolumeMount", &[req(1, "name"
     ptr(5, "mountPropagation", S), opt(6, "subPathExpr", S), ptr(7, "recursiveReadOnly", S)]);
 static VOLUMEMOUNTSTATUS: Message = message("api.core.v1.VolumeMountStatus", &[req(1, "name", S),
     req(2, "mountPath", S), opt(3, "readOnly", Bool), ptr(4, "recursiveReadOnly", S)]);
+static VOLUMENODEAFFINITY: Message = message("api.core.v1.VolumeNodeAffinity", &[
+    opt(1, "required", M(&NODESELECTOR))]);
 static VOLUMEPROJECTION: Message = message("api.core.v1.VolumeProjection", &[
     opt(1, "secret", M(&SECRETPROJECTION)), opt(2, "downwardAPI", M(&DOWNWARDAPIPROJECTION)),
     opt(3, "configMap", M(&CONFIGMAPPROJECTION)),

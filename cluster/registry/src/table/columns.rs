@@ -53,6 +53,7 @@ pub const fn columns(kind: Kind) -> &'static [Column] {
         Kind::StatefulSet => STATEFUL_SET,
         Kind::ControllerRevision => CONTROLLER_REVISION,
         Kind::Job => JOB,
+        Kind::CronJob => CRON_JOB,
         Kind::Event => EVENT,
         Kind::CertificateSigningRequest => CERTIFICATE_SIGNING_REQUEST,
         Kind::RoleBinding | Kind::ClusterRoleBinding => BINDING,
@@ -64,6 +65,9 @@ pub const fn columns(kind: Kind) -> &'static [Column] {
         Kind::PriorityClass => PRIORITY_CLASS,
         Kind::PodDisruptionBudget => DISRUPTION_BUDGET,
         Kind::ResourceQuota => RESOURCE_QUOTA,
+        Kind::PersistentVolume => PERSISTENT_VOLUME,
+        Kind::PersistentVolumeClaim => PERSISTENT_VOLUME_CLAIM,
+        Kind::StorageClass => STORAGE_CLASS,
         Kind::Scale => SCALE,
         _ => OTHER,
     }
@@ -112,6 +116,41 @@ const RESOURCE_QUOTA: &[Column] = &[
     NAME,
     column("Request", "How much is used, and may be, of what is counted or requested."),
     column("Limit", "How much is used, and may be, of what containers are limited to."),
+    AGE,
+];
+
+const PERSISTENT_VOLUME: &[Column] = &[
+    NAME,
+    column("Capacity", "The size of the volume."),
+    column("Access Modes", "The ways in which it can be mounted."),
+    column("Reclaim Policy", "What becomes of it when its claim is gone."),
+    column("Status", "Whether it is free, bound to a claim or released by one."),
+    column("Claim", "The claim that it is bound to or reserved for."),
+    column("StorageClass", "The class of claims that it serves."),
+    column("VolumeAttributesClass", "The class of its attributes."),
+    column("Reason", "Why it has failed."),
+    AGE,
+    wide("VolumeMode", "Whether it is a file system or a block device."),
+];
+
+const PERSISTENT_VOLUME_CLAIM: &[Column] = &[
+    NAME,
+    column("Status", "Whether the claim has a volume."),
+    column("Volume", "The volume that it is bound to."),
+    column("Capacity", "The size of that volume."),
+    column("Access Modes", "The ways in which that volume can be mounted."),
+    column("StorageClass", "The class of volumes that is wanted."),
+    column("VolumeAttributesClass", "The class of attributes that is wanted."),
+    AGE,
+    wide("VolumeMode", "Whether a file system or a block device is wanted."),
+];
+
+const STORAGE_CLASS: &[Column] = &[
+    NAME,
+    column("Provisioner", "Who makes volumes of the class."),
+    column("ReclaimPolicy", "What becomes of them when their claims are gone."),
+    column("VolumeBindingMode", "When they are made and bound."),
+    Column { ty: "boolean", ..column("AllowVolumeExpansion", "Whether claims may grow.") },
     AGE,
 ];
 
@@ -205,6 +244,19 @@ const JOB: &[Column] = &[
     column("Status", "Whether the job runs, is suspended, or how it ended."),
     column("Completions", "The number of pods that succeeded, and that is wanted."),
     column("Duration", "How long the job has run, or did until it was complete."),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
+
+const CRON_JOB: &[Column] = &[
+    NAME,
+    column("Schedule", "When its jobs are started."),
+    column("Timezone", "The time zone of the schedule."),
+    Column { ty: "boolean", ..column("Suspend", "Whether no further jobs are started.") },
+    number("Active", "The number of its jobs that run."),
+    column("Last Schedule", "The time since a job was due last."),
     AGE,
     CONTAINERS,
     IMAGES,

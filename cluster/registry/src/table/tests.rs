@@ -299,6 +299,23 @@ fn other_kinds() {
         json!({"status": quota}),
         "x  pods: 2/5, requests.cpu: 0/1  limits.cpu: 500m/2  1s",
     );
+    let volume = json!({"spec": {"capacity": {"storage": "5Gi"},
+        "accessModes": ["ReadWriteMany", "ReadWriteOnce"],
+        "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "slow",
+        "claimRef": {"namespace": "n", "name": "c"}, "volumeMode": "Filesystem"},
+        "status": {"phase": "Bound"}});
+    let row = "x  5Gi  RWO,RWX  Retain  Bound  n/c  slow  <unset>    1s | Filesystem";
+    v1("PersistentVolume", volume, row);
+    let claim = json!({"spec": {"resources": {"requests": {"storage": "5Gi"}}},
+        "status": {"phase": "Pending"}});
+    v1("PersistentVolumeClaim", claim, "x  Pending          <unset>  1s | <unset>");
+    let claim = json!({"spec": {"volumeName": "v", "storageClassName": "s"},
+        "status": {"phase": "Bound", "capacity": {"storage": "9Gi"},
+            "accessModes": ["ReadWriteOncePod"]}});
+    v1("PersistentVolumeClaim", claim, "x  Bound  v  9Gi  RWOP  s  <unset>  1s | <unset>");
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "provisioner": "kprov.io/local",
+        "volumeBindingMode": "WaitForFirstConsumer"});
+    v1("StorageClass", class, "x  kprov.io/local  Delete  WaitForFirstConsumer  false  1s");
     let budget = |spec: Value| {
         let status = json!({"currentHealthy": 3, "desiredHealthy": 1, "expectedPods": 3,
             "disruptionsAllowed": 2});
@@ -409,6 +426,30 @@ fn the_whole_document() {
     assert_eq!(document["columnDefinitions"], Value::Null);
     assert_eq!(document["metadata"], json!({"resourceVersion": "7"}));
     assert_eq!(document["rows"][0]["object"]["status"], json!({"phase": "Succeeded"}));
+}
+
+#[test]
+fn cron_jobs() {
+    let cron_job = |spec: Value, status: Value, expected: &str| {
+        let mut object = json!({"apiVersion": "batch/v1", "kind": "CronJob",
+            "metadata": {"name": "c", "creationTimestamp": "2023-11-14T22:08:20Z"},
+            "spec": spec, "status": status});
+        object["spec"]["schedule"] = json!("@daily");
+        object["spec"]["jobTemplate"] = json!({"spec": {"template": {"spec":
+            {"containers": [{"name": "c", "image": "i"}]}}}});
+        check(object, expected);
+    };
+    cron_job(json!({}), json!({}), "c  @daily  <none>  <unset>  0  <none>  5m | c  i  <none>");
+    cron_job(
+        json!({"timeZone": "Asia/Tokyo", "suspend": true}),
+        json!({"active": [{"name": "j"}], "lastScheduleTime": "2023-11-14T22:12:20Z"}),
+        "c  @daily  Asia/Tokyo  True  1  60s  5m | c  i  <none>",
+    );
+    cron_job(
+        json!({"suspend": false}),
+        json!({}),
+        "c  @daily  <none>  False  0  <none>  5m | c  i  <none>",
+    );
 }
 
 #[test]

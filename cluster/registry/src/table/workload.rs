@@ -5,14 +5,14 @@ use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
 use k8s_openapi::api::autoscaling::v1::Scale;
-use k8s_openapi::api::batch::v1::{Job, JobStatus};
+use k8s_openapi::api::batch::v1::{CronJob, Job, JobStatus};
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as MetaTime;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::text::{NONE, age, containers, labels, or, selector};
+use super::text::{NONE, age, containers, labels, or, selector, since};
 use super::{human_duration, name};
 
 pub(super) fn deployment(deployment: &Deployment, now: Time) -> Vec<Value> {
@@ -155,6 +155,32 @@ pub(super) fn job(job: &Job, now: Time) -> Vec<Value> {
         names,
         images,
         or(Some(&wanted), NONE).into(),
+    ]
+}
+
+pub(super) fn cron_job(cron_job: &CronJob, now: Time) -> Vec<Value> {
+    let spec = cron_job.spec.as_ref();
+    let status = cron_job.status.as_ref();
+    let last = status.and_then(|s| s.last_schedule_time.as_ref()).map(Time::from_meta);
+    let suspended = match spec.and_then(|s| s.suspend) {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "<unset>",
+    };
+    let job = spec.and_then(|s| s.job_template.spec.as_ref());
+    let [names, images] = of_template(job.map(|job| &job.template));
+    let wanted = job.and_then(|job| job.selector.as_ref()).map(selector);
+    vec![
+        name(&cron_job.metadata),
+        spec.map_or("", |s| s.schedule.as_str()).into(),
+        spec.and_then(|s| s.time_zone.as_deref()).unwrap_or(NONE).into(),
+        suspended.into(),
+        status.and_then(|s| s.active.as_ref()).map_or(0, Vec::len).into(),
+        last.map_or_else(|| NONE.to_owned(), |last| since(Some(last), now)).into(),
+        age(&cron_job.metadata, now),
+        names,
+        images,
+        or(wanted.as_deref(), NONE).into(),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! Where pods may and would rather run.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, Toleration,
+    Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, Toleration,
     TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 
@@ -17,14 +17,7 @@ pub(super) fn affinity(affinity: &Affinity, path: &Path<'_>, causes: &mut Causes
     if let Some(node) = &affinity.node_affinity {
         let at = path.child("nodeAffinity");
         if let Some(wanted) = &node.required_during_scheduling_ignored_during_execution {
-            let at = at.child(REQUIRED);
-            let at = at.child("nodeSelectorTerms");
-            if wanted.node_selector_terms.is_empty() {
-                causes.required(&at, "must have at least one node selector term");
-            }
-            for (i, term) in wanted.node_selector_terms.iter().enumerate() {
-                node_term(term, &at.index(i), causes);
-            }
+            node_selector(wanted, &at.child(REQUIRED), causes);
         }
         let preferred = node.preferred_during_scheduling_ignored_during_execution.iter();
         for (i, term) in preferred.flatten().enumerate() {
@@ -45,6 +38,16 @@ pub(super) fn affinity(affinity: &Affinity, path: &Path<'_>, causes: &mut Causes
         let required = pods.required_during_scheduling_ignored_during_execution.as_deref();
         let preferred = pods.preferred_during_scheduling_ignored_during_execution.as_deref();
         pod_terms(required, preferred, &at, causes);
+    }
+}
+
+pub(super) fn node_selector(wanted: &NodeSelector, path: &Path<'_>, causes: &mut Causes) {
+    let at = path.child("nodeSelectorTerms");
+    if wanted.node_selector_terms.is_empty() {
+        causes.required(&at, "must have at least one node selector term");
+    }
+    for (i, term) in wanted.node_selector_terms.iter().enumerate() {
+        node_term(term, &at.index(i), causes);
     }
 }
 

@@ -99,7 +99,8 @@ fn generated_selector(job: &Job, spec: &JobSpec, causes: &mut Causes) {
     }
 }
 
-fn job_spec(spec: &JobSpec, options: &Options, path: &Path<'_>, causes: &mut Causes) {
+/// What holds for a job whoever writes it: the server has not named its pods yet.
+pub(super) fn job_spec(spec: &JobSpec, options: &Options, path: &Path<'_>, causes: &mut Causes) {
     for (field, value) in [
         ("parallelism", spec.parallelism.map(i64::from)),
         ("completions", spec.completions.map(i64::from)),

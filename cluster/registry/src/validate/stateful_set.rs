@@ -1,7 +1,10 @@
 //! Stateful sets.
 
+use std::borrow::Cow;
+
 use api::selector::Selector;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume};
 
 use super::selector;
 use super::workload::{count, template};
@@ -35,12 +38,28 @@ pub(super) fn stateful_set(set: &StatefulSet, options: &Options, causes: &mut Ca
     if selector::is_empty(&spec.selector) {
         causes.invalid(&at, &spec.selector, "empty selector is invalid for statefulset");
     }
-    template(&spec.template, &wanted, "StatefulSet", options, &path.child("template"), causes);
-    if spec.volume_claim_templates.is_some() {
-        // Pods that lose what they were promised to keep would be worse.
-        let detail = "persistent volume claims are not supported by this API server";
-        causes.forbidden(&path.child("volumeClaimTemplates"), detail);
+    let at = path.child("template");
+    template(&with_claims(spec), &wanted, "StatefulSet", options, &at, causes);
+}
+
+/// The template with the volumes that its pods get from claims: they may be mounted.
+fn with_claims(spec: &StatefulSetSpec) -> Cow<'_, PodTemplateSpec> {
+    let Some(claims) = &spec.volume_claim_templates else { return Cow::Borrowed(&spec.template) };
+    let mut template = spec.template.clone();
+    let volumes = template.spec.get_or_insert_default().volumes.get_or_insert_default();
+    for name in claims.iter().filter_map(|claim| claim.metadata.name.as_ref()) {
+        // A claim takes the place of the volume of its name.
+        volumes.retain(|volume| volume.name != *name);
+        volumes.push(Volume {
+            name: name.clone(),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: name.clone(),
+                read_only: None,
+            }),
+            ..Volume::default()
+        });
     }
+    Cow::Owned(template)
 }
 
 fn strategy(strategy: &StatefulSetUpdateStrategy, path: &Path<'_>, causes: &mut Causes) {

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use api::quantity::Quantity as Amount;
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, ProjectedVolumeSource, Volume,
-    VolumeProjection,
+    DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, NFSVolumeSource,
+    PersistentVolumeClaimTemplate, ProjectedVolumeSource, Volume, VolumeProjection,
 };
 
-use super::container;
+use super::{container, storage};
 use crate::field::{Causes, Path};
-use crate::names;
+use crate::{meta, names};
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const HOST_PATH_TYPES: [&str; 8] = [
@@ -109,16 +109,36 @@ fn source(volume: &Volume, path: &Path<'_>, causes: &mut Causes) {
     {
         causes.required(&path.child("persistentVolumeClaim").child("claimName"), "");
     }
-    if let Some(nfs) = &volume.nfs {
-        let at = path.child("nfs");
-        for (field, value) in [("server", &nfs.server), ("path", &nfs.path)] {
-            if value.is_empty() {
-                causes.required(&at.child(field), "");
-            }
+    if let Some(source) = &volume.ephemeral {
+        let at = path.child("ephemeral");
+        let at = at.child("volumeClaimTemplate");
+        match &source.volume_claim_template {
+            Some(template) => claim_template(template, &at, causes),
+            None => causes.required(&at, ""),
         }
-        if !nfs.path.is_empty() && !nfs.path.starts_with('/') {
-            causes.invalid(&at.child("path"), &nfs.path, "must be an absolute path");
+    }
+    if let Some(source) = &volume.nfs {
+        nfs(source, &path.child("nfs"), causes);
+    }
+}
+
+fn claim_template(template: &PersistentVolumeClaimTemplate, path: &Path<'_>, causes: &mut Causes) {
+    if let Some(meta) = &template.metadata {
+        let at = path.child("metadata");
+        meta::validate_annotations(meta.annotations.as_ref(), &at.child("annotations"), causes);
+        meta::validate_labels(meta.labels.as_ref(), &at.child("labels"), causes);
+    }
+    storage::claim_spec(&template.spec, &path.child("spec"), causes);
+}
+
+pub(super) fn nfs(source: &NFSVolumeSource, path: &Path<'_>, causes: &mut Causes) {
+    for (field, value) in [("server", &source.server), ("path", &source.path)] {
+        if value.is_empty() {
+            causes.required(&path.child(field), "");
         }
+    }
+    if !source.path.is_empty() && !source.path.starts_with('/') {
+        causes.invalid(&path.child("path"), &source.path, "must be an absolute path");
     }
 }
 
@@ -158,7 +178,7 @@ fn sources(v: &Volume) -> [(&'static str, bool); 30] {
     ]
 }
 
-fn host_path(host: &HostPathVolumeSource, path: &Path<'_>, causes: &mut Causes) {
+pub(super) fn host_path(host: &HostPathVolumeSource, path: &Path<'_>, causes: &mut Causes) {
     if host.path.is_empty() {
         causes.required(&path.child("path"), "");
     } else {
@@ -170,7 +190,7 @@ fn host_path(host: &HostPathVolumeSource, path: &Path<'_>, causes: &mut Causes) 
     }
 }
 
-fn no_backsteps(text: &str, path: &Path<'_>, causes: &mut Causes) {
+pub(super) fn no_backsteps(text: &str, path: &Path<'_>, causes: &mut Causes) {
     if text.split('/').any(|part| part == "..") {
         causes.invalid(path, text, "must not contain '..'");
     }

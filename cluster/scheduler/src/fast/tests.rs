@@ -1,5 +1,7 @@
 //! [`Fast`] against the reference, on random clusters.
 
+mod profiles;
+
 use std::sync::Arc;
 
 use api::{Key, Pod};
@@ -10,6 +12,7 @@ use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::plugin_args::{LEAST_ALLOCATED, MOST_ALLOCATED, PluginArgs, ScoringStrategy};
 use crate::pod_info::Classes;
 use crate::profile::ProfileConfig;
 
@@ -126,15 +129,17 @@ fn profile() -> impl Strategy<Value = ProfileConfig> {
     )
         .prop_map(|(percentage, most, weights, disabled)| ProfileConfig {
             percentage_of_nodes_to_score: percentage,
-            fit_strategy: if most {
-                crate::FitStrategy::MostAllocated
-            } else {
-                crate::FitStrategy::LeastAllocated
-            },
+            args: fit(if most { MOST_ALLOCATED } else { LEAST_ALLOCATED }),
             weights: weights.into_iter().map(|(name, w)| (name.to_owned(), w)).collect(),
             disabled: disabled.into_iter().map(str::to_owned).collect(),
             ..ProfileConfig::default()
         })
+}
+
+fn fit(strategy: &str) -> PluginArgs {
+    let mut args = PluginArgs::default();
+    args.fit.scoring_strategy = ScoringStrategy::named(strategy);
+    args
 }
 
 fn node(number: usize, shape: &NodeShape) -> Node {

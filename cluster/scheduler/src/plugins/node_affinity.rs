@@ -2,10 +2,35 @@ use crate::framework::{
     ClusterEvent, Filtering, Plugin, Score, Scoring, Surroundings, Verdict, normalize,
 };
 use crate::node_info::NodeInfo;
-use crate::pod_info::PodClass;
+use crate::plugin_args::NodeAffinityArgs;
+use crate::pod_info::{NodeTerm, PodClass};
 
-/// Honours the pod's node selector and node affinity, required and preferred.
-pub struct NodeAffinity;
+/// Honours the pod's node selector and node affinity, required and preferred, and those that the
+/// profile gives to all its pods.
+pub struct NodeAffinity {
+    /// Any term must match; `None` if there is none.
+    required: Option<Vec<NodeTerm>>,
+    preferred: Vec<(i32, NodeTerm)>,
+}
+
+impl NodeAffinity {
+    /// Makes the plugin; the arguments must be valid.
+    pub fn new(args: &NodeAffinityArgs) -> Self {
+        let added = args.added_affinity.as_ref();
+        let required = added
+            .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
+            .map(|selector| {
+                selector.node_selector_terms.iter().filter_map(NodeTerm::parse).collect()
+            });
+        let preferred = added
+            .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref())
+            .into_iter()
+            .flatten()
+            .filter_map(|term| Some((term.weight, NodeTerm::parse(&term.preference)?)))
+            .collect();
+        Self { required, preferred }
+    }
+}
 
 impl Plugin for NodeAffinity {
     fn name(&self) -> &'static str {
@@ -21,9 +46,12 @@ impl Plugin for NodeAffinity {
     }
 
     fn filter(&self, pod: &PodClass, node: &NodeInfo) -> Verdict {
-        let required = pod.node_required.as_ref();
+        let any = |terms: &Vec<NodeTerm>| terms.iter().any(|term| term.matches(node));
+        if !self.required.as_ref().is_none_or(any) {
+            return Verdict::unresolvable("node(s) didn't match scheduler-enforced node affinity");
+        }
         if pod.node_selector.matches(Some(&node.labels))
-            && required.is_none_or(|terms| terms.iter().any(|t| t.matches(node)))
+            && pod.node_required.as_ref().is_none_or(any)
         {
             return Verdict::Fit;
         }
@@ -39,12 +67,17 @@ impl Plugin for NodeAffinity {
     }
 
     fn traits(&self, pod: &PodClass, node: &NodeInfo, _: i64, out: &mut Vec<i64>) {
-        let terms = pod.node_preferred.iter().filter(|(_, term)| term.matches(node));
-        out.push(terms.map(|(weight, _)| Score::from(*weight)).sum());
+        let terms = pod.node_preferred.iter().chain(&self.preferred);
+        out.push(
+            terms
+                .filter(|(_, term)| term.matches(node))
+                .map(|(weight, _)| Score::from(*weight))
+                .sum(),
+        );
     }
 
     fn compare(&self, pod: &PodClass, traits: &[&[i64]], _: &Surroundings) -> Vec<Score> {
-        if pod.node_preferred.is_empty() {
+        if pod.node_preferred.is_empty() && self.preferred.is_empty() {
             return Vec::new();
         }
         let mut scores: Vec<Score> = traits.iter().map(|liked| liked[0]).collect();

@@ -1,13 +1,16 @@
 //! One table for all filters: a pod, a node, the verdict.
 
+mod args;
+
 use api::Pod;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
-use super::{FitStrategy, plugins};
+use super::plugins;
 use crate::cycle::{Question, scores_of};
 use crate::framework::Verdict;
 use crate::node_info::NodeInfo;
+use crate::plugin_args::{LEAST_ALLOCATED, MOST_ALLOCATED, PluginArgs, ScoringStrategy};
 use crate::pod_info::{Classes, PodClass, PodInfo};
 use crate::profile::{Profile, ProfileConfig};
 use crate::snapshot::Snapshot;
@@ -41,7 +44,7 @@ fn json_patch_merge(target: &mut Value, patch: &Value) {
 
 fn check(spec: Value, node: &NodeInfo, expected: &[&str]) {
     let pod = pod(spec);
-    let reasons = plugins(FitStrategy::default())
+    let reasons = plugins(&PluginArgs::default())
         .iter()
         .find_map(|plugin| match plugin.filter(&pod, node) {
             Verdict::Fit => None,
@@ -143,15 +146,16 @@ fn scores_prefer_empty_nodes_and_few_siblings() {
     snapshot.add_pod(&key("p1"), "u1", "rs", &next.load, "a");
     snapshot.add_pod(&key("p2"), "u2", "other", &next.load, "b");
     let nodes = snapshot.order().nodes();
-    let scores = |plugin: &str, fit_strategy| {
-        let config = ProfileConfig { fit_strategy, ..ProfileConfig::default() };
+    let scores = |plugin: &str, strategy| {
+        let mut config = ProfileConfig::default();
+        config.args.fit.scoring_strategy = ScoringStrategy::named(strategy);
         let plugins = Profile::new(&config).unwrap().plugins;
         let plugin = plugins.iter().find(|p| p.plugin.name() == plugin).unwrap();
         scores_of(plugin, &snapshot, Question { class: &next, owner: "rs" }, &nodes)
     };
-    let least = FitStrategy::LeastAllocated;
+    let least = LEAST_ALLOCATED;
     assert_eq!(scores("NodeResourcesFit", least), [50, 50, 75]);
-    assert_eq!(scores("NodeResourcesFit", FitStrategy::MostAllocated), [50, 50, 25]);
+    assert_eq!(scores("NodeResourcesFit", MOST_ALLOCATED), [50, 50, 25]);
     assert_eq!(scores("PodTopologySpread", least), [0, 100, 100]);
     assert_eq!(scores("NodeResourcesBalancedAllocation", least), [100, 100, 100]);
     assert_eq!(scores("TaintToleration", least), [100, 100, 100]);

@@ -1,9 +1,12 @@
+mod profiles;
+
 use std::time::Duration;
 
 use api::{Revision, codec};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::desk::SchedulerConfig;
 
 /// A scheduler and the store it writes to, answered at will.
 struct Bench {
@@ -15,8 +18,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(&SchedulerConfig::default())
+    }
+
+    fn with(config: &SchedulerConfig) -> Self {
         let mut bench = Self {
-            scheduler: Scheduler::new(Profile::default(), None, &RngTree::new(1)),
+            scheduler: Scheduler::new(Desk::new(config).unwrap(), None, &RngTree::new(1)),
             now: Time::from_secs(100),
             revision: 10,
             out: Vec::new(),
@@ -184,7 +191,7 @@ fn explains_without_deciding() {
     }
     bench.pod("other", "2", "n2");
     let key = Key::new(Kind::Pod, "d", "a");
-    assert!(bench.scheduler.explain(&key).is_none());
+    assert_eq!(bench.scheduler.explain(&key), Err(Unexplained::Unknown));
     bench.scheduler.keep_decisions(true);
     bench.pod("a", "1500m", "");
     // Both before and after the decision: what it would be if the pod had no node.
@@ -203,14 +210,15 @@ fn explains_without_deciding() {
     assert_eq!(
         serde_json::to_value(&explanation.rejected[0]).unwrap(),
         json!({"node": "n4", "plugin": "NodeResourcesFit", "reasons": ["Insufficient cpu"],
-            "resolvable": false})
+            "resolvable": false, "also": []})
     );
     let decision = bench.scheduler.take_decisions().remove(0);
     let choice = decision.result.unwrap();
     assert_eq!((decision.pod, choice.node.as_str()), (key.clone(), "n1"));
     assert_eq!(choice.score, explanation.feasible[0].total);
     assert_eq!(names(&bench.bindings()), [("a", "n1")]);
-    assert_eq!(bench.scheduler.explain(&key), Some(explanation));
+    assert_eq!(explanation.node.as_deref(), Some("n1"));
+    assert_eq!(bench.scheduler.explain(&key), Ok(explanation));
     bench.pod("big", "9", "");
     let message = bench.scheduler.explain(&Key::new(Kind::Pod, "d", "big")).unwrap().message;
     assert!(message.unwrap().starts_with("0/4 nodes are available: 4 Insufficient cpu."));
@@ -243,7 +251,9 @@ fn a_shadow_tells_decisions_on_what_is_no_longer_true() {
     };
     // What is kept of one cluster is believed of another one.
     let (mut bench, mut other) = (cluster(["8", "2"]), cluster(["2", "8"]));
-    std::mem::swap(&mut bench.scheduler.fast, &mut other.scheduler.fast);
+    let desks = [&mut bench, &mut other].map(|bench| bench.scheduler.desk.fast_mut(0));
+    let [ours, others] = desks;
+    std::mem::swap(ours, others);
     bench.bindings();
     bench.pod("new", "2", "");
     assert_eq!(names(&bench.bindings()), [("new", "n2")]);

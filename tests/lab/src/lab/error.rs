@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::dockerd::DaemonError;
 use crate::exec::Output;
 use crate::host_image::HostImageError;
+use crate::lab::range::TakenRange;
 use crate::subnet::Subnet;
 
 /// Says why a lab could not do what it was asked for.
@@ -52,12 +53,12 @@ pub enum LabError {
         known: String,
     },
     /// Another network uses the addresses.
-    #[error("the range {wanted} overlaps {other} of another network")]
+    #[error("the range {wanted} overlaps {other}")]
     RangeTaken {
         /// The range asked for.
         wanted: Subnet,
-        /// The range in use.
-        other: Subnet,
+        /// What uses the addresses.
+        other: TakenRange,
     },
     /// All ranges for labs are in use.
     #[error("no range of 10.99.0.0/16 is free; remove a lab or choose one with --subnet")]

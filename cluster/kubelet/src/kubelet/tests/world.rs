@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use api::{ApiError, Key, Kind, Object, Pod, Reply, Request, Revision, Status, Time, codec};
+use api::{
+    ApiError, Key, Kind, Object, Patch, PatchKind, Pod, Reply, Request, Revision, Status, Time,
+    codec,
+};
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use machine::{ApiEffect, ApiInput, Machine, Recorder, WatchEvent};
 use serde_json::{Value, json};
@@ -52,6 +55,8 @@ pub(super) struct World {
     pub(super) log: Vec<String>,
     pub(super) folders: BTreeSet<String>,
     pub(super) volumes: Vec<crate::volume::VolumeSpec>,
+    /// How often folders of volumes cannot be removed.
+    pub(super) stuck_volumes: u32,
     pub(super) specs: BTreeMap<String, crate::runtime::ContainerSpec>,
 }
 
@@ -120,6 +125,7 @@ impl World {
             log: Vec::new(),
             folders: BTreeSet::new(),
             volumes: Vec::new(),
+            stuck_volumes: 0,
             specs: BTreeMap::new(),
         }
     }
@@ -259,31 +265,17 @@ impl World {
         }
     }
 
+    /// What somebody else changes.
     pub(super) fn patch(&mut self, key: &Key, body: &Value) {
-        let object = self.merge(key, body).unwrap();
+        let patch = Patch { kind: PatchKind::Merge, body: body.clone().into() };
+        let object = self.patched(key, &patch).unwrap();
         self.commit(object);
         self.settle();
     }
 
-    fn merge(&self, key: &Key, body: &Value) -> Option<Object> {
-        fn apply(target: &mut Value, patch: &Value) {
-            let Some(patch) = patch.as_object() else {
-                *target = patch.clone();
-                return;
-            };
-            if !target.is_object() {
-                *target = json!({});
-            }
-            for (k, v) in patch {
-                if v.is_null() {
-                    target.as_object_mut().unwrap().remove(k);
-                } else {
-                    apply(&mut target[k], v);
-                }
-            }
-        }
-        let mut value = codec::to_value(self.objects.get(key)?);
-        apply(&mut value, body);
+    fn patched(&self, key: &Key, patch: &Patch) -> Option<Object> {
+        let value = codec::to_value(self.objects.get(key)?);
+        let value = registry::patch::apply(key.kind, value, patch).unwrap();
         Some(codec::decode_value(key.kind, &value).unwrap())
     }
 
@@ -345,7 +337,7 @@ impl World {
             }
             Request::Update { object, .. } => Ok(Reply::Object(self.commit(object))),
             Request::Patch { key, patch, .. } => {
-                let object = self.merge(&key, &patch.body.json()).ok_or_else(|| missing(&key))?;
+                let object = self.patched(&key, &patch).ok_or_else(|| missing(&key))?;
                 Ok(Reply::Object(self.commit(object)))
             }
             Request::Delete { key, uid, grace_seconds, .. } => {
@@ -444,6 +436,7 @@ impl World {
             RuntimeRequest::Remove { id } => format!("remove {}", self.name(id)),
             RuntimeRequest::PrepareVolumes { .. } => "volumes".to_owned(),
             RuntimeRequest::RemovePodFolder { uid } => format!("remove-folder {uid}"),
+            RuntimeRequest::RemoveLocalVolume { name } => format!("remove-volume {name}"),
             _ => String::new(),
         }
     }
@@ -517,6 +510,11 @@ impl World {
                 self.folders.remove(&uid);
                 Ok(RuntimeReply::Done)
             }
+            RuntimeRequest::RemoveLocalVolume { .. } if self.stuck_volumes > 0 => {
+                self.stuck_volumes -= 1;
+                Err(RuntimeError { kind: RuntimeErrorKind::Other, message: "busy".into() })
+            }
+            RuntimeRequest::RemoveLocalVolume { .. } => Ok(RuntimeReply::Done),
         }
     }
 

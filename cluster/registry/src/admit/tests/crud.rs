@@ -39,6 +39,11 @@ pub(super) fn minimal(kind: Kind) -> Value {
             json!({"spec": {"restartPolicy": "Never",
                 "containers": [{"name": "a", "image": "nginx"}]}}),
         ),
+        Kind::CronJob => {
+            let job = json!({"spec": {"template": {"spec": {"restartPolicy": "Never",
+                "containers": [{"name": "a", "image": "nginx"}]}}}});
+            with(value, "/spec", json!({"schedule": "*/5 * * * *", "jobTemplate": job}))
+        }
         Kind::EndpointSlice => {
             value["addressType"] = json!("IPv4");
             with(value, "/endpoints", json!([]))
@@ -53,6 +58,9 @@ pub(super) fn minimal(kind: Kind) -> Value {
                 "usages": ["client auth"], "request": csr()}),
         ),
         Kind::RoleBinding | Kind::ClusterRoleBinding => with(value, "/roleRef", role),
+        Kind::PersistentVolume => volume("x"),
+        Kind::PersistentVolumeClaim => claim("x"),
+        Kind::StorageClass => with(value, "/provisioner", json!("kprov.io/local")),
         _ => value,
     }
 }
@@ -103,8 +111,9 @@ fn every_kind_can_be_written() {
                 "metadata": {"name": "x"}, "spec": {"finalizers": []}});
             world.update(&body, Some(Subresource::Finalize)).unwrap();
         }
-        if matches!(kind, Kind::ReplicationController | Kind::Job) {
-            // Its pods are orphaned by default, which a finalizer sees to.
+        let orphans = matches!(kind, Kind::ReplicationController | Kind::Job);
+        if orphans || matches!(kind, Kind::PersistentVolume | Kind::PersistentVolumeClaim) {
+            // Pods are orphaned by default and storage is protected, which finalizers see to.
             world.patch(&key, json!({"metadata": {"finalizers": null}})).unwrap();
         }
         assert!(world.get(&key).is_none(), "{kind}");
@@ -168,6 +177,24 @@ fn metadata_that_is_refused() {
              for Pod/a and Pod/b"
         ),
         "{error}"
+    );
+}
+
+#[test]
+fn ten_thousand_owners_are_refused_in_few_words() {
+    let owner = |index: usize| {
+        json!({"apiVersion": "v1", "kind": "Pod", "name": format!("p{index}"), "uid": "u",
+            "controller": true})
+    };
+    let owners: Vec<Value> = (0..10_000).map(owner).collect();
+    let manifest = with(pod("a"), "/metadata/ownerReferences", owners.into());
+    let size = manifest.to_string().len();
+    let error = World::new().create(manifest).unwrap_err();
+    assert!(error.message.contains("references for Pod/p0 and Pod/p1"), "{:.200}", error.message);
+    assert!(
+        error.message.len() < 20 * size,
+        "{} bytes of an object of {size}",
+        error.message.len()
     );
 }
 

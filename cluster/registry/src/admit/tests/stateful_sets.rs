@@ -115,11 +115,32 @@ fn what_is_refused() {
         "spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: \"Keep\": \
          supported values: \"Retain\", \"Delete\"",
     );
-    check(
-        &[("/spec/volumeClaimTemplates", json!([{"metadata": {"name": "data"}}]))],
-        "spec.volumeClaimTemplates: Forbidden: persistent volume claims are not supported by this \
-         API server",
+}
+
+#[test]
+fn templates_of_claims_get_defaults_and_can_be_mounted() {
+    let mut set = stateful_set("x");
+    set["spec"]["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1024Mi"}}}}]);
+    set["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] =
+        json!([{"name": "data", "mountPath": "/data"}]);
+    let mut world = World::new();
+    let made = world.create(set.clone()).unwrap();
+    assert_eq!(
+        made["spec"]["volumeClaimTemplates"],
+        json!([{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem",
+                "resources": {"requests": {"storage": "1Gi"}}},
+            "status": {"phase": "Pending"}}])
     );
+    assert_eq!(made["spec"]["template"]["spec"]["volumes"], Value::Null);
+    let key = key(Kind::StatefulSet, "x");
+    let error = world.patch(&key, json!({"spec": {"volumeClaimTemplates": null}})).unwrap_err();
+    assert!(error.message.contains("updates to statefulset spec"), "{}", error.message);
+    set["spec"]["volumeClaimTemplates"][0]["metadata"]["name"] = json!("other");
+    let error = World::new().create(set).unwrap_err();
+    assert!(error.message.contains("volumeMounts[0].name: Not found"), "{}", error.message);
 }
 
 #[test]
