@@ -109,7 +109,7 @@ fn verb(request: &Request) -> &'static str {
         Request::Get(_)
         | Request::List { .. }
         | Request::ReadRevision(_)
-        | Request::SignCertificate(_) => "touches",
+        | Request::Sign(_) => "touches",
     }
 }
 

@@ -98,9 +98,10 @@ pub enum Request {
     /// Reads the store's current revision by a consistent read of `kind`: every write of that
     /// kind that is committed has at most this revision.
     ReadRevision(Kind),
-    /// Signs an approved certificate signing request and stores the certificate in its status.
-    /// Keys and randomness are the shell's.
-    SignCertificate(Key),
+    /// Has signed what an object asks for, and stores it there: the certificate of an approved
+    /// signing request, the token of a service account in its secret. Keys and randomness are the
+    /// shell's.
+    Sign(Key),
 }
 
 impl Request {
@@ -108,9 +109,7 @@ impl Request {
     pub fn writes(&self) -> Option<Kind> {
         match self {
             Self::Create(object) | Self::Update { object, .. } => Some(object.kind()),
-            Self::Patch { key, .. } | Self::Delete { key, .. } | Self::SignCertificate(key) => {
-                Some(key.kind)
-            }
+            Self::Patch { key, .. } | Self::Delete { key, .. } | Self::Sign(key) => Some(key.kind),
             Self::Bind { .. } => Some(Kind::Pod),
             Self::Get(_) | Self::List { .. } | Self::ReadRevision(_) => None,
         }

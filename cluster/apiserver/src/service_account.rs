@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use api::{Key, Kind, Time};
+use api::{Key, Kind, Object, Time, meta};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
@@ -15,6 +16,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use k8s_openapi::api::core::v1::Secret;
 use registry::Caller;
 use registry::window::Window;
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,9 @@ use crate::start::{StartError, read};
 
 /// How far clocks may differ.
 const LEEWAY: Duration = Duration::from_secs(10);
+
+/// The issuer of tokens that live in secrets, and are good for as long as these are.
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 
 /// Makes and checks tokens of service accounts.
 pub(crate) struct TokenAuthority {
@@ -49,6 +54,36 @@ pub(crate) struct Claims {
     pub(crate) bound: Bound,
     pub(crate) nbf: u64,
     pub(crate) sub: String,
+}
+
+/// What a token says that lives in a secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LegacyClaims {
+    iss: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    pub(crate) namespace: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
+    pub(crate) secret: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    pub(crate) account: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    pub(crate) account_uid: String,
+    sub: String,
+}
+
+impl LegacyClaims {
+    /// What the token in a secret says that is bound so.
+    pub(crate) fn of(bound: &Bound) -> Option<Self> {
+        let Bound { namespace, serviceaccount: account, secret, .. } = bound;
+        Some(Self {
+            iss: LEGACY_ISSUER.to_owned(),
+            namespace: namespace.clone(),
+            secret: secret.as_ref()?.name.clone(),
+            account: account.name.clone(),
+            account_uid: account.uid.clone(),
+            sub: format!("system:serviceaccount:{namespace}:{}", account.name),
+        })
+    }
 }
 
 /// The objects a token is bound to.
@@ -120,7 +155,6 @@ impl TokenAuthority {
 
     /// Makes a token. Returns it with the time of its end.
     pub(crate) fn sign(&self, grant: Grant, now: Time) -> Option<(String, Time)> {
-        let (id, pair) = self.signer.as_ref()?;
         let lifetime = grant.lifetime.min(self.lifetime_max);
         let expires = now + lifetime;
         let claims = Claims {
@@ -136,13 +170,22 @@ impl TokenAuthority {
             bound: grant.bound,
             nbf: now.as_secs(),
         };
+        Some((self.sign_claims(&claims)?, Time::from_secs(expires.as_secs())))
+    }
+
+    /// Makes a token that lives in a secret, for as long as that does.
+    pub(crate) fn sign_legacy(&self, claims: &LegacyClaims) -> Option<String> {
+        self.sign_claims(claims)
+    }
+
+    fn sign_claims(&self, claims: &impl Serialize) -> Option<String> {
+        let (id, pair) = self.signer.as_ref()?;
         let header = json!({"alg": "ES256", "kid": id}).to_string();
-        let claims = serde_json::to_vec(&claims).ok()?;
+        let claims = serde_json::to_vec(claims).ok()?;
         let signed =
             format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let signature = pair.sign(&SystemRandom::new(), signed.as_bytes()).ok()?;
-        let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()));
-        Some((token, Time::from_secs(expires.as_secs())))
+        Some(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref())))
     }
 
     /// The service account a token stands for, and those of the audiences asked for (ours when
@@ -154,8 +197,15 @@ impl TokenAuthority {
         window: &Window,
         now: Time,
     ) -> Option<(Caller, Vec<String>)> {
-        let claims = self.verify(token)?;
+        let payload = self.verify(token)?;
         let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
+        if let Ok(claims) = serde_json::from_slice::<LegacyClaims>(&payload) {
+            let good: Vec<String> =
+                wanted.iter().filter(|a| self.audiences.contains(a)).cloned().collect();
+            let valid = !good.is_empty() && is_in_its_secret(&claims, token, window);
+            return valid.then(|| (legacy_caller(&claims), good));
+        }
+        let claims: Claims = serde_json::from_slice(&payload).ok()?;
         let good: Vec<String> = wanted.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
         let begun = Time::from_secs(claims.nbf) <= now + LEEWAY;
         let lasting =
@@ -166,8 +216,8 @@ impl TokenAuthority {
         still_there(&claims.bound, window).then(|| (caller(&claims), good))
     }
 
-    /// The claims of a token that one of our keys signed.
-    fn verify(&self, token: &str) -> Option<Claims> {
+    /// What a token says that one of our keys signed.
+    fn verify(&self, token: &str) -> Option<Vec<u8>> {
         #[derive(Deserialize)]
         struct Header {
             alg: String,
@@ -188,7 +238,7 @@ impl TokenAuthority {
                 .verify(signed.as_bytes(), &signature)
                 .is_ok()
         })?;
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+        URL_SAFE_NO_PAD.decode(claims).ok()
     }
 
     /// The document by which others check our tokens.
@@ -234,6 +284,34 @@ fn still_there(bound: &Bound, window: &Window) -> bool {
         && (bound.pod.is_some() || bound.node.as_ref().is_none_or(|r| exists(Kind::Node, r)))
 }
 
+/// Whether the account exists, and the secret that still holds the very token.
+fn is_in_its_secret(claims: &LegacyClaims, token: &str, window: &Window) -> bool {
+    let find = |kind: Kind, name: &str| {
+        window.get(&Key::new(kind, &claims.namespace, name)).and_then(|e| e.object().ok())
+    };
+    let going = |object: &Object| meta::is_terminating(object.meta());
+    let account = find(Kind::ServiceAccount, &claims.account);
+    let secret = find(Kind::Secret, &claims.secret);
+    let held = secret.as_ref().filter(|s| !going(s)).and_then(Object::get::<Secret>);
+    let held = held.and_then(|s| s.data.as_ref()).and_then(|data| data.get("token"));
+    claims.iss == LEGACY_ISSUER
+        && account.is_some_and(|a| a.uid() == claims.account_uid && !going(&a))
+        && held.is_some_and(|held| verify_slices_are_equal(&held.0, token.as_bytes()).is_ok())
+}
+
+fn legacy_caller(claims: &LegacyClaims) -> Caller {
+    Caller {
+        name: claims.sub.clone(),
+        uid: claims.account_uid.clone(),
+        groups: groups(&claims.namespace),
+        ..Caller::default()
+    }
+}
+
+fn groups(namespace: &str) -> Vec<String> {
+    vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")]
+}
+
 fn caller(claims: &Claims) -> Caller {
     let namespace = &claims.bound.namespace;
     let mut extra = BTreeMap::new();
@@ -252,10 +330,7 @@ fn caller(claims: &Claims) -> Caller {
     Caller {
         name: claims.sub.clone(),
         uid: claims.bound.serviceaccount.uid.clone(),
-        groups: vec![
-            "system:serviceaccounts".to_owned(),
-            format!("system:serviceaccounts:{namespace}"),
-        ],
+        groups: groups(namespace),
         extra,
     }
 }
@@ -347,6 +422,48 @@ mod tests {
             bound: Bound { namespace: "ns".to_owned(), serviceaccount, ..Bound::default() },
             id: "id".to_owned(),
         }
+    }
+
+    #[test]
+    fn tokens_in_secrets_hold_as_long_as_these() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = authority(directory.path());
+        let mut bound = grant(0).bound;
+        bound.secret = Some(Reference { name: "s".to_owned(), uid: "x".to_owned() });
+        let claims = LegacyClaims::of(&bound).unwrap();
+        let token = authority.sign_legacy(&claims).unwrap();
+        let later = Time::from_secs(9_000_000_000);
+        let check = |uid: &str, held: Option<&str>, deleted: &str, audience: &str, good: bool| {
+            let mut window = window(uid);
+            if let Some(held) = held {
+                let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata":
+                    {"name": "s", "namespace": "ns", "uid": "x", "deletionTimestamp":
+                        Some(deleted).filter(|d| !d.is_empty())},
+                    "data": {"token": k8s_openapi::ByteString(held.as_bytes().to_vec())}});
+                let value =
+                    api::codec::encode(&api::codec::decode_value(Kind::Secret, &secret).unwrap());
+                let change = registry::memory::Change {
+                    key: "/registry/secrets/ns/s".into(),
+                    value: Some(value.into()),
+                    revision: Revision(4),
+                };
+                window.apply(&change).unwrap();
+            }
+            let audiences = [audience.to_owned()];
+            let found = authority.authenticate(&token, &audiences, &window, later);
+            assert_eq!(found.is_some(), good, "{uid} {held:?} {deleted} {audience}");
+            found
+        };
+        let found = check("u1", Some(&token), "", "api", true);
+        let (caller, audiences) = found.unwrap();
+        assert_eq!(caller.name, "system:serviceaccount:ns:sa");
+        assert_eq!((caller.uid.as_str(), caller.extra.len()), ("u1", 0));
+        assert_eq!(audiences, ["api"]);
+        check("u2", Some(&token), "", "api", false);
+        check("u1", Some("another"), "", "api", false);
+        check("u1", None, "", "api", false);
+        check("u1", Some(&token), "2026-01-01T00:00:00Z", "api", false);
+        check("u1", Some(&token), "", "other", false);
     }
 
     #[test]

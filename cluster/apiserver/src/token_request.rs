@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use api::{Cause, Key, Kind, Object, Pod, Status, codec};
+use api::{Cause, Key, Kind, Object, Pod, Status, Time, codec, meta};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use k8s_openapi::api::authentication::v1::{
     BoundObjectReference, TokenRequest, TokenRequestStatus,
 };
+use k8s_openapi::api::core::v1::Secret;
 use registry::Caller;
 use registry::authorize::node_name;
 use registry::window::Window;
@@ -20,8 +21,10 @@ use crate::body::{self, Decoded};
 use crate::query::FieldValidation;
 use crate::route::Resource;
 use crate::server::{Server, entropy, now};
-use crate::service_account::{Bound, Grant, Reference};
+use crate::service_account::{Bound, Grant, LegacyClaims, Reference};
 
+/// The user that the controller manager is.
+const CONTROLLERS: &str = "system:kube-controller-manager";
 const LIFETIME_SECONDS_MIN: i64 = 600;
 const LIFETIME_SECONDS_DEFAULT: i64 = 3_600;
 const LIFETIME_SECONDS_MAX: i64 = 1 << 32;
@@ -49,6 +52,12 @@ pub(crate) async fn create(
         let state = server.hub.read();
         bound(&state.window, caller, resource, request.spec.bound_object_ref.as_ref())?
     };
+    if let Some(claims) = in_secret(server, caller, &bound) {
+        let token = authority.sign_legacy(&claims);
+        let token = token.ok_or_else(|| Status::internal("the token was not signed"))?;
+        let expiration_timestamp = Time(u64::MAX).to_meta();
+        return Ok(answered(request, resource, TokenRequestStatus { token, expiration_timestamp }));
+    }
     let mut audiences = request.spec.audiences.clone();
     if audiences.is_empty() {
         audiences = authority.audiences().to_vec();
@@ -58,15 +67,34 @@ pub(crate) async fn create(
     let grant = Grant { audiences: audiences.clone(), lifetime, bound, id };
     let (token, expires) =
         authority.sign(grant, now()).ok_or_else(|| Status::internal("the token was not signed"))?;
-    let mut answered = request.clone();
+    let mut granted = request.clone();
+    granted.spec.audiences = audiences;
+    granted.spec.expiration_seconds = Some(seconds);
+    let status = TokenRequestStatus { token, expiration_timestamp: expires.to_meta() };
+    Ok(answered(&granted, resource, status))
+}
+
+fn answered(granted: &TokenRequest, resource: &Resource, status: TokenRequestStatus) -> Answer {
+    let mut answered = granted.clone();
     answered.metadata.name = Some(resource.name.clone());
     answered.metadata.namespace = Some(resource.namespace.clone());
     answered.metadata.creation_timestamp = Some(now().to_meta());
-    answered.spec.audiences = audiences;
-    answered.spec.expiration_seconds = Some(seconds);
-    answered.status = Some(TokenRequestStatus { token, expiration_timestamp: expires.to_meta() });
+    answered.status = Some(status);
     let answered = api::ApiObject::into_object(answered);
-    Ok(answer::json(StatusCode::CREATED, codec::encode(&answered)))
+    answer::json(StatusCode::CREATED, codec::encode(&answered))
+}
+
+/// What the token says that the controller manager asks for to put it into a secret: it has no end
+/// but that of the secret.
+fn in_secret(server: &Server, caller: &Caller, bound: &Bound) -> Option<LegacyClaims> {
+    let secret = bound.secret.as_ref().filter(|_| caller.name == CONTROLLERS)?;
+    let key = Key::new(Kind::Secret, &bound.namespace, &secret.name);
+    let object = server.hub.read().window.get(&key)?.object().ok()?;
+    let found = object.get::<Secret>()?;
+    let account = meta::annotation(&found.metadata, "kubernetes.io/service-account.name");
+    let is_for_it = found.type_.as_deref() == Some("kubernetes.io/service-account-token")
+        && account == Some(&bound.serviceaccount.name);
+    LegacyClaims::of(bound).filter(|_| is_for_it)
 }
 
 fn lifetime(request: &TokenRequest, name: &str) -> Result<i64, Status> {

@@ -87,11 +87,10 @@ impl Client {
                     .ok_or_else(|| ApiError::Unknown("a list without a revision".into()))?;
                 Ok(Reply::Done(revision))
             }
-            Request::SignCertificate(key) => Err(Status::bad_request(format!(
-                "certificate {} must be signed by who holds the key",
-                key.name
-            ))
-            .into()),
+            Request::Sign(key) => {
+                Err(Status::bad_request(format!("{key} must be signed by who holds the key"))
+                    .into())
+            }
         }
     }
 

@@ -94,6 +94,7 @@ fn hmac(secret: &[u8], message: &[u8]) -> [u8; 32] {
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "rows of tables read better without borrows")]
 mod tests {
     use std::time::Duration;
 

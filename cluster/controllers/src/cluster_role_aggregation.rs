@@ -109,15 +109,15 @@ mod tests {
         fixture.put(part("a", "x", &["nodes", "pods"]));
         fixture.put(part("c", "y", &["events"]));
         fixture.put(part("z", "z", &["jobs"]));
-        assert_eq!(fixture.put(whole(&["y", "x"])), [key.clone()]);
+        assert_eq!(fixture.put(whole(&["y", "x"])), std::slice::from_ref(&key));
         fixture.settle(&key);
         assert_eq!(resources(&fixture), ["events", "nodes", "pods", "secrets"]);
         // What changes of a part changes of the whole; what somebody adds to the whole goes.
-        assert_eq!(fixture.put(part("b", "x", &["secrets"])), [key.clone()]);
+        assert_eq!(fixture.put(part("b", "x", &["secrets"])), std::slice::from_ref(&key));
         fixture.remove(&Key::cluster(Kind::ClusterRole, "a"));
         fixture.settle(&key);
         assert_eq!(resources(&fixture), ["events", "secrets"]);
-        assert_eq!(fixture.put(part("c", "x", &["events"])), [key.clone()]);
+        assert_eq!(fixture.put(part("c", "x", &["events"])), std::slice::from_ref(&key));
         fixture.settle(&key);
         assert_eq!(resources(&fixture), ["secrets", "events"]);
         assert_eq!(summary(&fixture.reconcile(&key)), Vec::<String>::new());

@@ -146,7 +146,7 @@ fn approval(cache: &Cache, csr: &CertificateSigningRequest) -> Option<&'static s
 }
 
 /// Signing and the purpose; enciphering keys only RSA needs.
-fn usages_are(usages: &BTreeSet<&str>, purpose: &str) -> bool {
+pub(crate) fn usages_are(usages: &BTreeSet<&str>, purpose: &str) -> bool {
     let mut rest = usages.clone();
     rest.remove("key encipherment");
     rest == BTreeSet::from(["digital signature", purpose])

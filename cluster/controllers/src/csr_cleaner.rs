@@ -121,11 +121,9 @@ mod tests {
     fn requests_go_with_their_certificates() {
         let mut fixture = Fixture::new(CsrCleaner);
         let mut params = rcgen::CertificateParams::default();
-        let minute = Duration::from_secs(60);
-        let end =
-            std::time::SystemTime::UNIX_EPOCH + Duration::from_nanos(fixture.now().0) + minute;
-        params.not_before = (end - 2 * minute).into();
-        params.not_after = end.into();
+        // A minute after the start.
+        params.not_before = rcgen::date_time_ymd(2001, 9, 8);
+        params.not_after = rcgen::date_time_ymd(2001, 9, 9) + Duration::from_secs(6_460);
         let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
         let time = fixture.now().to_meta();
         let keys = fixture.put(json!({"apiVersion": "certificates.k8s.io/v1",

@@ -12,7 +12,7 @@ use k8s_openapi::api::certificates::v1::{
 };
 use machine::{Cache, Delta, Plan, Reconciler};
 
-use crate::csr_approver::Asked;
+use crate::csr_approver::{Asked, usages_are};
 
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
@@ -54,7 +54,7 @@ impl Reconciler for CsrSigner {
                 && !is_issued(csr)
         });
         match due.map(|csr| (csr, objection(csr))) {
-            Some((_, None)) => plan.request(Request::SignCertificate(key.clone())),
+            Some((_, None)) => plan.request(Request::Sign(key.clone())),
             Some((csr, Some(why))) => plan.request(failed(csr, why, now)),
             None => {}
         }
@@ -89,10 +89,8 @@ fn objection(csr: &CertificateSigningRequest) -> Option<String> {
         _ => return None,
     };
     let asked = Asked::parse(&spec.request.0)?;
-    let mut required = BTreeSet::from([SIGNATURE, ENCIPHERMENT, purpose]);
-    let all: Vec<&str> = required.iter().copied().collect();
-    // Only RSA enciphers keys.
-    let as_required = usages == required || (required.remove(ENCIPHERMENT) && usages == required);
+    let mut all = [SIGNATURE, ENCIPHERMENT, purpose];
+    all.sort_unstable();
     let other_usages = || format!("usages did not match [{}]", all.join(" "));
     let [hosts, addresses, mailboxes, uris] = asked.has;
     let serves = purpose == SERVER_AUTH;
@@ -110,7 +108,7 @@ fn objection(csr: &CertificateSigningRequest) -> Option<String> {
     if let Some((_, why)) = first.into_iter().find(|(wrong, _)| *wrong) {
         return Some(why.to_owned());
     }
-    if !as_required {
+    if !usages_are(&usages, purpose) {
         return Some(other_usages());
     }
     (!named).then(|| "subject common name does not begin with system:node:".to_owned())
@@ -224,13 +222,13 @@ mod tests {
         );
         for (name, kind) in [(&host, "DNS"), (&ip, "IP"), (&mail, "Email"), (&uri, "URI")] {
             let why = format!("{kind} subjectAltNames are not allowed");
-            assert_eq!(kubelet(node, &client, &[name.clone()]), why);
+            assert_eq!(kubelet(node, &client, std::slice::from_ref(name)), why);
         }
         let serving = |subject, usages: &[&str], names: &[SanType]| {
             noted(KUBELET_SERVING, usages, subject, names)
         };
-        assert_eq!(serving(node, &server, &[ip.clone()]), Value::Null);
-        assert_eq!(serving(node, &server, &[host.clone()]), Value::Null);
+        assert_eq!(serving(node, &server, std::slice::from_ref(&ip)), Value::Null);
+        assert_eq!(serving(node, &server, std::slice::from_ref(&host)), Value::Null);
         assert_eq!(serving(node, &server, &[]), "DNS or IP subjectAltName is required");
         assert_eq!(
             serving(node, &server, &[host.clone(), mail]),
@@ -241,14 +239,15 @@ mod tests {
             "URI subjectAltNames are not allowed"
         );
         assert_eq!(
-            serving(node, &client, &[host.clone()]),
+            serving(node, &client, std::slice::from_ref(&host)),
             "usages did not match [digital signature key encipherment server auth]"
         );
         assert_eq!(
-            serving(("a", "system:nodes"), &server, &[host.clone()]),
+            serving(("a", "system:nodes"), &server, std::slice::from_ref(&host)),
             "subject common name does not begin with system:node:"
         );
-        let plain = |usages: &[&str]| noted(CLIENT, usages, ("jane", "dev"), &[host.clone()]);
+        let plain =
+            |usages: &[&str]| noted(CLIENT, usages, ("jane", "dev"), std::slice::from_ref(&host));
         assert_eq!(plain(&client), Value::Null);
         assert_eq!(plain(&server), "invalid usage for client certificate: server auth");
         assert_eq!(

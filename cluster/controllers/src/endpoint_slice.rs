@@ -11,12 +11,15 @@ use api::hash::{fnv64, letters};
 use api::{ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use machine::{Cache, Delta, Index, Plan, Reconciler};
 
 use crate::{ownership, pods, service_pods};
 
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+mod hints;
+
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -83,7 +86,7 @@ impl Reconciler for EndpointSlices {
         let families = service_pods::families(service);
         let mut surplus: Vec<&EndpointSlice> =
             existing.iter().copied().filter(|s| !families.contains(&s.address_type)).collect();
-        let mut namer = Namer::new(cache, service);
+        let mut namer = Namer::new(cache, &service.metadata);
         for family in &families {
             let present: Vec<&EndpointSlice> =
                 existing.iter().copied().filter(|s| s.address_type == *family).collect();
@@ -111,15 +114,27 @@ fn services_of_slice(delta: &Delta) -> Vec<Key> {
     names.iter().map(|name| Key::new(Kind::Service, &delta.key.namespace, name)).collect()
 }
 
-/// A node's zone is shown with the endpoints of its pods.
+/// A node's zone is shown with the endpoints of its pods; and what it has of processor time counts
+/// where endpoints are shared out by it.
 fn services_of_node(cache: &Cache, delta: &Delta) -> Vec<Key> {
+    fn share(object: Option<&Object>) -> Option<(&str, u64)> {
+        hints::share(object?.get::<Node>()?)
+    }
     let zone = |object: &Option<Object>| {
         object.as_ref().and_then(|o| meta::label(o.meta(), ZONE)).map(str::to_owned)
     };
-    if zone(&delta.old) == zone(&delta.new) {
-        return Vec::new();
-    }
     let mut keys = BTreeSet::new();
+    if share(delta.old.as_ref()) != share(delta.new.as_ref()) {
+        let shared_out = cache.list::<Service>().filter(|s| hints::are_shared_out(s));
+        keys.extend(shared_out.map(|service| {
+            let meta = &service.metadata;
+            let namespace = meta.namespace.as_deref().unwrap_or_default();
+            Key::new(Kind::Service, namespace, meta.name.as_deref().unwrap_or_default())
+        }));
+    }
+    if zone(&delta.old) == zone(&delta.new) {
+        return keys.into_iter().collect();
+    }
     for pod in cache.pods_of_node(&delta.key.name) {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let labels = pod.metadata.labels.as_ref();
@@ -130,7 +145,8 @@ fn services_of_node(cache: &Cache, delta: &Delta) -> Vec<Key> {
 
 /// A port as it sorts: name, number, protocol, application protocol.
 type Port = (String, Option<i32>, String, Option<String>);
-type Ports = BTreeSet<Port>;
+/// The ports of a slice.
+pub(crate) type Ports = BTreeSet<Port>;
 
 /// The endpoints that there must be, by the ports they have in common and by pod UID.
 type Desired = BTreeMap<Ports, BTreeMap<String, Endpoint>>;
@@ -152,6 +168,7 @@ fn desired(cache: &Cache, service: &Service, pods: &[&Pod], family: &str) -> Des
         let endpoint = endpoint_of(cache, service, pod, address);
         desired.entry(ports).or_default().insert(uid, endpoint);
     }
+    hints::hint(cache, service, desired.values_mut().flat_map(BTreeMap::values_mut));
     // A service without endpoints is told from one that nobody looked at yet.
     if desired.is_empty() {
         desired.insert(Ports::new(), BTreeMap::new());
@@ -244,12 +261,23 @@ fn uid_of(endpoint: &Endpoint) -> &str {
     endpoint.target_ref.as_ref().and_then(|t| t.uid.as_deref()).unwrap_or_default()
 }
 
-fn ports_of(slice: &EndpointSlice) -> Ports {
+pub(crate) fn ports_of(slice: &EndpointSlice) -> Ports {
     let port = |p: &EndpointPort| {
         let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
         (p.name.clone().unwrap_or_default(), p.port, protocol, p.app_protocol.clone())
     };
     slice.ports.iter().flatten().map(port).collect()
+}
+
+/// Ports as slices have them.
+pub(crate) fn slice_ports(ports: &Ports) -> Vec<EndpointPort> {
+    let port = |(name, port, protocol, app_protocol): &Port| EndpointPort {
+        name: Some(name.clone()),
+        port: *port,
+        protocol: Some(protocol.clone()),
+        app_protocol: app_protocol.clone(),
+    };
+    ports.iter().map(port).collect()
 }
 
 fn new_slice(
@@ -259,16 +287,10 @@ fn new_slice(
     endpoints: Vec<Endpoint>,
     namer: &mut Namer<'_>,
 ) -> EndpointSlice {
-    let port = |(name, port, protocol, app_protocol): &Port| EndpointPort {
-        name: Some(name.clone()),
-        port: *port,
-        protocol: Some(protocol.clone()),
-        app_protocol: app_protocol.clone(),
-    };
     let mut slice = EndpointSlice {
         address_type: family.to_owned(),
         endpoints,
-        ports: Some(ports.iter().map(port).collect()),
+        ports: Some(slice_ports(ports)),
         ..EndpointSlice::default()
     };
     slice.metadata.name = Some(namer.next_name());
@@ -293,32 +315,35 @@ fn decorate(slice: &mut EndpointSlice, service: &Service) {
 }
 
 /// Names for new slices, derived from what is known: a repeated write meets itself.
-struct Namer<'a> {
+pub(crate) struct Namer<'a> {
     cache: &'a Cache,
     namespace: &'a str,
-    prefix: String,
+    /// What the names start with.
+    pub(crate) prefix: String,
     seed: String,
     next: u64,
 }
 
 impl<'a> Namer<'a> {
-    fn new(cache: &'a Cache, service: &'a Service) -> Self {
-        let name = service.metadata.name.as_deref().unwrap_or_default();
-        let uid = service.metadata.uid.as_deref().unwrap_or_default();
+    /// Names for the slices of an owner.
+    pub(crate) fn new(cache: &'a Cache, owner: &'a ObjectMeta) -> Self {
+        let name = owner.name.as_deref().unwrap_or_default();
+        let uid = owner.uid.as_deref().unwrap_or_default();
         let mut end = name.len().min(NAME_PREFIX_MAX);
         while !name.is_char_boundary(end) {
             end -= 1;
         }
         Self {
             cache,
-            namespace: service.metadata.namespace.as_deref().unwrap_or_default(),
+            namespace: owner.namespace.as_deref().unwrap_or_default(),
             prefix: format!("{}-", &name[..end]),
             seed: format!("{uid}/{}", cache.tombstone(uid)),
             next: 0,
         }
     }
 
-    fn next_name(&mut self) -> String {
+    /// A name that no slice has yet.
+    pub(crate) fn next_name(&mut self) -> String {
         loop {
             let seed = format!("{}/{}", self.seed, self.next);
             self.next += 1;

@@ -9,6 +9,7 @@ use api::{
     ApiError, Key, Kind, Object, Propagation, Reply, Request, Revision, Status, Subresource, Time,
     codec, meta,
 };
+use k8s_openapi::ByteString;
 use machine::{Cache, Plan, Reconciler, WatchEvent};
 use serde_json::{Value, json};
 
@@ -35,7 +36,8 @@ impl Store {
             Request::Bind { pod, uid, node } => {
                 self.edit(&pod, Some(&uid), |v| v["spec"]["nodeName"] = node.into())
             }
-            Request::SignCertificate(key) => {
+            Request::Sign(key) if key.kind == Kind::Secret => self.issue(&key),
+            Request::Sign(key) => {
                 self.edit(&key, None, |v| v["status"]["certificate"] = "eA==".into())
             }
             Request::Patch { key, subresource: Some(Subresource::Scale), patch } => {
@@ -82,6 +84,21 @@ impl Store {
         let mut after = before.clone();
         change(&mut after);
         Ok(self.commit(key, &before, after))
+    }
+
+    /// Puts a token of its account into a secret.
+    fn issue(&mut self, key: &Key) -> Result<Reply, ApiError> {
+        let (account, uid) =
+            ("kubernetes.io/service-account.name", "kubernetes.io/service-account.uid");
+        let secret = codec::to_value(self.existing(key)?);
+        let name = secret["metadata"]["annotations"][account].as_str().unwrap_or_default();
+        let found = self.existing(&Key::new(Kind::ServiceAccount, &key.namespace, name))?;
+        let account_uid = found.uid().to_owned();
+        let namespace = ByteString(key.namespace.as_bytes().to_vec());
+        self.edit(key, None, |v| {
+            v["metadata"]["annotations"][uid] = account_uid.into();
+            v["data"] = json!({"token": "eA==", "ca.crt": "Q0E=", "namespace": namespace});
+        })
     }
 
     fn existing(&self, key: &Key) -> Result<&Object, ApiError> {
@@ -347,7 +364,7 @@ pub(crate) fn short(request: &Request) -> String {
         Request::List { kind, namespace, selector } => {
             format!("list {kind} {namespace} {selector}")
         }
-        Request::SignCertificate(key) => format!("sign {}", key.path()),
+        Request::Sign(key) => format!("sign {}", key.path()),
         Request::ReadRevision(kind) => format!("read {kind}"),
         other => format!("{other:?}"),
     }

@@ -8,8 +8,9 @@
 use std::collections::BTreeSet;
 
 use api::{Key, Kind, Object, Propagation, Request, meta};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use machine::{Cache, Delta, Plan, Reconciler};
+use machine::{Cache, Delta, Plan, Reconciler, Record};
 
 /// The owner waits until its blocking dependents are gone.
 const FOREGROUND: &str = "foregroundDeletion";
@@ -167,13 +168,41 @@ fn classify(cache: &Cache, object: &Object, owner: &OwnerReference) -> Owner {
     }
 }
 
+/// Whether the owner is in a namespace that the object is not in: such an owner cannot be.
+fn is_elsewhere(cache: &Cache, object: &Object, owner: &OwnerReference, state: &Owner) -> bool {
+    let kind = Kind::of_manifest(&owner.api_version, &owner.kind).filter(|k| KINDS.contains(k));
+    let Some(kind) = kind.filter(|kind| kind.namespaced()) else { return false };
+    if !object.kind().namespaced() {
+        return true;
+    }
+    matches!(state, Owner::Gone) && cache.objects(kind).any(|found| found.uid() == owner.uid)
+}
+
+fn elsewhere(object: &Object, owner: &OwnerReference) -> Record {
+    let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+    let OwnerReference { api_version, kind, name, uid, .. } = owner;
+    Record {
+        regarding: ObjectReference { resource_version: None, ..meta::object_reference(object) },
+        warning: true,
+        reason: "OwnerRefInvalidNamespace".to_owned(),
+        message: format!(
+            "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] \
+             does not exist in namespace {namespace:?}"
+        ),
+    }
+}
+
 /// Deletes the object if it has lost all its owners; removes references to lost ones if it has
 /// others.
 fn judge(cache: &Cache, object: &Object, plan: &mut Plan) {
     let (mut solid, mut lost, mut waiting) = (false, Vec::new(), Vec::new());
     let mut unsure = BTreeSet::new();
     for owner in object.meta().owner_references.iter().flatten() {
-        match classify(cache, object, owner) {
+        let state = classify(cache, object, owner);
+        if is_elsewhere(cache, object, owner, &state) {
+            plan.events.push(elsewhere(object, owner));
+        }
+        match state {
             Owner::Solid => solid = true,
             Owner::Gone => lost.push(owner.uid.as_str()),
             Owner::Waiting => waiting.push(owner.uid.as_str()),

@@ -26,11 +26,13 @@ pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoint_slice;
+pub mod endpoint_slice_mirroring;
 pub mod endpoints;
 pub mod ephemeral_volume;
 pub mod garbage_collector;
 pub mod horizontal_pod_autoscaler;
 pub mod job;
+pub mod lease_collector;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -43,6 +45,7 @@ pub mod replication_controller;
 pub mod resource_quota;
 pub mod root_ca;
 pub mod service_account;
+pub mod service_account_token;
 pub mod stateful_set;
 pub mod taint_eviction;
 pub mod token_cleaner;
@@ -79,6 +82,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(stateful_set::StatefulSets),
         Box::new(endpoints::Endpoints),
         Box::new(endpoint_slice::EndpointSlices),
+        Box::new(endpoint_slice_mirroring::EndpointSliceMirroring),
         Box::new(namespace::Namespaces),
         Box::new(service_account::ServiceAccounts),
         Box::new(node_lifecycle::NodeLifecycle::new(UNHEALTHY_ZONE_THRESHOLD_PERCENT)),
@@ -88,6 +92,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(garbage_collector::GarbageCollector),
         Box::new(resource_quota::ResourceQuotas),
         Box::new(cluster_role_aggregation::ClusterRoleAggregation),
+        Box::new(lease_collector::LeaseCollector),
         Box::new(token_cleaner::TokenCleaner),
         Box::new(bootstrap_signer::BootstrapSigner),
         Box::new(persistent_volume_binder::PersistentVolumeBinder),
@@ -102,6 +107,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         all.push(Box::new(node_ipam::NodeIpam::new(cluster, config.node_cidr_mask_size)));
     }
     if let Some(ca_pem) = config.root_ca_pem {
+        all.push(Box::new(service_account_token::ServiceAccountTokens::new(ca_pem.clone())));
         all.push(Box::new(root_ca::RootCa::new(ca_pem)));
     }
     all

@@ -44,6 +44,8 @@ const KINDS: &[Kind] = &[
     Kind::StatefulSet,
     Kind::ControllerRevision,
     Kind::Job,
+    Kind::CronJob,
+    Kind::PersistentVolumeClaim,
     Kind::Lease,
     Kind::PodDisruptionBudget,
     Kind::Role,
@@ -169,7 +171,7 @@ fn gives_back(delta: &Delta) -> bool {
             let ended = |pod: &Pod| !quota::counts(pod, Time::ZERO);
             (!ended(old) && ended(new)) || quota::overdue_at(old) != quota::overdue_at(new)
         }
-        (Object::Service(_), Object::Service(_)) => {
+        (Object::Service(_), _) | (Object::PersistentVolumeClaim(_), _) => {
             let used = quota::used_by(new, Time::ZERO);
             quota::used_by(old, Time::ZERO).beyond(&used).next().is_some()
         }

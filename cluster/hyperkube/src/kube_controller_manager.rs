@@ -118,7 +118,7 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     let config = controllers::Config {
         cluster_cidr: flags.allocate_node_cidrs.then_some(flags.cluster_cidr),
         node_cidr_mask_size: flags.node_cidr_mask_size,
-        root_ca_pem: Some(root_ca),
+        root_ca_pem: Some(root_ca.clone()),
     };
     let identity = flags.leader_elect.then(kube_scheduler::identity);
     let elector =
@@ -150,7 +150,7 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
         depths.clear();
         depths.extend(manager.depths());
     };
-    let signing = SigningClient::new(client.clone(), signer);
+    let signing = SigningClient::new(client.clone(), signer, &root_ca);
     drive(manager, client, signing, specs, shutdown, observe, |manager, now, out| {
         manager.machine_mut().release(now, out);
     })

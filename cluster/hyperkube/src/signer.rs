@@ -1,24 +1,33 @@
-//! Signs approved certificate signing requests with the cluster's authority.
+//! Signs approved certificate signing requests with the cluster's authority, and has the API server
+//! sign tokens of service accounts.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail, ensure};
-use api::{ApiError, ApiObject, Key, Reply, Request, Status, Subresource};
+use api::{ApiError, ApiObject, Key, Kind, Reply, Request, Status, Subresource, meta};
 use client::{Caller, Client};
+use http::Method;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestSpec,
 };
+use k8s_openapi::api::core::v1::Secret;
 use rcgen::{
     CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use serde_json::json;
 use x509_parser::prelude::FromDer;
 
 /// Clocks of nodes may lag: a certificate counts from a little earlier.
 const BACKDATE_SECONDS: i64 = 300;
+
+const JSON: &str = "application/json";
+/// The annotations that tie a token secret to its account.
+const ACCOUNT: &str = "kubernetes.io/service-account.name";
+const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 
 /// The cluster's certificate authority.
 pub(crate) struct Signer {
@@ -97,12 +106,51 @@ fn one_organization(request: &str) -> anyhow::Result<()> {
 pub(crate) struct SigningClient {
     client: Client,
     signer: Arc<Signer>,
+    /// The authority of the API server as PEM: tokens come with it.
+    root_ca: Arc<str>,
     clock: client::Clock,
 }
 
 impl SigningClient {
-    pub(crate) fn new(client: Client, signer: Signer) -> Self {
-        Self { client, signer: Arc::new(signer), clock: client::Clock::new() }
+    pub(crate) fn new(client: Client, signer: Signer, root_ca: &str) -> Self {
+        let (signer, root_ca) = (Arc::new(signer), root_ca.into());
+        Self { client, signer, root_ca, clock: client::Clock::new() }
+    }
+
+    /// Puts a token of the account that a secret names into it.
+    async fn issue(&self, key: Key) -> Result<Reply, ApiError> {
+        let Reply::Object(object) = self.client.request(Request::Get(key.clone())).await? else {
+            return Err(Status::internal("a read without an object").into());
+        };
+        let Some(mut secret) = object.get::<Secret>().cloned() else {
+            return Err(Status::not_found(key.kind, &key.name).into());
+        };
+        let name = meta::annotation(&secret.metadata, ACCOUNT).unwrap_or_default();
+        let account = Key::new(Kind::ServiceAccount, &key.namespace, name);
+        let Reply::Object(account) = self.client.request(Request::Get(account)).await? else {
+            return Err(Status::internal("a read without an object").into());
+        };
+        let body = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"audiences": [], "boundObjectRef": {"apiVersion": "v1", "kind": "Secret",
+                "name": secret.metadata.name, "uid": secret.metadata.uid}},
+        });
+        let path = format!("/api/v1/namespaces/{}/serviceaccounts/{name}/token", key.namespace);
+        let answer = self.client.json(Method::POST, &path, JSON, body.to_string()).await?;
+        let token = answer["status"]["token"].as_str().unwrap_or_default();
+        if token.is_empty() {
+            return Err(ApiError::Unknown("an answer without a token".to_owned()));
+        }
+        let annotations = secret.metadata.annotations.get_or_insert_default();
+        annotations.insert(ACCOUNT_UID.to_owned(), account.uid().to_owned());
+        let data = secret.data.get_or_insert_default();
+        for (field, value) in
+            [("token", token), ("ca.crt", &*self.root_ca), ("namespace", &*key.namespace)]
+        {
+            data.insert(field.to_owned(), ByteString(value.as_bytes().to_vec()));
+        }
+        let update = Request::Update { object: secret.into_object(), subresource: None };
+        self.client.request(update).await
     }
 
     async fn sign(&self, key: Key) -> Result<Reply, ApiError> {
@@ -143,7 +191,8 @@ impl SigningClient {
 impl Caller for SigningClient {
     async fn call(&self, request: Request) -> Result<Reply, ApiError> {
         match request {
-            Request::SignCertificate(key) => self.sign(key).await,
+            Request::Sign(key) if key.kind == Kind::Secret => self.issue(key).await,
+            Request::Sign(key) => self.sign(key).await,
             other => self.client.request(other).await,
         }
     }

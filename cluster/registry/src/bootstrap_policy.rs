@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use api::{ApiObject, Object};
 use k8s_openapi::api::rbac::v1::{
-    AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject,
+    AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef,
+    Subject,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
@@ -126,6 +127,7 @@ pub fn bootstrap_policy() -> Vec<Object> {
         objects.push(cluster_role(&role, rules));
         objects.push(bind_to(&role, &role, service_account(controller)));
     }
+    objects.extend(namespaced_roles());
     objects
 }
 
@@ -175,6 +177,16 @@ fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         &["clusterroles"],
         &["escalate", "get", "list", "patch", "update", "watch"],
     )];
+    let mirroring = vec![
+        rule(&[""], &["services", "endpoints"], READ),
+        rule(&[""], &["services/finalizers", "endpoints/finalizers"], &["update"]),
+        rule(
+            &["discovery.k8s.io"],
+            &["endpointslices"],
+            &["create", "delete", "get", "list", "update", "watch"],
+        ),
+        rule(&["", "events.k8s.io"], &["events"], EVENTS),
+    ];
     let resource_quota = vec![
         rule(ALL, ALL, &["list", "watch"]),
         rule(&[""], &["resourcequotas/status"], &["update"]),
@@ -195,6 +207,7 @@ fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         ("clusterrole-aggregation-controller", aggregation),
         ("cronjob-controller", cron_job),
         ("daemon-set-controller", daemon_set),
+        ("endpointslicemirroring-controller", mirroring),
         ("resourcequota-controller", resource_quota),
         ("horizontal-pod-autoscaler", autoscaler),
         ("statefulset-controller", stateful_set),
@@ -239,6 +252,38 @@ fn storage_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         ("pvc-protection-controller", claim_protection),
         ("pv-protection-controller", volume_protection),
     ]
+}
+
+/// What single controllers may do in one namespace, and that they may.
+fn namespaced_roles() -> Vec<Object> {
+    let secrets = |verbs: &[&str]| vec![rule(&[""], &["secrets"], verbs)];
+    let cluster_info = PolicyRule {
+        resource_names: strings(&["cluster-info"]),
+        ..rule(&[""], &["configmaps"], &["update", "patch"])
+    };
+    let roles = [
+        ("kube-public", "bootstrap-signer", vec![rule(&[""], &["configmaps"], READ), cluster_info]),
+        ("kube-system", "bootstrap-signer", secrets(READ)),
+        ("kube-system", "token-cleaner", secrets(&["get", "list", "watch", "delete"])),
+    ];
+    let mut objects = Vec::new();
+    for (namespace, controller, rules) in roles {
+        let metadata = ObjectMeta {
+            name: Some(format!("system:controller:{controller}")),
+            namespace: Some(namespace.to_owned()),
+            labels: labels(),
+            ..ObjectMeta::default()
+        };
+        let role_ref = RoleRef {
+            api_group: GROUP.to_owned(),
+            kind: "Role".to_owned(),
+            name: format!("system:controller:{controller}"),
+        };
+        let subjects = Some(vec![service_account(controller)]);
+        objects.push(Role { metadata: metadata.clone(), rules: Some(rules) }.into_object());
+        objects.push(RoleBinding { metadata, role_ref, subjects }.into_object());
+    }
+    objects
 }
 
 /// Approving, signing and forgetting requests for certificates.
@@ -630,7 +675,8 @@ mod tests {
         for object in bootstrap_policy() {
             authorizer.apply(&object.key(), Some(&object));
         }
-        let check = |user: &str, group: &str, verb: &str, resource: &str, expected: bool| {
+        let requests = "certificatesigningrequests.certificates.k8s.io";
+        let asked = |namespace: &str, user: &str, group: &str, verb: &str, resource: &str| {
             let caller = Caller {
                 name: user.into(),
                 groups: vec![group.into(), "system:authenticated".into()],
@@ -643,11 +689,18 @@ mod tests {
                 group: group.into(),
                 resource: resource.into(),
                 subresource: sub.into(),
-                namespace: "d".into(),
+                namespace: namespace.into(),
                 ..Attributes::default()
             };
-            let decision = authorizer.authorize(&caller, &asked);
-            assert_eq!(decision.allowed, expected, "{user} {verb} {resource}");
+            authorizer.authorize(&caller, &asked).allowed
+        };
+        let check = |user: &str, group: &str, verb: &str, resource: &str, expected: bool| {
+            let allowed = asked("d", user, group, verb, resource);
+            assert_eq!(allowed, expected, "{user} {verb} {resource}");
+        };
+        let check_in = |namespace: &str, user: &str, verb: &str, resource: &str, expected: bool| {
+            let allowed = asked(namespace, user, "", verb, resource);
+            assert_eq!(allowed, expected, "{namespace} {user} {verb} {resource}");
         };
         check("system:kube-scheduler", "", "create", "pods/binding", true);
         check("system:kube-scheduler", "", "create", "pods", false);
@@ -667,6 +720,27 @@ mod tests {
         check(stateful, "", "create", revisions, true);
         check(stateful, "", "update", "pods", true);
         check(stateful, "", "update", "statefulsets.apps", false);
+        let of = |controller: &str| format!("system:serviceaccount:kube-system:{controller}");
+        let quotas = of("resourcequota-controller");
+        check(&quotas, "", "list", "deployments.apps", true);
+        check(&quotas, "", "update", "resourcequotas/status", true);
+        check(&quotas, "", "update", "resourcequotas", false);
+        let roles = of("clusterrole-aggregation-controller");
+        check(&roles, "", "escalate", "clusterroles.rbac.authorization.k8s.io", true);
+        check(&roles, "", "update", "roles.rbac.authorization.k8s.io", false);
+        let mirroring = of("endpointslicemirroring-controller");
+        check(&mirroring, "", "create", "endpointslices.discovery.k8s.io", true);
+        check(&mirroring, "", "update", "endpoints", false);
+        let certificates = of("certificate-controller");
+        check(&certificates, "", "delete", requests, true);
+        check(&certificates, "", "create", requests, false);
+        // Only where the tokens are, and what is signed with them.
+        check(&of("token-cleaner"), "", "delete", "secrets", false);
+        check_in("kube-system", &of("token-cleaner"), "delete", "secrets", true);
+        check_in("kube-system", &of("bootstrap-signer"), "delete", "secrets", false);
+        check_in("kube-system", &of("bootstrap-signer"), "watch", "secrets", true);
+        check_in("kube-public", &of("bootstrap-signer"), "watch", "configmaps", true);
+        check_in("kube-public", &of("bootstrap-signer"), "watch", "secrets", false);
         check("system:kube-controller-manager", "", "create", "jobs.batch", true);
         let cron_jobs = "system:serviceaccount:kube-system:cronjob-controller";
         check(cron_jobs, "", "create", "jobs.batch", true);
@@ -681,8 +755,7 @@ mod tests {
         check("system:kube-proxy", "", "list", "pods", false);
         check("system:flannel", "", "watch", "nodes", true);
         check("system:flannel", "", "update", "nodes", false);
-        let csr = "certificatesigningrequests.certificates.k8s.io";
-        check("kubelet-bootstrap", "system:bootstrappers", "create", csr, true);
+        check("kubelet-bootstrap", "system:bootstrappers", "create", requests, true);
         check("kubelet-bootstrap", "system:bootstrappers", "list", "nodes", false);
         check("somebody", "", "create", "selfsubjectaccessreviews.authorization.k8s.io", true);
         let budgets = "poddisruptionbudgets.policy";

@@ -274,7 +274,7 @@ impl Operation {
             Request::Get(_)
             | Request::List { .. }
             | Request::ReadRevision(_)
-            | Request::SignCertificate(_) => return None,
+            | Request::Sign(_) => return None,
         })
     }
 }

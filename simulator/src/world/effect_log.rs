@@ -86,6 +86,6 @@ fn subject(request: &Request) -> (u64, Kind, &str, &str) {
         Request::Get(key) => (6, key.kind, &key.namespace, &key.name),
         Request::ReadRevision(kind) => (7, *kind, "", ""),
         Request::List { kind, namespace, selector } => (9, *kind, namespace, selector),
-        Request::SignCertificate(key) => (8, key.kind, &key.namespace, &key.name),
+        Request::Sign(key) => (8, key.kind, &key.namespace, &key.name),
     }
 }

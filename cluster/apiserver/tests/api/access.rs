@@ -129,6 +129,53 @@ async fn service_accounts_have_tokens() {
     assert_eq!(itself.post(path, &json!({})).await.0, 401, "the account is gone");
 }
 
+/// Tokens that live in secrets are made for the controller manager alone, and hold as long as these.
+#[tokio::test]
+async fn tokens_may_live_in_secrets() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let secrets = "/api/v1/namespaces/default/secrets";
+    assert_eq!(admin.post(accounts, &json!({"metadata": {"name": "robot"}})).await.0, 201);
+    let secret = json!({"metadata": {"name": "s",
+        "annotations": {"kubernetes.io/service-account.name": "robot"}},
+        "type": "kubernetes.io/service-account-token"});
+    let (code, mut secret) = admin.post(secrets, &secret).await;
+    assert_eq!(code, 201, "{secret}");
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {"audiences": [], "boundObjectRef": {"apiVersion": "v1", "kind": "Secret",
+            "name": "s", "uid": secret["metadata"]["uid"]}}});
+    let path = format!("{accounts}/robot/token");
+    let controllers = cluster.user("system:kube-controller-manager", None);
+    let (code, answer) = controllers.post(&path, &request).await;
+    assert_eq!(code, 201, "{answer}");
+    let token = answer["status"]["token"].as_str().unwrap();
+    let claims = |token: &str| -> Value {
+        let payload = token.split('.').nth(1).unwrap();
+        let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        serde_json::from_slice(&engine.decode(payload).unwrap()).unwrap()
+    };
+    assert_eq!(claims(token)["exp"], Value::Null);
+    assert_eq!(claims(token)["kubernetes.io/serviceaccount/secret.name"], "s");
+    let (_, other) = admin.post(&path, &request).await;
+    assert!(claims(other["status"]["token"].as_str().unwrap())["exp"].is_u64(), "{other}");
+    let itself = cluster.bearer(Some(token));
+    let review = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    assert_eq!(itself.post(review, &json!({})).await.0, 401, "it is in no secret yet");
+    let engine = base64::engine::general_purpose::STANDARD;
+    secret["data"] = json!({"token": engine.encode(token)});
+    let path = format!("{secrets}/s");
+    assert_eq!(admin.call("PUT", &path, "application/json", &secret).await.0, 200);
+    admin.get(secrets).await;
+    let (code, answer) = itself.post(review, &json!({})).await;
+    assert_eq!(code, 201, "{answer}");
+    let user = &answer["status"]["userInfo"];
+    assert_eq!(user["username"], "system:serviceaccount:default:robot");
+    admin.call("DELETE", &path, "", "").await;
+    admin.get(secrets).await;
+    assert_eq!(itself.post(review, &json!({})).await.0, 401, "its secret is gone");
+}
+
 #[tokio::test]
 async fn bootstrap_tokens_authenticate_until_they_expire() {
     let cluster = Cluster::start().await;

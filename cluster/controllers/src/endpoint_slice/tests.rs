@@ -51,6 +51,40 @@ fn one_slice_in_full() {
 }
 
 #[test]
+fn endpoints_may_be_meant_for_their_zone() {
+    let hints = |fixture: &Fixture<EndpointSlices>| {
+        let endpoints = slices(fixture)[0]["endpoints"].as_array().unwrap().clone();
+        endpoints.iter().map(|e| e["hints"].clone()).collect::<Vec<_>>()
+    };
+    let close = json!({"trafficDistribution": "PreferClose"});
+    let (mut fixture, key) = fixture(service(close), &["a 10.0.0.1 yes", "b 10.0.0.2 no"]);
+    fixture.settle(&key);
+    assert_eq!(hints(&fixture), [json!({"forZones": [{"name": "z"}]}), Value::Null]);
+    let mut plain = service(Value::Null);
+    plain["metadata"]["annotations"] = json!({"service.kubernetes.io/topology-mode": "Auto"});
+    fixture.put(plain);
+    fixture.settle(&key);
+    // All nodes are in one zone.
+    assert_eq!(hints(&fixture), [Value::Null, Value::Null]);
+    fixture.put(pod("c 10.0.0.3 yes"));
+    let node = |name: &str, zone: &str, ready: &str| {
+        json!({"apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}},
+            "status": {"allocatable": {"cpu": "2"},
+                "conditions": [{"type": "Ready", "status": ready}]}})
+    };
+    assert!(fixture.put(node("node", "z", "True")).contains(&key));
+    assert!(fixture.put(node("other", "y", "False")).is_empty());
+    assert_eq!(fixture.put(node("other", "y", "True")), std::slice::from_ref(&key));
+    fixture.settle(&key);
+    let zone = |name: &str| json!({"forZones": [{"name": name}]});
+    assert_eq!(hints(&fixture), [zone("y"), Value::Null, zone("z")]);
+    fixture.remove(&Key::cluster(Kind::Node, "other"));
+    fixture.settle(&key);
+    assert_eq!(hints(&fixture), [Value::Null, Value::Null, Value::Null]);
+}
+
+#[test]
 fn conditions() {
     let check = |ready: &str, extra: Value, expected: [bool; 3]| {
         let text = format!("a 10.0.0.1 {ready}");

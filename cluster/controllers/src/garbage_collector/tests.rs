@@ -140,3 +140,39 @@ fn who_is_concerned() {
     fixture.put(owned());
     assert_eq!(fixture.remove(&key("o")), [key("c")]);
 }
+
+/// An owner that is in another namespace cannot be one, and whoever wrote that is told.
+#[test]
+fn owners_elsewhere_are_told_of() {
+    let mut fixture = Fixture::new(GarbageCollector);
+    let mut far = config_map("far", Value::Null);
+    far["metadata"]["namespace"] = "m".into();
+    fixture.put(far);
+    fixture.put(config_map("c", json!([owner("ConfigMap", "far", "far", false)])));
+    fixture.progress();
+    let plan = fixture.reconcile(&key("c"));
+    assert_eq!(summary(&plan), ["delete configmaps/n/c Background"]);
+    let told = |plan: &Plan| {
+        let events = plan.events.iter();
+        events.map(|e| (e.warning, e.reason.clone(), e.message.clone())).collect::<Vec<_>>()
+    };
+    let expected = |namespace: &str| {
+        let message = format!(
+            "ownerRef [v1/ConfigMap, namespace: {namespace}, name: far, uid: far] does not exist \
+             in namespace \"{namespace}\""
+        );
+        vec![(true, "OwnerRefInvalidNamespace".to_owned(), message)]
+    };
+    assert_eq!(told(&plan), expected("n"));
+    // What is in no namespace has no owner in one; it stays.
+    let node = Key::cluster(Kind::Node, "x");
+    fixture.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "x",
+        "ownerReferences": [owner("ConfigMap", "far", "far", false)]}}));
+    let plan = fixture.reconcile(&node);
+    assert_eq!(summary(&plan), Vec::<String>::new());
+    assert_eq!(told(&plan), expected(""));
+    // One that is gone is nowhere.
+    fixture.put(config_map("d", json!([owner("ConfigMap", "gone", "gone", false)])));
+    fixture.progress();
+    assert_eq!(told(&fixture.reconcile(&key("d"))), []);
+}

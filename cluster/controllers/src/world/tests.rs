@@ -3,6 +3,8 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "rows of tables read better without borrows")]
 
+mod upkeep;
+
 use super::*;
 
 const TOLERATIONS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
