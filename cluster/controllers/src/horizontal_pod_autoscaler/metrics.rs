@@ -205,8 +205,8 @@ impl<'a> Pass<'a> {
             .and_then(|samples| {
                 let used = Use { pods, resource, container, replicas, now: self.now };
                 match (&target.average_value, target.average_utilization) {
-                    (Some(value), _) => used.by_value(samples, value),
-                    (None, Some(percent)) => used.by_share(samples, percent),
+                    (Some(value), _) => used.by_value(&samples, value),
+                    (None, Some(percent)) => used.by_share(&samples, percent),
                     (None, None) => Err("invalid resource metric source: neither an average \
                         utilization target nor an average value (usage) target was set"
                         .to_owned()),

@@ -147,7 +147,7 @@ impl Ratio {
 
 impl<'a> Use<'a> {
     /// As many pods as keep the average use of one at that value.
-    pub(super) fn by_value(&self, samples: Samples, value: &Quantity) -> Result<Found, String> {
+    pub(super) fn by_value(&self, samples: &Samples, value: &Quantity) -> Result<Found, String> {
         let wanted = Amount::parse(&value.0).map_err(|error| error.to_string())?.milli();
         if wanted <= 0 {
             return Err(format!("the target value {} is not positive", value.0));
@@ -172,7 +172,7 @@ impl<'a> Use<'a> {
     }
 
     /// As many pods as keep their use at that share of what they request.
-    pub(super) fn by_share(&self, samples: Samples, percent: i32) -> Result<Found, String> {
+    pub(super) fn by_share(&self, samples: &Samples, percent: i32) -> Result<Found, String> {
         let (groups, mut used) = self.known(samples)?;
         let requests = self.requests()?;
         let ratio = |used: &BTreeMap<&str, i64>| {
@@ -208,11 +208,11 @@ impl<'a> Use<'a> {
     }
 
     /// Sorts the pods, and keeps the use of those that count.
-    fn known(&self, samples: Samples) -> Result<(Groups<'a>, BTreeMap<&'a str, i64>), String> {
+    fn known(&self, samples: &Samples) -> Result<(Groups<'a>, BTreeMap<&'a str, i64>), String> {
         if self.pods.is_empty() {
             return Err("no pods returned by selector while calculating replica count".to_owned());
         }
-        let groups = self.groups(&samples);
+        let groups = self.groups(samples);
         let mut used = BTreeMap::new();
         for pod in self.pods {
             let name = name(pod);

@@ -126,9 +126,8 @@ fn source(metric: &MetricSpec, path: &Path<'_>, causes: &mut Causes) {
         ("ContainerResource", "containerResource", metric.container_resource.is_some()),
     ];
     // Only the first one that is given is looked at.
-    match given.iter().find(|(.., given)| *given) {
-        Some((_, field, _)) => content(metric, field, &path.child(field), causes),
-        None => {}
+    if let Some((_, field, _)) = given.iter().find(|(.., given)| *given) {
+        content(metric, field, &path.child(field), causes);
     }
     let expected = given.iter().find(|(kind, ..)| *kind == metric.type_);
     if let Some((_, field, false)) = expected {
