@@ -12,6 +12,7 @@ pub mod hash;
 pub mod key;
 pub mod kind;
 pub mod meta;
+pub mod metrics;
 pub mod object;
 pub mod patch;
 pub mod pod;

@@ -141,6 +141,17 @@ impl Quantity {
         Bytes(self.value())
     }
 
+    /// Billionths in decimal notation.
+    pub const fn from_nano(value: i64) -> Self {
+        Self { nano: value as i128, format: Format::DecimalSi }
+    }
+
+    /// The sum, in the notation of the first.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { nano: (self.nano + other.nano).clamp(-LIMIT, LIMIT), format: self.format }
+    }
+
     /// Whether the amount is below zero.
     pub const fn is_negative(self) -> bool {
         self.nano < 0

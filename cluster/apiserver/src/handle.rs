@@ -15,7 +15,7 @@ use crate::route::{Resource, Route, Verb, not_allowed};
 use crate::server::{Server, now};
 use crate::write::Asked;
 use crate::{
-    body, documents, evict, health, kubelet, read, review, token_request, watching, write,
+    body, documents, evict, health, kubelet, read, review, token_request, usage, watching, write,
 };
 
 /// Requests other than watches and streams are answered by then.
@@ -168,6 +168,9 @@ async fn dispatch(
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
     match (resource.verb, resource.subresource.as_str()) {
+        (Verb::Get | Verb::List, _) if usage::is_measured(resource.kind) => {
+            return usage::answer(server, resource, query, request.headers()).await;
+        }
         (Verb::Get, "" | "status" | "scale") => {
             return read::get(server, resource, query, request.headers()).await;
         }

@@ -79,6 +79,7 @@ pub async fn run(
         ready: watch::Sender::new(false),
         masters: tokio::sync::Mutex::new(()),
         evicting: tokio::sync::Mutex::new(()),
+        usage: crate::usage::Usage::default(),
     });
     tracing::info!(%address, "listening");
     let following = acceptor.clone();

@@ -11,6 +11,7 @@ use crate::authenticate::Authenticator;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::usage::Usage;
 
 /// What all requests share.
 pub(crate) struct Server {
@@ -33,6 +34,8 @@ pub(crate) struct Server {
     /// Held by the eviction that is decided and carried out: those of a drain all write one budget,
     /// and would only undo each other's work.
     pub(crate) evicting: Mutex<()>,
+    /// What nodes and pods were last found to use.
+    pub(crate) usage: Usage,
 }
 
 impl Server {

@@ -17,6 +17,8 @@ mod kubectl;
 mod kubelet;
 #[path = "api/lists.rs"]
 mod lists;
+#[path = "api/versions.rs"]
+mod versions;
 #[path = "api/watches.rs"]
 mod watches;
 #[path = "api/writes.rs"]

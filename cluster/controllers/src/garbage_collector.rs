@@ -39,6 +39,7 @@ const KINDS: &[Kind] = &[
     Kind::ControllerRevision,
     Kind::Job,
     Kind::CronJob,
+    Kind::HorizontalPodAutoscaler,
     Kind::Lease,
     Kind::PodDisruptionBudget,
     Kind::CertificateSigningRequest,

@@ -23,6 +23,7 @@ pub mod disruption;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage_collector;
+pub mod horizontal_pod_autoscaler;
 pub mod job;
 pub mod namespace;
 pub mod node_ipam;
@@ -62,6 +63,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(daemon_set::DaemonSets),
         Box::new(job::Jobs),
         Box::new(cron_job::CronJobs),
+        Box::new(horizontal_pod_autoscaler::HorizontalPodAutoscalers),
         Box::new(ttl_after_finished::TtlAfterFinished),
         Box::new(stateful_set::StatefulSets),
         Box::new(endpoints::Endpoints),

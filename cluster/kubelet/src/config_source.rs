@@ -92,7 +92,7 @@ impl ConfigSource {
                 entry.object = Some(object);
                 entry.error = None;
             }
-            Ok(Reply::Done(_)) => {}
+            Ok(Reply::Objects(_) | Reply::Done(_)) => {}
             Err(error) if error.code() == Some(404) => {
                 entry.object = None;
                 entry.error = None;
