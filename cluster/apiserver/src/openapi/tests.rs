@@ -39,8 +39,8 @@ fn the_index_leads_to_every_group() {
         let document = read(path);
         all_references_resolve(&document, &document["components"]["schemas"], REF);
     }
-    assert!(bytes < 1_500_000, "{bytes} bytes stay in memory");
-    assert!(find("/openapi/v3/apis/storage.k8s.io/v1", "", "").is_none());
+    assert!(bytes < 1_800_000, "{bytes} bytes stay in memory");
+    assert!(find("/openapi/v3/apis/example.com/v1", "", "").is_none());
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn version_2_is_served_in_both_forms() {
     let document = find("/openapi/v2", "", proto).unwrap().unwrap();
     assert_eq!(document.content_type, PROTOBUF);
     assert!(document.body.starts_with(b"\x0a\x032.0\x12"), "the version, then the title");
-    assert!(document.body.len() < 600_000, "{} bytes stay in memory", document.body.len());
+    assert!(document.body.len() < 750_000, "{} bytes stay in memory", document.body.len());
     let other = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
     assert_eq!(find("/openapi/v2", "", other).unwrap().unwrap_err().code, 406);
     assert_eq!(find("/openapi/v3", "", other).unwrap().unwrap_err().code, 406);

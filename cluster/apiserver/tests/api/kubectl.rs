@@ -86,12 +86,16 @@ async fn automate(kubectl: &Kubectl, namespace: &str, directory: &Path) {
     kubectl.check(&format!("{ns} get job by-hand {owner}"), "CronJob").await;
     let table = kubectl.run(&format!("{ns} get cj")).await;
     assert!(table.starts_with("NAME   SCHEDULE   TIMEZONE   SUSPEND   ACTIVE"), "{table}");
+    let create = format!("{ns} create deployment web --image=a");
+    kubectl.check(&create, "deployment.apps/web created").await;
     let autoscale = format!("{ns} autoscale deployment web --min=2 --max=5 --cpu-percent=60");
     kubectl.check(&autoscale, "horizontalpodautoscaler.autoscaling/web autoscaled").await;
     let new = "-o jsonpath={.spec.metrics[0].resource.target.averageUtilization}";
     kubectl.check(&format!("{ns} get hpa web {new}"), "60").await;
     let old = "-o jsonpath={.spec.targetCPUUtilizationPercentage}";
-    kubectl.check(&format!("{ns} get hpa.v1.autoscaling web {old}"), "60").await;
+    kubectl
+        .check(&format!("{ns} get horizontalpodautoscalers.v1.autoscaling web {old}"), "60")
+        .await;
     let file = directory.join("autoscaler.yaml");
     for (percent, done) in [(70, "created"), (80, "configured"), (80, "unchanged")] {
         let manifest = format!(
