@@ -18,23 +18,25 @@ const MEMORY_MIN_BYTES: i64 = 256 << 20;
 /// With a number behind it, a longer one may be no name of a node.
 const PREFIX_MAX: usize = 200;
 
+/// What `--help` says before the flags.
+pub(crate) const ABOUT: &str = "Runs many nodes without machines, to test control planes, \
+    schedulers and controllers at scale: each is the kubelet of this binary, whose containers \
+    exist on paper only. They are started after a delay and run until their pod is deleted; \
+    arguments of a container such as --run=60s --exit=1 let it end by itself.\n\n\
+    All nodes use the one kubeconfig, which must be an administrator's (group system:masters): \
+    they register nodes and write leases, statuses and events of all nodes. They carry the label \
+    kprov.io/hollow=true. When this command ends, nodes and pods stay in the API, and the nodes \
+    become NotReady. Logs, exec and port-forward have no answer.";
+
+/// What it says behind them.
+pub(crate) const EXAMPLES: &str = "Examples:\n\n  \
+    hyperkube hollow-nodes --kubeconfig admin.conf --count 1000\n  \
+    hyperkube hollow-nodes --kubeconfig admin.conf --count 50 --name-prefix gpu- \\\n      \
+    --cpu 64 --memory 512Gi --node-labels pool=gpu\n  \
+    kubectl delete nodes --selector kprov.io/hollow=true";
+
 /// Arguments of hollow-nodes.
 #[derive(Args)]
-#[command(
-    long_about = "Runs many nodes without machines, to test control planes, schedulers and \
-        controllers at scale: each is the kubelet of this binary, whose containers exist on paper \
-        only. They are started after a delay and run until their pod is deleted; arguments of a \
-        container such as --run=60s --exit=1 let it end by itself.\n\n\
-        All nodes use the one kubeconfig, which must be an administrator's (group \
-        system:masters): they register nodes and write leases, statuses and events of all nodes. \
-        They carry the label kprov.io/hollow=true. When this command ends, nodes and pods stay in \
-        the API, and the nodes become NotReady. Logs, exec and port-forward have no answer.",
-    after_help = "Examples:\n\n  \
-        hyperkube hollow-nodes --kubeconfig admin.conf --count 1000\n  \
-        hyperkube hollow-nodes --kubeconfig admin.conf --count 50 --name-prefix gpu- --cpu 64 \
-        --memory 512Gi \\\n      --node-labels pool=gpu --register-with-taints gpu=yes:NoSchedule\n  \
-        kubectl delete nodes --selector kprov.io/hollow=true"
-)]
 pub(crate) struct Flags {
     #[command(flatten)]
     pub(crate) log: Log,

@@ -54,6 +54,7 @@ enum Component {
     /// Connects the pod networks of all nodes.
     Flanneld(flanneld::Flags),
     /// Runs many nodes without machines, for tests at scale.
+    #[command(long_about = hollow_nodes::ABOUT, after_help = hollow_nodes::EXAMPLES)]
     HollowNodes(hollow_nodes::Flags),
 }
 
@@ -121,6 +122,14 @@ mod tests {
         );
         check(&["hyperkube", "kubelet"], &["hyperkube", "kubelet"]);
         check(&[], &[]);
+    }
+
+    #[test]
+    fn hollow_nodes_say_whose_rights_they_need() {
+        let mut command = Hyperkube::command();
+        let hollow = command.find_subcommand_mut("hollow-nodes").unwrap();
+        let help = hollow.render_long_help().to_string();
+        assert!(help.contains("system:masters") && help.contains("--count 1000"), "{help}");
     }
 
     #[test]

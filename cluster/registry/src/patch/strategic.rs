@@ -4,7 +4,7 @@
 //! `$setElementOrder/LIST` and `$deleteFromPrimitiveList/LIST` beside the list.
 
 use api::{Reason, Status};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::schema::{Field, Message};
 
@@ -109,7 +109,7 @@ fn merge_ordered(
         if let Some(new) = &new {
             check_order(new, &order, key)?;
         }
-        let live = old.clone().unwrap_or_default();
+        let live = identities(old.as_deref().unwrap_or_default(), key);
         let merged = match (old, new) {
             (Some(old), Some(new)) => merge_list(old, new, field)?,
             (None, Some(new)) => plain_list(new),
@@ -203,8 +203,8 @@ fn merge_objects(
     if replace {
         return Ok(changes.into_iter().map(plain_object).map(Value::Object).collect());
     }
-    let live = old.clone();
-    let order: Vec<Value> = changes.iter().cloned().map(Value::Object).collect();
+    let live = identities(&old, key);
+    let order: Vec<Value> = changes.iter().map(|c| identity(c.get(key), key)).collect();
     for change in changes {
         let id = change.get(key).cloned().ok_or_else(|| no_key(&change, key))?;
         match old.iter_mut().find(|e| e.get(key) == Some(&id)) {
@@ -239,6 +239,19 @@ fn arrange(merged: Vec<Value>, order: &[Value], live: &[Value], key: &str) -> Ve
     }
     arranged.extend(others);
     arranged
+}
+
+/// What [`same`] looks at of each element: whole elements are many allocations each.
+fn identities(elements: &[Value], key: &str) -> Vec<Value> {
+    if key.is_empty() {
+        return elements.to_vec();
+    }
+    elements.iter().map(|e| identity(e.get(key), key)).collect()
+}
+
+/// What [`same`] looks at of an element whose merge key has that value.
+fn identity(value: Option<&Value>, key: &str) -> Value {
+    value.map_or(Value::Null, |value| json!({key: value}))
 }
 
 /// Whether two elements are the same one: by the merge key, or by value for scalars.
