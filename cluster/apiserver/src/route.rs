@@ -192,7 +192,7 @@ impl Route {
     }
 }
 
-/// Whether the kind has the verb. Of a kind of which nothing can be deleted there is nothing to say.
+/// Whether the kind has the verb; a whole collection is deleted as one object is.
 fn served(kind: Kind, verb: Verb) -> bool {
     let verb = if verb == Verb::DeleteCollection { Verb::Delete } else { verb };
     discovery::verbs(kind).contains(&verb.name())
