@@ -241,7 +241,7 @@ impl Cluster for World {
         let kubelet = Self::processes(self).find(|p| Self::component(self, *p) == component);
         let containers = kubelet.and_then(|k| self.runtime(k)).into_iter();
         containers
-            .flat_map(crate::container_runtime::ContainerRuntime::containers)
+            .flat_map(kubelet::container_runtime::ContainerRuntime::containers)
             .filter(|c| c.state == ContainerState::Running && c.container != naming::SANDBOX)
             .map(|c| c.pod_uid.to_owned())
             .collect()

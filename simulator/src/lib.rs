@@ -11,7 +11,6 @@ pub mod check;
 pub mod checks;
 pub mod cli;
 pub mod compare;
-pub mod container_runtime;
 pub mod distribution;
 pub mod end_state;
 pub mod meter;
@@ -24,8 +23,10 @@ pub mod report;
 pub mod scenario;
 pub mod shrink;
 pub mod soak;
-pub mod span;
 pub mod timeline;
 pub mod trace;
 pub mod workload;
 pub mod world;
+
+// The lengths of time that plans are made of.
+pub use api::span;

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use api::{Key, Kind, Name, Object, Revision, Shared, Time};
 use k8s_openapi::api::core::v1::PodSpec;
+use kubelet::container_runtime::ContainerRuntime;
 use kubelet::{Kubelet, NodeEffect};
 use machine::{ApiEffect, ControllerManager, RngTree};
 use scheduler::plugin_args::{LEAST_ALLOCATED, MOST_ALLOCATED, ScoringStrategy};
@@ -42,7 +43,6 @@ use self::store::Store;
 use self::watching::{Interest, Watcher};
 use crate::bug::Bug;
 use crate::check::{Check, Occurrence, Violation};
-use crate::container_runtime::ContainerRuntime;
 use crate::meter::Meter;
 use crate::outcome::Outcome;
 use crate::plan::{Component, Fault, Plan, SchedulerSettings};

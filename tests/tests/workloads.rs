@@ -15,6 +15,7 @@ async fn classes_jobs_sets_and_budgets() -> Result<()> {
     pods_have_the_priority_of_their_class(&cluster).await?;
     jobs_end(&cluster).await?;
     jobs_come_by_the_clock(&cluster).await?;
+    use_is_told_and_followed(&cluster).await?;
     names_stay(&cluster).await?;
     files_stay(&cluster).await?;
     daemons_run_everywhere(&cluster).await?;
@@ -120,6 +121,49 @@ async fn jobs_come_by_the_clock(cluster: &Cluster) -> Result<()> {
         Ok(())
     })
     .await?;
+    Ok(())
+}
+
+async fn use_is_told_and_followed(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl(&format!("create deployment busy --image={IMAGE}:1")).await?;
+    cluster.kubectl("set resources deployment/busy --requests=cpu=10m,memory=16Mi").await?;
+    cluster.kubectl("autoscale deployment/busy --min=2 --max=3 --cpu-percent=50").await?;
+    eventually("the least number of pods", SOON, async || {
+        let replicas = cluster.get("deployment/busy", "{.status.readyReplicas}").await?;
+        ensure!(replicas == ["2"], "{replicas:?}");
+        Ok(())
+    })
+    .await?;
+    // Either version tells the same.
+    let old = "{.spec.targetCPUUtilizationPercentage} {.spec.minReplicas}";
+    let old = cluster.get("hpa.v1.autoscaling/busy", old).await?;
+    ensure!(old == ["50", "2"], "{old:?}");
+    eventually("what pods use", SOON, async || {
+        let pods = cluster.kubectl("top pods -l app=busy --containers").await?;
+        ensure!(pods.lines().filter(|line| line.contains("echo")).count() == 2, "{pods}");
+        Ok(())
+    })
+    .await?;
+    let nodes = cluster.kubectl("top nodes").await?;
+    ensure!(nodes.lines().count() == 4 && nodes.contains("Mi"), "{nodes}");
+    let raw = cluster.kubectl("get pods.metrics.k8s.io -l app=busy").await?;
+    ensure!(raw.contains("WINDOW"), "{raw}");
+    eventually("the autoscaler to know", SOON, async || {
+        let table = cluster.kubectl("get hpa").await?;
+        ensure!(table.contains("Deployment/busy") && table.contains("%/50%"), "{table}");
+        Ok(())
+    })
+    .await?;
+    cluster.kubectl(r#"patch hpa/busy -p {"spec":{"minReplicas":1,"maxReplicas":1}}"#).await?;
+    eventually("the greatest number of pods", SOON, async || {
+        let replicas = cluster.get("deployment/busy", "{.spec.replicas}").await?;
+        ensure!(replicas == ["1"], "{replicas:?}");
+        Ok(())
+    })
+    .await?;
+    let events = cluster.kubectl("get events --field-selector=reason=SuccessfulRescale").await?;
+    ensure!(events.contains("New size: 1; reason: Current number of replicas above"), "{events}");
+    cluster.kubectl("delete hpa/busy deployment/busy").await?;
     Ok(())
 }
 

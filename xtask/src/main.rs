@@ -29,6 +29,12 @@ enum Chore {
     Tidy,
     /// Measures the goals' figures in the lab; writes `target/bench/*.json`.
     Bench,
+    /// Measures a control plane with hollow nodes on loopback; writes `target/bench/e2e.json`.
+    BenchE2e {
+        /// Options of the benchmark: `--nodes`, `--pods`, `--replicas`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Builds the simulator for speed, into `target/sim/ksim`.
     Ksim,
     /// Measures the simulator; writes `target/bench/sim.json`.
@@ -45,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Ci { no_e2e } => ci::run(root, !no_e2e),
         Chore::Tidy => tidy::run(root),
         Chore::Bench => bench::run(root),
+        Chore::BenchE2e { options } => bench::end_to_end(root, &options),
         Chore::Ksim => ksim::build(root).map(drop),
         Chore::BenchSim => bench_sim::run(root),
         Chore::ProtobufTable => protobuf_table::run(root),

@@ -43,6 +43,7 @@ const ROOTS: &[(&str, &str)] = &[
     ("ControllerRevision", "io.k8s.api.apps.v1.ControllerRevision"),
     ("Job", "io.k8s.api.batch.v1.Job"),
     ("CronJob", "io.k8s.api.batch.v1.CronJob"),
+    ("HorizontalPodAutoscaler", "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler"),
     ("Lease", "io.k8s.api.coordination.v1.Lease"),
     ("PodDisruptionBudget", "io.k8s.api.policy.v1.PodDisruptionBudget"),
     ("CertificateSigningRequest", "io.k8s.api.certificates.v1.CertificateSigningRequest"),
@@ -52,6 +53,7 @@ const ROOTS: &[(&str, &str)] = &[
     ("RoleBinding", "io.k8s.api.rbac.v1.RoleBinding"),
     ("ClusterRole", "io.k8s.api.rbac.v1.ClusterRole"),
     ("ClusterRoleBinding", "io.k8s.api.rbac.v1.ClusterRoleBinding"),
+    ("HorizontalPodAutoscalerV1", "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler"),
     ("Binding", "io.k8s.api.core.v1.Binding"),
     ("Scale", "io.k8s.api.autoscaling.v1.Scale"),
     ("Eviction", "io.k8s.api.policy.v1.Eviction"),
@@ -62,6 +64,13 @@ const ROOTS: &[(&str, &str)] = &[
     ("LocalSubjectAccessReview", "io.k8s.api.authorization.v1.LocalSubjectAccessReview"),
     ("SelfSubjectAccessReview", "io.k8s.api.authorization.v1.SelfSubjectAccessReview"),
     ("SelfSubjectRulesReview", "io.k8s.api.authorization.v1.SelfSubjectRulesReview"),
+];
+
+/// Kinds of which nobody sends messages, and the names of their definitions: what metadata they
+/// have is all that is to be known.
+const WITHOUT_MESSAGE: &[(&str, &str)] = &[
+    ("NodeMetrics", "metrics.pkg.apis.metrics.v1beta1.NodeMetrics"),
+    ("PodMetrics", "metrics.pkg.apis.metrics.v1beta1.PodMetrics"),
 ];
 
 /// Optional scalars that are pointers in Go (JSON names, by group and message): a zero on the
@@ -83,6 +92,17 @@ const POINTERS: &[(&str, &str)] = &[
     ("apps.StatefulSetStatus", "collisionCount"),
     ("authentication.TokenRequestSpec", "expirationSeconds"),
     ("autoscaling.ScaleSpec", "replicas"),
+    ("autoscaling.HPAScalingRules", "stabilizationWindowSeconds selectPolicy"),
+    ("autoscaling.MetricTarget", "averageUtilization"),
+    ("autoscaling.MetricValueStatus", "averageUtilization"),
+    (
+        "autoscaling.HorizontalPodAutoscalerSpec",
+        "minReplicas targetCPUUtilizationPercentage minReplicas",
+    ),
+    (
+        "autoscaling.HorizontalPodAutoscalerStatus",
+        "observedGeneration currentCPUUtilizationPercentage observedGeneration",
+    ),
     (
         "batch.CronJobSpec",
         "timeZone startingDeadlineSeconds suspend successfulJobsHistoryLimit \
@@ -442,6 +462,14 @@ impl Generator<'_> {
             let ident = self.message(&definition.to_lowercase(), None)?;
             writeln!(roots, "        Kind::{kind} => &{ident},")?;
         }
+        for (kind, definition) in WITHOUT_MESSAGE {
+            let ident = ident(&definition.to_lowercase());
+            writeln!(roots, "        Kind::{kind} => &{ident},")?;
+            let head = format!("static {ident}: Message =\n    message(\"{definition}\", &[");
+            let metadata = "opt(1, \"metadata\", M(&META_OBJECTMETA))".to_owned();
+            let text = wrapped(&head, &[metadata], "]);");
+            self.done.insert(ident, text);
+        }
         let options = self.message(&format!("{META}.deleteoptions"), None)?;
         let listed: usize = POINTERS.iter().map(|(_, fields)| fields.split(' ').count()).sum();
         if self.pointers != listed {
@@ -602,6 +630,10 @@ fn ident(definition: &str) -> String {
     let parts: Vec<&str> = definition.rsplitn(4, '.').collect();
     match parts[2] {
         "core" => parts[0].to_uppercase(),
+        // Both versions have parts of one name.
+        "autoscaling" if parts[1] != "v1" => {
+            format!("autoscaling_{}_{}", parts[1], parts[0]).to_uppercase()
+        }
         group => format!("{group}_{}", parts[0]).to_uppercase(),
     }
 }

@@ -17,7 +17,7 @@ use crate::Time;
 
 mod parse;
 
-pub use self::parse::ScheduleError;
+pub use self::parse::{ScheduleError, duration as duration_nanos};
 
 /// Set in a field that was written as a star.
 const STAR: u64 = 1 << 63;

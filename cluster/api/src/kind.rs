@@ -32,14 +32,24 @@ pub struct KindInfo {
     pub categories: &'static [&'static str],
     /// Namespaced or cluster-scoped.
     pub scope: Scope,
-    /// Whether objects are stored; reviews are only answered.
+    /// Whether objects are stored; reviews are only answered, and metrics measured.
     pub stored: bool,
     /// Subresources of each object, for example `status`.
     pub subresources: &'static [&'static str],
 }
 
+/// The name of a kind in manifests: that of its variant, unless it is another version of one.
+macro_rules! name {
+    ($kind:ident) => {
+        stringify!($kind)
+    };
+    ($kind:ident $name:literal) => {
+        $name
+    };
+}
+
 macro_rules! kinds {
-    ($( $kind:ident { $group:literal $version:literal $api:literal $plural:literal $singular:literal
+    ($( $kind:ident $(= $name:literal)? { $group:literal $version:literal $api:literal $plural:literal $singular:literal
          [$($short:literal),*] [$($cat:literal),*] $scope:ident $stored:literal [$($sub:literal),*] } )*) => {
         /// A built-in kind. The order is stable and is the order of iteration everywhere.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,7 +64,7 @@ macro_rules! kinds {
             pub const fn info(self) -> &'static KindInfo {
                 match self {
                     $(Self::$kind => &KindInfo {
-                        kind: stringify!($kind), group: $group, version: $version, api_version: $api,
+                        kind: name!($kind $($name)?), group: $group, version: $version, api_version: $api,
                         plural: $plural, singular: $singular, short_names: &[$($short),*],
                         categories: &[$($cat),*], scope: Scope::$scope, stored: $stored,
                         subresources: &[$($sub),*],
@@ -97,6 +107,8 @@ kinds! {
         Namespaced true [] }
     Job { "batch" "v1" "batch/v1" "jobs" "job" [] ["all"] Namespaced true ["status"] }
     CronJob { "batch" "v1" "batch/v1" "cronjobs" "cronjob" ["cj"] ["all"] Namespaced true ["status"] }
+    HorizontalPodAutoscaler { "autoscaling" "v2" "autoscaling/v2" "horizontalpodautoscalers"
+        "horizontalpodautoscaler" ["hpa"] ["all"] Namespaced true ["status"] }
     Lease { "coordination.k8s.io" "v1" "coordination.k8s.io/v1" "leases" "lease" [] [] Namespaced true [] }
     PodDisruptionBudget { "policy" "v1" "policy/v1" "poddisruptionbudgets" "poddisruptionbudget" ["pdb"] []
         Namespaced true ["status"] }
@@ -115,6 +127,10 @@ kinds! {
         "clusterrole" [] [] Cluster true [] }
     ClusterRoleBinding { "rbac.authorization.k8s.io" "v1" "rbac.authorization.k8s.io/v1"
         "clusterrolebindings" "clusterrolebinding" [] [] Cluster true [] }
+    HorizontalPodAutoscalerV1 = "HorizontalPodAutoscaler" { "autoscaling" "v1" "autoscaling/v1"
+        "horizontalpodautoscalers" "horizontalpodautoscaler" ["hpa"] ["all"] Namespaced false ["status"] }
+    NodeMetrics { "metrics.k8s.io" "v1beta1" "metrics.k8s.io/v1beta1" "nodes" "" [] [] Cluster false [] }
+    PodMetrics { "metrics.k8s.io" "v1beta1" "metrics.k8s.io/v1beta1" "pods" "" [] [] Namespaced false [] }
     Binding { "" "v1" "v1" "bindings" "binding" [] [] Namespaced false [] }
     Scale { "autoscaling" "v1" "autoscaling/v1" "scales" "scale" [] [] Namespaced false [] }
     Eviction { "policy" "v1" "policy/v1" "evictions" "eviction" [] [] Namespaced false [] }
@@ -153,6 +169,15 @@ impl Kind {
     /// Whether objects live in a namespace.
     pub const fn namespaced(self) -> bool {
         matches!(self.info().scope, Scope::Namespaced)
+    }
+
+    /// The version of this kind in which its objects are stored: another one for versions that
+    /// are only spoken.
+    pub const fn stored_as(self) -> Self {
+        match self {
+            Self::HorizontalPodAutoscalerV1 => Self::HorizontalPodAutoscaler,
+            other => other,
+        }
     }
 
     /// Every kind whose objects are stored, in order.

@@ -3,15 +3,24 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::{
-    apps::v1 as apps, authentication::v1 as authn, authorization::v1 as authz,
-    autoscaling::v1 as autoscaling, batch::v1 as batch, certificates::v1 as certificates,
-    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-    policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
+    apps::v1 as apps,
+    authentication::v1 as authn,
+    authorization::v1 as authz,
+    autoscaling::{v1 as autoscaling, v2 as autoscaling_v2},
+    batch::v1 as batch,
+    certificates::v1 as certificates,
+    coordination::v1 as coordination,
+    core::v1 as core,
+    discovery::v1 as discovery,
+    policy::v1 as policy,
+    rbac::v1 as rbac,
+    scheduling::v1 as scheduling,
+    storage::v1 as storage,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Key, Kind, Revision, codec, pod};
+use crate::{Key, Kind, Revision, codec, metrics, pod};
 
 /// A typed Kubernetes object that [`Object`] can hold.
 pub trait ApiObject: Clone + PartialEq + std::fmt::Debug + 'static {
@@ -100,6 +109,7 @@ objects! {
     ControllerRevision apps::ControllerRevision,
     Job batch::Job,
     CronJob batch::CronJob,
+    HorizontalPodAutoscaler autoscaling_v2::HorizontalPodAutoscaler,
     Lease coordination::Lease,
     PodDisruptionBudget policy::PodDisruptionBudget,
     CertificateSigningRequest certificates::CertificateSigningRequest,
@@ -109,6 +119,9 @@ objects! {
     RoleBinding rbac::RoleBinding,
     ClusterRole rbac::ClusterRole,
     ClusterRoleBinding rbac::ClusterRoleBinding,
+    HorizontalPodAutoscalerV1 autoscaling::HorizontalPodAutoscaler,
+    NodeMetrics metrics::NodeMetrics,
+    PodMetrics metrics::PodMetrics,
     Binding core::Binding,
     Scale autoscaling::Scale,
     Eviction policy::Eviction,

@@ -141,6 +141,11 @@ impl Quantity {
         Bytes(self.value())
     }
 
+    /// Billionths in decimal notation.
+    pub const fn from_nano(value: i64) -> Self {
+        Self { nano: value as i128, format: Format::DecimalSi }
+    }
+
     /// The sum, in the notation of the first unless that is zero.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {

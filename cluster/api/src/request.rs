@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Key, Kind, Object, Patch, Revision, Status};
+use crate::{Key, Kind, Name, Object, Patch, Revision, Status};
 
 /// The part of an object a write addresses, other than the object itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -86,6 +86,15 @@ pub enum Request {
     },
     /// Reads one object from the store, consistently.
     Get(Key),
+    /// Lists objects that are measured, not watched. The answer is what it is at that moment.
+    List {
+        /// The kind of the objects.
+        kind: Kind,
+        /// Their namespace; all when it is empty.
+        namespace: Name,
+        /// The labels that they have, as a label selector.
+        selector: String,
+    },
     /// Reads the store's current revision by a consistent read of `kind`: every write of that
     /// kind that is committed has at most this revision.
     ReadRevision(Kind),
@@ -102,7 +111,7 @@ impl Request {
             Self::Create(object) | Self::Update { object, .. } => Some(object.kind()),
             Self::Patch { key, .. } | Self::Delete { key, .. } | Self::Sign(key) => Some(key.kind),
             Self::Bind { .. } => Some(Kind::Pod),
-            Self::Get(_) | Self::ReadRevision(_) => None,
+            Self::Get(_) | Self::List { .. } | Self::ReadRevision(_) => None,
         }
     }
 }
@@ -112,6 +121,8 @@ impl Request {
 pub enum Reply {
     /// The object as stored after the call (for a delete: its last state).
     Object(Object),
+    /// The objects of a list.
+    Objects(Vec<Object>),
     /// The call was carried out; the store is at this revision or later.
     Done(Revision),
 }
@@ -121,6 +132,7 @@ impl Reply {
     pub fn revision(&self) -> Revision {
         match self {
             Self::Object(object) => object.revision(),
+            Self::Objects(_) => Revision::default(),
             Self::Done(revision) => *revision,
         }
     }

@@ -65,6 +65,7 @@ const GROUPS: &[&str] = &[
     "apps",
     "authentication.k8s.io",
     "authorization.k8s.io",
+    "autoscaling",
     "batch",
     "certificates.k8s.io",
     "policy",
@@ -73,7 +74,12 @@ const GROUPS: &[&str] = &[
     "scheduling.k8s.io",
     "coordination.k8s.io",
     "discovery.k8s.io",
+    "metrics.k8s.io",
 ];
+
+/// The versions of groups that have others than `v1`, the preferred one first.
+const VERSIONS: &[(&str, &[&str])] =
+    &[("autoscaling", &["v2", "v1"]), ("metrics.k8s.io", &["v1beta1"])];
 
 const ALL_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -165,13 +171,16 @@ static ALL: LazyLock<All> = LazyLock::new(|| {
         Document::new(list.to_string(), content_type)
     };
     let mut plain = BTreeMap::new();
-    plain.insert("/api/v1".to_owned(), Document::json(&resource_list("")));
+    plain.insert("/api/v1".to_owned(), Document::json(&resource_list("", "v1")));
     for name in groups() {
         let mut document = group(name);
         document["kind"] = json!("APIGroup");
         document["apiVersion"] = json!("v1");
         plain.insert(format!("/apis/{name}"), Document::json(&document));
-        plain.insert(format!("/apis/{name}/v1"), Document::json(&resource_list(name)));
+        for version in versions_of(name) {
+            let document = Document::json(&resource_list(name, version));
+            plain.insert(format!("/apis/{name}/{version}"), document);
+        }
     }
     All {
         api: [list(true, V2), list(true, V2_BETA)],
@@ -185,15 +194,24 @@ pub(crate) fn groups() -> impl Iterator<Item = &'static str> {
     GROUPS.iter().copied()
 }
 
-fn group(name: &str) -> Value {
-    let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
-    json!({"name": name, "versions": [version], "preferredVersion": version})
+/// The versions of a group, the preferred one first.
+pub(crate) fn versions_of(group: &str) -> &'static [&'static str] {
+    VERSIONS.iter().find(|(name, _)| *name == group).map_or(&["v1"], |(_, versions)| versions)
 }
 
-/// The kinds that a group has paths for, by resource name.
-pub(crate) fn kinds_of(group: &str) -> Vec<Kind> {
+fn group(name: &str) -> Value {
+    let versions: Vec<Value> = versions_of(name)
+        .iter()
+        .map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
+        .collect();
+    json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
+}
+
+/// The kinds that a version of a group has paths for, by resource name.
+pub(crate) fn kinds_of(group: &str, version: &str) -> Vec<Kind> {
+    let of = |kind: &Kind| kind.info().group == group && kind.info().version == version;
     let mut kinds: Vec<Kind> =
-        Kind::ALL.iter().copied().filter(|k| k.info().group == group && has_path(*k)).collect();
+        Kind::ALL.iter().copied().filter(|k| of(k) && has_path(*k)).collect();
     kinds.sort_by_key(|k| k.plural());
     kinds
 }
@@ -206,7 +224,8 @@ fn has_path(kind: Kind) -> bool {
 /// What can be done with a resource.
 pub(crate) fn verbs(kind: Kind) -> &'static [&'static str] {
     match kind {
-        _ if !kind.info().stored => &["create"],
+        Kind::NodeMetrics | Kind::PodMetrics => &["get", "list"],
+        _ if !kind.stored_as().info().stored => &["create"],
         // Emptying a namespace is a matter of its deletion, not of a collection.
         Kind::Namespace => &["create", "delete", "get", "list", "patch", "update", "watch"],
         _ => ALL_VERBS,
@@ -252,9 +271,9 @@ pub(crate) fn group_version(api_version: &str) -> (&str, &str) {
     api_version.split_once('/').unwrap_or(("", api_version))
 }
 
-fn resource_list(group: &str) -> Value {
+fn resource_list(group: &str, version: &str) -> Value {
     let mut resources = Vec::new();
-    for kind in kinds_of(group) {
+    for kind in kinds_of(group, version) {
         let info = kind.info();
         let mut resource = json!({
             "name": info.plural, "singularName": info.singular, "namespaced": kind.namespaced(),
@@ -281,7 +300,7 @@ fn resource_list(group: &str) -> Value {
         list["groupVersion"] = json!("v1");
     } else {
         list["apiVersion"] = json!("v1");
-        list["groupVersion"] = json!(format!("{group}/v1"));
+        list["groupVersion"] = json!(format!("{group}/{version}"));
     }
     list
 }
@@ -301,34 +320,42 @@ fn aggregated_group(group: &str) -> Value {
         let (group, version) = group_version(api_version);
         json!({"group": group, "version": version, "kind": kind})
     };
-    let resources: Vec<Value> = kinds_of(group)
-        .into_iter()
-        .map(|kind| {
-            let info = kind.info();
-            let mut resource = json!({
-                "resource": info.plural,
-                "responseKind": response_kind(info.api_version, info.kind),
-                "scope": if kind.namespaced() { "Namespaced" } else { "Cluster" },
-                "singularResource": info.singular,
-                "verbs": verbs(kind),
-            });
-            put_lists(&mut resource, kind);
-            let subresources: Vec<Value> = info
-                .subresources
-                .iter()
-                .map(|name| {
-                    let sub = subresource(kind, name);
-                    json!({
-                        "subresource": name,
-                        "responseKind": response_kind(sub.api_version, sub.kind),
-                        "verbs": sub.verbs,
+    let resources = |version: &str| -> Vec<Value> {
+        kinds_of(group, version)
+            .into_iter()
+            .map(|kind| {
+                let info = kind.info();
+                let mut resource = json!({
+                    "resource": info.plural,
+                    "responseKind": response_kind(info.api_version, info.kind),
+                    "scope": if kind.namespaced() { "Namespaced" } else { "Cluster" },
+                    "singularResource": info.singular,
+                    "verbs": verbs(kind),
+                });
+                put_lists(&mut resource, kind);
+                let subresources: Vec<Value> = info
+                    .subresources
+                    .iter()
+                    .map(|name| {
+                        let sub = subresource(kind, name);
+                        json!({
+                            "subresource": name,
+                            "responseKind": response_kind(sub.api_version, sub.kind),
+                            "verbs": sub.verbs,
+                        })
                     })
-                })
-                .collect();
-            if !subresources.is_empty() {
-                resource["subresources"] = json!(subresources);
-            }
-            resource
+                    .collect();
+                if !subresources.is_empty() {
+                    resource["subresources"] = json!(subresources);
+                }
+                resource
+            })
+            .collect()
+    };
+    let versions: Vec<Value> = versions_of(group)
+        .iter()
+        .map(|version| {
+            json!({"version": version, "resources": resources(version), "freshness": "Current"})
         })
         .collect();
     let metadata = if group.is_empty() {
@@ -336,10 +363,7 @@ fn aggregated_group(group: &str) -> Value {
     } else {
         json!({"name": group, "creationTimestamp": null})
     };
-    json!({
-        "metadata": metadata,
-        "versions": [{"version": "v1", "resources": resources, "freshness": "Current"}],
-    })
+    json!({"metadata": metadata, "versions": versions})
 }
 
 #[cfg(test)]
@@ -355,7 +379,7 @@ mod tests {
     fn every_group_has_a_place() {
         for kind in Kind::ALL.iter().filter(|k| has_path(**k)) {
             let info = kind.info();
-            assert_eq!(info.version, "v1", "{kind}");
+            assert!(versions_of(info.group).contains(&info.version), "{kind}");
             assert!(info.group.is_empty() || GROUPS.contains(&info.group), "{kind}");
         }
     }
@@ -400,7 +424,7 @@ mod tests {
         let (_, group) = read("/apis/apps", "*/*");
         assert_eq!(group["preferredVersion"]["groupVersion"], "apps/v1");
         assert_eq!(read("/apis/apps/v1", "*/*").1["groupVersion"], "apps/v1");
-        assert!(super::find("/apis/storage.k8s.io/v1", "*/*", "").is_none());
+        assert!(super::find("/apis/example.com/v1", "*/*", "").is_none());
         // Evictions have no path of their own.
         let (_, policy) = read("/apis/policy/v1", "*/*");
         let names: Vec<&str> = policy["resources"]
@@ -410,6 +434,31 @@ mod tests {
             .filter_map(|r| r["name"].as_str())
             .collect();
         assert_eq!(names, ["poddisruptionbudgets", "poddisruptionbudgets/status"]);
+    }
+
+    #[test]
+    fn a_group_of_two_versions_prefers_one() {
+        let (_, group) = read("/apis/autoscaling", "*/*");
+        assert_eq!(group["preferredVersion"]["groupVersion"], "autoscaling/v2");
+        for version in ["v1", "v2"] {
+            let (_, list) = read(&format!("/apis/autoscaling/{version}"), "*/*");
+            assert_eq!(list["groupVersion"], format!("autoscaling/{version}"));
+            let resources = list["resources"].as_array().unwrap();
+            assert_eq!(resources[0]["name"], "horizontalpodautoscalers");
+            assert_eq!(resources[0]["verbs"].as_array().unwrap().len(), 8);
+            assert_eq!(resources.len(), 2);
+        }
+        let (_, metrics) = read("/apis/metrics.k8s.io/v1beta1", "*/*");
+        assert_eq!(
+            metrics["resources"][1],
+            json!({"name": "pods", "singularName": "", "namespaced": true, "kind": "PodMetrics",
+                "verbs": ["get", "list"]})
+        );
+        let (_, aggregated) = read("/apis", V2);
+        let items = aggregated["items"].as_array().unwrap();
+        let of = |name: &str| items.iter().find(|i| i["metadata"]["name"] == name).unwrap();
+        assert_eq!(of("autoscaling")["versions"][0]["version"], "v2");
+        assert_eq!(of("metrics.k8s.io")["versions"][0]["resources"][0]["resource"], "nodes");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::route::{Resource, Route, Verb, not_allowed};
 use crate::server::{Server, now};
 use crate::write::Asked;
 use crate::{
-    body, documents, evict, health, kubelet, read, review, token_request, watching, write,
+    body, documents, evict, health, kubelet, read, review, token_request, usage, watching, write,
 };
 
 /// Requests other than watches and streams are answered by then.
@@ -35,8 +35,8 @@ pub(crate) async fn handle(
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let route = Route::parse(&method, &path, &query);
     let (verb, resource) = match &route {
-        Ok(Route::Resource(r)) => (r.verb.name(), r.kind.plural()),
-        _ => ("other", ""),
+        Ok(Route::Resource(r)) => (r.verb.name(), (r.kind.plural(), r.known_subresource())),
+        _ => ("other", ("", "")),
     };
     let answer = match serve(server, certificate, request, route, &query).await {
         Ok(answer) => answer,
@@ -168,6 +168,9 @@ async fn dispatch(
     request: Request<Incoming>,
 ) -> Result<Answer, Status> {
     match (resource.verb, resource.subresource.as_str()) {
+        (Verb::Get | Verb::List, _) if usage::is_measured(resource.kind) => {
+            return usage::answer(server, resource, query, request.headers()).await;
+        }
         (Verb::Get, "" | "status" | "scale") => {
             return read::get(server, resource, query, request.headers()).await;
         }

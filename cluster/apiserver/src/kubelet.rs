@@ -30,6 +30,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 const KUBELET_PORT: i32 = 10_250;
 /// What is read of a kubelet's refusal.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
+/// A kubelet that tells more of its pods than this is not believed.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// Whether a kubelet answers this subresource.
 pub(crate) fn is_proxied(resource: &Resource) -> bool {
@@ -242,6 +244,20 @@ fn request(place: &Place, method: Method) -> Result<Request<Empty<Bytes>>, Statu
     Ok(request)
 }
 
+/// What the kubelet of a node answers at that path.
+pub(crate) async fn get(server: &Server, node: &Node, path: &str) -> Result<Bytes, Status> {
+    let (host, port) = address(node).ok_or_else(|| Status::internal("the node has no address"))?;
+    let place = Place { host, port, path: path.to_owned() };
+    let response = send(server, &place, request(&place, Method::GET)?).await?;
+    let code = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let body = body.map_err(Status::internal)?.to_bytes();
+    if code == StatusCode::OK {
+        return Ok(body);
+    }
+    Err(Status::from_json(code.as_u16(), body.trim_ascii()))
+}
+
 async fn log(server: &Server, place: &Place, resource: &Resource) -> Result<Answer, Status> {
     let response = send(server, place, request(place, Method::GET)?).await?;
     if response.status() != StatusCode::OK {
@@ -332,6 +348,7 @@ mod tests {
         let (node, _) = codec::decode(Kind::Node, node.as_bytes()).unwrap();
         let resource = Resource {
             kind: Kind::Pod,
+            served: Kind::Pod,
             namespace: "ns".to_owned(),
             name: "p".to_owned(),
             subresource: subresource.to_owned(),

@@ -33,6 +33,7 @@ mod service_account;
 mod start;
 mod tls;
 mod token_request;
+mod usage;
 mod watching;
 mod write;
 

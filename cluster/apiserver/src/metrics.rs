@@ -12,8 +12,8 @@ use crate::server::Server;
 /// Upper bounds of the buckets of durations, in seconds.
 const BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 60.0];
 
-/// Verb, resource and code of an answer.
-type Label = (&'static str, &'static str, u16);
+/// Verb, resource, subresource and code of an answer.
+type Label = (&'static str, &'static str, &'static str, u16);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Durations {
@@ -34,12 +34,12 @@ impl Metrics {
     pub(crate) fn note(
         &self,
         verb: &'static str,
-        resource: &'static str,
+        (resource, subresource): (&'static str, &'static str),
         code: u16,
         took: Duration,
     ) {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        *answers.entry((verb, resource, code)).or_default() += 1;
+        *answers.entry((verb, resource, subresource, code)).or_default() += 1;
         drop(answers);
         let mut durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);
         let of_verb = durations.entry(verb).or_default();
@@ -62,11 +62,11 @@ impl Metrics {
     fn render_requests(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "# TYPE apiserver_request_total counter")?;
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((verb, resource, code), count) in answers.iter() {
+        for ((verb, resource, subresource, code), count) in answers.iter() {
             writeln!(
                 out,
                 "apiserver_request_total{{verb=\"{verb}\",resource=\"{resource}\",\
-                 code=\"{code}\"}} {count}"
+                 subresource=\"{subresource}\",code=\"{code}\"}} {count}"
             )?;
         }
         writeln!(out, "# TYPE apiserver_request_duration_seconds histogram")?;

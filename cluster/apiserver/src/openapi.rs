@@ -37,19 +37,22 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 struct Kept {
     definitions: Definitions,
     index: Document,
-    /// The group of each document of version 3, by path, and the hash of its text.
-    groups: BTreeMap<String, (&'static str, String)>,
+    /// Group and version of each document of version 3, by path, and the hash of its text.
+    groups: BTreeMap<String, (&'static str, &'static str, String)>,
 }
 
 static KEPT: LazyLock<Kept> = LazyLock::new(|| {
     let definitions = definitions::all();
     let mut groups = BTreeMap::new();
     let mut index = Map::new();
-    for group in std::iter::once("").chain(discovery::groups()) {
-        let name = if group.is_empty() { "api/v1".to_owned() } else { format!("apis/{group}/v1") };
-        let hash = discovery::hash(group_document(group, &definitions).as_bytes());
+    for (group, version) in group_versions() {
+        let name = match group {
+            "" => "api/v1".to_owned(),
+            group => format!("apis/{group}/{version}"),
+        };
+        let hash = discovery::hash(group_document(group, version, &definitions).as_bytes());
         let address = json!({"serverRelativeURL": format!("{ROOT}/{name}?hash={hash}")});
-        groups.insert(format!("{ROOT}/{name}"), (group, hash));
+        groups.insert(format!("{ROOT}/{name}"), (group, version, hash));
         index.insert(name, address);
     }
     let index = Document::new(json!({"paths": index}).to_string(), JSON);
@@ -83,8 +86,9 @@ pub(crate) fn find(path: &str, hash: &str, accept: &str) -> Option<Result<Docume
         return Some(Err(not_acceptable()));
     }
     Some(Ok(match group {
-        Some((group, current)) => {
-            let mut document = Document::new(group_document(group, &KEPT.definitions), JSON);
+        Some((group, version, current)) => {
+            let text = group_document(group, version, &KEPT.definitions);
+            let mut document = Document::new(text, JSON);
             document.immutable = current == hash;
             document
         }
@@ -119,9 +123,15 @@ fn info() -> Value {
     json!({"title": "Kubernetes", "version": api::version::GIT_VERSION})
 }
 
-/// The document of one group: its paths and every definition they lead to.
-fn group_document(group: &str, definitions: &Definitions) -> String {
-    let kinds = discovery::kinds_of(group);
+/// Every version of every group.
+fn group_versions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let groups = std::iter::once("").chain(discovery::groups());
+    groups.flat_map(|group| discovery::versions_of(group).iter().map(move |v| (group, *v)))
+}
+
+/// The document of one version of a group: its paths and every definition they lead to.
+fn group_document(group: &str, version: &str, definitions: &Definitions) -> String {
+    let kinds = discovery::kinds_of(group, version);
     let mut text = format!(r#"{{"openapi":"3.0.0","info":{},"paths":{{"#, info());
     put_entries(&mut text, kinds.iter().flat_map(|k| paths::of_kind(*k, Dialect::V3)));
     text += r#"},"components":{"schemas":{"#;
@@ -180,9 +190,8 @@ fn swagger() -> String {
 }
 
 fn swagger_paths() -> impl Iterator<Item = (String, Value)> {
-    std::iter::once("")
-        .chain(discovery::groups())
-        .flat_map(discovery::kinds_of)
+    group_versions()
+        .flat_map(|(group, version)| discovery::kinds_of(group, version))
         .flat_map(|kind| paths::of_kind(kind, Dialect::V2))
 }
 

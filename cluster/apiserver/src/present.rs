@@ -5,8 +5,8 @@ use std::sync::Arc;
 use api::{Kind, Object, Revision, Status, codec};
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use registry::table;
 use registry::window::Entry;
+use registry::{table, versions};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -19,7 +19,16 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Lists up to this size are sent as one piece, with their length.
 const WHOLE_BYTES_MAX: usize = 256 << 10;
 
-/// One object.
+/// The JSON of a stored object in that version of its kind.
+fn in_version(kind: Kind, json: Bytes) -> Result<Bytes, Status> {
+    if kind.stored_as() == kind {
+        return Ok(json);
+    }
+    let object = versions::of_stored(kind, &decode(kind.stored_as(), &json)?);
+    Ok(codec::encode(&object).into())
+}
+
+/// One object, in that version of its kind.
 ///
 /// # Errors
 /// The object cannot be shown in that form.
@@ -30,10 +39,10 @@ pub(crate) fn object(
     json: Bytes,
 ) -> Result<Answer, Status> {
     let body = match form {
-        Form::Object => json,
+        Form::Object => in_version(kind, json)?,
         Form::Metadata => metadata_only(&json)?,
         Form::Table(include) => {
-            let object = decode(kind, &json)?;
+            let object = decode(kind.stored_as(), &json)?;
             let meta = table::ListMeta {
                 resource_version: object.meta().resource_version.clone().unwrap_or_default(),
                 ..table::ListMeta::default()
@@ -96,7 +105,7 @@ pub(crate) fn list(
     );
     let item = move |entry: &Entry| match form {
         Form::Metadata => metadata_only(&entry.json()).unwrap_or_else(|_| entry.json()),
-        _ => entry.json(),
+        _ => in_version(kind, entry.json()).unwrap_or_else(|_| entry.json()),
     };
     let size: usize = entries.iter().map(|e| e.json().len()).sum();
     if size <= WHOLE_BYTES_MAX {
@@ -167,9 +176,9 @@ pub(crate) fn metadata_only(json: &[u8]) -> Result<Bytes, Status> {
 /// The object of a watch event.
 pub(crate) fn watched(form: Form, kind: Kind, json: &Bytes, first: bool) -> Bytes {
     let shown = match form {
-        Form::Object => return json.clone(),
+        Form::Object => in_version(kind, json.clone()),
         Form::Metadata => metadata_only(json),
-        Form::Table(include) => decode(kind, json)
+        Form::Table(include) => decode(kind.stored_as(), json)
             .map(|object| table::watch_table(&object, now(), include, first).into()),
     };
     shown.unwrap_or_else(|_| json.clone())

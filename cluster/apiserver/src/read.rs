@@ -40,7 +40,7 @@ pub(crate) async fn get(
         let object = entry.object().map_err(Status::internal)?;
         return crate::write::scale_answer(StatusCode::OK, &object);
     }
-    present::object(form, StatusCode::OK, key.kind, entry.json())
+    present::object(form, StatusCode::OK, resource.served, entry.json())
 }
 
 /// Which state a list is of.
@@ -87,7 +87,7 @@ pub(crate) async fn list(
         Continue::new(Some(listing.revision), last).token()
     });
     let meta = ListMeta { revision: listing.revision, next, remaining: listing.remaining };
-    present::list(form, resource.kind, &meta, listing.entries)
+    present::list(form, resource.served, &meta, listing.entries)
 }
 
 /// Source: kubernetes 1.33, "Resource Versions", the table of `list`.

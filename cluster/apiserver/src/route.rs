@@ -4,6 +4,7 @@ use api::{Kind, Status};
 use http::Method;
 use registry::authorize::Attributes;
 
+use crate::discovery;
 use crate::query::{Query, percent};
 
 /// What a path names.
@@ -18,7 +19,10 @@ pub(crate) enum Route {
 /// A resource path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Resource {
+    /// In the version in which it is stored.
     pub(crate) kind: Kind,
+    /// In the version that the path names.
+    pub(crate) served: Kind,
     /// Empty for cluster-scoped kinds and for all namespaces.
     pub(crate) namespace: String,
     /// Empty for collections.
@@ -26,6 +30,14 @@ pub(crate) struct Resource {
     /// Empty for none.
     pub(crate) subresource: String,
     pub(crate) verb: Verb,
+}
+
+impl Resource {
+    /// The subresource as its kind names it; empty for none.
+    pub(crate) fn known_subresource(&self) -> &'static str {
+        let mut known = self.kind.info().subresources.iter().copied();
+        known.find(|s| *s == self.subresource).unwrap_or_default()
+    }
 }
 
 /// What is wanted of a resource.
@@ -120,13 +132,14 @@ impl Route {
         if whole_cluster && !on_collection
             || (verb == Verb::Create && !name.is_empty() && subresource.is_empty())
             || (matches!(verb, Verb::Update | Verb::Patch) && name.is_empty())
-            || (!info.stored && verb != Verb::Create)
+            || (subresource.is_empty() && !served(kind, verb))
             || (verb == Verb::Watch && !subresource.is_empty() && !connects)
         {
             return Err(not_allowed());
         }
         Ok(Self::Resource(Resource {
-            kind,
+            kind: kind.stored_as(),
+            served: kind,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             subresource: subresource.to_owned(),
@@ -146,7 +159,7 @@ impl Route {
                 ..Attributes::default()
             },
             Self::Resource(resource) => {
-                let info = resource.kind.info();
+                let info = resource.served.info();
                 // A namespace lies in itself.
                 let namespace = if resource.kind == Kind::Namespace {
                     &resource.name
@@ -177,6 +190,12 @@ impl Route {
             }
         })
     }
+}
+
+/// Whether the kind has the verb. Of a kind of which nothing can be deleted there is nothing to say.
+fn served(kind: Kind, verb: Verb) -> bool {
+    let verb = if verb == Verb::DeleteCollection { Verb::Delete } else { verb };
+    discovery::verbs(kind).contains(&verb.name())
 }
 
 /// The method does not exist on this path.
@@ -246,5 +265,15 @@ mod tests {
         check("PUT", "/api/v1/namespaces/a/pods", "405");
         check("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "405");
         check("POST", "/apis/autoscaling/v1/namespaces/a/scales", "404");
+        let autoscalers = "namespaces/a/horizontalpodautoscalers";
+        let expected = r#"list HorizontalPodAutoscaler "a" "" """#;
+        check("GET", &format!("/apis/autoscaling/v1/{autoscalers}"), expected);
+        check("GET", &format!("/apis/autoscaling/v2/{autoscalers}"), expected);
+        check("GET", &format!("/apis/autoscaling/v3/{autoscalers}"), "404");
+        check("GET", "/apis/metrics.k8s.io/v1beta1/nodes", r#"list NodeMetrics "" "" """#);
+        let pod = "/apis/metrics.k8s.io/v1beta1/namespaces/a/pods/b";
+        check("GET", pod, r#"get PodMetrics "a" "b" """#);
+        check("DELETE", pod, "405");
+        check("GET", "/apis/metrics.k8s.io/v1beta1/pods?watch=1", "405");
     }
 }

@@ -80,6 +80,7 @@ pub async fn run(
         masters: tokio::sync::Mutex::new(()),
         evicting: tokio::sync::Mutex::new(()),
         charging: tokio::sync::Mutex::new(()),
+        usage: crate::usage::Usage::default(),
     });
     tracing::info!(%address, "listening");
     let following = acceptor.clone();

@@ -11,6 +11,7 @@ use crate::authenticate::Authenticator;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::usage::Usage;
 
 /// What all requests share.
 pub(crate) struct Server {
@@ -36,6 +37,8 @@ pub(crate) struct Server {
     /// Held by the write whose charge to a quota came too late before: those of a namespace all
     /// write its quotas.
     pub(crate) charging: Mutex<()>,
+    /// What nodes and pods were last found to use.
+    pub(crate) usage: Usage,
 }
 
 impl Server {

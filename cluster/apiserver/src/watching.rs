@@ -36,7 +36,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// One watch.
 struct Watching {
     server: Arc<Server>,
-    kind: Kind,
+    /// In the version that the client asked for.
+    served: Kind,
     filter: Filter,
     form: Form,
     cursor: Cursor,
@@ -107,7 +108,7 @@ pub(crate) async fn watch(
     let now = Instant::now();
     let watching = Watching {
         server: server.clone(),
-        kind: resource.kind,
+        served: resource.served,
         filter,
         form,
         cursor,
@@ -182,7 +183,7 @@ impl Watching {
             let batch = match read {
                 Ok(batch) => batch,
                 Err(error) => {
-                    tracing::info!(kind = %self.kind, %error, "a slow watch is cut off");
+                    tracing::info!(kind = %self.served, %error, "a slow watch is cut off");
                     return None;
                 }
             };
@@ -250,10 +251,10 @@ impl Watching {
     /// One event in the form the client asked for.
     fn frame(&mut self, item: &Item) -> Bytes {
         match self.form {
-            Form::Object => item.frame.clone(),
-            Form::Metadata | Form::Table(_) => {
+            Form::Object if self.served.stored_as() == self.served => item.frame.clone(),
+            _ => {
                 let first = std::mem::replace(&mut self.headless, false);
-                let shown = crate::present::watched(self.form, self.kind, &item.json(), first);
+                let shown = crate::present::watched(self.form, self.served, &item.json(), first);
                 event(item.event.name(), &shown)
             }
         }
@@ -262,7 +263,7 @@ impl Watching {
     fn bookmark(&mut self, revision: Revision, end_of_initial: bool) -> Bytes {
         self.told = self.told.max(revision);
         let (kind, api_version) = match self.form {
-            Form::Object => (self.kind.name(), self.kind.api_version()),
+            Form::Object => (self.served.name(), self.served.api_version()),
             Form::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1"),
             Form::Table(_) => ("Table", "meta.k8s.io/v1"),
         };

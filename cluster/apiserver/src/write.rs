@@ -252,10 +252,11 @@ pub(crate) async fn create(
 ) -> Result<Answer, Status> {
     let form = negotiate::form(headers, query)?;
     let validation = query.field_validation()?;
-    let Decoded { mut object, warnings } = body::object(resource.kind, headers, body, validation)?;
+    let Decoded { mut object, warnings } =
+        body::object(resource.served, headers, body, validation)?;
     in_namespace(&mut object, &resource.namespace)?;
     let written = asked.carry_out(&Operation::Create { object }).await?;
-    let mut answer = present::object(form, StatusCode::CREATED, resource.kind, written.json)?;
+    let mut answer = present::object(form, StatusCode::CREATED, resource.served, written.json)?;
     warnings.iter().for_each(|w| answer::warn(&mut answer, w));
     Ok(answer)
 }
@@ -283,7 +284,7 @@ pub(crate) async fn update(
     let validation = query.field_validation()?;
     let subresource = subresource(resource)?;
     let scale = subresource == Some(Subresource::Scale);
-    let kind = if scale { Kind::Scale } else { resource.kind };
+    let kind = if scale { Kind::Scale } else { resource.served };
     let Decoded { mut object, warnings } = body::object(kind, headers, body, validation)?;
     in_namespace(&mut object, &resource.namespace)?;
     let key = Key::new(resource.kind, &resource.namespace, &resource.name);
@@ -325,7 +326,7 @@ pub(crate) async fn patch(
     let document = serde_json::from_slice(body).map_err(|e| Status::bad_request(e.to_string()))?;
     let subresource = subresource(resource)?;
     let operation = Operation::Patch {
-        key: Key::new(resource.kind, &resource.namespace, &resource.name),
+        key: Key::new(resource.served, &resource.namespace, &resource.name),
         subresource,
         patch: Patch { kind, body: document },
         strict: query.field_validation()? == FieldValidation::Strict,
@@ -343,7 +344,7 @@ fn written_answer(
     if scale {
         return scale_answer(StatusCode::OK, &written.object);
     }
-    present::object(form, StatusCode::OK, resource.kind, written.json.clone())
+    present::object(form, StatusCode::OK, resource.served, written.json.clone())
 }
 
 /// The `Scale` of an object.
@@ -374,7 +375,7 @@ pub(crate) async fn delete(
         }
         return Ok(answer::done(StatusCode::OK, written.revision, Some(details)));
     }
-    present::object(form, StatusCode::OK, resource.kind, written.json)
+    present::object(form, StatusCode::OK, resource.served, written.json)
 }
 
 /// `deletecollection`.
@@ -404,7 +405,7 @@ pub(crate) async fn delete_collection(
         })
         .await?;
     let meta = ListMeta { revision: listing.revision, next: None, remaining: None };
-    present::list(form, resource.kind, &meta, listing.entries)
+    present::list(form, resource.served, &meta, listing.entries)
 }
 
 /// `pods/binding`, and `bindings` itself.

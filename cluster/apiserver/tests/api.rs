@@ -19,6 +19,8 @@ mod kubelet;
 mod lists;
 #[path = "api/quotas.rs"]
 mod quotas;
+#[path = "api/versions.rs"]
+mod versions;
 #[path = "api/watches.rs"]
 mod watches;
 #[path = "api/writes.rs"]

@@ -16,4 +16,4 @@ pub use config::{Config, ConfigError, Credentials, Pem};
 pub use connection::{Client, SendError};
 pub use drive::{Caller, Observe, drive};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
-pub use watch::{WatchSpec, watch};
+pub use watch::{WatchSpec, escape, watch};

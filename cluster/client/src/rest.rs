@@ -9,6 +9,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::watch::escape;
 use crate::{Client, SendError};
 
 /// The path of a kind's collection, in a namespace unless it is empty.
@@ -76,6 +77,9 @@ impl Client {
             Request::Get(key) => {
                 self.object(key.kind, Method::GET, &object_path(&key, None), "", Vec::new()).await
             }
+            Request::List { kind, namespace, selector } => {
+                self.list(kind, &namespace, &selector).await
+            }
             Request::ReadRevision(kind) => {
                 let path = format!("{}?limit=1", collection_path(kind, ""));
                 let answer = self.json(Method::GET, &path, "", String::new()).await?;
@@ -118,6 +122,21 @@ impl Client {
             Ok((object, _)) => Ok(Reply::Object(object)),
             Err(error) => Err(ApiError::Unknown(error.to_string())),
         }
+    }
+
+    async fn list(&self, kind: Kind, namespace: &str, selector: &str) -> Result<Reply, ApiError> {
+        let mut path = collection_path(kind, namespace);
+        if !selector.is_empty() {
+            path.push_str(&format!("?labelSelector={}", escape(selector)));
+        }
+        let bytes = self.bytes(Method::GET, &path, "", Vec::new()).await?;
+        let unreadable = |error: &dyn std::fmt::Display| ApiError::Unknown(error.to_string());
+        let list: List<'_> = serde_json::from_slice(&bytes).map_err(|e| unreadable(&e))?;
+        let objects = list.items.iter().map(|item| {
+            let decoded = codec::decode(kind, item.get().as_bytes());
+            decoded.map(|(object, _)| object).map_err(|e| unreadable(&e))
+        });
+        Ok(Reply::Objects(objects.collect::<Result<_, _>>()?))
     }
 
     async fn delete(&self, key: &Key, options: &Value) -> Result<Reply, ApiError> {

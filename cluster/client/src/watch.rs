@@ -97,7 +97,7 @@ fn query(spec: &WatchSpec) -> String {
 }
 
 /// Percent-encodes what may not stand in a query.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, b| {
         match b {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {

@@ -40,6 +40,14 @@ impl Store {
             Request::Sign(key) => {
                 self.edit(&key, None, |v| v["status"]["certificate"] = "eA==".into())
             }
+            Request::Patch { key, subresource: Some(Subresource::Scale), patch } => {
+                let body = patch.body.json().into_owned();
+                let revision = body["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+                if revision.is_some_and(|r| r != self.revision_of(&key)) {
+                    return Err(Status::modified(key.kind, &key.name).into());
+                }
+                self.edit(&key, None, |v| v["spec"]["replicas"] = body["spec"]["replicas"].clone())
+            }
             Request::ReadRevision(kind) => {
                 let revision = Revision(self.revision);
                 self.news.push((kind, WatchEvent::Progress { kind, revision }));
@@ -47,6 +55,10 @@ impl Store {
             }
             other => panic!("unexpected {other:?}"),
         }
+    }
+
+    fn revision_of(&self, key: &Key) -> String {
+        self.objects.get(key).map(|o| o.revision().to_string()).unwrap_or_default()
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<&Object> {
@@ -345,6 +357,13 @@ pub(crate) fn short(request: &Request) -> String {
         Request::Delete { key, grace_seconds: Some(n), .. } => format!("delete {key} grace {n}"),
         Request::Delete { key, propagation: Some(p), .. } => format!("delete {key} {p:?}"),
         Request::Delete { key, .. } => format!("delete {key}"),
+        Request::Patch { key, subresource: Some(part), patch } => {
+            let body = patch.body.json();
+            format!("patch {key} {} to {}", part.path(), body["spec"]["replicas"])
+        }
+        Request::List { kind, namespace, selector } => {
+            format!("list {kind} {namespace} {selector}")
+        }
         Request::Sign(key) => format!("sign {}", key.path()),
         Request::ReadRevision(kind) => format!("read {kind}"),
         other => format!("{other:?}"),

@@ -44,6 +44,7 @@ const KINDS: &[Kind] = &[
     Kind::ControllerRevision,
     Kind::Job,
     Kind::CronJob,
+    Kind::HorizontalPodAutoscaler,
     Kind::Lease,
     Kind::PodDisruptionBudget,
     Kind::CertificateSigningRequest,

@@ -30,6 +30,7 @@ pub mod endpoint_slice_mirroring;
 pub mod endpoints;
 pub mod ephemeral_volume;
 pub mod garbage_collector;
+pub mod horizontal_pod_autoscaler;
 pub mod job;
 pub mod lease_collector;
 pub mod namespace;
@@ -76,6 +77,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(daemon_set::DaemonSets),
         Box::new(job::Jobs),
         Box::new(cron_job::CronJobs),
+        Box::new(horizontal_pod_autoscaler::HorizontalPodAutoscalers),
         Box::new(ttl_after_finished::TtlAfterFinished),
         Box::new(stateful_set::StatefulSets),
         Box::new(endpoints::Endpoints),

@@ -57,13 +57,13 @@ pub(crate) struct Flags {
     docker_socket: PathBuf,
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
     let (key, value) = pair.ok_or_else(|| format!("{text:?} is no label KEY=VALUE"))?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn taint(text: &str) -> Result<(String, String, String), String> {
+pub(crate) fn taint(text: &str) -> Result<(String, String, String), String> {
     let parsed = text.rsplit_once(':').map(|(pair, effect)| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (key.to_owned(), value.to_owned(), effect.to_owned())
@@ -97,12 +97,7 @@ impl Flags {
             reserved_memory_bytes: 0,
         };
         Ok(AgentConfig {
-            shell: ShellConfig {
-                kubelet,
-                static_pod_path: file.static_pod_path,
-                mtu: pod_mtu(self.node_ip),
-                resolv_conf: file.resolv_conf,
-            },
+            shell: ShellConfig { kubelet, static_pod_path: file.static_pod_path },
             bootstrap: BootstrapConfig {
                 node_name,
                 node_ip: self.node_ip.to_string(),
@@ -112,6 +107,8 @@ impl Flags {
                 cert_dir: self.cert_dir.clone(),
             },
             docker_socket: self.docker_socket.clone(),
+            mtu: pod_mtu(self.node_ip),
+            resolv_conf: file.resolv_conf,
             address: SocketAddr::new(file.address, file.port),
             client_ca: file.authentication.x509.client_ca_file,
             healthz: (file.healthz_port != 0)

@@ -14,6 +14,7 @@ mod daemon;
 mod flags;
 mod flanneld;
 mod health_server;
+mod hollow_nodes;
 mod kube_apiserver;
 mod kube_controller_manager;
 mod kube_proxy;
@@ -52,15 +53,18 @@ enum Component {
     KubeProxy(kube_proxy::Flags),
     /// Connects the pod networks of all nodes.
     Flanneld(flanneld::Flags),
+    /// Runs many nodes without machines, for tests at scale.
+    HollowNodes(hollow_nodes::Flags),
 }
 
-const COMPONENTS: [&str; 6] = [
+const COMPONENTS: [&str; 7] = [
     "kube-apiserver",
     "kube-controller-manager",
     "kube-scheduler",
     "kubelet",
     "kube-proxy",
     "flanneld",
+    "hollow-nodes",
 ];
 
 /// `kube-scheduler ARGS` becomes `hyperkube kube-scheduler ARGS`.
@@ -95,6 +99,7 @@ fn main() -> ExitCode {
         Component::Kubelet(flags) => daemon::run(&flags.log, Two, kubelet::run(&flags)),
         Component::KubeProxy(flags) => daemon::run(&flags.log, One, kube_proxy::run(&flags)),
         Component::Flanneld(flags) => daemon::run(&flags.log, One, flanneld::run(&flags)),
+        Component::HollowNodes(flags) => daemon::run(&flags.log, Two, hollow_nodes::run(&flags)),
     }
 }
 

@@ -3,9 +3,11 @@
 //!
 //! The main type is [`Kubelet`], a [`machine::Machine`] over [`NodeInput`] and [`NodeEffect`].
 //! It speaks of containers, volumes and probes as data ([`RuntimeRequest`]); Docker, files and
-//! sockets are the shell's (crate `node`).
+//! sockets are the shell's (crate `node`). Where there are no containers, in simulations and on
+//! hollow nodes, [`container_runtime`] stands in for Docker.
 
 pub mod config;
+pub mod container_runtime;
 pub mod kubelet;
 pub mod naming;
 pub mod runtime;

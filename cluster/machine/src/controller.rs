@@ -13,7 +13,8 @@ use api::{ApiError, Key, Kind, Name, Reason, Reply, Request, Revision, Time};
 
 use crate::contract::Calls;
 use crate::{
-    Announcement, ApiEffect, Backoff, Cache, CallId, Delta, Memory, Reconciler, Record, Report,
+    Announcement, Answer, ApiEffect, Backoff, Cache, CallId, Delta, Memory, Reconciler, Record,
+    Report,
 };
 
 /// Failures of one key back off from a blink to five minutes. Kubernetes' own queue starts at
@@ -169,6 +170,10 @@ impl Controller {
         };
         let work = self.work.entry(key.clone()).or_default();
         match (flight, result) {
+            (Flight::Write { request: request @ Request::List { .. }, .. }, result) => {
+                let memory = self.memories.entry(key.clone()).or_default();
+                memory.answers.push(Answer { at: now, request, result });
+            }
             (Flight::Write { request, announcement }, Ok(reply)) => {
                 if let Some(record) = announcement.done {
                     out.push(report(&self.component, now, record));

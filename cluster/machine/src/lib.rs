@@ -23,7 +23,7 @@ pub use controller::Controller;
 pub use controller_manager::ControllerManager;
 pub use index::Index;
 pub use leader::LeaderElector;
-pub use reconciler::{Announcement, Memory, Plan, Reconciler};
+pub use reconciler::{Announcement, Answer, Memory, Plan, Reconciler};
 pub use record::{Record, Recorder, Report};
 pub use recording::Recorded;
 pub use rng::RngTree;

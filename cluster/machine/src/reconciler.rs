@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::{ApiError, Key, Kind, Request, Time};
+use api::{ApiError, Key, Kind, Reply, Request, Time};
 
 use crate::{Cache, Delta, Index, Record};
 
@@ -53,12 +53,31 @@ pub trait Reconciler: Send + Sync {
 pub struct Memory {
     /// Times and numbers, by what they mean to the reconciler. It keeps them few.
     pub notes: BTreeMap<&'static str, Vec<(Time, i64)>>,
+    /// What the lists that the last plan asked for held, in the order in which they came. Whoever
+    /// asks for lists takes them: a list that cannot be had is no failure.
+    pub answers: Vec<Answer>,
+}
+
+/// The answer to a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// When it came.
+    pub at: Time,
+    /// What was asked.
+    pub request: Request,
+    /// What was answered.
+    pub result: Result<Reply, ApiError>,
 }
 
 impl Memory {
     /// Whether there is nothing to remember.
     pub fn is_empty(&self) -> bool {
-        self.notes.is_empty()
+        self.notes.is_empty() && self.answers.is_empty()
+    }
+
+    /// The last note of that name.
+    pub fn last(&self, name: &str) -> Option<(Time, i64)> {
+        self.notes.get(name)?.last().copied()
     }
 }
 

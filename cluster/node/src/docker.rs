@@ -18,13 +18,19 @@ use bollard::Docker;
 use bollard::query_parameters::{
     KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use kubelet::runtime::ContainerRecord;
-use kubelet::{RuntimeError, RuntimeErrorKind, RuntimeReply, RuntimeRequest};
+use kubelet::{
+    NodeInput, RuntimeError, RuntimeErrorKind, RuntimeInput, RuntimeReply, RuntimeRequest,
+};
+use machine::CallId;
+use tokio::sync::mpsc;
 
+use crate::kubelet_shell::NodeRuntime;
 use crate::{node_facts, probes, volumes};
 
 pub(crate) use error::{chain, plain as plain_error};
-pub use events::watch_events;
 
 /// The bridge and its Docker network.
 pub const NETWORK: &str = "kprov";
@@ -70,11 +76,8 @@ impl Runtime {
         Docker::connect_with_unix(&path, CALL_TIMEOUT.as_secs(), version)
     }
 
-    /// Carries out a request.
-    ///
-    /// # Errors
-    /// Docker refused or does not answer.
-    pub async fn call(&self, request: RuntimeRequest) -> Result<RuntimeReply, RuntimeError> {
+    /// Carries out a request, or gives up when Docker does not answer.
+    async fn call(&self, request: RuntimeRequest) -> Result<RuntimeReply, RuntimeError> {
         let limit = match &request {
             RuntimeRequest::Stop { grace_seconds, .. } => {
                 CALL_TIMEOUT + Duration::from_secs(u64::from(*grace_seconds))
@@ -173,6 +176,45 @@ impl Runtime {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl NodeRuntime for Runtime {
+    fn watch(&self, inputs: mpsc::Sender<NodeInput>) -> BoxFuture<'static, ()> {
+        events::watch(self.docker.clone(), inputs).boxed()
+    }
+
+    fn request(&self, id: CallId, request: RuntimeRequest, inputs: &mpsc::Sender<NodeInput>) {
+        let (runtime, inputs) = (self.clone(), inputs.clone());
+        tokio::spawn(async move {
+            let what = subject(&request);
+            let result = runtime.call(request).await;
+            if let Err(error) = &result {
+                tracing::warn!(%error, %what, "runtime call failed");
+            }
+            let reply = RuntimeInput::Reply { id, result };
+            let _ = inputs.send(NodeInput::Runtime(reply)).await;
+        });
+    }
+}
+
+/// A request in a few words, for the log: specifications hold secrets.
+fn subject(request: &RuntimeRequest) -> String {
+    match request {
+        RuntimeRequest::List => "list".to_owned(),
+        RuntimeRequest::ReadFacts => "read facts".to_owned(),
+        RuntimeRequest::Inspect { id } => format!("inspect {id}"),
+        RuntimeRequest::EnsureNetwork { pod_cidr } => format!("network {pod_cidr}"),
+        RuntimeRequest::StartSandbox(spec) => format!("start {}", spec.name),
+        RuntimeRequest::StartContainer(spec) => format!("start {}", spec.name),
+        RuntimeRequest::Stop { id, .. } => format!("stop {id}"),
+        RuntimeRequest::Remove { id } => format!("remove {id}"),
+        RuntimeRequest::InspectImage { image } => format!("inspect image {image}"),
+        RuntimeRequest::PullImage { image } => format!("pull {image}"),
+        RuntimeRequest::Probe { container_id, .. } => format!("probe {container_id}"),
+        RuntimeRequest::PrepareVolumes { folder, .. } => format!("volumes of {folder}"),
+        RuntimeRequest::RemovePodFolder { uid } => format!("remove the folder of {uid}"),
+        RuntimeRequest::RemoveLocalVolume { name } => format!("remove the volume {name}"),
     }
 }
 

@@ -30,6 +30,10 @@ pub struct AgentConfig {
     pub bootstrap: BootstrapConfig,
     /// Docker's socket.
     pub docker_socket: PathBuf,
+    /// MTU of the pod network, bytes.
+    pub mtu: u32,
+    /// The resolver file that pods' own are made from.
+    pub resolv_conf: PathBuf,
     /// Where the kubelet's own API listens.
     pub address: SocketAddr,
     /// Who signs its clients' certificates.
@@ -110,9 +114,11 @@ pub async fn run(
         client.clone(),
         shutdown.clone(),
     );
+    let root = PathBuf::from(&config.shell.kubelet.root_dir);
+    let runtime = Runtime::new(docker, &root, &config.resolv_conf, config.mtu);
     ready();
     tokio::select! {
-        () = shell.run(client, docker, shutdown.clone()) => Ok(()),
+        () = shell.run(client, runtime, shutdown.clone()) => Ok(()),
         served = server => {
             if served.is_ok() {
                 let _ = shutdown.wait_for(|stop| *stop).await;

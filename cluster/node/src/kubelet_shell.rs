@@ -1,4 +1,4 @@
-//! The shell around [`kubelet::Kubelet`]: feeds it the API's watches, Docker's events and the
+//! The shell around [`kubelet::Kubelet`]: feeds it the API's watches, the runtime's events and the
 //! manifest directory, and carries out what it decides.
 
 mod manifests;
@@ -9,15 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::{ApiError, ApiObject, Kind, Object, Reply, Request, codec};
-use bollard::Docker;
 use client::{Client, Clock, WatchSpec};
+use futures::future::BoxFuture;
 use http::Method;
 use k8s_openapi::api::authentication::v1::TokenRequest;
-use kubelet::{Kubelet, KubeletConfig, NodeEffect, NodeInput, RuntimeInput, RuntimeRequest};
-use machine::{ApiEffect, ApiInput, Machine, Recorder, Report, WatchEvent};
+use kubelet::{Kubelet, KubeletConfig, NodeEffect, NodeInput, RuntimeRequest};
+use machine::{ApiEffect, ApiInput, CallId, Machine, Recorder, Report, WatchEvent};
 use tokio::sync::{Semaphore, mpsc, watch};
-
-use crate::docker::{Runtime, watch_events};
 
 pub use pod_source::KubeletPods;
 
@@ -35,23 +33,56 @@ pub struct ShellConfig {
     pub kubelet: KubeletConfig,
     /// The manifest directory of static pods.
     pub static_pod_path: Option<PathBuf>,
-    /// MTU of the pod network, bytes.
-    pub mtu: u32,
-    /// The resolver file that pods' own are made from.
-    pub resolv_conf: PathBuf,
+}
+
+/// What runs the containers of a kubelet.
+pub trait NodeRuntime: Send + Sync + 'static {
+    /// Sends what happens without being asked for, until the receiver is gone.
+    fn watch(&self, inputs: mpsc::Sender<NodeInput>) -> BoxFuture<'static, ()>;
+
+    /// Begins to carry out a request; its one answer goes to `inputs`.
+    fn request(&self, id: CallId, request: RuntimeRequest, inputs: &mpsc::Sender<NodeInput>);
+}
+
+/// The way to the API; kubelets of one process may share it.
+#[derive(Clone)]
+pub struct ApiAccess {
+    client: Client,
+    calls: Arc<Semaphore>,
+    records: mpsc::Sender<Box<Report>>,
+}
+
+impl ApiAccess {
+    /// Carries calls out by `client`, at most `calls_max` at a time, and writes events one by one.
+    pub fn new(client: Client, calls_max: usize) -> Self {
+        let (records, mut queue) = mpsc::channel::<Box<Report>>(RECORDS_MAX);
+        let writer = client.clone();
+        tokio::spawn(async move {
+            let mut recorder = Recorder::default();
+            while let Some(report) = queue.recv().await {
+                if let Err(error) = writer.request(recorder.write(&report)).await {
+                    tracing::debug!(%error, "event not written");
+                }
+            }
+        });
+        Self { client, calls: Arc::new(Semaphore::new(calls_max)), records }
+    }
 }
 
 /// A kubelet that is about to run, and what its server needs to know of it.
 pub struct KubeletShell {
     config: ShellConfig,
     machine: Arc<Mutex<Kubelet>>,
+    inputs: mpsc::Sender<NodeInput>,
+    incoming: mpsc::Receiver<NodeInput>,
 }
 
 impl KubeletShell {
     /// Makes the kubelet of this node.
     pub fn new(config: ShellConfig) -> Self {
         let machine = Arc::new(Mutex::new(Kubelet::new(config.kubelet.clone())));
-        Self { config, machine }
+        let (inputs, incoming) = mpsc::channel(INPUTS_MAX);
+        Self { config, machine, inputs, incoming }
     }
 
     /// The pods of this kubelet, for its server.
@@ -59,19 +90,45 @@ impl KubeletShell {
         KubeletPods::new(Arc::clone(&self.machine))
     }
 
-    /// Runs the kubelet until `shutdown` turns true. Containers keep running.
-    pub async fn run(self, client: Client, docker: Docker, mut shutdown: watch::Receiver<bool>) {
+    /// Takes news for this kubelet.
+    pub(crate) fn inputs(&self) -> mpsc::Sender<NodeInput> {
+        self.inputs.clone()
+    }
+
+    /// Watches the API for this kubelet alone and runs it until `shutdown` turns true. Containers
+    /// keep running.
+    pub async fn run(
+        self,
+        client: Client,
+        runtime: impl NodeRuntime,
+        shutdown: watch::Receiver<bool>,
+    ) {
+        let watches = self.watches(&client);
+        self.drive(ApiAccess::new(client, CALLS_MAX), runtime, shutdown).await;
+        for task in watches {
+            task.abort();
+        }
+    }
+
+    /// Runs the kubelet until `shutdown` turns true; somebody else sends it what its watches tell.
+    pub(crate) async fn drive(
+        self,
+        api: ApiAccess,
+        runtime: impl NodeRuntime,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
+        let Self { config, machine, inputs, mut incoming } = self;
         let clock = Clock::new();
-        let (inputs, mut incoming) = mpsc::channel::<NodeInput>(INPUTS_MAX);
-        let root = PathBuf::from(&self.config.kubelet.root_dir);
-        let tasks = self.sources(&client, &docker, &inputs);
-        let runtime = Runtime::new(docker, &root, &self.config.resolv_conf, self.config.mtu);
-        let hands = Hands::new(client, runtime, inputs);
+        let tasks = [
+            tokio::spawn(runtime.watch(inputs.clone())),
+            tokio::spawn(manifests::watch(config.static_pod_path, inputs.clone())),
+        ];
+        let hands = Hands { api, runtime, inputs };
         let mut effects = Vec::new();
         let mut next = NodeInput::Wake;
         loop {
             let wake = {
-                let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut machine = machine.lock().unwrap_or_else(PoisonError::into_inner);
                 machine.step(clock.now(), next, &mut effects);
                 machine.wake_at()
             };
@@ -89,13 +146,8 @@ impl KubeletShell {
         }
     }
 
-    /// Starts what brings news.
-    fn sources(
-        &self,
-        client: &Client,
-        docker: &Docker,
-        inputs: &mpsc::Sender<NodeInput>,
-    ) -> Vec<tokio::task::JoinHandle<()>> {
+    /// Watches what concerns this node.
+    fn watches(&self, client: &Client) -> Vec<tokio::task::JoinHandle<()>> {
         let name = &self.config.kubelet.node_name;
         let specs = [
             WatchSpec::fields(Kind::Pod, &format!("spec.nodeName={name}")),
@@ -106,7 +158,7 @@ impl KubeletShell {
         for spec in specs {
             let (sink, mut events) = mpsc::channel::<WatchEvent>(64);
             tasks.push(tokio::spawn(client::watch(client.clone(), spec, sink)));
-            let inputs = inputs.clone();
+            let inputs = self.inputs.clone();
             tasks.push(tokio::spawn(async move {
                 while let Some(event) = events.recv().await {
                     if inputs.send(NodeInput::Api(ApiInput::Watch(event))).await.is_err() {
@@ -115,9 +167,6 @@ impl KubeletShell {
                 }
             }));
         }
-        tasks.push(tokio::spawn(watch_events(docker.clone(), inputs.clone())));
-        let directory = self.config.static_pod_path.clone();
-        tasks.push(tokio::spawn(manifests::watch(directory, inputs.clone())));
         tasks
     }
 }
@@ -130,41 +179,25 @@ async fn pause_for(duration: Option<Duration>) {
 }
 
 /// Carries effects out.
-struct Hands {
-    client: Client,
-    runtime: Runtime,
+struct Hands<R> {
+    api: ApiAccess,
+    runtime: R,
     inputs: mpsc::Sender<NodeInput>,
-    calls: Arc<Semaphore>,
-    records: mpsc::Sender<Box<Report>>,
 }
 
-impl Hands {
-    fn new(client: Client, runtime: Runtime, inputs: mpsc::Sender<NodeInput>) -> Self {
-        let (records, mut queue) = mpsc::channel::<Box<Report>>(RECORDS_MAX);
-        let writer = client.clone();
-        tokio::spawn(async move {
-            let mut recorder = Recorder::default();
-            while let Some(report) = queue.recv().await {
-                if let Err(error) = writer.request(recorder.write(&report)).await {
-                    tracing::debug!(%error, "event not written");
-                }
-            }
-        });
-        Self { client, runtime, inputs, calls: Arc::new(Semaphore::new(CALLS_MAX)), records }
-    }
-
+impl<R: NodeRuntime> Hands<R> {
     fn carry_out(&self, effects: &mut Vec<NodeEffect>) {
         for effect in effects.drain(..) {
             match effect {
                 NodeEffect::Api(ApiEffect::Record(report)) => {
-                    if self.records.try_send(report).is_err() {
+                    if self.api.records.try_send(report).is_err() {
                         tracing::debug!("too many events: one is dropped");
                     }
                 }
                 NodeEffect::Api(ApiEffect::Call { id, request }) => {
-                    let client = self.client.clone();
+                    let client = self.api.client.clone();
                     let inputs = self.inputs.clone();
-                    let calls = Arc::clone(&self.calls);
+                    let calls = Arc::clone(&self.api.calls);
                     tokio::spawn(async move {
                         let Ok(_slot) = calls.acquire().await else { return };
                         let result = call(&client, request).await;
@@ -176,40 +209,10 @@ impl Hands {
                     });
                 }
                 NodeEffect::Runtime { id, request } => {
-                    let runtime = self.runtime.clone();
-                    let inputs = self.inputs.clone();
-                    tokio::spawn(async move {
-                        let what = subject(&request);
-                        let result = runtime.call(request).await;
-                        if let Err(error) = &result {
-                            tracing::warn!(%error, %what, "runtime call failed");
-                        }
-                        let reply = RuntimeInput::Reply { id, result };
-                        let _ = inputs.send(NodeInput::Runtime(reply)).await;
-                    });
+                    self.runtime.request(id, request, &self.inputs);
                 }
             }
         }
-    }
-}
-
-/// A request in a few words, for the log: specifications hold secrets.
-fn subject(request: &RuntimeRequest) -> String {
-    match request {
-        RuntimeRequest::List => "list".to_owned(),
-        RuntimeRequest::ReadFacts => "read facts".to_owned(),
-        RuntimeRequest::Inspect { id } => format!("inspect {id}"),
-        RuntimeRequest::EnsureNetwork { pod_cidr } => format!("network {pod_cidr}"),
-        RuntimeRequest::StartSandbox(spec) => format!("start {}", spec.name),
-        RuntimeRequest::StartContainer(spec) => format!("start {}", spec.name),
-        RuntimeRequest::Stop { id, .. } => format!("stop {id}"),
-        RuntimeRequest::Remove { id } => format!("remove {id}"),
-        RuntimeRequest::InspectImage { image } => format!("inspect image {image}"),
-        RuntimeRequest::PullImage { image } => format!("pull {image}"),
-        RuntimeRequest::Probe { container_id, .. } => format!("probe {container_id}"),
-        RuntimeRequest::PrepareVolumes { folder, .. } => format!("volumes of {folder}"),
-        RuntimeRequest::RemovePodFolder { uid } => format!("remove the folder of {uid}"),
-        RuntimeRequest::RemoveLocalVolume { name } => format!("remove the volume {name}"),
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod bootstrap;
 pub mod docker;
+pub mod hollow;
 mod kernel_setting;
 pub mod kubelet_agent;
 pub mod kubelet_server;

@@ -15,7 +15,7 @@ mod patched;
 use crate::operation::{Caller, Mutation, Operation, Options, Stamp, View};
 use crate::{
     admission, allocate, defaults, deletion, evict, meta, prepare, priority_class, scale, strategy,
-    validate,
+    validate, versions,
 };
 
 /// What every step of one write may look at.
@@ -49,19 +49,27 @@ pub fn admit(
         return Err(Status::no_route());
     }
     match operation {
-        Operation::Create { object } => create(context, object.clone(), current),
+        Operation::Create { object } => {
+            create(context, versions::to_stored(object.clone())?, current)
+        }
         Operation::Update { key, object, subresource } => {
-            update(context, key, object.clone(), *subresource, current)
+            let object = versions::to_stored(object.clone())?;
+            update(context, &stored(key), object, *subresource, current)
         }
         Operation::Patch { key, subresource, patch, strict } => {
+            let served = key.kind;
+            let key = &stored(key);
             let current = found(key, current)?;
-            check_served(key.kind, *subresource)?;
-            let object = patched::patched(current, *subresource, patch, *strict)?;
+            check_served(served, *subresource)?;
+            let shown = (served != key.kind).then(|| versions::of_stored(served, current));
+            let object =
+                patched::patched(shown.as_ref().unwrap_or(current), *subresource, patch, *strict)?;
+            let object = versions::to_stored(object)?;
             update(context, key, object, *subresource, Some(current))
         }
         Operation::Delete { key, options } => {
             priority_class::check_deletion(key)?;
-            let current = found(key, current)?;
+            let current = found(&stored(key), current)?;
             admission::delete(context, current)?;
             deletion::delete(current, options, stamp)
         }
@@ -70,6 +78,11 @@ pub fn admit(
             evict::mark(found(pod, current)?, options, stamp.now)
         }
     }
+}
+
+/// The key under which an object is stored, whatever version it is called by.
+fn stored(key: &Key) -> Key {
+    Key { kind: key.kind.stored_as(), ..key.clone() }
 }
 
 fn found<'a>(key: &Key, current: Option<&'a Object>) -> Result<&'a Object, Status> {

@@ -192,6 +192,16 @@ fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         rule(&[""], &["resourcequotas/status"], &["update"]),
         rule(&["", "events.k8s.io"], &["events"], EVENTS),
     ];
+    let autoscaler = vec![
+        rule(&["autoscaling"], &["horizontalpodautoscalers"], READ),
+        rule(&["autoscaling"], &["horizontalpodautoscalers/status"], &["update"]),
+        rule(&["*"], &["*/scale"], &["get", "patch", "update"]),
+        rule(both, &["deployments", "replicasets", "statefulsets"], READ),
+        rule(&[""], &["pods"], &["list", "watch"]),
+        rule(&[""], &["replicationcontrollers"], READ),
+        rule(&["metrics.k8s.io"], &["pods"], &["list"]),
+        rule(&["", "events.k8s.io"], &["events"], EVENTS),
+    ];
     let mut roles = vec![
         ("certificate-controller", certifying()),
         ("clusterrole-aggregation-controller", aggregation),
@@ -199,6 +209,7 @@ fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         ("daemon-set-controller", daemon_set),
         ("endpointslicemirroring-controller", mirroring),
         ("resourcequota-controller", resource_quota),
+        ("horizontal-pod-autoscaler", autoscaler),
         ("statefulset-controller", stateful_set),
     ];
     roles.extend(storage_roles());
@@ -335,8 +346,14 @@ fn viewing() -> Vec<PolicyRule> {
     vec![
         rule(&[""], CORE_READ, READ),
         rule(&["apps"], APPS_READ, READ),
+        rule(
+            &["autoscaling"],
+            &["horizontalpodautoscalers", "horizontalpodautoscalers/status"],
+            READ,
+        ),
         rule(&["batch"], &["cronjobs", "cronjobs/status", "jobs", "jobs/status"], READ),
         rule(&["discovery.k8s.io"], &["endpointslices"], READ),
+        rule(&["metrics.k8s.io"], &["nodes", "pods"], READ),
         rule(&["policy"], &["poddisruptionbudgets", "poddisruptionbudgets/status"], READ),
     ]
 }
@@ -351,6 +368,7 @@ fn editing() -> Vec<PolicyRule> {
         rule(&[""], &["serviceaccounts"], &["impersonate"]),
         rule(&["apps"], APPS, WRITE),
         rule(&["policy"], &["poddisruptionbudgets"], WRITE),
+        rule(&["autoscaling"], &["horizontalpodautoscalers"], WRITE),
         rule(&["batch"], &["cronjobs", "jobs"], WRITE),
         rule(&["coordination.k8s.io"], &["leases"], READ),
         rule(&["coordination.k8s.io"], &["leases"], WRITE),
@@ -728,6 +746,11 @@ mod tests {
         check(cron_jobs, "", "create", "jobs.batch", true);
         check(cron_jobs, "", "update", "cronjobs/status.batch", true);
         check(cron_jobs, "", "create", "cronjobs.batch", false);
+        let autoscaler = "system:serviceaccount:kube-system:horizontal-pod-autoscaler";
+        check(autoscaler, "", "list", "pods.metrics.k8s.io", true);
+        check(autoscaler, "", "patch", "deployments/scale.apps", true);
+        check(autoscaler, "", "patch", "deployments.apps", false);
+        check("system:kube-controller-manager", "", "list", "pods.metrics.k8s.io", true);
         check("system:kube-proxy", "", "watch", "endpointslices.discovery.k8s.io", true);
         check("system:kube-proxy", "", "list", "pods", false);
         check("system:flannel", "", "watch", "nodes", true);

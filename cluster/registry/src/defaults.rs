@@ -10,6 +10,7 @@ use api::quantity::{Quantity as Amount, QuantityError};
 use api::{Kind, Object, Status};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+mod autoscaler;
 mod container;
 mod job;
 mod pod;
@@ -19,6 +20,7 @@ mod storage;
 mod volume;
 mod workload;
 
+pub(crate) use self::autoscaler::cpu;
 use crate::meta::{drop_empty, drop_empty_map};
 use crate::priority_class::PREEMPT;
 
@@ -68,6 +70,9 @@ pub(crate) fn apply_to_update(object: &mut Object, current: &Object) -> Result<(
         (Object::CronJob(new), Object::CronJob(old)) => {
             new.spec == old.spec && new.status.is_some()
         }
+        (Object::HorizontalPodAutoscaler(new), Object::HorizontalPodAutoscaler(old)) => {
+            new.spec == old.spec && new.status.is_some()
+        }
         (Object::StatefulSet(new), Object::StatefulSet(old)) => {
             new.spec == old.spec
                 && new.status.as_ref().is_some_and(|s| s.available_replicas.is_some())
@@ -106,6 +111,7 @@ fn fill(object: &mut Object) -> Result<(), QuantityError> {
         Object::DaemonSet(o) => workload::daemon_set(Arc::make_mut(o))?,
         Object::Job(o) => job::job(Arc::make_mut(o))?,
         Object::CronJob(o) => job::cron_job(Arc::make_mut(o))?,
+        Object::HorizontalPodAutoscaler(o) => autoscaler::autoscaler(Arc::make_mut(o))?,
         Object::StatefulSet(o) => workload::stateful_set(Arc::make_mut(o))?,
         Object::PersistentVolume(o) => storage::volume(Arc::make_mut(o))?,
         Object::PersistentVolumeClaim(o) => storage::claim(Arc::make_mut(o))?,

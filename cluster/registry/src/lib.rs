@@ -27,6 +27,7 @@ pub mod schema;
 mod strategy;
 pub mod table;
 mod validate;
+pub mod versions;
 pub mod window;
 
 pub use admit::admit;

@@ -10,7 +10,8 @@ use api::{
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::PodSpec;
 
-/// One write, as it arrives: already authenticated, authorized and decoded.
+/// One write, as it arrives: already authenticated, authorized and decoded. Its kind may be a
+/// version that is only spoken ([`Kind::stored_as`]).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
     /// Creates the object; a name is generated from `generateName` when there is none.
@@ -212,7 +213,7 @@ impl Operation {
     /// The object to read before [`crate::admit()`]; `None` when its name is still to be
     /// generated.
     pub fn key(&self) -> Option<Key> {
-        match self {
+        let key = match self {
             Self::Create { object } => {
                 let key = object.key();
                 (!key.name.is_empty()).then_some(key)
@@ -221,18 +222,20 @@ impl Operation {
                 Some(key.clone())
             }
             Self::Bind { pod, .. } | Self::Disrupt { pod, .. } => Some(pod.clone()),
-        }
+        };
+        key.map(|key| Key { kind: key.kind.stored_as(), ..key })
     }
 
-    /// The kind that is written.
+    /// The kind that is written, in the version that is stored.
     pub fn kind(&self) -> Kind {
-        match self {
+        let kind = match self {
             Self::Create { object } => object.kind(),
             Self::Update { key, .. } | Self::Patch { key, .. } | Self::Delete { key, .. } => {
                 key.kind
             }
             Self::Bind { pod, .. } | Self::Disrupt { pod, .. } => pod.kind,
-        }
+        };
+        kind.stored_as()
     }
 
     /// The operation a component's request stands for; `None` for reads and for signing, which
@@ -268,9 +271,10 @@ impl Operation {
                     ..PodBinding::default()
                 },
             },
-            Request::Get(_) | Request::ReadRevision(_) | Request::Sign(_) => {
-                return None;
-            }
+            Request::Get(_)
+            | Request::List { .. }
+            | Request::ReadRevision(_)
+            | Request::Sign(_) => return None,
         })
     }
 }

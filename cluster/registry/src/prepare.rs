@@ -60,6 +60,9 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller, now: Time) {
         }
         Object::Job(o) => Arc::make_mut(o).status = Some(Default::default()),
         Object::CronJob(o) => Arc::make_mut(o).status = Some(Default::default()),
+        Object::HorizontalPodAutoscaler(o) => {
+            Arc::make_mut(o).status = Some(Default::default());
+        }
         Object::StatefulSet(o) => {
             let set = Arc::make_mut(o);
             set.status =
@@ -206,6 +209,9 @@ fn keep_status(new: &mut Object, old: &Object) {
         (Object::CronJob(new), Object::CronJob(old)) => {
             keep(&mut Arc::make_mut(new).status, &old.status);
         }
+        (Object::HorizontalPodAutoscaler(new), Object::HorizontalPodAutoscaler(old)) => {
+            keep(&mut Arc::make_mut(new).status, &old.status);
+        }
         (Object::StatefulSet(new), Object::StatefulSet(old)) => {
             let new = Arc::make_mut(new);
             keep(&mut new.status, &old.status);
@@ -264,6 +270,9 @@ fn keep_spec(new: &mut Object, old: &Object, stamp: Stamp) {
             keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::CronJob(new), Object::CronJob(old)) => {
+            keep(&mut Arc::make_mut(new).spec, &old.spec);
+        }
+        (Object::HorizontalPodAutoscaler(new), Object::HorizontalPodAutoscaler(old)) => {
             keep(&mut Arc::make_mut(new).spec, &old.spec);
         }
         (Object::StatefulSet(new), Object::StatefulSet(old)) => {

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
 
+mod autoscaler;
 mod columns;
 mod duration;
 mod node;
@@ -80,6 +81,9 @@ pub fn row(object: &Object, now: Time) -> Vec<Value> {
         Object::ControllerRevision(o) => workload::controller_revision(o, now),
         Object::Job(o) => workload::job(o, now),
         Object::CronJob(o) => workload::cron_job(o, now),
+        Object::HorizontalPodAutoscaler(o) => autoscaler::autoscaler(o, now),
+        Object::NodeMetrics(o) => autoscaler::node_metrics(o),
+        Object::PodMetrics(o) => autoscaler::pod_metrics(o),
         Object::Scale(o) => workload::scale(o, now),
         Object::PodDisruptionBudget(o) => workload::disruption_budget(o, now),
         Object::ResourceQuota(o) => quota::resource_quota(o, now),
@@ -143,7 +147,7 @@ fn name(meta: &ObjectMeta) -> Value {
     meta.name.as_deref().unwrap_or_default().into()
 }
 
-/// A whole `Table` document of objects of `kind`.
+/// A whole `Table` document of objects of `kind`, as they are stored.
 pub fn table<'a>(
     kind: Kind,
     objects: impl IntoIterator<Item = &'a Object>,
@@ -152,7 +156,7 @@ pub fn table<'a>(
     meta: &ListMeta,
 ) -> Vec<u8> {
     let mut out = open(meta);
-    put(&mut out, columns(kind));
+    put(&mut out, columns(kind.stored_as()));
     out.extend(br#","rows":["#);
     for (i, object) in objects.into_iter().enumerate() {
         if i > 0 {

@@ -7,6 +7,7 @@ use api::{Object, Subresource};
 use k8s_openapi::api::autoscaling::v1::Scale;
 
 mod affinity;
+mod autoscaler;
 mod condition;
 mod config;
 mod container;
@@ -115,6 +116,7 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
         Object::ControllerRevision(o) => daemon_set::controller_revision(o, causes),
         Object::Job(o) => job::job(o, options, causes),
         Object::CronJob(o) => cron_job::cron_job(o, options, causes),
+        Object::HorizontalPodAutoscaler(o) => autoscaler::autoscaler(o, causes),
         Object::Lease(o) => lease::lease(o, causes),
         Object::PodDisruptionBudget(o) => disruption::budget(o, causes),
         Object::PersistentVolume(o) => storage::volume(o, causes),
@@ -227,6 +229,9 @@ fn status(new: &Object, old: &Object, causes: &mut Causes) {
         (Object::Job(new), Object::Job(old)) => job_status::update(new, old, causes),
         (Object::PersistentVolumeClaim(new), Object::PersistentVolumeClaim(_)) => {
             storage::claim_status(new, causes);
+        }
+        (Object::HorizontalPodAutoscaler(new), Object::HorizontalPodAutoscaler(_)) => {
+            autoscaler::status(new, causes);
         }
         (Object::CertificateSigningRequest(new), Object::CertificateSigningRequest(old)) => {
             request::status(new, old, causes);

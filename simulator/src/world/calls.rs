@@ -322,6 +322,8 @@ impl World {
                 Some(object) => Ok(Reply::Object(object.clone())),
                 None => Err(Status::not_found(key.kind, &key.name).into()),
             },
+            // Nothing is measured here.
+            Request::List { .. } => Err(Status::no_route().into()),
             Request::ReadRevision(kind) => {
                 let revision = self.store.revision();
                 self.announce(by, *kind, revision);

@@ -85,6 +85,7 @@ fn subject(request: &Request) -> (u64, Kind, &str, &str) {
         Request::Bind { pod, node, .. } => (5, pod.kind, node, &pod.name),
         Request::Get(key) => (6, key.kind, &key.namespace, &key.name),
         Request::ReadRevision(kind) => (7, *kind, "", ""),
+        Request::List { kind, namespace, selector } => (9, *kind, namespace, selector),
         Request::Sign(key) => (8, key.kind, &key.namespace, &key.name),
     }
 }

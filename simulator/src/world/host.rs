@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use api::{Key, Name, Time};
+use kubelet::container_runtime::{ContainerRuntime, Durations, NodeShape};
 use kubelet::{RuntimeError, RuntimeErrorKind, RuntimeInput, RuntimeRequest};
 use machine::CallId;
 use rand::RngExt;
@@ -10,7 +11,6 @@ use rand_chacha::ChaCha8Rng;
 
 use super::process::{Input, Program};
 use super::{Event, ProcessId, START, World, at, priority};
-use crate::container_runtime::{self, ContainerRuntime, Durations};
 use crate::plan::{PlannedNode, Runtime};
 use crate::span::Span;
 
@@ -85,7 +85,7 @@ impl Durations for Clockwork<'_> {
 impl World {
     pub(super) fn add_host(&mut self, index: u32, node: &PlannedNode) {
         let shape = &self.plan.shapes[node.shape as usize];
-        let hardware = container_runtime::NodeShape {
+        let hardware = NodeShape {
             cpus: u32::try_from(shape.cpu_milli / 1_000).unwrap_or(u32::MAX),
             memory_bytes: shape.memory_bytes,
             disk_bytes: 500 << 30,

@@ -166,7 +166,10 @@ fn descriptor(text: &str) -> Result<When, ScheduleError> {
 }
 
 /// Nanoseconds of a duration as Go writes them, such as `1h30m`; nothing is below zero.
-fn duration(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// It is no duration; worded as Go words it.
+pub fn duration(text: &str) -> Result<u64, String> {
     let invalid = || format!("invalid duration {text:?}");
     let (negative, mut rest) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),

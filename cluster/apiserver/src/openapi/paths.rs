@@ -42,7 +42,7 @@ impl Writer {
             group => format!("/apis/{group}/{}", info.version),
         };
         let collection = if self.kind.namespaced() {
-            if info.stored {
+            if own.verbs.contains(&"list") {
                 let everywhere = format!("{prefix}/{}", info.plural);
                 paths.insert(everywhere, self.item(&own, &[("list", "get")], &[]));
             }
@@ -56,7 +56,7 @@ impl Writer {
         let on_all = [("list", "get"), ("create", "post"), ("deletecollection", "delete")];
         let on_one = [("get", "get"), ("update", "put"), ("patch", "patch"), ("delete", "delete")];
         paths.insert(collection.clone(), self.item(&own, &on_all, scope));
-        if info.stored {
+        if own.verbs.contains(&"get") {
             paths.insert(format!("{collection}/{{name}}"), self.item(&own, &on_one, named));
         }
         for name in info.subresources {

@@ -70,8 +70,42 @@ async fn the_real_kubectl_is_content() {
         roll_back(&kubectl, &namespace, cluster.directory.path(), "DaemonSet").await;
         roll_back(&kubectl, &namespace, cluster.directory.path(), "StatefulSet").await;
         follow(&kubectl, &namespace).await;
+        automate(&kubectl, &namespace, cluster.directory.path()).await;
     }
     cluster.stop().await;
+}
+
+/// What starts jobs and scales without anybody.
+async fn automate(kubectl: &Kubectl, namespace: &str, directory: &Path) {
+    let ns = format!("-n {namespace}");
+    let create = format!("{ns} create cronjob tick --image=a --schedule=@hourly");
+    kubectl.check(&create, "cronjob.batch/tick created").await;
+    let create = format!("{ns} create job by-hand --from=cronjob/tick");
+    kubectl.check(&create, "job.batch/by-hand created").await;
+    let owner = "-o jsonpath={.metadata.ownerReferences[0].kind}";
+    kubectl.check(&format!("{ns} get job by-hand {owner}"), "CronJob").await;
+    let table = kubectl.run(&format!("{ns} get cj")).await;
+    assert!(table.starts_with("NAME   SCHEDULE   TIMEZONE   SUSPEND   ACTIVE"), "{table}");
+    let autoscale = format!("{ns} autoscale deployment web --min=2 --max=5 --cpu-percent=60");
+    kubectl.check(&autoscale, "horizontalpodautoscaler.autoscaling/web autoscaled").await;
+    let new = "-o jsonpath={.spec.metrics[0].resource.target.averageUtilization}";
+    kubectl.check(&format!("{ns} get hpa web {new}"), "60").await;
+    let old = "-o jsonpath={.spec.targetCPUUtilizationPercentage}";
+    kubectl.check(&format!("{ns} get hpa.v1.autoscaling web {old}"), "60").await;
+    let file = directory.join("autoscaler.yaml");
+    for (percent, done) in [(70, "created"), (80, "configured"), (80, "unchanged")] {
+        let manifest = format!(
+            "apiVersion: autoscaling/v1\nkind: HorizontalPodAutoscaler\nmetadata: {{name: old}}\n\
+             spec:\n  maxReplicas: 3\n  targetCPUUtilizationPercentage: {percent}\n  \
+             scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: web}}\n"
+        );
+        std::fs::write(&file, manifest).unwrap();
+        let apply = format!("{ns} apply -f {}", file.display());
+        kubectl.check(&apply, &format!("horizontalpodautoscaler.autoscaling/old {done}")).await;
+    }
+    kubectl.check(&format!("{ns} get hpa old {new}"), "80").await;
+    let table = kubectl.run(&format!("{ns} get hpa")).await;
+    assert!(table.contains("Deployment/web   cpu: <unknown>/80%   1"), "{table}");
 }
 
 async fn tour(kubectl: &Kubectl, namespace: &str, directory: &Path) {

@@ -1,6 +1,7 @@
 //! What kubelets answer: logs and streams.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -46,6 +47,9 @@ async fn answer(
 ) -> Result<Response<Full<bytes::Bytes>>, std::convert::Infallible> {
     assert!(!request.headers().contains_key("authorization"));
     let path = request.uri().to_string();
+    if path == "/stats/summary" {
+        return Ok(Response::new(Full::from(summary())));
+    }
     if path.contains("tailLines=400") {
         let mut refused = Response::new(Full::from("container \"c\" is waiting to start"));
         *refused.status_mut() = StatusCode::BAD_REQUEST;
@@ -68,6 +72,55 @@ async fn answer(
     switching.headers_mut().insert("upgrade", "test".parse().unwrap());
     switching.headers_mut().insert("connection", "Upgrade".parse().unwrap());
     Ok(switching)
+}
+
+/// The more often it is asked, the more was used.
+fn summary() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let cpu = COUNT.fetch_add(1, Ordering::Relaxed) * 1_000_000_000;
+    let used = json!({"name": "c", "cpu": {"usageCoreNanoSeconds": cpu},
+        "memory": {"workingSetBytes": 4 << 20}});
+    let pod = json!({"podRef": {"name": "p", "namespace": "default", "uid": "UID"},
+        "containers": [used]});
+    let uid = UID.lock().unwrap().clone();
+    json!({"node": used, "pods": [pod]}).to_string().replace("UID", &uid)
+}
+
+/// That of the pod, which its kubelet knows.
+static UID: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
+
+#[tokio::test]
+async fn use_is_measured_when_somebody_asks() {
+    let cluster = cluster_with_pod().await;
+    let admin = cluster.admin();
+    let running = json!({"metadata": {"labels": {"a": "b"}}, "status": {"phase": "Running"}});
+    let kind = "application/merge-patch+json";
+    let path = "/api/v1/namespaces/default/pods/p";
+    let (_, pod) = admin.call("PATCH", path, kind, &running).await;
+    pod["metadata"]["uid"].as_str().unwrap().clone_into(&mut UID.lock().unwrap());
+    admin.call("PATCH", &format!("{path}/status"), kind, &running).await;
+    let metrics = "/apis/metrics.k8s.io/v1beta1";
+    let (code, node) = admin.get(&format!("{metrics}/nodes/n")).await;
+    assert_eq!((code, &node["kind"]), (200, &json!("NodeMetrics")), "{node}");
+    assert_eq!(node["usage"]["memory"], "4Mi");
+    let cpu = node["usage"]["cpu"].as_str().unwrap();
+    let nano: u64 = cpu.trim_end_matches(['n', 'u', 'm']).parse().unwrap();
+    assert!(nano > 0, "{cpu}");
+    // What was just measured is told again, to whoever asks for pods, too.
+    let (code, pods) = admin.get(&format!("{metrics}/namespaces/default/pods")).await;
+    assert_eq!((code, &pods["kind"]), (200, &json!("PodMetricsList")), "{pods}");
+    let pod = &pods["items"][0];
+    assert_eq!((&pod["metadata"]["name"], &pod["window"]), (&json!("p"), &node["window"]));
+    assert_eq!(pod["metadata"]["labels"], json!({"a": "b"}));
+    assert_eq!(pod["containers"][0]["usage"], node["usage"]);
+    for (selector, count) in [("a%3Db", 1), ("a%3Dc", 0)] {
+        let (_, pods) = admin.get(&format!("{metrics}/pods?labelSelector={selector}")).await;
+        assert_eq!(pods["items"].as_array().unwrap().len(), count, "{selector}");
+    }
+    for path in ["nodes/x", "namespaces/default/pods/x"] {
+        assert_eq!(admin.get(&format!("{metrics}/{path}")).await.0, 404, "{path}");
+    }
+    assert_eq!(admin.call("DELETE", &format!("{metrics}/nodes/n"), "", "").await.0, 405);
 }
 
 async fn cluster_with_pod() -> Cluster {

@@ -472,6 +472,39 @@ fn a_cron_job_starts_a_job_each_minute() {
 }
 
 #[test]
+fn autoscalers_follow_the_load() {
+    for seed in 0..8 {
+        let mut world = World::new(seed, 3, if seed < 4 { 0 } else { 10 });
+        world.check = |world| assert!(world.active_pods().len() <= 8, "{:#?}", world.log);
+        let key = deployment(&mut world, 2, json!(0), json!(1));
+        world.edit(&key, |v| {
+            v["spec"]["template"]["spec"]["containers"][0]["resources"] =
+                json!({"requests": {"cpu": "100m"}});
+        });
+        world.load_milli = 100;
+        let autoscaler = world.create(json!({"apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"minReplicas": 1, "maxReplicas": 8,
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+                "metrics": [{"type": "Resource", "resource": {"name": "cpu",
+                    "target": {"type": "Utilization", "averageUtilization": 50}}}]}}));
+        let size = |world: &World| world.value(&key)["spec"]["replicas"].as_i64();
+        for (load, pods) in [(100, 2), (330, 7), (10_000, 8), (200, 4), (0, 1)] {
+            world.load_milli = load;
+            world.run_secs(900);
+            assert_eq!(size(&world), Some(pods), "seed {seed} {load}: {:#?}", world.log);
+        }
+        // Without an autoscaler nobody asks.
+        world.delete(&autoscaler, None);
+        world.run_secs(300);
+        let before = world.log.len();
+        world.run_secs(3600);
+        assert_eq!(world.log[before..], [] as [String; 0], "seed {seed}");
+    }
+}
+
+#[test]
 fn a_deleted_namespace_goes_with_all_it_holds() {
     for seed in 0..6 {
         let mut world = World::new(seed, 2, 10);

@@ -274,3 +274,89 @@ fn who_does_not_lead_any_more_does_not_carry_on_with_a_plan() {
         }
     }
 }
+
+/// Asks for a list whenever it is looked at, and remembers how often it was answered.
+struct Asking;
+
+fn question() -> Request {
+    Request::List { kind: Kind::PodMetrics, namespace: "d".into(), selector: "a=b".into() }
+}
+
+impl Reconciler for Asking {
+    fn name(&self) -> &'static str {
+        "asking"
+    }
+    fn kinds(&self) -> &'static [Kind] {
+        &[Kind::ReplicaSet]
+    }
+    fn keys_for(&self, _: &Cache, delta: &Delta) -> Vec<api::Key> {
+        vec![delta.key.clone()]
+    }
+    fn reconcile(&self, cache: &Cache, key: &api::Key, now: Time) -> Plan {
+        self.reconcile_with(cache, key, now, &mut crate::Memory::default())
+    }
+    fn reconcile_with(
+        &self,
+        cache: &Cache,
+        key: &api::Key,
+        now: Time,
+        memory: &mut crate::Memory,
+    ) -> Plan {
+        let mut plan = Plan::nothing();
+        if cache.object(key).is_none() {
+            *memory = crate::Memory::default();
+            return plan;
+        }
+        let answers = std::mem::take(&mut memory.answers);
+        for answer in &answers {
+            assert_eq!((answer.at, &answer.request), (now, &question()));
+            let was_had = i64::from(answer.result.is_ok());
+            memory.notes.entry("answers").or_default().push((now, was_had));
+        }
+        if answers.is_empty() {
+            plan.request(question());
+        } else if memory.notes["answers"].len() == 2 {
+            // What was remembered is all that tells the two looks apart.
+            plan.request(Request::Get(key.clone()));
+        } else {
+            plan.revisit_in(Duration::from_secs(1));
+        }
+        plan
+    }
+}
+
+#[test]
+fn lists_are_answered_to_who_remembers_asking() {
+    let mut machine = ControllerManager::new(vec![Box::new(Asking)], None);
+    let mut step = |now: u64, input: ApiInput| {
+        let mut out = Vec::new();
+        machine.step(Time::from_secs(now), input, &mut out);
+        let calls = out.into_iter().map(|effect| match effect {
+            ApiEffect::Call { id, request } => (id, request),
+            other => panic!("unexpected {other:?}"),
+        });
+        calls.collect::<Vec<_>>()
+    };
+    let mut set = ReplicaSet::default();
+    set.metadata.name = Some("a".into());
+    set.metadata.namespace = Some("d".into());
+    let key = api::Key::new(Kind::ReplicaSet, "d", "a");
+    let objects = vec![set.into_object()];
+    let list = WatchEvent::Replaced { kind: Kind::ReplicaSet, objects, revision: Revision(1) };
+    let asked = step(1, ApiInput::Watch(list));
+    assert_eq!(asked[0].1, question());
+    // A list that cannot be had is an answer, and nothing to be tried again.
+    let result = Err(ApiError::Unreachable("no".into()));
+    assert_eq!(step(2, ApiInput::Reply { id: asked[0].0, result }), []);
+    let asked = step(3, ApiInput::Wake);
+    assert_eq!(asked[0].1, question());
+    let result = Ok(Reply::Objects(Vec::new()));
+    let got = step(4, ApiInput::Reply { id: asked[0].0, result });
+    assert_eq!(got[0].1, Request::Get(key.clone()));
+    // Nothing is remembered of what is gone.
+    let gone = WatchEvent::Deleted { key: key.clone(), revision: Revision(2) };
+    assert_eq!(step(5, ApiInput::Watch(gone)), []);
+    let result = Err(api::Status::not_found(Kind::ReplicaSet, "a").into());
+    let read = step(5, ApiInput::Reply { id: got[0].0, result });
+    assert_eq!(read[0].1, Request::ReadRevision(Kind::ReplicaSet));
+}

@@ -18,7 +18,7 @@ const RECONNECT: Duration = Duration::from_millis(500);
 const PING: Duration = Duration::from_secs(10);
 
 /// Follows the daemon's events until the receiver is gone. Says when the daemon comes and goes.
-pub async fn watch_events(docker: Docker, inputs: mpsc::Sender<NodeInput>) {
+pub(super) async fn watch(docker: Docker, inputs: mpsc::Sender<NodeInput>) {
     let mut told: Option<String> = None;
     while !inputs.is_closed() {
         let answer = tokio::time::timeout(PING, docker.ping()).await;

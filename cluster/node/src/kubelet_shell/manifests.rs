@@ -16,14 +16,14 @@ const SIZE_MAX: u64 = 1 << 20;
 /// Reads the directory until the receiver is gone; sends all pods when one changed. Without a
 /// directory there are no static pods, which is sent too.
 pub(super) async fn watch(directory: Option<PathBuf>, inputs: mpsc::Sender<NodeInput>) {
+    let Some(directory) = directory else {
+        let _ = inputs.send(NodeInput::StaticPods(Vec::new())).await;
+        return;
+    };
     let mut last: Option<BTreeMap<PathBuf, Vec<u8>>> = None;
     loop {
-        let files = match directory.clone() {
-            Some(path) => {
-                tokio::task::spawn_blocking(move || read(&path)).await.unwrap_or_default()
-            }
-            None => BTreeMap::new(),
-        };
+        let path = directory.clone();
+        let files = tokio::task::spawn_blocking(move || read(&path)).await.unwrap_or_default();
         if last.as_ref() != Some(&files) {
             let pods = files.iter().filter_map(|(path, text)| parse(path, text)).collect();
             if inputs.send(NodeInput::StaticPods(pods)).await.is_err() {

@@ -32,6 +32,7 @@ pub(super) const fn of_kind(kind: Kind) -> &'static Message {
         Kind::ControllerRevision => &APPS_CONTROLLERREVISION,
         Kind::Job => &BATCH_JOB,
         Kind::CronJob => &BATCH_CRONJOB,
+        Kind::HorizontalPodAutoscaler => &AUTOSCALING_V2_HORIZONTALPODAUTOSCALER,
         Kind::Lease => &COORDINATION_LEASE,
         Kind::PodDisruptionBudget => &POLICY_PODDISRUPTIONBUDGET,
         Kind::CertificateSigningRequest => &CERTIFICATES_CERTIFICATESIGNINGREQUEST,
@@ -41,6 +42,7 @@ pub(super) const fn of_kind(kind: Kind) -> &'static Message {
         Kind::RoleBinding => &RBAC_ROLEBINDING,
         Kind::ClusterRole => &RBAC_CLUSTERROLE,
         Kind::ClusterRoleBinding => &RBAC_CLUSTERROLEBINDING,
+        Kind::HorizontalPodAutoscalerV1 => &AUTOSCALING_HORIZONTALPODAUTOSCALER,
         Kind::Binding => &BINDING,
         Kind::Scale => &AUTOSCALING_SCALE,
         Kind::Eviction => &POLICY_EVICTION,
@@ -51,6 +53,8 @@ pub(super) const fn of_kind(kind: Kind) -> &'static Message {
         Kind::LocalSubjectAccessReview => &AUTHORIZATION_LOCALSUBJECTACCESSREVIEW,
         Kind::SelfSubjectAccessReview => &AUTHORIZATION_SELFSUBJECTACCESSREVIEW,
         Kind::SelfSubjectRulesReview => &AUTHORIZATION_SELFSUBJECTRULESREVIEW,
+        Kind::NodeMetrics => &METRICS_NODEMETRICS,
+        Kind::PodMetrics => &METRICS_PODMETRICS,
     }
 }
 
@@ -236,6 +240,24 @@ static AUTHORIZATION_SUBJECTRULESREVIEWSTATUS: Message =
     list(1, "resourceRules", M(&AUTHORIZATION_RESOURCERULE)),
     list(2, "nonResourceRules", M(&AUTHORIZATION_NONRESOURCERULE)), req(3, "incomplete", Bool),
     opt(4, "evaluationError", S)]);
+static AUTOSCALING_CROSSVERSIONOBJECTREFERENCE: Message =
+    message("api.autoscaling.v1.CrossVersionObjectReference", &[req(1, "kind", S),
+    req(2, "name", S), opt(3, "apiVersion", S)]).atomic();
+static AUTOSCALING_HORIZONTALPODAUTOSCALER: Message =
+    message("api.autoscaling.v1.HorizontalPodAutoscaler", &[
+    req(1, "metadata", M(&META_OBJECTMETA)),
+    opt(2, "spec", M(&AUTOSCALING_HORIZONTALPODAUTOSCALERSPEC)),
+    opt(3, "status", M(&AUTOSCALING_HORIZONTALPODAUTOSCALERSTATUS))]);
+static AUTOSCALING_HORIZONTALPODAUTOSCALERSPEC: Message =
+    message("api.autoscaling.v1.HorizontalPodAutoscalerSpec", &[
+    req(1, "scaleTargetRef", M(&AUTOSCALING_CROSSVERSIONOBJECTREFERENCE)),
+    ptr(2, "minReplicas", Int), req(3, "maxReplicas", Int),
+    ptr(4, "targetCPUUtilizationPercentage", Int)]);
+static AUTOSCALING_HORIZONTALPODAUTOSCALERSTATUS: Message =
+    message("api.autoscaling.v1.HorizontalPodAutoscalerStatus", &[
+    ptr(1, "observedGeneration", Int), opt(2, "lastScaleTime", Time),
+    req(3, "currentReplicas", Int), req(4, "desiredReplicas", Int),
+    ptr(5, "currentCPUUtilizationPercentage", Int)]);
 static AUTOSCALING_SCALE: Message = message("api.autoscaling.v1.Scale", &[
     req(1, "metadata", M(&META_OBJECTMETA)), opt(2, "spec", M(&AUTOSCALING_SCALESPEC)),
     opt(3, "status", M(&AUTOSCALING_SCALESTATUS))]);
@@ -243,6 +265,95 @@ static AUTOSCALING_SCALESPEC: Message = message("api.autoscaling.v1.ScaleSpec", 
     ptr(1, "replicas", Int)]);
 static AUTOSCALING_SCALESTATUS: Message = message("api.autoscaling.v1.ScaleStatus", &[
     req(1, "replicas", Int), opt(2, "selector", S)]);
+static AUTOSCALING_V2_CONTAINERRESOURCEMETRICSOURCE: Message =
+    message("api.autoscaling.v2.ContainerResourceMetricSource", &[req(1, "name", S),
+    req(2, "target", M(&AUTOSCALING_V2_METRICTARGET)), req(3, "container", S)]);
+static AUTOSCALING_V2_CONTAINERRESOURCEMETRICSTATUS: Message =
+    message("api.autoscaling.v2.ContainerResourceMetricStatus", &[req(1, "name", S),
+    req(2, "current", M(&AUTOSCALING_V2_METRICVALUESTATUS)), req(3, "container", S)]);
+static AUTOSCALING_V2_CROSSVERSIONOBJECTREFERENCE: Message =
+    message("api.autoscaling.v2.CrossVersionObjectReference", &[req(1, "kind", S),
+    req(2, "name", S), opt(3, "apiVersion", S)]);
+static AUTOSCALING_V2_EXTERNALMETRICSOURCE: Message =
+    message("api.autoscaling.v2.ExternalMetricSource", &[
+    req(1, "metric", M(&AUTOSCALING_V2_METRICIDENTIFIER)),
+    req(2, "target", M(&AUTOSCALING_V2_METRICTARGET))]);
+static AUTOSCALING_V2_EXTERNALMETRICSTATUS: Message =
+    message("api.autoscaling.v2.ExternalMetricStatus", &[
+    req(1, "metric", M(&AUTOSCALING_V2_METRICIDENTIFIER)),
+    req(2, "current", M(&AUTOSCALING_V2_METRICVALUESTATUS))]);
+static AUTOSCALING_V2_HORIZONTALPODAUTOSCALER: Message =
+    message("api.autoscaling.v2.HorizontalPodAutoscaler", &[
+    req(1, "metadata", M(&META_OBJECTMETA)),
+    opt(2, "spec", M(&AUTOSCALING_V2_HORIZONTALPODAUTOSCALERSPEC)),
+    opt(3, "status", M(&AUTOSCALING_V2_HORIZONTALPODAUTOSCALERSTATUS))]);
+static AUTOSCALING_V2_HORIZONTALPODAUTOSCALERBEHAVIOR: Message =
+    message("api.autoscaling.v2.HorizontalPodAutoscalerBehavior", &[
+    opt(1, "scaleUp", M(&AUTOSCALING_V2_HPASCALINGRULES)),
+    opt(2, "scaleDown", M(&AUTOSCALING_V2_HPASCALINGRULES))]);
+static AUTOSCALING_V2_HORIZONTALPODAUTOSCALERCONDITION: Message =
+    message("api.autoscaling.v2.HorizontalPodAutoscalerCondition", &[req(1, "type", S),
+    req(2, "status", S), opt(3, "lastTransitionTime", Time), opt(4, "reason", S),
+    opt(5, "message", S)]);
+static AUTOSCALING_V2_HORIZONTALPODAUTOSCALERSPEC: Message =
+    message("api.autoscaling.v2.HorizontalPodAutoscalerSpec", &[
+    req(1, "scaleTargetRef", M(&AUTOSCALING_V2_CROSSVERSIONOBJECTREFERENCE)),
+    ptr(2, "minReplicas", Int), req(3, "maxReplicas", Int),
+    list(4, "metrics", M(&AUTOSCALING_V2_METRICSPEC)),
+    opt(5, "behavior", M(&AUTOSCALING_V2_HORIZONTALPODAUTOSCALERBEHAVIOR))]);
+static AUTOSCALING_V2_HORIZONTALPODAUTOSCALERSTATUS: Message =
+    message("api.autoscaling.v2.HorizontalPodAutoscalerStatus", &[
+    ptr(1, "observedGeneration", Int), opt(2, "lastScaleTime", Time),
+    opt(3, "currentReplicas", Int), req(4, "desiredReplicas", Int),
+    list(5, "currentMetrics", M(&AUTOSCALING_V2_METRICSTATUS)),
+    list(6, "conditions", M(&AUTOSCALING_V2_HORIZONTALPODAUTOSCALERCONDITION)).by(&["type"])]);
+static AUTOSCALING_V2_HPASCALINGPOLICY: Message = message("api.autoscaling.v2.HPAScalingPolicy", &[
+    req(1, "type", S), req(2, "value", Int), req(3, "periodSeconds", Int)]);
+static AUTOSCALING_V2_HPASCALINGRULES: Message = message("api.autoscaling.v2.HPAScalingRules", &[
+    ptr(1, "selectPolicy", S), list(2, "policies", M(&AUTOSCALING_V2_HPASCALINGPOLICY)),
+    ptr(3, "stabilizationWindowSeconds", Int), opt(4, "tolerance", Quantity)]);
+static AUTOSCALING_V2_METRICIDENTIFIER: Message = message("api.autoscaling.v2.MetricIdentifier", &[
+    req(1, "name", S), opt(2, "selector", M(&META_LABELSELECTOR))]);
+static AUTOSCALING_V2_METRICSPEC: Message = message("api.autoscaling.v2.MetricSpec", &[
+    req(1, "type", S), opt(2, "object", M(&AUTOSCALING_V2_OBJECTMETRICSOURCE)),
+    opt(3, "pods", M(&AUTOSCALING_V2_PODSMETRICSOURCE)),
+    opt(4, "resource", M(&AUTOSCALING_V2_RESOURCEMETRICSOURCE)),
+    opt(5, "external", M(&AUTOSCALING_V2_EXTERNALMETRICSOURCE)),
+    opt(7, "containerResource", M(&AUTOSCALING_V2_CONTAINERRESOURCEMETRICSOURCE))]);
+static AUTOSCALING_V2_METRICSTATUS: Message = message("api.autoscaling.v2.MetricStatus", &[
+    req(1, "type", S), opt(2, "object", M(&AUTOSCALING_V2_OBJECTMETRICSTATUS)),
+    opt(3, "pods", M(&AUTOSCALING_V2_PODSMETRICSTATUS)),
+    opt(4, "resource", M(&AUTOSCALING_V2_RESOURCEMETRICSTATUS)),
+    opt(5, "external", M(&AUTOSCALING_V2_EXTERNALMETRICSTATUS)),
+    opt(7, "containerResource", M(&AUTOSCALING_V2_CONTAINERRESOURCEMETRICSTATUS))]);
+static AUTOSCALING_V2_METRICTARGET: Message = message("api.autoscaling.v2.MetricTarget", &[
+    req(1, "type", S), opt(2, "value", Quantity), opt(3, "averageValue", Quantity),
+    ptr(4, "averageUtilization", Int)]);
+static AUTOSCALING_V2_METRICVALUESTATUS: Message =
+    message("api.autoscaling.v2.MetricValueStatus", &[opt(1, "value", Quantity),
+    opt(2, "averageValue", Quantity), ptr(3, "averageUtilization", Int)]);
+static AUTOSCALING_V2_OBJECTMETRICSOURCE: Message =
+    message("api.autoscaling.v2.ObjectMetricSource", &[
+    req(1, "describedObject", M(&AUTOSCALING_V2_CROSSVERSIONOBJECTREFERENCE)),
+    req(2, "target", M(&AUTOSCALING_V2_METRICTARGET)),
+    req(3, "metric", M(&AUTOSCALING_V2_METRICIDENTIFIER))]);
+static AUTOSCALING_V2_OBJECTMETRICSTATUS: Message =
+    message("api.autoscaling.v2.ObjectMetricStatus", &[
+    req(1, "metric", M(&AUTOSCALING_V2_METRICIDENTIFIER)),
+    req(2, "current", M(&AUTOSCALING_V2_METRICVALUESTATUS)),
+    req(3, "describedObject", M(&AUTOSCALING_V2_CROSSVERSIONOBJECTREFERENCE))]);
+static AUTOSCALING_V2_PODSMETRICSOURCE: Message = message("api.autoscaling.v2.PodsMetricSource", &[
+    req(1, "metric", M(&AUTOSCALING_V2_METRICIDENTIFIER)),
+    req(2, "target", M(&AUTOSCALING_V2_METRICTARGET))]);
+static AUTOSCALING_V2_PODSMETRICSTATUS: Message = message("api.autoscaling.v2.PodsMetricStatus", &[
+    req(1, "metric", M(&AUTOSCALING_V2_METRICIDENTIFIER)),
+    req(2, "current", M(&AUTOSCALING_V2_METRICVALUESTATUS))]);
+static AUTOSCALING_V2_RESOURCEMETRICSOURCE: Message =
+    message("api.autoscaling.v2.ResourceMetricSource", &[req(1, "name", S),
+    req(2, "target", M(&AUTOSCALING_V2_METRICTARGET))]);
+static AUTOSCALING_V2_RESOURCEMETRICSTATUS: Message =
+    message("api.autoscaling.v2.ResourceMetricStatus", &[req(1, "name", S),
+    req(2, "current", M(&AUTOSCALING_V2_METRICVALUESTATUS))]);
 static AWSELASTICBLOCKSTOREVOLUMESOURCE: Message =
     message("api.core.v1.AWSElasticBlockStoreVolumeSource", &[req(1, "volumeID", S),
     opt(2, "fsType", S), opt(3, "partition", Int), opt(4, "readOnly", Bool)]);
@@ -595,6 +706,12 @@ static META_OWNERREFERENCE: Message = message("apimachinery.pkg.apis.meta.v1.Own
     ptr(6, "controller", Bool), ptr(7, "blockOwnerDeletion", Bool)]).atomic();
 static META_PRECONDITIONS: Message = message("apimachinery.pkg.apis.meta.v1.Preconditions", &[
     ptr(1, "uid", S), ptr(2, "resourceVersion", S)]);
+static METRICS_NODEMETRICS: Message =
+    message("metrics.pkg.apis.metrics.v1beta1.NodeMetrics", &[
+    opt(1, "metadata", M(&META_OBJECTMETA))]);
+static METRICS_PODMETRICS: Message =
+    message("metrics.pkg.apis.metrics.v1beta1.PodMetrics", &[
+    opt(1, "metadata", M(&META_OBJECTMETA))]);
 static MODIFYVOLUMESTATUS: Message = message("api.core.v1.ModifyVolumeStatus", &[
     opt(1, "targetVolumeAttributesClassName", S), req(2, "status", S)]);
 static NAMESPACE: Message = message("api.core.v1.Namespace", &[

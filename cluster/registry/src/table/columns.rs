@@ -54,6 +54,8 @@ pub const fn columns(kind: Kind) -> &'static [Column] {
         Kind::ControllerRevision => CONTROLLER_REVISION,
         Kind::Job => JOB,
         Kind::CronJob => CRON_JOB,
+        Kind::HorizontalPodAutoscaler => AUTOSCALER,
+        Kind::NodeMetrics | Kind::PodMetrics => METRICS,
         Kind::Event => EVENT,
         Kind::CertificateSigningRequest => CERTIFICATE_SIGNING_REQUEST,
         Kind::RoleBinding | Kind::ClusterRoleBinding => BINDING,
@@ -261,6 +263,23 @@ const CRON_JOB: &[Column] = &[
     CONTAINERS,
     IMAGES,
     SELECTOR,
+];
+
+const AUTOSCALER: &[Column] = &[
+    NAME,
+    column("Reference", "What is scaled."),
+    column("Targets", "What is used, and what should be."),
+    column("MinPods", "The least number of pods."),
+    column("MaxPods", "The greatest number of pods."),
+    column("Replicas", "The number of pods that was found last."),
+    AGE,
+];
+
+const METRICS: &[Column] = &[
+    NAME,
+    Column { format: "quantity", ..column("cpu", "The CPU in use.") },
+    Column { format: "quantity", ..column("memory", "The memory in use.") },
+    Column { format: "duration", ..column("Window", "The span of time that was looked at.") },
 ];
 
 const STATEFUL_SET: &[Column] = &[

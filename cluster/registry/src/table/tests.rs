@@ -429,6 +429,54 @@ fn the_whole_document() {
 }
 
 #[test]
+fn autoscalers() {
+    let autoscaler = |metrics: Value, status: Value, expected: &str| {
+        let object = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "h", "creationTimestamp": "2023-11-14T22:08:20Z"},
+            "spec": {"maxReplicas": 9, "minReplicas": 2, "metrics": metrics,
+                "scaleTargetRef": {"kind": "Deployment", "name": "web"}},
+            "status": status});
+        check(object, &format!("h  Deployment/web  {expected}  5m"));
+    };
+    let share = |name: &str| {
+        json!({"type": "Resource", "resource": {"name": name,
+        "target": {"type": "Utilization", "averageUtilization": 80}}})
+    };
+    let value = json!({"type": "Resource", "resource": {"name": "memory",
+        "target": {"type": "AverageValue", "averageValue": "1Gi"}}});
+    let none = json!({"desiredReplicas": 0});
+    autoscaler(json!([share("cpu")]), none.clone(), "cpu: <unknown>/80%  2  9  0");
+    autoscaler(
+        json!([share("cpu"), value]),
+        json!({"desiredReplicas": 3, "currentReplicas": 3, "currentMetrics": [
+            {"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 7}}},
+            {"type": "Resource", "resource": {"name": "memory", "current": {"averageValue": "5Mi"}}}]}),
+        "cpu: 7%/80%, memory: 5Mi/1Gi  2  9  3",
+    );
+    autoscaler(
+        json!([share("a"), share("b"), share("c")]),
+        none,
+        "a: <unknown>/80%, b: <unknown>/80% + 1 more...  2  9  0",
+    );
+}
+
+#[test]
+fn metrics() {
+    let usage = json!({"cpu": "1500000n", "memory": "1024Ki"});
+    check(
+        json!({"apiVersion": "metrics.k8s.io/v1beta1", "kind": "NodeMetrics",
+            "metadata": {"name": "n"}, "window": "15s", "usage": usage}),
+        "n  1500u  1Mi  15s",
+    );
+    check(
+        json!({"apiVersion": "metrics.k8s.io/v1beta1", "kind": "PodMetrics",
+            "metadata": {"name": "p"}, "window": "15s",
+            "containers": [{"name": "a", "usage": usage}, {"name": "b", "usage": usage}]}),
+        "p  3m  2Mi  15s",
+    );
+}
+
+#[test]
 fn cron_jobs() {
     let cron_job = |spec: Value, status: Value, expected: &str| {
         let mut object = json!({"apiVersion": "batch/v1", "kind": "CronJob",

@@ -23,7 +23,7 @@ fn run(policy: &str, crash: Option<Crash>) -> (Value, usize) {
         for name in ends.remove(&second).unwrap_or_default() {
             let key = Key::new(Kind::Job, "n", &name);
             let Some(job) = bench.fixture.store.get(&key).map(codec::to_value) else { continue };
-            let fails = fnv64(name.as_bytes()) % 3 == 0;
+            let fails = fnv64(name.as_bytes()).is_multiple_of(3);
             bench.end(&job, if fails { "Failed" } else { "Complete" });
         }
         for _ in 0..20 {

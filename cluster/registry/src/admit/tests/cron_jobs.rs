@@ -4,6 +4,7 @@ use super::crud::minimal;
 use super::*;
 
 /// Creates the cron job with one change and compares what the server says of it.
+#[expect(clippy::needless_pass_by_value, reason = "rows of tables read better without borrows")]
 fn check(pointer: &str, value: Value, expected: &str) {
     let cron_job = with(minimal(Kind::CronJob), pointer, value.clone());
     let error = World::new().create(cron_job).unwrap_err();

@@ -44,6 +44,10 @@ pub(super) fn minimal(kind: Kind) -> Value {
                 "containers": [{"name": "a", "image": "nginx"}]}}}});
             with(value, "/spec", json!({"schedule": "*/5 * * * *", "jobTemplate": job}))
         }
+        Kind::HorizontalPodAutoscaler => {
+            let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+            with(value, "/spec", json!({"maxReplicas": 5, "scaleTargetRef": target}))
+        }
         Kind::EndpointSlice => {
             value["addressType"] = json!("IPv4");
             with(value, "/endpoints", json!([]))

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::runtime::{ContainerSpec, Limits, SandboxSpec, Security};
+use crate::{Kubelet, KubeletConfig, Labels, NodeEffect, NodeInput, naming};
 use api::{Key, Kind, Object, Patch, PatchKind, Pod, Reply, Request, Revision, codec};
 use k8s_openapi::api::core::v1::PodStatus;
-use kubelet::runtime::{ContainerSpec, Limits, SandboxSpec, Security};
-use kubelet::{Kubelet, KubeletConfig, Labels, NodeEffect, NodeInput, naming};
 use machine::{ApiEffect, ApiInput, Machine, WatchEvent};
 use serde_json::{Value, json};
 

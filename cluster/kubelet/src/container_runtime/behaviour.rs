@@ -1,6 +1,6 @@
 //! What a container does, as its arguments say.
 
-use crate::span::Span;
+use api::Span;
 
 /// How a container ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
+use crate::RuntimeError;
+use crate::runtime::ProbeOutcome;
 use api::Time;
-use kubelet::RuntimeError;
-use kubelet::runtime::ProbeOutcome;
 use machine::CallId;
 
 /// What a request comes to when its time is over. Containers and images are named by number.

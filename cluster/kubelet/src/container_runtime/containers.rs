@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::Labels;
 use api::hash;
-use kubelet::Labels;
 
 use super::container::Container;
 

@@ -1,4 +1,5 @@
-//! [`ContainerRuntime`]: a model of the container runtime of one node, in virtual time.
+//! [`ContainerRuntime`]: a model of the container runtime of one node, for simulated and hollow
+//! nodes.
 //!
 //! It stands where the shell and Docker stand in production: it is given the kubelet's
 //! [`RuntimeRequest`]s and gives back [`RuntimeInput`]s, in one total order. It knows nothing of
@@ -14,10 +15,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::runtime::{ContainerRecord, ContainerState, ImageRecord, NodeFacts, ProbeAction};
+use crate::runtime::{ProbeOutcome, RuntimeInput, RuntimeReply, RuntimeRequest};
+use crate::{Labels, RuntimeError, RuntimeErrorKind, RuntimeEvent};
 use api::{Time, hash, uid};
-use kubelet::runtime::{ContainerRecord, ContainerState, ImageRecord, NodeFacts, ProbeAction};
-use kubelet::runtime::{ProbeOutcome, RuntimeInput, RuntimeReply, RuntimeRequest};
-use kubelet::{Labels, RuntimeError, RuntimeErrorKind, RuntimeEvent};
 use machine::CallId;
 
 use addresses::Addresses;

@@ -1,4 +1,4 @@
-//! [`Span`]: a length of virtual time, written as people write it.
+//! [`Span`]: a length of time, written as people write it.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Nanoseconds of virtual time, written `250us`, `1.5s`, `1h30m`.
+/// Nanoseconds, written `250us`, `1.5s`, `1h30m`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub u64);
 

@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
+use crate::runtime::ContainerState;
+use crate::{Labels, naming};
 use api::Time;
-use kubelet::runtime::ContainerState;
-use kubelet::{Labels, naming};
 
 use super::behaviour::Behaviour;
 
