@@ -45,6 +45,7 @@ const KINDS: &[Kind] = &[
     Kind::ControllerRevision,
     Kind::Job,
     Kind::CronJob,
+    Kind::HorizontalPodAutoscaler,
     Kind::PersistentVolumeClaim,
     Kind::Lease,
     Kind::PodDisruptionBudget,
