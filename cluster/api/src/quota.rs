@@ -11,7 +11,6 @@ mod pod;
 use k8s_openapi::api::core::v1::{ResourceQuota, Service};
 
 pub use self::amounts::Amounts;
-pub use self::claim::{is_used_by_claims, used_by_claim};
 pub use self::pod::{counts, missing, overdue_at, requests_and_limits};
 use crate::quantity::Quantity;
 use crate::{Kind, Object, Time};
@@ -36,7 +35,7 @@ pub fn is_counted(kind: Kind) -> bool {
 
 /// Whether an object is charged again when it is updated.
 pub fn is_charged_on_update(kind: Kind) -> bool {
-    kind == Kind::Service
+    matches!(kind, Kind::Service | Kind::PersistentVolumeClaim)
 }
 
 /// The resource that is the number of objects of a kind.
@@ -54,6 +53,7 @@ pub fn is_used_by(kind: Kind, resource: &str) -> bool {
     }
     match kind {
         Kind::Pod => pod::is_used(resource),
+        Kind::PersistentVolumeClaim => claim::is_used(resource),
         Kind::Service => [SERVICES, LOAD_BALANCERS, NODE_PORTS].contains(&resource),
         _ => COUNTED_BY_NAME.contains(&kind) && resource == kind.plural(),
     }
@@ -69,6 +69,7 @@ pub fn used_by(object: &Object, now: Time) -> Amounts {
     used.set(&count_of(kind), Quantity::whole(1));
     match object {
         Object::Pod(o) => pod::add(o, now, &mut used),
+        Object::PersistentVolumeClaim(o) => claim::add(o, &mut used),
         Object::Service(o) => add_service(o, &mut used),
         _ if COUNTED_BY_NAME.contains(&kind) => used.set(kind.plural(), Quantity::whole(1)),
         _ => {}

@@ -66,9 +66,7 @@ pub(crate) fn check(
     object: &Object,
     old: Option<&Object>,
 ) -> Result<(), Status> {
-    if old.is_none() {
-        limit_ranger::check(context, object)?;
-    }
+    limit_ranger::check(context, object, old)?;
     priority::only_default(context, object, old)
 }
 

@@ -3,31 +3,24 @@
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use super::Amounts;
-use crate::meta;
 use crate::quantity::Quantity;
+use crate::volume::class_of_claim;
 
 /// What claims use, of all classes of storage or, behind the name of one, of that class.
 const RESOURCES: [&str; 2] = ["persistentvolumeclaims", "requests.storage"];
-const COUNT: &str = "count/persistentvolumeclaims";
 /// Stands between the name of a class and a resource.
 const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
-/// Where the class of a claim stood before it had a field.
-const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
-
 /// Whether claims of volumes use the resource.
-pub fn is_used_by_claims(resource: &str) -> bool {
+pub(super) fn is_used(resource: &str) -> bool {
     let of_class = resource.split_once(OF_CLASS).map(|(_, resource)| resource);
-    resource == COUNT || RESOURCES.contains(&of_class.unwrap_or(resource))
+    RESOURCES.contains(&of_class.unwrap_or(resource))
 }
 
-/// What a claim uses: itself, and as much storage as it asks for or is being given.
-pub fn used_by_claim(claim: &PersistentVolumeClaim) -> Amounts {
+/// Adds what a claim uses: itself, and as much storage as it asks for or is being given.
+pub(super) fn add(claim: &PersistentVolumeClaim, used: &mut Amounts) {
     let [claims, storage] = RESOURCES;
     let spec = claim.spec.as_ref();
-    let class = meta::annotation(&claim.metadata, CLASS_ANNOTATION)
-        .or_else(|| spec.and_then(|s| s.storage_class_name.as_deref()))
-        .filter(|class| !class.is_empty());
-    let mut used = Amounts::default();
+    let class = class_of_claim(claim).filter(|class| !class.is_empty());
     let mut charge = |resource: &str, amount: Quantity| {
         used.set(resource, amount);
         if let Some(class) = class {
@@ -45,6 +38,4 @@ pub fn used_by_claim(claim: &PersistentVolumeClaim) -> Amounts {
     {
         charge(storage, most);
     }
-    used.set(COUNT, Quantity::whole(1));
-    used
 }

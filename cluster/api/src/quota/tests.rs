@@ -103,9 +103,10 @@ fn other_objects_are_counted() {
 
 #[test]
 fn claims_use_storage_of_their_class() {
-    let claim = |value: Value| {
-        let claim = serde_json::from_value(value).unwrap();
-        used_by_claim(&claim).to_string()
+    let claim = |mut value: Value| {
+        value["apiVersion"] = "v1".into();
+        value["kind"] = "PersistentVolumeClaim".into();
+        used_by(&object(&value), NOW).to_string()
     };
     let spec = json!({"storageClassName": "fast", "resources": {"requests": {"storage": "3Gi"}}});
     assert_eq!(
@@ -128,7 +129,7 @@ fn claims_use_storage_of_their_class() {
         ("count/persistentvolumeclaims", true),
         ("pods", false),
     ] {
-        assert_eq!(is_used_by_claims(resource), used, "{resource}");
+        assert_eq!(is_used_by(Kind::PersistentVolumeClaim, resource), used, "{resource}");
     }
 }
 

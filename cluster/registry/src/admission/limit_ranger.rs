@@ -1,5 +1,5 @@
-//! LimitRanger: pods and their containers ask for as much as the limit ranges of their namespace
-//! allow, and for as much as these say if they do not say themselves.
+//! LimitRanger: pods, their containers and claims ask for as much as the limit ranges of their
+//! namespace allow, and containers for as much as these say if they do not say themselves.
 //!
 //! Source: kubernetes 1.33, `plugin/pkg/admission/limitranger`.
 
@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use api::quantity::Quantity as Amount;
 use api::quota::{Amounts, requests_and_limits};
-use api::{Kind, Object, Status};
-use k8s_openapi::api::core::v1::{Container, LimitRange, LimitRangeItem, PodSpec};
+use api::{Kind, Object, Status, meta};
+use k8s_openapi::api::core::v1::{
+    Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, PodSpec,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::forbidden;
@@ -17,10 +19,12 @@ use crate::admit::Context;
 
 /// Tells what was set.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
+/// The type of the limits of claims.
+const CLAIM: &str = "PersistentVolumeClaim";
 
-/// The limit ranges that hold for a new object.
+/// The limit ranges that hold for an object.
 fn ranges(context: Context<'_>, object: &Object) -> Vec<Arc<LimitRange>> {
-    if object.kind() != Kind::Pod {
+    if !matches!(object.kind(), Kind::Pod | Kind::PersistentVolumeClaim) {
         return Vec::new();
     }
     let namespace = object.meta().namespace.as_deref().unwrap_or_default();
@@ -91,13 +95,33 @@ impl Defaults<'_> {
     }
 }
 
-/// Checks a new pod that is complete.
-pub(super) fn check(context: Context<'_>, object: &Object) -> Result<(), Status> {
-    let Object::Pod(pod) = object else { return Ok(()) };
-    let Some(spec) = &pod.spec else { return Ok(()) };
+/// Checks a new pod, or a claim, that is complete.
+pub(super) fn check(
+    context: Context<'_>,
+    object: &Object,
+    old: Option<&Object>,
+) -> Result<(), Status> {
+    let checked = match (object, old) {
+        (Object::PersistentVolumeClaim(_), Some(old)) => !meta::is_terminating(old.meta()),
+        (Object::Pod(_) | Object::PersistentVolumeClaim(_), None) => true,
+        _ => false,
+    };
+    if !checked {
+        return Ok(());
+    }
     for range in ranges(context, object) {
         let mut wrong = Vec::new();
-        items(&range).for_each(|item| pod_within(spec, item, &mut wrong));
+        for item in items(&range) {
+            match object {
+                Object::Pod(pod) => {
+                    pod.spec.iter().for_each(|spec| pod_within(spec, item, &mut wrong));
+                }
+                Object::PersistentVolumeClaim(claim) if item.type_ == CLAIM => {
+                    claim_within(claim, item, &mut wrong);
+                }
+                _ => {}
+            }
+        }
         let mut seen = BTreeSet::new();
         wrong.retain(|why| seen.insert(why.clone()));
         match wrong.as_slice() {
@@ -107,6 +131,19 @@ pub(super) fn check(context: Context<'_>, object: &Object) -> Result<(), Status>
         }
     }
     Ok(())
+}
+
+/// Of claims only what they ask for is looked at.
+fn claim_within(claim: &PersistentVolumeClaim, item: &LimitRangeItem, wrong: &mut Vec<String>) {
+    let resources = claim.spec.as_ref().and_then(|s| s.resources.as_ref());
+    let requests = Amounts::of_list(resources.and_then(|r| r.requests.as_ref()));
+    let asked = Asked { of: CLAIM, requests, limits: Amounts::default() };
+    for (name, least) in Amounts::of_list(item.min.as_ref()).iter() {
+        wrong.extend(asked.below(name, least));
+    }
+    for (name, most) in Amounts::of_list(item.max.as_ref()).iter() {
+        wrong.extend(asked.asks_for_more(name, most));
+    }
 }
 
 fn pod_within(spec: &PodSpec, item: &LimitRangeItem, wrong: &mut Vec<String>) {
@@ -161,6 +198,17 @@ impl Asked<'_> {
         }
         let limit = self.limits.get(name).filter(|limit| limit.nano() < least.nano())?;
         Some(format!("{rule}, but limit is {limit}"))
+    }
+
+    fn asks_for_more(&self, name: &str, most: Amount) -> Option<String> {
+        let rule = format!("maximum {name} usage per {} is {most}", self.of);
+        match self.requests.get(name) {
+            None => Some(format!("{rule}.  No request is specified")),
+            Some(request) if request.nano() > most.nano() => {
+                Some(format!("{rule}, but request is {request}"))
+            }
+            Some(_) => None,
+        }
     }
 
     fn above(&self, name: &str, most: Amount) -> Option<String> {

@@ -126,6 +126,39 @@ fn pods_and_containers_keep_within_limits() {
 }
 
 #[test]
+fn claims_keep_within_limits() {
+    let claim = |storage: &str| {
+        json!({"kind": "PersistentVolumeClaim", "apiVersion": "v1",
+            "metadata": {"name": "c", "namespace": "default"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "",
+                "resources": {"requests": {"storage": storage}}}})
+    };
+    let limits = json!([{"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"},
+        "max": {"storage": "5Gi"}}]);
+    let mut world = limited(limits);
+    let refusals = [
+        ("500Mi", "minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 500Mi"),
+        ("6Gi", "maximum storage usage per PersistentVolumeClaim is 5Gi, but request is 6Gi"),
+    ];
+    for (storage, why) in refusals {
+        let error = world.create(claim(storage)).unwrap_err();
+        let expected = format!("persistentvolumeclaims \"c\" is forbidden: {why}");
+        assert_eq!((error.code, error.message), (403, expected));
+    }
+    world.create(claim("5Gi")).unwrap();
+    // Later limits hold for each update.
+    let low = json!([{"type": "PersistentVolumeClaim", "max": {"storage": "2Gi"}}]);
+    world.create(with(range(low), "/metadata/name", json!("m"))).unwrap();
+    let body = json!({"metadata": {"labels": {"a": "b"}}});
+    let error = world.patch(&key(Kind::PersistentVolumeClaim, "c"), body).unwrap_err();
+    assert_eq!(
+        error.message,
+        "persistentvolumeclaims \"c\" is forbidden: maximum storage usage per \
+         PersistentVolumeClaim is 2Gi, but request is 5Gi"
+    );
+}
+
+#[test]
 fn what_a_range_may_be() {
     let one = || range(json!([{"type": "Container", "max": {"cpu": "1"}}]));
     let at = "/spec/limits";

@@ -194,6 +194,32 @@ fn services_are_charged_for_what_they_become() {
 }
 
 #[test]
+fn claims_are_charged_for_storage_of_their_class() {
+    let of_class = "fast.storageclass.storage.k8s.io/requests.storage";
+    let hard = json!({"requests.storage": "5Gi", of_class: "2Gi", "persistentvolumeclaims": "9"});
+    let none = json!({"requests.storage": "0", of_class: "0", "persistentvolumeclaims": "0"});
+    let mut world = limited(hard, none);
+    let claim = |name: &str, class: &str, storage: &str| {
+        json!({"kind": "PersistentVolumeClaim", "apiVersion": "v1",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class,
+                "resources": {"requests": {"storage": storage}}}})
+    };
+    world.create(claim("a", "fast", "2Gi")).unwrap();
+    refused(
+        world.create(claim("b", "fast", "1Gi")),
+        "persistentvolumeclaims \"b\" is forbidden: exceeded quota: q, requested: \
+         fast.storageclass.storage.k8s.io/requests.storage=1Gi, used: \
+         fast.storageclass.storage.k8s.io/requests.storage=2Gi, limited: \
+         fast.storageclass.storage.k8s.io/requests.storage=2Gi",
+    );
+    world.create(claim("b", "slow", "1Gi")).unwrap();
+    let expected =
+        json!({"requests.storage": "3Gi", of_class: "2Gi", "persistentvolumeclaims": "2"});
+    assert_eq!(used(&world), expected);
+}
+
+#[test]
 fn quotas_hold_for_what_is_in_their_scope() {
     let mut world = World::new();
     let best = with(quota(json!({"pods": "0"})), "/spec/scopes", json!(["BestEffort"]));
