@@ -50,4 +50,21 @@ pub enum Bug {
     /// A list after a gap of the watch adds what is new and does not take away what is gone (of
     /// the class that Sieve calls unobserved state).
     DeletionUnobserved,
+    /// A job's controller does not wait until it sees the pods that it has made, and makes them
+    /// again under other names (kubernetes#130683).
+    JobPodsDoubled,
+    /// A daemon set's controller that takes over from another one makes pods of its own for nodes
+    /// whose pods it has not seen yet (kubernetes#54096).
+    DaemonPodsDoubled,
+    /// The status of a budget is written again over what the API server has noted in it meanwhile
+    /// (kubernetes#82149).
+    BudgetOverwritten,
+    /// A stateful set whose later pod is not ready does not notice that an earlier one is gone
+    /// (kubernetes#38418, #67250).
+    EarlierPodForgotten,
+    /// Whoever says nothing of parallelism is given all that there is (kubernetes#27997).
+    ParallelismUnlimited,
+    /// A controller that was started anew counts only the pods whose readiness it has seen change
+    /// (kubernetes#69967, #41697).
+    CountOfThisLife,
 }

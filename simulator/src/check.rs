@@ -30,6 +30,11 @@ pub enum Occurrence<'a> {
         /// The revision of the write.
         revision: Revision,
     },
+    /// The API server lets a user evict a pod: its writes follow.
+    EvictionGranted {
+        /// The pod.
+        pod: &'a Key,
+    },
     /// A call was refused or changed nothing.
     Answered {
         /// Who asked.
@@ -70,6 +75,24 @@ pub enum Occurrence<'a> {
         /// What it told.
         report: &'a Report,
     },
+}
+
+impl<'a> Occurrence<'a> {
+    /// The pod that a controller manager has just said to delete, without asking for anything
+    /// else: controllers give their pods up so. Garbage collection says how to go on, and who
+    /// removes pods of nodes that are gone, or judges a pod by its state, says that.
+    pub fn pod_given_up(&self, cluster: &dyn Cluster) -> Option<(ProcessId, &'a Key)> {
+        let Occurrence::Called {
+            by,
+            request:
+                Request::Delete { key, revision: None, grace_seconds: None, propagation: None, .. },
+        } = self
+        else {
+            return None;
+        };
+        let given_up = key.kind == Kind::Pod && cluster.role(*by) == Role::ControllerManager;
+        given_up.then_some((*by, key))
+    }
 }
 
 /// A property of the cluster. One struct each, in `checks/`.

@@ -5,23 +5,29 @@
 //! nothing at the end; P51 to P53: equal hashes, split runs, shrinking) is no property of one run:
 //! property tests compare runs, by [`crate::end_state`].
 //!
-//! Left out, for there is nothing yet that could break them:
-//! - P12, P13, P15: the scheduler has no affinity between pods and no spreading that it must
-//!   honour; P16: no gangs; P17, P18, P24: no preemption.
+//! Left out:
+//! - P16: there are no gangs; P39: no cron jobs; P45: no autoscaling.
 //! - P21, P26: what the scheduler would choose in other clusters.
-//! - P37: no daemon sets; P38, P39: no jobs; P44: no disruption budgets; P45: no autoscaling.
 //! - P50: part of P27 here: a run comes to rest only by writing nothing.
 
+mod asked;
 mod brood;
+mod budgets;
 mod capacity;
+mod company;
+mod daemons;
 mod decisions;
 mod endpoints;
+mod jobs;
 mod leadership;
 mod lifecycle;
 mod node_loss;
+mod ordinals;
 mod ownership;
 mod placement;
+mod preemption;
 mod replication;
+mod rest;
 mod rollout;
 mod store;
 mod waiting;
@@ -33,7 +39,7 @@ pub(crate) mod made_up;
 use std::num::NonZeroU32;
 
 use crate::check::Check;
-use crate::plan::{Operation, Plan};
+use crate::plan::{Operation, Plan, PodTemplate};
 
 /// In plans with more nodes than this the checks that remember what was delivered to whom, or
 /// every pod, are left out: they cost time and memory for each delivery.
@@ -46,6 +52,11 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
     let mut all = cheap(plan);
     if plan.nodes.len() <= NODES_MAX && pods(plan) <= PODS_MAX {
         all.extend(thorough(plan));
+    }
+    if plan.templates.iter().any(PodTemplate::minds_others) {
+        all.push(Box::new(company::KeepsCompany::apart()));
+        all.push(Box::new(company::KeepsCompany::near()));
+        all.push(Box::new(company::KeepsCompany::spread()));
     }
     if plan.templates.iter().any(|t| t.host_port != 0) {
         all.push(Box::new(capacity::PortsExclusive::new(plan)));
@@ -75,8 +86,8 @@ fn cheap(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(placement::AssumedIsReal),
         Box::new(decisions::BestIsChosen::default()),
         Box::new(waiting::WorkConserving),
-        Box::new(replication::ComesToRest),
-        Box::new(replication::RightNumber),
+        Box::new(rest::ComesToRest),
+        Box::new(rest::RightNumber),
         Box::new(rollout::OneSetPerTemplate::default()),
         Box::new(rollout::RolloutEnds),
         Box::new(rollout::SharesAddUp::default()),
@@ -84,6 +95,10 @@ fn cheap(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(node_loss::GivenUpSlowly::new(plan)),
         Box::new(leadership::OneLeader::new(plan)),
         Box::new(lifecycle::Conserved::new(plan)),
+        Box::new(budgets::BudgetsHold::new(plan)),
+        Box::new(preemption::GivesWay::default()),
+        Box::new(preemption::RoomIsKept),
+        Box::new(preemption::PreemptionEnds::default()),
     ]
 }
 
@@ -102,6 +117,8 @@ fn thorough(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(rollout::RolloutBounds::new(plan)),
         Box::new(ownership::Collected::default()),
         Box::new(lifecycle::OneOfAName::default()),
+        Box::new(daemons::OneOnEachNode::default()),
+        Box::new(jobs::CountsOnce::default()),
     ]
 }
 
@@ -109,11 +126,8 @@ fn thorough(plan: &Plan) -> Vec<Box<dyn Check>> {
 fn pods(plan: &Plan) -> u64 {
     let asked = plan.operations.iter().map(|o| match &o.operation {
         Operation::CreatePod { .. } => 1,
-        Operation::CreateDeployment { replicas, .. }
-        | Operation::CreateReplicaSet { replicas, .. }
-        | Operation::CreateReplicationController { replicas, .. }
-        | Operation::Scale { replicas, .. } => u64::from(*replicas),
-        _ => 0,
+        Operation::CreateDaemonSet { .. } => u64::try_from(plan.nodes.len()).unwrap_or(u64::MAX),
+        operation => operation.replicas().map_or(0, u64::from),
     });
     asked.sum()
 }

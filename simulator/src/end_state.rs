@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 
 use api::{Key, Kind, Object, Pod};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Endpoints, Node, PodSpec, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Map, Value, json};
 
 use crate::check::Cluster;
@@ -23,6 +25,10 @@ pub fn of(cluster: &dyn Cluster) -> Value {
         "deployments": deployments(cluster, &owners),
         "replicaSets": counted(cluster, &owners, Kind::ReplicaSet),
         "replicationControllers": counted(cluster, &owners, Kind::ReplicationController),
+        "statefulSets": stateful_sets(cluster, &owners),
+        "daemonSets": daemon_sets(cluster),
+        "jobs": jobs(cluster),
+        "budgets": budgets(cluster),
         "pods": bare_pods(cluster),
         "endpoints": endpoints(cluster, &owners),
     })
@@ -34,7 +40,13 @@ struct Owners(BTreeMap<String, String>);
 impl Owners {
     fn read(cluster: &dyn Cluster) -> Self {
         let mut owners = BTreeMap::new();
-        for kind in [Kind::Deployment, Kind::ReplicationController] {
+        for kind in [
+            Kind::Deployment,
+            Kind::ReplicationController,
+            Kind::StatefulSet,
+            Kind::DaemonSet,
+            Kind::Job,
+        ] {
             for object in cluster.objects(kind) {
                 owners.insert(object.uid().to_owned(), object.key().to_string());
             }
@@ -146,6 +158,85 @@ fn counted(cluster: &dyn Cluster, owners: &Owners, kind: Kind) -> Value {
             "pods": active(cluster, owners, &key),
         });
         all.insert(key.path(), row);
+    }
+    Value::Object(all)
+}
+
+fn stateful_sets(cluster: &dyn Cluster, owners: &Owners) -> Value {
+    let mut all = Map::new();
+    for object in cluster.objects(Kind::StatefulSet) {
+        let Some(set) = object.get::<StatefulSet>() else { continue };
+        let Some(spec) = &set.spec else { continue };
+        let status = set.status.clone().unwrap_or_default();
+        let key = object.key();
+        let row = json!({
+            "replicas": spec.replicas,
+            "images": images(spec.template.spec.as_ref()),
+            "status": {
+                "replicas": status.replicas,
+                "ready": status.ready_replicas.unwrap_or(0),
+                "updated": status.updated_replicas.unwrap_or(0),
+                "observed": status.observed_generation == set.metadata.generation,
+            },
+            "pods": active(cluster, owners, &key),
+        });
+        all.insert(key.path(), row);
+    }
+    Value::Object(all)
+}
+
+/// Daemon sets with the images on each node.
+fn daemon_sets(cluster: &dyn Cluster) -> Value {
+    let mut all = Map::new();
+    for object in cluster.objects(Kind::DaemonSet) {
+        let Some(set) = object.get::<DaemonSet>() else { continue };
+        let status = set.status.clone().unwrap_or_default();
+        let of_set = |pod: &&Pod| {
+            oracle::is_active(pod) && oracle::controller(&pod.metadata) == Some(object.uid())
+        };
+        let mut nodes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for pod in pods(cluster).filter(of_set) {
+            let node = oracle::sets::place_of_daemon(pod).unwrap_or("no node");
+            nodes.entry(node).or_default().extend(images(pod.spec.as_deref()));
+        }
+        let row = json!({
+            "nodes": nodes,
+            "status": {
+                "desired": status.desired_number_scheduled,
+                "current": status.current_number_scheduled,
+                "ready": status.number_ready,
+                "updated": status.updated_number_scheduled.unwrap_or(0),
+            },
+        });
+        all.insert(object.key().path(), row);
+    }
+    Value::Object(all)
+}
+
+/// How jobs ended. How many of their pods failed before may differ.
+fn jobs(cluster: &dyn Cluster) -> Value {
+    let mut all = Map::new();
+    for object in cluster.objects(Kind::Job) {
+        let Some(job) = object.get::<Job>() else { continue };
+        let end = oracle::sets::end_of(job).map(|(end, _)| end);
+        let succeeded = job.status.as_ref().and_then(|s| s.succeeded).unwrap_or(0);
+        let succeeded = (end == Some("Complete")).then_some(succeeded);
+        all.insert(object.key().path(), json!({"end": end, "succeeded": succeeded}));
+    }
+    Value::Object(all)
+}
+
+fn budgets(cluster: &dyn Cluster) -> Value {
+    let mut all = Map::new();
+    for object in cluster.objects(Kind::PodDisruptionBudget) {
+        let Some(budget) = object.get::<PodDisruptionBudget>() else { continue };
+        let status = budget.status.clone().unwrap_or_default();
+        let row = json!({
+            "healthy": status.current_healthy,
+            "desired": status.desired_healthy,
+            "allowed": status.disruptions_allowed,
+        });
+        all.insert(object.key().path(), row);
     }
     Value::Object(all)
 }

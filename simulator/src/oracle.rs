@@ -4,6 +4,9 @@
 //! Source: kubernetes.io/docs/concepts: "Assigning Pods to Nodes", "Taints and Tolerations",
 //! "Resource Management for Pods and Containers", "Init Containers", "Labels and Selectors".
 
+pub mod company;
+pub mod sets;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::quantity::Quantity as Amount;

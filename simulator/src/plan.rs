@@ -4,12 +4,18 @@
 //! Scenarios are expanded into plans; shrinking takes things out of plans; a plan is written as a
 //! scenario file that replays it.
 
+mod operation;
+mod template;
+
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub(crate) use self::operation::DRAIN_TIMEOUT;
+pub use self::operation::{Budget, Operation, PlannedOperation, Target};
+pub use self::template::{BY_NODE, Neighbours, PodTemplate, Spread};
 use crate::bug::Bug;
 use crate::distribution::Distribution;
 use crate::span::Span;
@@ -213,226 +219,6 @@ pub struct PlannedNode {
     /// When its host starts.
     #[serde(default)]
     pub joins: Span,
-}
-
-/// What pods are like.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PodTemplate {
-    /// Distinguishes templates; becomes the image, so a change is a rollout.
-    pub image: String,
-    /// Labels; workloads add `app`.
-    pub labels: BTreeMap<String, String>,
-    /// Requested thousandths of a CPU.
-    pub cpu_milli: u64,
-    /// Requested bytes of memory.
-    pub memory_bytes: u64,
-    /// Requests of other resources, by name.
-    pub extended: BTreeMap<String, u64>,
-    /// Who goes first: pods have the class `priority-N`, for negative ones `priority-minus-N`, that
-    /// is created with the first of them; zero is no class. At most 1,000,000,000.
-    pub priority: i32,
-    /// `spec.nodeSelector`.
-    pub node_selector: BTreeMap<String, String>,
-    /// Tolerations: key (empty for all), value, effect (empty for all), seconds.
-    pub tolerations: Vec<(String, String, String, Option<i64>)>,
-    /// A port of the host, none when zero.
-    pub host_port: u16,
-    /// How long the container runs before it exits by itself; for ever when absent.
-    pub runs: Option<Span>,
-    /// How it exits then.
-    pub exit_code: i32,
-    /// How long after its start it is ready (a readiness probe is added when not zero).
-    pub ready_after: Span,
-    /// `Always`, `OnFailure` or `Never`.
-    pub restart_policy: String,
-    /// `spec.terminationGracePeriodSeconds`.
-    pub grace_seconds: u32,
-    /// `spec.schedulerName`, the default one when empty.
-    pub scheduler: String,
-    /// Whether it is held back by a scheduling gate.
-    pub gated: bool,
-}
-
-impl Default for PodTemplate {
-    fn default() -> Self {
-        Self {
-            image: "app:1".to_owned(),
-            labels: BTreeMap::new(),
-            cpu_milli: 100,
-            memory_bytes: 64 << 20,
-            extended: BTreeMap::new(),
-            priority: 0,
-            node_selector: BTreeMap::new(),
-            tolerations: Vec::new(),
-            host_port: 0,
-            runs: None,
-            exit_code: 0,
-            ready_after: Span::ZERO,
-            restart_policy: "Always".to_owned(),
-            grace_seconds: 30,
-            scheduler: String::new(),
-            gated: false,
-        }
-    }
-}
-
-/// Something a user does at a time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedOperation {
-    /// When, from the start of the run.
-    pub at: Span,
-    /// What.
-    #[serde(flatten)]
-    pub operation: Operation,
-}
-
-/// Kinds that an operation may name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Target {
-    /// A pod.
-    Pod,
-    /// A deployment.
-    Deployment,
-    /// A replica set.
-    ReplicaSet,
-    /// A replication controller.
-    ReplicationController,
-    /// A service.
-    Service,
-    /// A namespace.
-    Namespace,
-    /// A node.
-    Node,
-}
-
-/// What a user does. Everything lives in the namespace `default` unless it says otherwise; names
-/// may be written `namespace/name`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Operation {
-    /// Creates a bare pod.
-    CreatePod {
-        /// Its name.
-        name: String,
-        /// Index into [`Plan::templates`].
-        template: u32,
-        /// Overrides the template's.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        runs: Option<Span>,
-    },
-    /// Creates a deployment of pods labelled `app=NAME`.
-    CreateDeployment {
-        /// Its name.
-        name: String,
-        /// Index into [`Plan::templates`].
-        template: u32,
-        /// How many pods.
-        replicas: u32,
-        /// A number or a percentage.
-        #[serde(default = "quarter")]
-        max_surge: String,
-        /// A number or a percentage.
-        #[serde(default = "quarter")]
-        max_unavailable: String,
-    },
-    /// Creates a replica set of pods labelled `app=NAME`.
-    CreateReplicaSet {
-        /// Its name.
-        name: String,
-        /// Index into [`Plan::templates`].
-        template: u32,
-        /// How many pods.
-        replicas: u32,
-    },
-    /// Creates a replication controller of pods labelled `app=NAME`.
-    CreateReplicationController {
-        /// Its name.
-        name: String,
-        /// Index into [`Plan::templates`].
-        template: u32,
-        /// How many pods.
-        replicas: u32,
-    },
-    /// Creates a service for the pods labelled `app=APP`.
-    CreateService {
-        /// Its name.
-        name: String,
-        /// The value of the label.
-        app: String,
-    },
-    /// Creates a namespace.
-    CreateNamespace {
-        /// Its name.
-        name: String,
-    },
-    /// Changes the number of replicas.
-    Scale {
-        /// What is scaled.
-        target: Target,
-        /// Its name.
-        name: String,
-        /// How many pods.
-        replicas: u32,
-    },
-    /// Changes a deployment's pods: a rollout.
-    SetTemplate {
-        /// The deployment.
-        name: String,
-        /// Index into [`Plan::templates`].
-        template: u32,
-    },
-    /// Pauses or resumes a deployment.
-    Pause {
-        /// The deployment.
-        name: String,
-        /// Whether it is to be paused.
-        paused: bool,
-    },
-    /// Deletes an object.
-    Delete {
-        /// Its kind.
-        target: Target,
-        /// Its name.
-        name: String,
-        /// Whether what it owns stays (else it goes in the background).
-        #[serde(default)]
-        orphan: bool,
-        /// Whether what it owns goes first.
-        #[serde(default)]
-        foreground: bool,
-    },
-    /// Cordons or uncordons a node.
-    Cordon {
-        /// The node.
-        node: String,
-        /// Whether it is to be unschedulable.
-        unschedulable: bool,
-    },
-    /// Sets a taint, or removes it when the effect is empty.
-    Taint {
-        /// The node.
-        node: String,
-        /// The taint's key.
-        key: String,
-        /// `NoSchedule`, `PreferNoSchedule`, `NoExecute`, or nothing.
-        effect: String,
-    },
-    /// Sets a label on an object, or removes it when the value is empty.
-    Label {
-        /// Its kind.
-        target: Target,
-        /// Its name.
-        name: String,
-        /// The label's key.
-        key: String,
-        /// The label's value.
-        value: String,
-    },
-}
-
-fn quarter() -> String {
-    "25%".to_owned()
 }
 
 /// A process of the simulated cluster, written `scheduler-0`, `controller-manager-1`,

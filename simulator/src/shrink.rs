@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::plan::{Component, Fault, Operation, Plan};
+use crate::plan::{Component, Fault, Plan};
 use crate::span::Span;
 use crate::world::World;
 
@@ -67,7 +67,7 @@ pub fn shrink(
 
 /// What is to become smaller.
 fn size(plan: &Plan) -> (usize, usize, usize, u64, u64) {
-    let replicas = plan.operations.iter().filter_map(|o| replicas_of(&o.operation));
+    let replicas = plan.operations.iter().filter_map(|o| o.operation.replicas());
     let lengths = plan.faults.iter().map(|f| f.lasts.unwrap_or_default().0);
     (
         plan.faults.len(),
@@ -131,13 +131,13 @@ impl Shrinker<'_> {
 
     fn reduce_replicas(&mut self) {
         for index in 0..self.best.operations.len() {
-            while let Some(replicas) = replicas_of(&self.best.operations[index].operation) {
+            while let Some(replicas) = self.best.operations[index].operation.replicas() {
                 if replicas == 0 {
                     break;
                 }
                 let with = |replicas: u32, best: &Plan| {
                     let mut candidate = best.clone();
-                    set_replicas(&mut candidate.operations[index].operation, replicas);
+                    candidate.operations[index].operation.limit_replicas(replicas);
                     candidate
                 };
                 let (half, less) = (with(replicas / 2, &self.best), with(replicas - 1, &self.best));
@@ -207,6 +207,7 @@ fn rounded(span: Span) -> Span {
 fn remove_nodes(plan: &mut Plan, keep: &dyn Fn(usize) -> bool) {
     retain(&mut plan.nodes, keep);
     let names: BTreeSet<&str> = plan.nodes.iter().map(|n| n.name.as_str()).collect();
+    plan.operations.retain(|o| o.operation.node().is_none_or(|node| names.contains(node)));
     plan.faults.retain(|f| match &f.fault {
         Fault::HostCrash { node }
         | Fault::RuntimeErrors { node, .. }
@@ -236,26 +237,6 @@ const fn component_of(fault: &Fault) -> Option<&Component> {
     }
 }
 
-const fn replicas_of(operation: &Operation) -> Option<u32> {
-    match operation {
-        Operation::CreateDeployment { replicas, .. }
-        | Operation::CreateReplicaSet { replicas, .. }
-        | Operation::CreateReplicationController { replicas, .. }
-        | Operation::Scale { replicas, .. } => Some(*replicas),
-        _ => None,
-    }
-}
-
-fn set_replicas(operation: &mut Operation, value: u32) {
-    if let Operation::CreateDeployment { replicas, .. }
-    | Operation::CreateReplicaSet { replicas, .. }
-    | Operation::CreateReplicationController { replicas, .. }
-    | Operation::Scale { replicas, .. } = operation
-    {
-        *replicas = value;
-    }
-}
-
 /// Leaves out shapes and templates that nothing refers to.
 fn drop_unused(plan: &mut Plan) {
     let used: BTreeSet<u32> = plan.nodes.iter().map(|n| n.shape).collect();
@@ -267,26 +248,15 @@ fn drop_unused(plan: &mut Plan) {
     plan.nodes.iter_mut().for_each(|n| n.shape = index(n.shape, &new));
     let mut used = BTreeSet::new();
     for planned in &mut plan.operations {
-        if let Some(template) = template_of(&mut planned.operation) {
+        if let Some(template) = planned.operation.template_mut() {
             used.insert(*template);
         }
     }
     let new: Vec<u32> = used.into_iter().collect();
     plan.templates = new.iter().map(|i| plan.templates[*i as usize].clone()).collect();
     for planned in &mut plan.operations {
-        if let Some(template) = template_of(&mut planned.operation) {
+        if let Some(template) = planned.operation.template_mut() {
             *template = index(*template, &new);
         }
-    }
-}
-
-const fn template_of(operation: &mut Operation) -> Option<&mut u32> {
-    match operation {
-        Operation::CreatePod { template, .. }
-        | Operation::CreateDeployment { template, .. }
-        | Operation::CreateReplicaSet { template, .. }
-        | Operation::CreateReplicationController { template, .. }
-        | Operation::SetTemplate { template, .. } => Some(template),
-        _ => None,
     }
 }

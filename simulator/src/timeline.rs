@@ -74,6 +74,7 @@ fn told(world: &World, occurrence: &Occurrence<'_>) -> Option<String> {
             }
             line
         }
+        Occurrence::EvictionGranted { pod } => format!("{:<24} may evict {pod}", "user"),
         Occurrence::Answered { by, request, refusal } => {
             let Some(status) = refusal else { return None };
             if request.writes() == Some(api::Kind::Lease) {
@@ -138,6 +139,29 @@ fn detail(object: &Object) -> Option<String> {
             let status = deployment.status.as_ref();
             let available = status.and_then(|s| s.available_replicas).unwrap_or(0);
             Some(format!("({available} of {wanted} available)"))
+        }
+        Object::StatefulSet(set) => {
+            let wanted = set.spec.as_ref()?.replicas.unwrap_or(1);
+            let ready = set.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0);
+            Some(format!("({ready} of {wanted} ready)"))
+        }
+        Object::DaemonSet(set) => {
+            let status = set.status.as_ref()?;
+            let (ready, wanted) = (status.number_ready, status.desired_number_scheduled);
+            Some(format!("({ready} of {wanted} ready)"))
+        }
+        Object::Job(job) => {
+            let status = job.status.as_ref()?;
+            let number = |n: Option<i32>| n.unwrap_or(0);
+            let (active, succeeded) = (number(status.active), number(status.succeeded));
+            let failed = number(status.failed);
+            Some(format!("({active} active, {succeeded} succeeded, {failed} failed)"))
+        }
+        Object::PodDisruptionBudget(budget) => {
+            let status = budget.status.as_ref()?;
+            let (healthy, desired) = (status.current_healthy, status.desired_healthy);
+            let allowed = status.disruptions_allowed;
+            Some(format!("({healthy} of {desired} healthy, {allowed} may go)"))
         }
         Object::Node(node) => {
             let ready = node.status.as_ref()?.conditions.as_ref()?;

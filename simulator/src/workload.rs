@@ -1,10 +1,11 @@
 //! [`Workload`]: what users do, described by how much and how often instead of one by one.
 
 pub mod arrivals;
-pub mod deployments;
+pub mod jobs;
 pub mod openb;
 pub mod pods;
 pub mod replay;
+pub mod sets;
 pub mod sizes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,12 +16,13 @@ use std::sync::Arc;
 use machine::RngTree;
 
 pub use arrivals::Arrivals;
-pub use deployments::Deployments;
+pub use jobs::Jobs;
 pub use pods::Pods;
 pub use replay::Replay;
+pub use sets::Sets;
 pub use sizes::Sizes;
 
-use crate::plan::{Operation, Plan, PlannedOperation, PodTemplate};
+use crate::plan::{Operation, Plan, PlannedOperation, PodTemplate, Target};
 use crate::scenario::Options;
 use crate::scenario::diagnostics::Problem;
 use crate::scenario::names::object_fault;
@@ -34,7 +36,7 @@ use crate::trace::Trace;
 pub const OBJECTS_MAX: u64 = 20_000_000;
 
 /// The kinds of workloads.
-const KINDS: [&str; 3] = ["pods", "deployments", "trace"];
+const KINDS: [&str; 6] = ["pods", "deployments", "stateful-sets", "daemon-sets", "jobs", "trace"];
 
 /// What users do, by rates and distributions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +54,10 @@ pub struct Workload {
 pub enum Kind {
     /// Bare pods.
     Pods(Box<Pods>),
-    /// Deployments.
-    Deployments(Box<Deployments>),
+    /// Deployments, stateful sets or daemon sets.
+    Sets(Box<Sets>),
+    /// Jobs.
+    Jobs(Box<Jobs>),
     /// What a trace says.
     Trace(Replay),
 }
@@ -79,10 +83,14 @@ pub(crate) fn read(
         }
         Some(name)
     });
+    let set =
+        |target| sets::read(section, target, templates).map(|sets| Kind::Sets(Box::new(sets)));
     let kind = match text {
         "pods" => pods::read(section, templates).map(|pods| Kind::Pods(Box::new(pods))),
-        "deployments" => deployments::read(section, templates)
-            .map(|deployments| Kind::Deployments(Box::new(deployments))),
+        "deployments" => set(Target::Deployment),
+        "stateful-sets" => set(Target::StatefulSet),
+        "daemon-sets" => set(Target::DaemonSet),
+        "jobs" => jobs::read(section, templates).map(|jobs| Kind::Jobs(Box::new(jobs))),
         _ => replay::read(section, dir, options).map(Kind::Trace),
     };
     section.finish();
@@ -94,7 +102,8 @@ impl Workload {
     pub(crate) fn endless(&self) -> bool {
         match &self.kind {
             Kind::Pods(pods) => pods.arrivals.endless(),
-            Kind::Deployments(deployments) => deployments.endless(),
+            Kind::Sets(sets) => sets.endless(),
+            Kind::Jobs(jobs) => jobs.arrivals.endless(),
             Kind::Trace(_) => false,
         }
     }
@@ -103,7 +112,8 @@ impl Workload {
     pub(crate) fn expected(&self, end: Option<Span>) -> u64 {
         match &self.kind {
             Kind::Pods(pods) => pods.arrivals.expected(end),
-            Kind::Deployments(deployments) => deployments.expected(end),
+            Kind::Sets(sets) => sets.expected(end),
+            Kind::Jobs(jobs) => jobs.expected(end),
             Kind::Trace(replay) => u64::try_from(replay.trace.operations.len()).unwrap_or(u64::MAX),
         }
     }
@@ -121,7 +131,8 @@ impl Workload {
         let tree = draft.tree.child("workload").child(&self.name);
         match &self.kind {
             Kind::Pods(pods) => pods.expand(&self.name, tree, draft),
-            Kind::Deployments(deployments) => deployments.expand(&self.name, tree, draft),
+            Kind::Sets(sets) => sets.expand(&self.name, tree, draft),
+            Kind::Jobs(jobs) => jobs.expand(&self.name, tree, draft),
             Kind::Trace(replay) => replay.expand(draft),
         }
     }

@@ -8,6 +8,7 @@
 mod api_server;
 mod bugs;
 mod calls;
+mod drains;
 mod effect_log;
 mod faults;
 mod heartbeats;
@@ -192,6 +193,8 @@ pub struct World {
     store_down: bool,
     next_operation: usize,
     retries: BTreeMap<u32, u32>,
+    /// Nodes that are being drained, by operation.
+    drains: BTreeMap<u32, drains::Drain>,
     /// The last spec that was made from each template of bare pods, and how long it runs.
     specs: BTreeMap<u32, (Option<Span>, Shared<PodSpec>)>,
     /// When the store came to its latest revisions.
@@ -254,6 +257,7 @@ impl World {
             store_down: false,
             next_operation: 0,
             retries: BTreeMap::new(),
+            drains: BTreeMap::new(),
             specs: BTreeMap::new(),
             revisions: VecDeque::new(),
             last_write: START,
@@ -389,8 +393,9 @@ impl World {
         }
         let silent_at = self.last_write + settings.quiet.duration();
         let rested_at = silent_at.max(self.worked_at + AFTER_WORK.duration());
-        let operations =
-            self.next_operation < self.plan.operations.len() || !self.retries.is_empty();
+        let operations = self.next_operation < self.plan.operations.len()
+            || !self.retries.is_empty()
+            || self.drains();
         if self.now >= rested_at && !operations {
             let healed = at(self.plan.heals_at());
             let settled = self.last_write.since(healed);

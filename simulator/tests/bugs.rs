@@ -11,7 +11,7 @@ use simulator::scenario::Scenario;
 use simulator::world::{Phase, World};
 
 /// The bugs with the property that finds each.
-const CORPUS: [(Bug, &str); 16] = [
+const CORPUS: [(Bug, &str); 22] = [
     (Bug::AnyListAccepted, "P36"),
     (Bug::NoReadYourWrites, "P29"),
     (Bug::RecreationUnnoticed, "P28"),
@@ -28,6 +28,12 @@ const CORPUS: [(Bug, &str); 16] = [
     (Bug::RetriesBlockQueue, "P23"),
     (Bug::UnknownCreationAwaited, "P28"),
     (Bug::DeletionUnobserved, "P28"),
+    (Bug::JobPodsDoubled, "P38"),
+    (Bug::DaemonPodsDoubled, "P37"),
+    (Bug::BudgetOverwritten, "P44"),
+    (Bug::EarlierPodForgotten, "P28"),
+    (Bug::ParallelismUnlimited, "P38"),
+    (Bug::CountOfThisLife, "P27"),
 ];
 
 fn folder() -> PathBuf {
@@ -128,4 +134,10 @@ corpus! {
     retries_block_queue RetriesBlockQueue,
     unknown_creation_awaited UnknownCreationAwaited,
     deletion_unobserved DeletionUnobserved,
+    job_pods_doubled JobPodsDoubled,
+    daemon_pods_doubled DaemonPodsDoubled,
+    budget_overwritten BudgetOverwritten,
+    earlier_pod_forgotten EarlierPodForgotten,
+    parallelism_unlimited ParallelismUnlimited,
+    count_of_this_life CountOfThisLife,
 }

@@ -2,8 +2,8 @@
 
 use simulator::distribution::Distribution;
 use simulator::plan::{
-    Component, Direction, Fault, NodeShape, Operation, Outcome, Plan, PlannedFault, PlannedNode,
-    PlannedOperation, PodTemplate, Settings, Target,
+    Budget, Component, Direction, Fault, NodeShape, Operation, Outcome, Plan, PlannedFault,
+    PlannedNode, PlannedOperation, PodTemplate, Settings, Target,
 };
 use simulator::span::Span;
 use simulator::world::{Phase, World};
@@ -31,8 +31,11 @@ fn plan(seed: u64) -> Plan {
         name: name.to_owned(),
         replicas,
     };
-    let roll =
-        |name: &str, template: u32| Operation::SetTemplate { name: name.to_owned(), template };
+    let roll = |name: &str, template: u32| Operation::SetTemplate {
+        target: Target::Deployment,
+        name: name.to_owned(),
+        template,
+    };
     let pod = |name: &str, template: u32| Operation::CreatePod {
         name: name.to_owned(),
         template,
@@ -46,8 +49,9 @@ fn plan(seed: u64) -> Plan {
     };
     let once =
         PodTemplate { restart_policy: "Never".to_owned(), cpu_milli: 100, ..template("once", 0) };
+    let small = |image: &str| PodTemplate { cpu_milli: 50, ..template(image, 1) };
     let port = PodTemplate { host_port: 8080, ..template("port", 0) };
-    Plan {
+    let mut plan = Plan {
         name: "checks".to_owned(),
         seed,
         settings: Settings {
@@ -61,7 +65,15 @@ fn plan(seed: u64) -> Plan {
         },
         shapes: vec![zone("a"), zone("b")],
         nodes: (0..5).map(node).collect(),
-        templates: vec![template("app:1", 2), template("app:2", 3), once, port],
+        templates: vec![
+            template("app:1", 2),
+            template("app:2", 3),
+            once.clone(),
+            port,
+            PodTemplate { runs: Some(Span::secs(15)), ..once },
+            small("set:1"),
+            small("set:2"),
+        ],
         operations: vec![
             at(30, deployment("web", 8)),
             at(30, Operation::CreateService { name: "web".to_owned(), app: "web".to_owned() }),
@@ -93,9 +105,72 @@ fn plan(seed: u64) -> Plan {
             at(420, deployment("late", 50)),
             at(480, roll("late", 1)),
             at(500, delete(Target::ReplicationController, "rc", false)),
-        ],
+        ]
+        .into_iter()
+        .chain(of_other_kinds())
+        .collect(),
         faults: Vec::new(),
-    }
+    };
+    plan.sort();
+    plan
+}
+
+/// What users do with sets, jobs and budgets in that time.
+fn of_other_kinds() -> impl Iterator<Item = PlannedOperation> {
+    let text = str::to_owned;
+    let roll = |target, name: &str, template| Operation::SetTemplate {
+        target,
+        name: text(name),
+        template,
+    };
+    let job = |name: &str, indexed| Operation::CreateJob {
+        name: text(name),
+        template: 4,
+        completions: Some(5),
+        parallelism: 2,
+        indexed,
+        backoff_limit: 6,
+        ttl_seconds: None,
+    };
+    let budget = Budget {
+        name: text("web"),
+        app: text("web"),
+        min_available: Some(text("50%")),
+        max_unavailable: None,
+    };
+    let set = |name: &str, parallel| Operation::CreateStatefulSet {
+        name: text(name),
+        template: 5,
+        replicas: 3,
+        parallel,
+        partition: 0,
+    };
+    let daemons = |name: &str, max_surge: &str, max_unavailable: &str| {
+        let (max_surge, max_unavailable) = (text(max_surge), text(max_unavailable));
+        Operation::CreateDaemonSet { name: text(name), template: 5, max_surge, max_unavailable }
+    };
+    let (target, name) = (Target::StatefulSet, text("db"));
+    let scale = Operation::Scale { target, name, replicas: 1 };
+    let node = || text("n2");
+    [
+        (31, Operation::CreateBudget(Box::new(budget))),
+        (35, set("db", false)),
+        (36, set("cache", true)),
+        (37, daemons("agent", "0", "1")),
+        (38, daemons("proxy", "1", "0")),
+        (55, job("work", false)),
+        (56, job("parts", true)),
+        (125, roll(Target::StatefulSet, "db", 6)),
+        (130, roll(Target::DaemonSet, "agent", 6)),
+        (140, roll(Target::DaemonSet, "proxy", 6)),
+        (145, roll(Target::StatefulSet, "cache", 6)),
+        (255, scale),
+        (260, Operation::Drain { node: node(), timeout: Span::secs(60) }),
+        (325, Operation::Cordon { node: node(), unschedulable: false }),
+        (430, job("late", false)),
+    ]
+    .into_iter()
+    .map(|(secs, operation)| PlannedOperation { at: Span::secs(secs), operation })
 }
 
 fn violations(plan: Plan) -> Vec<String> {

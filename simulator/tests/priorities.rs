@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::{Kind, Object, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use simulator::plan::{
-    NodeShape, Operation, Plan, PlannedNode, PlannedOperation, PodTemplate, Settings,
+    NodeShape, Operation, Plan, PlannedNode, PlannedOperation, PodTemplate, Settings, Target,
 };
 use simulator::span::Span;
 use simulator::world::{Phase, World};
@@ -67,7 +67,8 @@ fn rested(plan: Plan) -> World {
 
 #[test]
 fn a_class_is_made_when_it_is_first_used() {
-    let set = Operation::SetTemplate { name: "web".to_owned(), template: 4 };
+    let set =
+        Operation::SetTemplate { target: Target::Deployment, name: "web".to_owned(), template: 4 };
     let operations = vec![
         (20, pod("plain", 0)),
         (30, pod("first", 1)),

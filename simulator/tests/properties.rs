@@ -9,8 +9,8 @@ use simulator::bug::Bug;
 use simulator::end_state;
 use simulator::outcome::Outcome as SimulatedOutcome;
 use simulator::plan::{
-    Component, Direction, Fault, NodeShape, Operation, Outcome, Plan, PlannedFault, PlannedNode,
-    PlannedOperation, PodTemplate, Settings, Target,
+    Budget, Component, Direction, Fault, NodeShape, Operation, Outcome, Plan, PlannedFault,
+    PlannedNode, PlannedOperation, PodTemplate, Settings, Target,
 };
 use simulator::scenario::Scenario;
 use simulator::shrink::{shrink, violates};
@@ -45,6 +45,9 @@ enum Made {
     Deployment,
     ReplicaSet,
     Pod,
+    StatefulSet { parallel: bool },
+    DaemonSet { surge: bool },
+    Job { indexed: bool },
 }
 
 /// What becomes of it later.
@@ -63,6 +66,9 @@ fn workload(templates: u32) -> impl Strategy<Value = Workload> {
         3 => Just(Made::Deployment),
         1 => Just(Made::ReplicaSet),
         1 => Just(Made::Pod),
+        2 => any::<bool>().prop_map(|parallel| Made::StatefulSet { parallel }),
+        2 => any::<bool>().prop_map(|surge| Made::DaemonSet { surge }),
+        2 => any::<bool>().prop_map(|indexed| Made::Job { indexed }),
     ];
     let change = prop_oneof![
         3 => (0_u32..7).prop_map(Change::Scale),
@@ -98,6 +104,36 @@ fn operations(index: usize, workload: &Workload) -> Vec<PlannedOperation> {
             Target::Pod,
             Operation::CreatePod { name: name.clone(), template: *template, runs: None },
         ),
+        Made::StatefulSet { parallel } => (
+            Target::StatefulSet,
+            Operation::CreateStatefulSet {
+                name: name.clone(),
+                template: kept,
+                replicas: *replicas,
+                parallel: *parallel,
+                partition: 0,
+            },
+        ),
+        Made::DaemonSet { surge } => {
+            let [one, none] = ["1", "0"].map(str::to_owned);
+            let (max_surge, max_unavailable) = if *surge { (one, none) } else { (none, one) };
+            let name = name.clone();
+            let operation =
+                Operation::CreateDaemonSet { name, template: kept, max_surge, max_unavailable };
+            (Target::DaemonSet, operation)
+        }
+        Made::Job { indexed } => (
+            Target::Job,
+            Operation::CreateJob {
+                name: name.clone(),
+                template: ENDING,
+                completions: Some(*replicas),
+                parallelism: 1 + *replicas / 2,
+                indexed: *indexed,
+                backoff_limit: 3,
+                ttl_seconds: None,
+            },
+        ),
     };
     let service = Operation::CreateService { name: name.clone(), app: name.clone() };
     let mut all = vec![at(15, create), at(16, service)];
@@ -105,12 +141,14 @@ fn operations(index: usize, workload: &Workload) -> Vec<PlannedOperation> {
     changes.sort_by_key(|(secs, _)| *secs);
     for (secs, change) in changes {
         let operation = match (change, target) {
-            (Change::Scale(_), Target::Pod) => continue,
-            (Change::Roll(_), Target::Pod | Target::ReplicaSet) => continue,
+            (Change::Scale(_), Target::Pod | Target::DaemonSet | Target::Job) => continue,
+            (Change::Roll(_), Target::Pod | Target::ReplicaSet | Target::Job) => continue,
             (Change::Scale(replicas), _) => {
                 Operation::Scale { target, name: name.clone(), replicas }
             }
-            (Change::Roll(template), _) => Operation::SetTemplate { name: name.clone(), template },
+            (Change::Roll(template), _) => {
+                Operation::SetTemplate { target: Target::Deployment, name: name.clone(), template }
+            }
             (Change::Delete { foreground }, _) => {
                 Operation::Delete { target, name: name.clone(), orphan: false, foreground }
             }
@@ -158,7 +196,7 @@ fn clusters(of_templates: u32) -> impl Strategy<Value = Plan> {
 }
 
 /// Bugs whose blunders remember something, and those that are settings.
-const BUGS: [Bug; 16] = [
+const BUGS: [Bug; 22] = [
     Bug::AnyListAccepted,
     Bug::NoReadYourWrites,
     Bug::RecreationUnnoticed,
@@ -175,6 +213,12 @@ const BUGS: [Bug; 16] = [
     Bug::RetriesBlockQueue,
     Bug::UnknownCreationAwaited,
     Bug::DeletionUnobserved,
+    Bug::JobPodsDoubled,
+    Bug::DaemonPodsDoubled,
+    Bug::BudgetOverwritten,
+    Bug::EarlierPodForgotten,
+    Bug::ParallelismUnlimited,
+    Bug::CountOfThisLife,
 ];
 
 /// A process of the plan.
@@ -216,10 +260,28 @@ fn fault(plan: &Plan, kind: u8, which: Index, amount: u8) -> Fault {
     }
 }
 
+/// A budget for the pods of the first workload, and the drain of a node.
+fn drain(plan: &mut Plan, which: Index, begins: u64, lasts: u64) {
+    let (name, app) = ("w0".to_owned(), "w0".to_owned());
+    let min_available = Some("1".to_owned());
+    let budget = Box::new(Budget { name, app, min_available, max_unavailable: None });
+    let node = which.get(&plan.nodes).name.clone();
+    let at = |secs: u64, operation: Operation| PlannedOperation { at: Span::secs(secs), operation };
+    plan.operations.extend([
+        at(16, Operation::CreateBudget(budget)),
+        at(begins, Operation::Drain { node: node.clone(), timeout: Span::secs(lasts) }),
+        at(begins + lasts, Operation::Cordon { node, unschedulable: false }),
+    ]);
+}
+
 /// A cluster with up to three faults.
 fn faulty() -> impl Strategy<Value = Plan> {
     let one = (0_u8..18, any::<Index>(), any::<u8>(), 5_u64..120, 1_u64..60);
-    (clusters(ENDING + 1), vec(one, 0..4)).prop_map(|(mut plan, faults)| {
+    let drained = prop::option::of((any::<Index>(), 20_u64..110, 1_u64..40));
+    (clusters(ENDING + 1), vec(one, 0..4), drained).prop_map(|(mut plan, faults, drained)| {
+        if let Some((which, begins, lasts)) = drained {
+            drain(&mut plan, which, begins, lasts);
+        }
         for (kind, which, amount, at, lasts) in faults {
             let fault = fault(&plan, kind, which, amount);
             let (at, lasts) = (Span::secs(at), Some(Span::secs(lasts)));
@@ -277,12 +339,7 @@ fn config(cases: u32) -> ProptestConfig {
 /// How many there are of what shrinking takes away, and how long the plan goes on.
 fn size(plan: &Plan) -> [u64; 5] {
     let count = |n: usize| u64::try_from(n).expect("few");
-    let replicas = |planned: &PlannedOperation| match &planned.operation {
-        Operation::CreateDeployment { replicas, .. }
-        | Operation::CreateReplicaSet { replicas, .. }
-        | Operation::Scale { replicas, .. } => u64::from(*replicas),
-        _ => 0,
-    };
+    let replicas = |planned: &PlannedOperation| planned.operation.replicas().map_or(0, u64::from);
     [
         count(plan.faults.len()),
         count(plan.operations.len()),

@@ -32,8 +32,13 @@ pub(crate) fn run(root: &Path, e2e: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A minute of seeds of the simulator that nobody has tried, so that each commit adds to what is
-/// known. They derive from the commit: who looks for what CI has found gets the same ones.
+/// What is run with seeds that nobody has tried.
+const SOAKED: [&str; 2] =
+    ["simulator/scenarios/faulty-5.toml", "simulator/scenarios/faulty-kinds.toml"];
+
+/// Half a minute for each of the scenarios of seeds of the simulator that nobody has tried, so that
+/// each commit adds to what is known. They derive from the commit: who looks for what CI has found
+/// gets the same ones.
 fn soak(root: &Path) -> anyhow::Result<()> {
     step(
         root,
@@ -53,22 +58,25 @@ fn soak(root: &Path) -> anyhow::Result<()> {
     )?;
     let seed = first_seed(&commit(root)?)?.to_string();
     // On a failure it prints where the smallest scenario that shows it is kept.
-    step(
-        root,
-        "fresh seeds",
-        &[
-            "target/release/ksim",
-            "soak",
-            "simulator/scenarios/faulty-5.toml",
-            "--time",
-            "60s",
-            "--keep",
-            "target/ksim-failures",
-            "--first-seed",
-            &seed,
-            "--twice",
-        ],
-    )
+    for scenario in SOAKED {
+        step(
+            root,
+            "fresh seeds",
+            &[
+                "target/release/ksim",
+                "soak",
+                scenario,
+                "--time",
+                "30s",
+                "--keep",
+                "target/ksim-failures",
+                "--first-seed",
+                &seed,
+                "--twice",
+            ],
+        )?;
+    }
+    Ok(())
 }
 
 /// The commit that is checked, in hexadecimal digits.

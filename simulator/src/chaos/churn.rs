@@ -8,7 +8,8 @@ use rand::RngExt;
 
 use crate::distribution::Distribution;
 use crate::plan::{
-    Fault, NodeShape, Operation, Plan, PlannedFault, PlannedNode, PlannedOperation, Target,
+    DRAIN_TIMEOUT, Fault, NodeShape, Operation, Plan, PlannedFault, PlannedNode, PlannedOperation,
+    Target,
 };
 use crate::scenario::diagnostics::Problem;
 use crate::scenario::nodes::{self, NodeGroup};
@@ -18,7 +19,7 @@ use crate::span::Span;
 use crate::workload::Arrivals;
 
 /// How long a node is cordoned before it is taken away.
-const DRAIN: Span = Span::secs(60);
+const CORDONED: Span = Span::secs(60);
 /// More events are more than failures of a cluster.
 const EVENTS_MAX: u64 = 1_000_000;
 
@@ -37,6 +38,8 @@ pub struct Churn {
     pub additions: Option<(Arrivals, NodeGroup)>,
     /// When a node is cordoned, and a minute later switched off and deleted.
     pub removals: Option<Arrivals>,
+    /// When a node is drained, and how long after that it is uncordoned.
+    pub drains: Option<(Arrivals, Distribution)>,
     /// Where the file says so.
     pub place: Range<usize>,
 }
@@ -73,6 +76,12 @@ pub(crate) fn read(section: &Section<'_>, shapes: &mut Catalogue<NodeShape>) -> 
         section.finish();
         arrivals
     });
+    let drains = section.section("drains").and_then(|section| {
+        let arrivals = Arrivals::read(&section, None);
+        let lasts = section.distribution("lasts", &TIME);
+        section.finish();
+        Some((arrivals?, lasts.unwrap_or(Distribution::Constant(Span::secs(300)))))
+    });
     let churn = Churn {
         node_mtbf: mean(section, "node_mtbf"),
         node_repair: repair("node_repair"),
@@ -80,6 +89,7 @@ pub(crate) fn read(section: &Section<'_>, shapes: &mut Catalogue<NodeShape>) -> 
         zone_repair: repair("zone_repair"),
         additions,
         removals,
+        drains,
         place: section.place(),
     };
     section.finish();
@@ -101,9 +111,10 @@ impl Churn {
     /// Whether it needs to be told when operations end.
     pub(crate) fn endless(&self) -> bool {
         let streams = self.additions.as_ref().map(|(arrivals, _)| arrivals);
+        let streams = streams.into_iter().chain(self.drains.as_ref().map(|(arrivals, _)| arrivals));
         self.node_mtbf.is_some()
             || self.zone_mtbf.is_some()
-            || streams.into_iter().chain(&self.removals).any(Arrivals::endless)
+            || streams.chain(&self.removals).any(Arrivals::endless)
     }
 
     /// Whether there are more failures than can be simulated.
@@ -121,6 +132,7 @@ impl Churn {
     pub(crate) fn expand(&self, end: Span, tree: RngTree, plan: &mut Plan) {
         self.add(end, tree, plan);
         self.remove(end, tree, plan);
+        self.drain(end, tree, plan);
         self.fail(end, tree, plan);
         self.fail_zones(end, tree, plan);
     }
@@ -141,7 +153,7 @@ impl Churn {
         let (mut times, mut rng) = (tree.rng("removals"), tree.rng("removed"));
         let mut left: Vec<usize> = (0..plan.nodes.len()).collect();
         for at in arrivals.times(Some(end), &mut times) {
-            let off = Span(at.0.saturating_add(DRAIN.0));
+            let off = Span(at.0.saturating_add(CORDONED.0));
             // One node stays.
             if left.len() <= 1 || off >= end {
                 break;
@@ -162,6 +174,30 @@ impl Churn {
             operation(Span(off.0 + 1), delete);
             let fault = Fault::HostCrash { node: name };
             plan.faults.push(PlannedFault { at: off, lasts: None, fault });
+        }
+    }
+
+    fn drain(&self, end: Span, tree: RngTree, plan: &mut Plan) {
+        let Some((arrivals, lasts)) = &self.drains else { return };
+        let (mut times, mut rng, mut lengths) =
+            (tree.rng("drains"), tree.rng("drained"), tree.rng("drained for"));
+        let count = plan.nodes.len();
+        for at in arrivals.times(Some(end), &mut times) {
+            if count == 0 || at >= end {
+                break;
+            }
+            let node = &plan.nodes[rng.random_range(0..count)];
+            let back = Span(at.0.saturating_add(lasts.sample(&mut lengths).0)).min(end);
+            if node.joins > at {
+                continue;
+            }
+            let node = node.name.clone();
+            // Whoever wants it back does not wait for what a budget holds.
+            let timeout = DRAIN_TIMEOUT.min(Span(back.0 - at.0));
+            let drain = Operation::Drain { node: node.clone(), timeout };
+            plan.operations.push(PlannedOperation { at, operation: drain });
+            let operation = Operation::Cordon { node, unschedulable: false };
+            plan.operations.push(PlannedOperation { at: back, operation });
         }
     }
 

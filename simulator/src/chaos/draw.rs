@@ -5,7 +5,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{FaultRate, Victims};
 use crate::distribution::Distribution;
-use crate::plan::{Component, Direction, Fault, Outcome, Plan, Target};
+use crate::plan::{
+    Component, Direction, Fault, Operation, Outcome, Plan, PlannedOperation, Target,
+};
 use crate::span::Span;
 
 /// Whether the kind strikes processes that can be chosen.
@@ -120,8 +122,7 @@ impl FaultRate {
             "lagging-server" => Fault::LaggingServer { api_server: server, lag: amount },
             "store-down" => Fault::StoreDown,
             "conflict-storm" => Fault::ConflictStorm {
-                target: [Target::Pod, Target::Deployment, Target::ReplicaSet, Target::Node]
-                    [choice % 4],
+                target: storm_targets(plan).nth(choice % storm_targets(plan).count())?,
                 // A storm needs some time between its rounds.
                 period: amount.max(Span::millis(10)),
             },
@@ -131,6 +132,26 @@ impl FaultRate {
             "slow-disk" => Fault::SlowDisk { node: node?, factor: number.saturating_add(1) },
             kind => unreachable!("{kind} is no kind of fault"),
         })
+    }
+}
+
+/// Kinds that somebody may write again and again: those that are always there, and those of which
+/// the plan creates some.
+fn storm_targets(plan: &Plan) -> impl Iterator<Item = Target> + '_ {
+    const ALWAYS: [Target; 4] = [Target::Pod, Target::Deployment, Target::ReplicaSet, Target::Node];
+    const CREATED: [Target; 4] =
+        [Target::StatefulSet, Target::DaemonSet, Target::Job, Target::PodDisruptionBudget];
+    let creates = |target: &Target| plan.operations.iter().any(|o| created(o) == Some(*target));
+    ALWAYS.into_iter().chain(CREATED.into_iter().filter(creates))
+}
+
+const fn created(planned: &PlannedOperation) -> Option<Target> {
+    match &planned.operation {
+        Operation::CreateStatefulSet { .. } => Some(Target::StatefulSet),
+        Operation::CreateDaemonSet { .. } => Some(Target::DaemonSet),
+        Operation::CreateJob { .. } => Some(Target::Job),
+        Operation::CreateBudget(_) => Some(Target::PodDisruptionBudget),
+        _ => None,
     }
 }
 

@@ -42,11 +42,30 @@ pub(super) enum Change {
     Left(String),
 }
 
-/// The active pods of each controller, by its UID.
-#[derive(Clone, Default)]
-pub(super) struct Broods(BTreeMap<String, BTreeSet<Key>>);
+/// The active pods of each controller, by its UID; or of parts of what controllers have.
+#[derive(Clone)]
+pub(super) struct Broods {
+    group: fn(&Pod) -> Option<String>,
+    keys: BTreeMap<String, BTreeSet<Key>>,
+}
+
+impl Default for Broods {
+    fn default() -> Self {
+        Self::by(|pod| oracle::controller(&pod.metadata).map(str::to_owned))
+    }
+}
 
 impl Broods {
+    /// Pods belong together if they have the same name of a group; not at all without one.
+    pub(super) const fn by(group: fn(&Pod) -> Option<String>) -> Self {
+        Self { group, keys: BTreeMap::new() }
+    }
+
+    /// The group of a pod.
+    pub(super) fn group(&self, pod: &Pod) -> Option<String> {
+        (self.group)(pod)
+    }
+
     /// Takes in a write of a pod; says whose brood it changed.
     pub(super) fn committed(
         &mut self,
@@ -59,22 +78,22 @@ impl Broods {
         }
         let owner = |o| {
             let pod: Option<&Pod> = oracle::pod(o).filter(|p| oracle::is_active(p));
-            pod.and_then(|p| oracle::controller(&p.metadata))
+            pod.and_then(self.group)
         };
         match (owner(old), owner(new)) {
             (before, after) if before == after => None,
             (_, Some(after)) => {
-                self.0.entry(after.to_owned()).or_default().insert(key.clone());
-                Some(Change::Joined(after.to_owned()))
+                self.keys.entry(after.clone()).or_default().insert(key.clone());
+                Some(Change::Joined(after))
             }
             (Some(before), None) => {
-                if let Some(keys) = self.0.get_mut(before) {
+                if let Some(keys) = self.keys.get_mut(&before) {
                     keys.remove(key);
                     if keys.is_empty() {
-                        self.0.remove(before);
+                        self.keys.remove(&before);
                     }
                 }
-                Some(Change::Left(before.to_owned()))
+                Some(Change::Left(before))
             }
             (None, None) => None,
         }
@@ -82,12 +101,12 @@ impl Broods {
 
     /// The active pods of a controller.
     pub(super) fn of(&self, uid: &str) -> impl Iterator<Item = &Key> {
-        self.0.get(uid).into_iter().flatten()
+        self.keys.get(uid).into_iter().flatten()
     }
 
     /// How many active pods a controller has.
     pub(super) fn size(&self, uid: &str) -> i64 {
-        self.0.get(uid).map_or(0, |keys| i64::try_from(keys.len()).unwrap_or(i64::MAX))
+        self.keys.get(uid).map_or(0, |keys| i64::try_from(keys.len()).unwrap_or(i64::MAX))
     }
 }
 

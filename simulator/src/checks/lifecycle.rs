@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::{Key, Kind, Object, Patch, PatchBody, Pod, Request};
 
+use super::ordinals::InOrder;
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle;
 use crate::plan::Plan;
 
-/// P36, for what there is without stateful sets: of the pods that had one name at most one runs,
-/// on whatever nodes they are.
+/// P36: of the pods that had one name at most one runs, on whatever nodes they are; and those of a
+/// stateful set come and go in order.
 ///
 /// A node whose object was deleted is excused: whoever deleted it vouched for its end.
 #[derive(Clone, Default)]
 pub(super) struct OneOfAName {
     /// Where the last pod of each name was bound, by UID.
     places: BTreeMap<Key, BTreeMap<String, String>>,
+    order: InOrder,
 }
 
 impl OneOfAName {
@@ -50,7 +52,7 @@ impl Check for OneOfAName {
     }
 
     fn statement(&self) -> &'static str {
-        "of the pods that had one name at most one runs"
+        "of the pods that had one name at most one runs, and those of stateful sets keep order"
     }
 
     fn observe(
@@ -59,6 +61,7 @@ impl Check for OneOfAName {
         occurrence: &Occurrence<'_>,
         found: &mut Vec<String>,
     ) {
+        found.extend(self.order.observe(cluster, occurrence));
         let Occurrence::Committed { key, old, new, .. } = occurrence else { return };
         match key.kind {
             Kind::Node if new.is_none() => self.node_gone(&key.name),
@@ -75,6 +78,12 @@ impl Check for OneOfAName {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn at_rest(&mut self, cluster: &dyn Cluster, found: &mut Vec<String>) {
+        if cluster.is_at_rest() {
+            InOrder::at_rest(cluster, found);
         }
     }
 }

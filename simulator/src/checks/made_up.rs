@@ -358,3 +358,12 @@ pub(crate) fn merge(value: &mut Value, more: &Value) {
         (value, more) => *value = more.clone(),
     }
 }
+
+/// A pod on a node in a phase, of the controller of that kind and name (UID `u-NAME`).
+pub(crate) fn owned(name: &str, node: &str, phase: &str, kind: &str, owner: &str) -> Value {
+    let api_version = if kind == "Job" { "batch/v1" } else { "apps/v1" };
+    let mut value = placed(name, node, phase);
+    value["metadata"]["ownerReferences"] = json!([{"apiVersion": api_version, "kind": kind,
+        "name": owner, "uid": format!("u-{owner}"), "controller": true}]);
+    value
+}

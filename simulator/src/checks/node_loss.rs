@@ -308,6 +308,16 @@ impl Check for GivenUpSlowly {
     ) {
         self.lives.observe(occurrence);
         self.shown.observe(cluster, occurrence);
+        if let Some((by, key)) = occurrence.pod_given_up(cluster) {
+            let evicted = self.evicted.remove(&(by, key.clone()));
+            let pod = oracle::pod(cluster.object(key));
+            // What was marked in another life may now be given up by its controller.
+            let alone = |p: &Pod| oracle::controller(&p.metadata).is_none();
+            if let Some(pod) = pod.filter(|p| evicted || is_marked(p) && alone(p)) {
+                found.extend(self.evicts(cluster, by, key, pod));
+            }
+            return;
+        }
         match occurrence {
             Occurrence::Committed { by, key, old, new: Some(new), revision, .. }
                 if key.kind == Kind::Node =>
@@ -346,17 +356,6 @@ impl Check for GivenUpSlowly {
             }
             Occurrence::Started(process) => {
                 self.evictions.retain(|((by, _), _), _| by != process);
-            }
-            Occurrence::Called {
-                by,
-                // Garbage collection says how to go on, and takes pods whoever has marked them.
-                request: Request::Delete { key, grace_seconds: None, propagation: None, .. },
-            } if key.kind == Kind::Pod && cluster.role(*by) == Role::ControllerManager => {
-                let evicted = self.evicted.remove(&(*by, (*key).clone()));
-                let pod = oracle::pod(cluster.object(key));
-                if let Some(pod) = pod.filter(|p| evicted || is_marked(p)) {
-                    found.extend(self.evicts(cluster, *by, key, pod));
-                }
             }
             Occurrence::Called {
                 by,

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::checks::made_up::plan;
-use crate::plan::{PlannedNode, PlannedOperation, PodTemplate};
+use crate::plan::{Neighbours, PlannedNode, PlannedOperation, PodTemplate};
 use crate::span::Span;
 
 fn properties(plan: &Plan) -> Vec<&'static str> {
@@ -12,13 +12,18 @@ fn properties(plan: &Plan) -> Vec<&'static str> {
 #[test]
 fn every_check_has_a_number_and_a_statement_of_its_own() {
     let mut with_ports = plan();
-    with_ports.templates.push(PodTemplate { host_port: 80, ..PodTemplate::default() });
+    with_ports.templates.push(PodTemplate {
+        host_port: 80,
+        apart: vec![Neighbours::default()],
+        ..PodTemplate::default()
+    });
     let all = all(&with_ports);
     let numbers: BTreeSet<&str> = all.iter().map(|c| c.property()).collect();
     let statements: BTreeSet<&str> = all.iter().map(|c| c.statement()).collect();
     assert_eq!((numbers.len(), statements.len()), (all.len(), all.len()));
-    let expected = "P1 P2 P3 P4 P5 P6 P7 P8 P9 P10 P11 P14 P19 P20 P22 P23 P25 P27 P28 P29 P30 P31 \
-                    P32 P33 P34 P35 P36 P40 P41 P42 P43 P46 P54";
+    let expected = "P1 P2 P3 P4 P5 P6 P7 P8 P9 P10 P11 P12 P13 P14 P15 P17 P18 P19 P20 P22 P23 \
+                    P24 P25 P27 P28 P29 P30 P31 P32 P33 P34 P35 P36 P37 P38 P40 P41 P42 \
+                    P43 P44 P46 P54";
     assert_eq!(numbers, expected.split_whitespace().collect());
 }
 

@@ -8,7 +8,9 @@ use api::{Key, Kind, Object, Pod, Request, Time};
 use k8s_openapi::api::core::v1::Node;
 
 use crate::check::{Check, Cluster, Occurrence, Role};
+use crate::oracle::company::{self, Placed};
 use crate::oracle::{self, Amounts, HostPort};
+use crate::plan::PodTemplate;
 
 /// Kubernetes tries unschedulable pods again after five minutes at the latest, whatever events it
 /// has or has not seen (`podMaxInUnschedulablePodsDuration`).
@@ -32,14 +34,17 @@ fn wants_node(pod: &Pod) -> bool {
 }
 
 /// What the bound pods take of each node, as stored.
-struct Occupied {
+struct Occupied<'a> {
     sums: BTreeMap<String, Amounts>,
     ports: BTreeMap<String, Vec<HostPort>>,
+    /// All bound pods and all nodes, if it matters to any pod where others are.
+    company: Option<(Vec<Placed<'a>>, Vec<&'a Node>)>,
 }
 
-impl Occupied {
-    fn read(cluster: &dyn Cluster) -> Self {
-        let mut occupied = Self { sums: BTreeMap::new(), ports: BTreeMap::new() };
+impl<'a> Occupied<'a> {
+    fn read(cluster: &'a dyn Cluster) -> Self {
+        let company = company(cluster);
+        let mut occupied = Self { sums: BTreeMap::new(), ports: BTreeMap::new(), company };
         let pods = cluster.objects(Kind::Pod).filter_map(Object::get::<Pod>);
         for pod in pods.filter(|p| !oracle::has_ended(p)) {
             let (Some(node), Some(spec)) = (oracle::node_of(pod), &pod.spec) else { continue };
@@ -69,6 +74,11 @@ impl Occupied {
             && oracle::labels_allow(spec, node).is_ok()
             && sum.beyond(&oracle::allocatable(node)).is_none()
             && !wanted.iter().any(|a| taken.iter().any(|b| oracle::ports_clash(a, b)))
+            && self.company.as_ref().is_none_or(|(placed, nodes)| {
+                company::apart_allows(pod, node, placed).is_ok()
+                    && company::near_allows(pod, node, placed).is_ok()
+                    && company::spread_allows(pod, node, nodes, placed).is_ok()
+            })
     }
 
     /// The first node that could take the pod.
@@ -76,6 +86,22 @@ impl Occupied {
         let mut nodes = cluster.objects(Kind::Node).filter_map(Object::get::<Node>);
         nodes.find(|node| self.takes(node, pod))?.metadata.name.clone()
     }
+}
+
+/// Who is where, if that matters to any pod.
+fn company(cluster: &dyn Cluster) -> Option<(Vec<Placed<'_>>, Vec<&Node>)> {
+    let pods = || cluster.objects(Kind::Pod).filter_map(Object::get::<Pod>);
+    let matters = |pod: &Pod| pod.spec.as_deref().is_some_and(company::has_demands);
+    if !cluster.plan().templates.iter().any(PodTemplate::minds_others) || !pods().any(matters) {
+        return None;
+    }
+    let node = |name: &str| cluster.object(&Key::cluster(Kind::Node, name))?.get::<Node>();
+    let placed = pods().filter(|p| !oracle::has_ended(p)).filter_map(|pod| {
+        let node = node(oracle::node_of(pod)?)?;
+        Some(Placed { pod, node })
+    });
+    let nodes = cluster.objects(Kind::Node).filter_map(Object::get::<Node>);
+    Some((placed.collect(), nodes.collect()))
 }
 
 /// P25: at rest every pod without a node fits on none.
@@ -97,6 +123,7 @@ impl Check for WorkConserving {
         if !cluster.is_at_rest() {
             return;
         }
+        let minds = cluster.plan().templates.iter().any(PodTemplate::minds_others);
         let mut occupied = None;
         // Most pods that wait are alike: one answer for each kind of them.
         let mut answers: BTreeMap<String, Option<String>> = BTreeMap::new();
@@ -104,12 +131,14 @@ impl Check for WorkConserving {
             let Some(pod) = object.get::<Pod>().filter(|p| wants_node(p)) else { continue };
             let Some(spec) = &pod.spec else { continue };
             let question = format!(
-                "{:?}{:?}{:?}{:?}{:?}",
+                "{:?}{:?}{:?}{:?}{:?}{:?}",
                 oracle::requests(spec),
                 oracle::host_ports(spec),
                 spec.node_selector,
                 spec.tolerations,
-                spec.affinity
+                spec.affinity,
+                // Where others are is not the same for all.
+                minds.then_some(&pod.metadata)
             );
             let occupied = occupied.get_or_insert_with(|| Occupied::read(cluster));
             let answer = answers.entry(question).or_insert_with(|| occupied.node_for(cluster, pod));
@@ -287,6 +316,10 @@ impl Waiting {
             return;
         }
         let occupied = Occupied::read(cluster);
+        if occupied.company.is_some() {
+            // What others do elsewhere takes room away, and gives it back.
+            return;
+        }
         for key in keys {
             let Some(pod) = oracle::pod(cluster.object(&key)) else { continue };
             let Some(node) = occupied.node_for(cluster, pod) else { continue };

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plan::{
-    Fault, NodeShape, Operation, PlannedFault, PlannedNode, PlannedOperation, PodTemplate, Settings,
+    Fault, NodeShape, Operation, PlannedFault, PlannedNode, PlannedOperation, PodTemplate,
+    Settings, Target,
 };
 
 fn meter(nodes: &[&str]) -> Meter {
@@ -274,7 +275,10 @@ fn eventful() -> Plan {
         let name = format!("batch-{i}");
         plan.operations.push(at(60, Operation::CreatePod { name, template: 2, runs: None }));
     }
-    plan.operations.push(at(100, Operation::SetTemplate { name: "web".to_owned(), template: 1 }));
+    plan.operations.push(at(
+        100,
+        Operation::SetTemplate { target: Target::Deployment, name: "web".to_owned(), template: 1 },
+    ));
     plan.faults.push(PlannedFault {
         at: Span::secs(200),
         lasts: Some(Span::secs(600)),

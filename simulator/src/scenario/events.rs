@@ -10,7 +10,8 @@ use super::shapes::Catalogue;
 use super::suggest::did_you_mean;
 use crate::distribution::Distribution;
 use crate::plan::{
-    Component, Fault, Operation, PlannedFault, PlannedOperation, PodTemplate, Settings, Target,
+    Budget, Component, DRAIN_TIMEOUT, Fault, Operation, PlannedFault, PlannedOperation,
+    PodTemplate, Settings, Target,
 };
 use crate::span::Span;
 use crate::trace::Trace;
@@ -21,19 +22,25 @@ pub(crate) const REPLICAS_MAX: u32 = 20_000_000;
 const SUGGESTED: u64 = 200;
 
 /// What operations.
-const OPERATIONS: [&str; 14] = [
+const OPERATIONS: [&str; 20] = [
     "create-pod",
     "create-deployment",
     "create-replica-set",
     "create-replication-controller",
+    "create-stateful-set",
+    "create-daemon-set",
+    "create-job",
+    "create-budget",
     "create-service",
     "create-namespace",
     "scale",
     "set-template",
+    "set-partition",
     "pause",
     "delete",
     "cordon",
     "uncordon",
+    "drain",
     "taint",
     "label",
 ];
@@ -157,8 +164,8 @@ fn parts(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Operati
         }
         "create-deployment" => {
             let (name, template, replicas) = (name(), template(), replicas());
-            let max_surge = share(section, "max_surge");
-            let max_unavailable = share(section, "max_unavailable");
+            let max_surge = share(section, "max_surge", QUARTER);
+            let max_unavailable = share(section, "max_unavailable", QUARTER);
             Operation::CreateDeployment {
                 name: name?,
                 template: template?,
@@ -176,6 +183,57 @@ fn parts(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Operati
             let (name, template, replicas) = (name?, template?, replicas?);
             Operation::CreateReplicationController { name, template, replicas }
         }
+        "create-stateful-set" => {
+            let (name, template, replicas) = (name(), template(), replicas());
+            let parallel = section.truth("parallel").unwrap_or(false);
+            let partition = section.whole("partition", 0..=REPLICAS_MAX).unwrap_or(0);
+            let (name, template, replicas) = (name?, template?, replicas?);
+            Operation::CreateStatefulSet { name, template, replicas, parallel, partition }
+        }
+        "create-daemon-set" => {
+            let (name, template) = (name(), template());
+            let (max_surge, max_unavailable) = daemon_bounds(section);
+            Operation::CreateDaemonSet {
+                name: name?,
+                template: template?,
+                max_surge: max_surge?,
+                max_unavailable: max_unavailable?,
+            }
+        }
+        "create-job" => {
+            let (name, template) = (name(), template());
+            let indexed = section.truth("indexed").unwrap_or(false);
+            let completions = section.whole("completions", 0..=REPLICAS_MAX);
+            let parallelism = section.whole("parallelism", 0..=REPLICAS_MAX).unwrap_or(1);
+            let backoff_limit = section.whole("backoff_limit", 0..=REPLICAS_MAX).unwrap_or(6);
+            let ttl_seconds = section.whole("ttl_seconds", 0..=REPLICAS_MAX);
+            if indexed && !section.has("completions") {
+                let problem = Problem::error(section.place(), "an indexed job lacks `completions`");
+                section.report(problem.label("how many indexes?"));
+            }
+            let ends = template.and_then(|index| known.templates.value(index));
+            if ends.is_some_and(|t| t.restart_policy == "Always") {
+                let message = "pods of a job cannot have the restart policy `Always`";
+                let problem = Problem::error(section.place_of("template"), message);
+                let help = "give the template restart_policy = \"Never\" or \"OnFailure\"";
+                section.report(problem.help(help));
+            }
+            Operation::CreateJob {
+                name: name?,
+                template: template?,
+                completions,
+                parallelism,
+                indexed,
+                backoff_limit,
+                ttl_seconds,
+            }
+        }
+        "create-budget" => {
+            let (name, app) = (name(), section.need("app").and_then(|v| v.label_value()));
+            let (min_available, max_unavailable) = budget_bounds(section)?;
+            let (name, app) = (name?, app?.to_owned());
+            Operation::CreateBudget(Box::new(Budget { name, app, min_available, max_unavailable }))
+        }
         "create-service" => {
             let (name, app) = (name(), section.need("app").and_then(|v| v.label_value()));
             Operation::CreateService { name: name?, app: app?.to_owned() }
@@ -187,7 +245,13 @@ fn parts(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Operati
         }
         "set-template" => {
             let (name, template) = (name(), template());
-            Operation::SetTemplate { name: name?, template: template? }
+            let target = section.get("target").map(|value| value.choice());
+            let target = transposed(target)?.unwrap_or(Target::Deployment);
+            Operation::SetTemplate { target, name: name?, template: template? }
+        }
+        "set-partition" => {
+            let (name, partition) = (name(), section.need("partition")?.whole(0..=REPLICAS_MAX));
+            Operation::SetPartition { name: name?, partition: partition? }
         }
         "pause" => {
             let (name, paused) = (name(), section.truth("paused").unwrap_or(true));
@@ -206,6 +270,10 @@ fn parts(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Operati
         }
         "cordon" => Operation::Cordon { node: node()?, unschedulable: true },
         "uncordon" => Operation::Cordon { node: node()?, unschedulable: false },
+        "drain" => {
+            let (node, timeout) = (node(), section.time("timeout").unwrap_or(DRAIN_TIMEOUT));
+            Operation::Drain { node: node?, timeout }
+        }
         "taint" => {
             let (node, key) = (node(), section.need("key").and_then(|v| v.label_key()));
             let effect = effect(section);
@@ -221,9 +289,45 @@ fn parts(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Operati
     })
 }
 
-/// A number or a percentage; a quarter when absent, as in Kubernetes.
-pub(crate) fn share(section: &Section<'_>, key: &'static str) -> Option<String> {
-    let Some(value) = section.get(key) else { return Some("25%".to_owned()) };
+/// What Kubernetes takes for both bounds of a deployment's rollout.
+pub(crate) const QUARTER: &str = "25%";
+
+/// `max_surge` and `max_unavailable` of a daemon set, of which one must be zero.
+pub(crate) fn daemon_bounds(section: &Section<'_>) -> (Option<String>, Option<String>) {
+    let max_surge = share(section, "max_surge", "0");
+    let zero = |s: &str| s == "0" || s == "0%";
+    // Without a surge one may be missing, as in Kubernetes.
+    let default = if max_surge.as_deref().is_some_and(|s| !zero(s)) { "0" } else { "1" };
+    let max_unavailable = share(section, "max_unavailable", default);
+    if let (Some(surge), Some(unavailable)) = (&max_surge, &max_unavailable)
+        && zero(surge) == zero(unavailable)
+    {
+        let message = "of a daemon set's surge and unavailable pods exactly one must be zero";
+        let problem = Problem::error(section.place_of("max_unavailable"), message);
+        section.report(problem.label("which one?"));
+    }
+    (max_surge, max_unavailable)
+}
+
+/// `min_available` or `max_unavailable` of a budget.
+#[expect(clippy::type_complexity, reason = "a pair of optional texts")]
+pub(crate) fn budget_bounds(section: &Section<'_>) -> Option<(Option<String>, Option<String>)> {
+    let bound = |key| section.has(key).then(|| share(section, key, "1"));
+    let (least, most) = (bound("min_available"), bound("max_unavailable"));
+    // Both are known here, given or not.
+    let _ = (section.get("min_available"), section.get("max_unavailable"));
+    if least.is_some() == most.is_some() {
+        let message = "a budget needs either `min_available` or `max_unavailable`";
+        let problem = Problem::error(section.place(), message);
+        section.report(problem.label("which one?"));
+        return None;
+    }
+    Some((transposed(least)?, transposed(most)?))
+}
+
+/// A number or a percentage.
+pub(crate) fn share(section: &Section<'_>, key: &'static str, default: &str) -> Option<String> {
+    let Some(value) = section.get(key) else { return Some(default.to_owned()) };
     let text = value.text()?;
     let number = text.strip_suffix('%').unwrap_or(text);
     let digits = number.bytes().all(|b| b.is_ascii_digit());
@@ -376,6 +480,10 @@ pub(crate) fn doubtful(operations: &[(std::ops::Range<usize>, PlannedOperation)]
             Operation::CreateReplicationController { name, .. } => {
                 (Target::ReplicationController, name)
             }
+            Operation::CreateStatefulSet { name, .. } => (Target::StatefulSet, name),
+            Operation::CreateDaemonSet { name, .. } => (Target::DaemonSet, name),
+            Operation::CreateJob { name, .. } => (Target::Job, name),
+            Operation::CreateBudget(budget) => (Target::PodDisruptionBudget, &budget.name),
             Operation::CreateService { name, .. } => (Target::Service, name),
             Operation::CreateNamespace { name } => (Target::Namespace, name),
             Operation::Delete { target, name, .. } => {
@@ -405,6 +513,15 @@ mod tests {
             template: 0,
             replicas: 0,
         };
+        let name = tag(serde_json::to_value(operation).unwrap(), "do");
+        assert!(OPERATIONS.contains(&name.as_str()), "{name}");
+        let budget = Budget {
+            name: "a".to_owned(),
+            app: "a".to_owned(),
+            min_available: None,
+            max_unavailable: None,
+        };
+        let operation = Operation::CreateBudget(Box::new(budget));
         let name = tag(serde_json::to_value(operation).unwrap(), "do");
         assert!(OPERATIONS.contains(&name.as_str()), "{name}");
         let fault = Fault::LaggingServer { api_server: 0, lag: Span::ZERO };

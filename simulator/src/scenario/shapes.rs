@@ -7,7 +7,7 @@ use registry::priority_class::USER_VALUE_MAX;
 use super::diagnostics::Problem;
 use super::names;
 use super::section::{COUNT, CPU, MEMORY, Section, Value};
-use crate::plan::{NodeShape, PodTemplate};
+use crate::plan::{Neighbours, NodeShape, PodTemplate, Spread};
 
 /// A million CPUs; the registry's own arithmetic goes much further.
 pub(crate) const CPU_MILLI_MAX: u64 = 1_000_000_000;
@@ -197,7 +197,41 @@ pub(crate) fn pod_manners(section: &Section<'_>, base: &PodTemplate) -> PodTempl
     if let Some(gated) = section.truth("gated") {
         template.gated = gated;
     }
+    if let Some(preempts) = section.truth("preempts") {
+        template.preempts = preempts;
+    }
+    template.near.extend(section.sections("near").iter().map(neighbours));
+    template.apart.extend(section.sections("apart").iter().map(neighbours));
+    template.spread.extend(section.sections("spread").iter().map(spread));
     template
+}
+
+/// The label of nodes whose values are domains; each node is one when it is absent.
+fn topology(section: &Section<'_>, default: String) -> String {
+    section.get("topology").and_then(|v| v.label_key()).map_or(default, str::to_owned)
+}
+
+fn neighbours(section: &Section<'_>) -> Neighbours {
+    let default = Neighbours::default();
+    let neighbours = Neighbours {
+        labels: section.labels("labels"),
+        topology: topology(section, default.topology),
+        weight: section.whole("weight", 1..=100).unwrap_or(default.weight),
+    };
+    section.finish();
+    neighbours
+}
+
+fn spread(section: &Section<'_>) -> Spread {
+    let default = Spread::default();
+    let spread = Spread {
+        labels: section.labels("labels"),
+        topology: topology(section, default.topology),
+        max_skew: section.whole("max_skew", 1..=1_000_000).unwrap_or(default.max_skew),
+        soft: section.truth("soft").unwrap_or(default.soft),
+    };
+    section.finish();
+    spread
 }
 
 fn image_of(value: &Value<'_>) -> Option<String> {

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::distribution::Distribution;
-use crate::plan::{Component, Direction, Fault, Operation, Outcome, PlannedNode, Target};
+use crate::plan::{
+    Budget, Component, Direction, Fault, Neighbours, Operation, Outcome, PlannedNode, Spread,
+    Target,
+};
 
 const MINIMAL: &str = "[[nodes]]\nname = \"n-{i}\"\ncount = 3\n";
 
@@ -143,6 +146,9 @@ fn operations_and_faults_refer_to_what_exists() {
             "[[operations]]\nat = \"1s\"\ndo = \"taint\"\nnode = \"n-3\"\nkey = \"a\"\neffect = \"NoShedule\"",
             "[[operations]]\nat = \"1s\"\ndo = \"label\"\ntarget = \"Node\"\nname = \"n-1\"\nkey = \"a b\"\nvalue = \"-\"",
             "[[operations]]\ndo = \"create-namespace\"\nname = \"a\"",
+            "[templates.t]\n[[operations]]\nat = \"1s\"\ndo = \"create-job\"\nname = \"a\"\ntemplate = \"t\"\nindexed = true",
+            "[[operations]]\nat = \"1s\"\ndo = \"create-budget\"\nname = \"a\"\napp = \"a\"",
+            "[templates.t]\n[[operations]]\nat = \"1s\"\ndo = \"create-daemon-set\"\nname = \"a\"\ntemplate = \"t\"\nmax_surge = \"1\"\nmax_unavailable = \"1\"",
             "[templates.t]\n[[operations]]\nat = \"1s\"\ndo = \"create-deployment\"\nname = \"a\"\ntemplate = \"t\"\nreplicas = 3\nmax_surge = \"many\"",
             "[templates.t]\n[[operations]]\nat = \"1s\"\ndo = \"create-pod\"\nname = \"a\"\ntemplate = \"t\"\n[[operations]]\nat = \"2s\"\ndo = \"create-pod\"\nname = \"a\"\ntemplate = \"t\"",
             "[settings]\nsafety = \"5s\"\n[[faults]]\nat = \"6s\"\nfault = \"store-down\"",
@@ -180,6 +186,9 @@ fn workloads_that_make_no_sense_are_refused() {
             "[[workload]]\nkind = \"deployments\"\ncount = 2\nreplicas = 1\nmax_surge = \"0\"\nmax_unavailable = \"0%\"\nrestart_policy = \"Never\"",
             "[[workload]]\nkind = \"deployments\"\ncount = 2\nreplicas = 1\nrollouts = { }",
             "[[workload]]\nkind = \"deployments\"\ncount = 2\nreplicas = 1\nrollouts = { rate = 1 }",
+            "[[workload]]\nkind = \"stateful-sets\"\ncount = 2\nreplicas = 1\nmax_surge = \"1\"\nbudget = { }\nrestart_policy = \"Never\"",
+            "[[workload]]\nkind = \"daemon-sets\"\ncount = 2\nreplicas = 1\nmax_surge = \"1\"\nmax_unavailable = \"1\"\nscalings = { rate = 1 }",
+            "[[workload]]\nkind = \"jobs\"\nrate = 1\ncount = 2\nrestart_policy = \"Always\"\nfailing = 101",
             "[[workload]]\nkind = \"deployments\"\ncount = 200\nreplicas = 1_000_000",
         ]),
     );
@@ -284,7 +293,8 @@ fn nothing_changes_after_a_deployment_is_deleted() {
     for planned in &plan.operations {
         match &planned.operation {
             Operation::Delete { name, .. } => assert!(deleted.insert(name.clone()), "{name}"),
-            Operation::Scale { name, .. } | Operation::SetTemplate { name, .. } => {
+            Operation::Scale { name, .. }
+            | Operation::SetTemplate { target: Target::Deployment, name, .. } => {
                 assert!(!deleted.contains(name), "{name}");
             }
             _ => {}
@@ -386,6 +396,7 @@ fn template() -> impl Strategy<Value = PodTemplate> {
     (first, second, 0..500_u32, "[a-z]{0,4}", any::<bool>()).prop_map(
         |(first, second, grace_seconds, scheduler, gated)| {
             let (image, labels, cpu, memory, priority, node_selector) = first;
+            let selector = labels.clone();
             let (host_port, runs, exit_code, ready_after, policy) = second;
             PodTemplate {
                 image,
@@ -407,6 +418,16 @@ fn template() -> impl Strategy<Value = PodTemplate> {
                 grace_seconds,
                 scheduler,
                 gated,
+                preempts: gated,
+                near: vec![
+                    Neighbours::default(),
+                    Neighbours { weight: 7, topology: "a.b/c".to_owned(), ..Neighbours::default() },
+                ],
+                apart: vec![Neighbours { labels: selector.clone(), ..Neighbours::default() }],
+                spread: vec![
+                    Spread::default(),
+                    Spread { labels: selector, soft: true, max_skew: 5, ..Spread::default() },
+                ],
             }
         },
     )
@@ -414,7 +435,16 @@ fn template() -> impl Strategy<Value = PodTemplate> {
 
 fn operation() -> impl Strategy<Value = Operation> {
     let replicas = 0..100_u32;
-    let target = prop_oneof![Just(Target::Pod), Just(Target::Deployment), Just(Target::Node)];
+    let targets = vec![
+        Target::Pod,
+        Target::Deployment,
+        Target::StatefulSet,
+        Target::DaemonSet,
+        Target::Job,
+        Target::PodDisruptionBudget,
+        Target::Node,
+    ];
+    let target = proptest::sample::select(targets);
     let flags = prop_oneof![Just((false, false)), Just((true, false)), Just((false, true))];
     let node = || (0..3_u8).prop_map(|i| format!("n-{i}"));
     prop_oneof![
@@ -442,7 +472,13 @@ fn operation() -> impl Strategy<Value = Operation> {
             name,
             replicas
         }),
-        word().prop_map(|name| Operation::SetTemplate { name, template: 1 }),
+        (target.clone(), word()).prop_map(|(target, name)| Operation::SetTemplate {
+            target,
+            name,
+            template: 1
+        }),
+        of_sets(),
+        (node(), span()).prop_map(|(node, timeout)| Operation::Drain { node, timeout }),
         (word(), any::<bool>()).prop_map(|(name, paused)| Operation::Pause { name, paused }),
         (target.clone(), word(), flags).prop_map(|(target, name, (orphan, foreground))| {
             Operation::Delete { target, name, orphan, foreground }
@@ -460,6 +496,49 @@ fn operation() -> impl Strategy<Value = Operation> {
             key,
             value
         }),
+    ]
+}
+
+fn of_sets() -> impl Strategy<Value = Operation> {
+    let numbers = (0..9_u32, any::<bool>(), 0..9_u32);
+    let optional = || proptest::option::of(0..9_u32);
+    prop_oneof![
+        (word(), numbers.clone()).prop_map(|(name, (replicas, parallel, partition))| {
+            Operation::CreateStatefulSet { name, template: 0, replicas, parallel, partition }
+        }),
+        (word(), 1..9_u32).prop_map(|(name, bound)| Operation::CreateDaemonSet {
+            name,
+            template: 1,
+            max_surge: "0%".to_owned(),
+            max_unavailable: bound.to_string(),
+        }),
+        (word(), 1..9_u32).prop_map(|(name, bound)| Operation::CreateDaemonSet {
+            name,
+            template: 1,
+            max_surge: bound.to_string(),
+            max_unavailable: "0".to_owned(),
+        }),
+        (word(), optional(), numbers, optional()).prop_map(
+            |(name, completions, (parallelism, indexed, backoff_limit), ttl_seconds)| {
+                Operation::CreateJob {
+                    name,
+                    template: 1,
+                    completions,
+                    parallelism,
+                    indexed: indexed && completions.is_some(),
+                    backoff_limit,
+                    ttl_seconds,
+                }
+            }
+        ),
+        (word(), word(), any::<bool>()).prop_map(|(name, app, least)| {
+            let bound = Some("50%".to_owned());
+            let (min_available, max_unavailable) =
+                if least { (bound, None) } else { (None, bound) };
+            Operation::CreateBudget(Box::new(Budget { name, app, min_available, max_unavailable }))
+        }),
+        (word(), 0..9_u32)
+            .prop_map(|(name, partition)| Operation::SetPartition { name, partition }),
     ]
 }
 
@@ -537,6 +616,9 @@ prop_compose! {
         settings.unchecked = vec!["P9".to_owned()];
         settings.scheduler.weights.insert("NodeAffinity".to_owned(), 3);
         settings.scheduler.disabled = vec!["ImageLocality".to_owned()];
+        let mut templates = templates;
+        // Those of jobs.
+        "Never".clone_into(&mut templates[1].restart_policy);
         let count = u32::try_from(shapes.len()).unwrap();
         let nodes = (0..).zip(nodes).map(|(i, (shape, joins)): (u64, _)| PlannedNode {
             name: format!("n-{i}"),

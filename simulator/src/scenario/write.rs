@@ -8,8 +8,9 @@ use std::fmt::{Display, Write};
 use super::nodes::NUMBER;
 use crate::distribution::{Amount, Distribution};
 use crate::plan::{
-    Direction, Fault, Network, NodeShape, Operation, Plan, PlannedFault, PlannedNode,
-    PlannedOperation, PodTemplate, Runtime, SchedulerSettings, Settings,
+    BY_NODE, Budget, DRAIN_TIMEOUT, Direction, Fault, Neighbours, Network, NodeShape, Operation,
+    Plan, PlannedFault, PlannedNode, PlannedOperation, PodTemplate, Runtime, SchedulerSettings,
+    Settings, Spread, Target,
 };
 use crate::span::Span;
 
@@ -63,6 +64,13 @@ impl Keys {
     fn differing<T: PartialEq>(&mut self, key: &str, value: &T, default: &T, shown: impl Display) {
         if value != default {
             self.put(key, shown);
+        }
+    }
+
+    /// A key that is left out when it has no value.
+    fn optional(&mut self, key: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.put(key, value);
         }
     }
 
@@ -298,6 +306,43 @@ fn operation(planned: &PlannedOperation, templates: &[String]) -> String {
             template(&mut keys, *index);
             keys.put("replicas", replicas);
         }
+        Operation::CreateStatefulSet { name, template: index, replicas, parallel, partition } => {
+            named(&mut keys, "create-stateful-set", name);
+            template(&mut keys, *index);
+            keys.put("replicas", replicas);
+            keys.differing("parallel", parallel, &false, parallel);
+            keys.differing("partition", partition, &0, partition);
+        }
+        Operation::CreateDaemonSet { name, template: index, max_surge, max_unavailable } => {
+            named(&mut keys, "create-daemon-set", name);
+            template(&mut keys, *index);
+            keys.text("max_surge", max_surge);
+            keys.text("max_unavailable", max_unavailable);
+        }
+        Operation::CreateJob {
+            name,
+            template: index,
+            completions,
+            parallelism,
+            indexed,
+            backoff_limit,
+            ttl_seconds,
+        } => {
+            named(&mut keys, "create-job", name);
+            template(&mut keys, *index);
+            keys.optional("completions", *completions);
+            keys.differing("parallelism", parallelism, &1, parallelism);
+            keys.differing("indexed", indexed, &false, indexed);
+            keys.differing("backoff_limit", backoff_limit, &6, backoff_limit);
+            keys.optional("ttl_seconds", *ttl_seconds);
+        }
+        Operation::CreateBudget(budget) => {
+            let Budget { name, app, min_available, max_unavailable } = budget.as_ref();
+            named(&mut keys, "create-budget", name);
+            keys.text("app", app);
+            keys.optional("min_available", min_available.as_deref().map(text));
+            keys.optional("max_unavailable", max_unavailable.as_deref().map(text));
+        }
         Operation::CreateService { name, app } => {
             named(&mut keys, "create-service", name);
             keys.text("app", app);
@@ -309,9 +354,15 @@ fn operation(planned: &PlannedOperation, templates: &[String]) -> String {
             keys.text("name", name);
             keys.put("replicas", replicas);
         }
-        Operation::SetTemplate { name, template: index } => {
-            named(&mut keys, "set-template", name);
+        Operation::SetTemplate { target, name, template: index } => {
+            keys.text("do", "set-template");
+            keys.differing("target", target, &Target::Deployment, word(target));
+            keys.text("name", name);
             template(&mut keys, *index);
+        }
+        Operation::SetPartition { name, partition } => {
+            named(&mut keys, "set-partition", name);
+            keys.put("partition", partition);
         }
         Operation::Pause { name, paused } => {
             named(&mut keys, "pause", name);
@@ -327,6 +378,11 @@ fn operation(planned: &PlannedOperation, templates: &[String]) -> String {
         Operation::Cordon { node, unschedulable } => {
             keys.text("do", if *unschedulable { "cordon" } else { "uncordon" });
             keys.text("node", node);
+        }
+        Operation::Drain { node, timeout } => {
+            keys.text("do", "drain");
+            keys.text("node", node);
+            keys.differing("timeout", timeout, &DRAIN_TIMEOUT, format_args!("\"{timeout}\""));
         }
         Operation::Taint { node, key, effect } => {
             keys.text("do", "taint");
@@ -560,6 +616,10 @@ fn template_keys(template: &PodTemplate) -> Keys {
         grace_seconds,
         scheduler,
         gated,
+        preempts,
+        near,
+        apart,
+        spread,
     } = template;
     let default = PodTemplate::default();
     let mut keys = Keys::default();
@@ -584,7 +644,42 @@ fn template_keys(template: &PodTemplate) -> Keys {
     keys.differing("grace_seconds", grace_seconds, &default.grace_seconds, grace_seconds);
     keys.differing("scheduler", scheduler, &default.scheduler, text(scheduler));
     keys.differing("gated", gated, &false, gated);
+    keys.differing("preempts", preempts, &true, preempts);
+    for (key, all) in [("near", near), ("apart", apart)] {
+        if !all.is_empty() {
+            let all: Vec<String> = all.iter().map(neighbours).collect();
+            keys.put(key, format_args!("[{}]", all.join(", ")));
+        }
+    }
+    if !spread.is_empty() {
+        let all: Vec<String> = spread.iter().map(constraint).collect();
+        keys.put("spread", format_args!("[{}]", all.join(", ")));
+    }
     keys
+}
+
+/// Keys that stand in one line, if there are any.
+fn inline_or_nothing(keys: Keys) -> String {
+    if keys.is_empty() { "{}".to_owned() } else { keys.inline() }
+}
+
+fn neighbours(neighbours: &Neighbours) -> String {
+    let Neighbours { labels, topology, weight } = neighbours;
+    let mut keys = Keys::default();
+    keys.labels("labels", labels);
+    keys.differing("topology", &topology.as_str(), &BY_NODE, text(topology));
+    keys.differing("weight", weight, &0, weight);
+    inline_or_nothing(keys)
+}
+
+fn constraint(constraint: &Spread) -> String {
+    let Spread { labels, topology, max_skew, soft } = constraint;
+    let mut keys = Keys::default();
+    keys.labels("labels", labels);
+    keys.differing("topology", &topology.as_str(), &BY_NODE, text(topology));
+    keys.differing("max_skew", max_skew, &1, max_skew);
+    keys.differing("soft", soft, &false, soft);
+    inline_or_nothing(keys)
 }
 
 fn toleration(toleration: &(String, String, String, Option<i64>)) -> String {
@@ -598,5 +693,5 @@ fn toleration(toleration: &(String, String, String, Option<i64>)) -> String {
     if let Some(seconds) = seconds {
         keys.put("seconds", seconds);
     }
-    if keys.is_empty() { "{}".to_owned() } else { keys.inline() }
+    inline_or_nothing(keys)
 }

@@ -8,6 +8,7 @@
 mod leases;
 mod reconciling;
 mod scheduling;
+mod sets;
 
 use api::{ApiError, Reply};
 use controllers::node_lifecycle::NodeLifecycle;
@@ -58,6 +59,12 @@ pub(super) fn blunder(bug: Bug, program: Program) -> Option<Box<dyn Blunder>> {
             Bug::LostRenewalIgnored => Box::<leases::LostRenewalIgnored>::default(),
             Bug::UnknownCreationAwaited => Box::<reconciling::UnknownCreationAwaited>::default(),
             Bug::DeletionUnobserved => Box::new(reconciling::DeletionUnobserved),
+            Bug::JobPodsDoubled => Box::new(sets::JobPodsDoubled::new()),
+            Bug::DaemonPodsDoubled => Box::new(sets::NamesDrawn::of("DaemonSet")),
+            Bug::BudgetOverwritten => Box::new(sets::BudgetOverwritten),
+            Bug::EarlierPodForgotten => Box::new(sets::EarlierPodForgotten),
+            Bug::ParallelismUnlimited => Box::new(sets::ParallelismUnlimited),
+            Bug::CountOfThisLife => Box::<sets::CountOfThisLife>::default(),
             _ => return None,
         }),
         Program::Scheduler(_) => Some(match bug {

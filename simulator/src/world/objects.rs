@@ -4,21 +4,26 @@ use std::collections::BTreeMap;
 
 use api::{ApiObject, Object, Pod, Shared};
 use k8s_openapi::api::apps::v1::{
-    Deployment, DeploymentSpec, DeploymentStrategy, ReplicaSet, ReplicaSetSpec,
-    RollingUpdateDeployment,
+    DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, Deployment, DeploymentSpec,
+    DeploymentStrategy, ReplicaSet, ReplicaSetSpec, RollingUpdateDaemonSet,
+    RollingUpdateDeployment, RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetSpec,
+    StatefulSetUpdateStrategy,
 };
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, ExecAction, Namespace, PodSchedulingGate, PodSpec, PodTemplateSpec,
-    Probe, ReplicationController, ReplicationControllerSpec, ResourceRequirements, Service,
-    ServicePort, ServiceSpec, Toleration,
+    Affinity, Container, ContainerPort, ExecAction, Namespace, PodAffinity, PodAffinityTerm,
+    PodAntiAffinity, PodSchedulingGate, PodSpec, PodTemplateSpec, Probe, ReplicationController,
+    ReplicationControllerSpec, ResourceRequirements, Service, ServicePort, ServiceSpec, Toleration,
+    TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kubelet::KubeletConfig;
 
-use crate::plan::{NodeShape, PodTemplate};
+use crate::plan::{Budget, Neighbours, NodeShape, Operation, PodTemplate};
 use crate::span::Span;
 
 type Labels = BTreeMap<String, String>;
@@ -105,6 +110,111 @@ pub(super) fn replication_controller(name: &str, template: &PodTemplate, replica
     .into_object()
 }
 
+/// A stateful set of pods labelled `app=NAME`.
+pub(super) fn stateful_set(
+    name: &str,
+    template: &PodTemplate,
+    replicas: u32,
+    parallel: bool,
+    partition: u32,
+) -> Object {
+    let app = app_label(name);
+    let policy = if parallel { "Parallel" } else { "OrderedReady" };
+    StatefulSet {
+        metadata: named(name),
+        spec: Some(StatefulSetSpec {
+            replicas: i32::try_from(replicas).ok(),
+            selector: selector(&app),
+            template: pod_template(template, app),
+            pod_management_policy: Some(policy.to_owned()),
+            update_strategy: Some(StatefulSetUpdateStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateStatefulSetStrategy {
+                    partition: i32::try_from(partition).ok(),
+                    ..RollingUpdateStatefulSetStrategy::default()
+                }),
+            }),
+            ..StatefulSetSpec::default()
+        }),
+        status: None,
+    }
+    .into_object()
+}
+
+/// A daemon set of pods labelled `app=NAME`.
+pub(super) fn daemon_set(
+    name: &str,
+    template: &PodTemplate,
+    max_surge: &str,
+    max_unavailable: &str,
+) -> Object {
+    let app = app_label(name);
+    DaemonSet {
+        metadata: named(name),
+        spec: Some(DaemonSetSpec {
+            selector: selector(&app),
+            template: pod_template(template, app),
+            update_strategy: Some(DaemonSetUpdateStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateDaemonSet {
+                    max_surge: Some(int_or_percent(max_surge)),
+                    max_unavailable: Some(int_or_percent(max_unavailable)),
+                }),
+            }),
+            ..DaemonSetSpec::default()
+        }),
+        status: None,
+    }
+    .into_object()
+}
+
+/// A job of pods labelled `app=NAME`; `None` for other operations.
+pub(super) fn job(operation: &Operation, template: &PodTemplate) -> Option<Object> {
+    let Operation::CreateJob {
+        name,
+        template: _,
+        completions,
+        parallelism,
+        indexed,
+        backoff_limit,
+        ttl_seconds,
+    } = operation
+    else {
+        return None;
+    };
+    let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+    let job = Job {
+        metadata: named(name),
+        spec: Some(JobSpec {
+            completions: completions.map(number),
+            parallelism: Some(number(*parallelism)),
+            completion_mode: indexed.then(|| "Indexed".to_owned()),
+            backoff_limit: Some(number(*backoff_limit)),
+            ttl_seconds_after_finished: ttl_seconds.map(number),
+            template: pod_template(template, app_label(name)),
+            ..JobSpec::default()
+        }),
+        status: None,
+    };
+    Some(job.into_object())
+}
+
+/// A disruption budget for the pods labelled `app=APP`.
+pub(super) fn budget(budget: &Budget) -> Object {
+    let Budget { name, app, min_available, max_unavailable } = budget;
+    PodDisruptionBudget {
+        metadata: named(name),
+        spec: Some(PodDisruptionBudgetSpec {
+            min_available: min_available.as_deref().map(int_or_percent),
+            max_unavailable: max_unavailable.as_deref().map(int_or_percent),
+            selector: Some(selector(&app_label(app))),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        status: None,
+    }
+    .into_object()
+}
+
 /// A service for the pods labelled `app=APP`.
 pub(super) fn service(name: &str, app: &str) -> Object {
     Service {
@@ -125,20 +235,23 @@ pub(super) fn namespace(name: &str) -> Object {
     Namespace { metadata, ..Namespace::default() }.into_object()
 }
 
-/// The class of pods of that priority; none for zero, which pods without a class have.
-pub(super) fn class_name(priority: i32) -> Option<String> {
-    let size = priority.unsigned_abs();
-    match priority {
-        0 => None,
-        1.. => Some(format!("priority-{size}")),
-        _ => Some(format!("priority-minus-{size}")),
-    }
+/// The class of the pods of a template; none for what pods without a class have.
+pub(super) fn class_name(template: &PodTemplate) -> Option<String> {
+    let size = template.priority.unsigned_abs();
+    let name = match template.priority {
+        0 if template.preempts => return None,
+        0.. => format!("priority-{size}"),
+        _ => format!("priority-minus-{size}"),
+    };
+    Some(if template.preempts { name } else { format!("{name}-never") })
 }
 
-/// A priority class.
-pub(super) fn priority_class(name: &str, value: i32) -> Object {
+/// The priority class of that name of the pods of a template.
+pub(super) fn priority_class(name: &str, template: &PodTemplate) -> Object {
     let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-    PriorityClass { metadata, value, ..PriorityClass::default() }.into_object()
+    let value = template.priority;
+    let preemption_policy = (!template.preempts).then(|| "Never".to_owned());
+    PriorityClass { metadata, value, preemption_policy, ..PriorityClass::default() }.into_object()
 }
 
 /// The pods of a workload.
@@ -146,8 +259,8 @@ pub(super) fn pod_template(template: &PodTemplate, app: Labels) -> PodTemplateSp
     let mut labels = template.labels.clone();
     labels.extend(app);
     PodTemplateSpec {
+        spec: Some(spec(template, None, &labels)),
         metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
-        spec: Some(spec(template, None)),
     }
 }
 
@@ -184,8 +297,61 @@ fn arguments(template: &PodTemplate, runs: Option<Span>) -> Option<Vec<String>> 
     Some(arguments).filter(|a| !a.is_empty())
 }
 
-/// What the pods of a template are like; it is for `runs`, if that is given, that they run.
-pub(super) fn spec(template: &PodTemplate, runs: Option<Span>) -> PodSpec {
+/// Those of the labels that pods are known by: their own when none are named.
+fn of_these(labels: &Labels, own: &Labels) -> Option<LabelSelector> {
+    Some(selector(if labels.is_empty() { own } else { labels }))
+}
+
+/// Terms that must hold, and those that should.
+fn terms(
+    all: &[Neighbours],
+    own: &Labels,
+) -> (Option<Vec<PodAffinityTerm>>, Option<Vec<WeightedPodAffinityTerm>>) {
+    let term = |n: &Neighbours| PodAffinityTerm {
+        label_selector: of_these(&n.labels, own),
+        topology_key: n.topology.clone(),
+        ..PodAffinityTerm::default()
+    };
+    let required: Vec<_> = all.iter().filter(|n| n.weight == 0).map(term).collect();
+    let preferred = all.iter().filter(|n| n.weight > 0);
+    let preferred: Vec<_> = preferred
+        .map(|n| WeightedPodAffinityTerm { pod_affinity_term: term(n), weight: n.weight.into() })
+        .collect();
+    (Some(required).filter(|t| !t.is_empty()), Some(preferred).filter(|t| !t.is_empty()))
+}
+
+fn affinity(template: &PodTemplate, own: &Labels) -> Option<Affinity> {
+    let PodTemplate { near, apart, .. } = template;
+    if near.is_empty() && apart.is_empty() {
+        return None;
+    }
+    let (required, preferred) = terms(near, own);
+    let pod_affinity = (!near.is_empty()).then_some(PodAffinity {
+        required_during_scheduling_ignored_during_execution: required,
+        preferred_during_scheduling_ignored_during_execution: preferred,
+    });
+    let (required, preferred) = terms(apart, own);
+    let pod_anti_affinity = (!apart.is_empty()).then_some(PodAntiAffinity {
+        required_during_scheduling_ignored_during_execution: required,
+        preferred_during_scheduling_ignored_during_execution: preferred,
+    });
+    Some(Affinity { node_affinity: None, pod_affinity, pod_anti_affinity })
+}
+
+fn spread(template: &PodTemplate, own: &Labels) -> Option<Vec<TopologySpreadConstraint>> {
+    let constraints = template.spread.iter().map(|s| TopologySpreadConstraint {
+        label_selector: of_these(&s.labels, own),
+        max_skew: i32::try_from(s.max_skew).unwrap_or(i32::MAX),
+        topology_key: s.topology.clone(),
+        when_unsatisfiable: if s.soft { "ScheduleAnyway" } else { "DoNotSchedule" }.to_owned(),
+        ..TopologySpreadConstraint::default()
+    });
+    Some(constraints.collect::<Vec<_>>()).filter(|c| !c.is_empty())
+}
+
+/// What the pods of a template are like that have these labels; it is for `runs`, if that is
+/// given, that they run.
+pub(super) fn spec(template: &PodTemplate, runs: Option<Span>, own: &Labels) -> PodSpec {
     let mut requests = BTreeMap::new();
     if template.cpu_milli > 0 {
         requests.insert("cpu".to_owned(), Quantity(format!("{}m", template.cpu_milli)));
@@ -234,7 +400,9 @@ pub(super) fn spec(template: &PodTemplate, runs: Option<Span>) -> PodSpec {
     PodSpec {
         containers: vec![container],
         // Admission refuses a priority without its class.
-        priority_class_name: class_name(template.priority),
+        priority_class_name: class_name(template),
+        affinity: affinity(template, own),
+        topology_spread_constraints: spread(template, own),
         node_selector: some_map(template.node_selector.clone()),
         tolerations: Some(tolerations.collect::<Vec<_>>()).filter(|t| !t.is_empty()),
         restart_policy: Some(template.restart_policy.clone()),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use api::{
     ApiObject, Key, Kind, Object, Patch, PatchKind, Propagation, Reason, Request, Shared, Status,
 };
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Node, PodSpec};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{Node, PodSpec, PodTemplateSpec};
 use registry::priority_class::{USER_VALUE_MAX, system_classes};
 use registry::{Caller, Operation as Write};
 use serde_json::{Value, json};
@@ -31,6 +31,10 @@ const fn kind_of(target: Target) -> Kind {
         Target::Deployment => Kind::Deployment,
         Target::ReplicaSet => Kind::ReplicaSet,
         Target::ReplicationController => Kind::ReplicationController,
+        Target::StatefulSet => Kind::StatefulSet,
+        Target::DaemonSet => Kind::DaemonSet,
+        Target::Job => Kind::Job,
+        Target::PodDisruptionBudget => Kind::PodDisruptionBudget,
         Target::Service => Kind::Service,
         Target::Namespace => Kind::Namespace,
         Target::Node => Kind::Node,
@@ -47,23 +51,11 @@ fn key(target: Target, name: &str) -> Key {
     }
 }
 
-fn admin() -> Caller {
+pub(super) fn admin() -> Caller {
     Caller {
         name: "kubernetes-admin".to_owned(),
         groups: vec!["system:masters".to_owned(), "system:authenticated".to_owned()],
         ..Caller::default()
-    }
-}
-
-/// The template of the pods that the operation makes.
-const fn template_of(operation: &Operation) -> Option<u32> {
-    match operation {
-        Operation::CreatePod { template, .. }
-        | Operation::CreateDeployment { template, .. }
-        | Operation::CreateReplicaSet { template, .. }
-        | Operation::CreateReplicationController { template, .. }
-        | Operation::SetTemplate { template, .. } => Some(*template),
-        _ => None,
     }
 }
 
@@ -81,7 +73,7 @@ pub(super) fn validate(plan: &Plan) -> Result<(), PlanError> {
         }
     }
     for planned in &plan.operations {
-        let Some(template) = template_of(&planned.operation) else { continue };
+        let Some(template) = planned.operation.template() else { continue };
         if template as usize >= templates {
             let name = template.to_string();
             return Err(PlanError::Unknown { what: "the pod template with index", name });
@@ -90,11 +82,38 @@ pub(super) fn validate(plan: &Plan) -> Result<(), PlanError> {
     Ok(())
 }
 
-fn merge(key: Key, body: Value) -> Request {
+pub(super) fn merge(key: Key, body: Value) -> Request {
     Request::Patch {
         key,
         subresource: None,
         patch: Patch { kind: PatchKind::Merge, body: body.into() },
+    }
+}
+
+/// The object with other pods; `None` if it has none, or none that may change.
+fn with_template(object: &Object, pods: PodTemplateSpec) -> Option<Object> {
+    fn changed<T: ApiObject + Clone>(
+        object: &Object,
+        change: impl FnOnce(&mut T) -> Option<()>,
+    ) -> Option<Object> {
+        let mut typed = object.get::<T>()?.clone();
+        change(&mut typed)?;
+        Some(typed.into_object())
+    }
+    match object.kind() {
+        Kind::Deployment => changed::<Deployment>(object, |o| {
+            o.spec.as_mut()?.template = pods;
+            Some(())
+        }),
+        Kind::StatefulSet => changed::<StatefulSet>(object, |o| {
+            o.spec.as_mut()?.template = pods;
+            Some(())
+        }),
+        Kind::DaemonSet => changed::<DaemonSet>(object, |o| {
+            o.spec.as_mut()?.template = pods;
+            Some(())
+        }),
+        _ => None,
     }
 }
 
@@ -130,6 +149,10 @@ impl World {
     pub(super) fn carry_out(&mut self, index: u32) {
         let plan = Arc::clone(&self.plan);
         let operation = &plan.operations[index as usize].operation;
+        if let Operation::Drain { node, timeout } = operation {
+            self.drain(index, node, *timeout);
+            return;
+        }
         let result = match (self.ensure_class(operation), self.request_of(operation)) {
             (Ok(()), Some(request)) => self.as_admin(&request),
             (Err(status), _) => Err(status),
@@ -150,7 +173,12 @@ impl World {
             self.retries.remove(&index);
             return;
         }
-        let due = self.now + RETRY.duration();
+        self.try_again(index, RETRY);
+    }
+
+    /// Sees to it that an operation is tried again.
+    pub(super) fn try_again(&mut self, index: u32, after: Span) {
+        let due = self.now + after.duration();
         self.queue.push(due, priority::OPERATION, Event::Retry { operation: index });
     }
 
@@ -164,13 +192,14 @@ impl World {
 
     /// Creates the priority class of the pods that the operation makes, unless it is there.
     fn ensure_class(&mut self, operation: &Operation) -> Result<(), Status> {
-        let Some(template) = template_of(operation) else { return Ok(()) };
-        let priority = self.plan.templates[template as usize].priority;
-        let Some(name) = objects::class_name(priority) else { return Ok(()) };
+        let Some(template) = operation.template() else { return Ok(()) };
+        let plan = Arc::clone(&self.plan);
+        let template = &plan.templates[template as usize];
+        let Some(name) = objects::class_name(template) else { return Ok(()) };
         if self.store.get(&Key::cluster(Kind::PriorityClass, &name)).is_some() {
             return Ok(());
         }
-        self.as_admin(&Request::Create(objects::priority_class(&name, priority)))
+        self.as_admin(&Request::Create(objects::priority_class(&name, template)))
     }
 
     /// The same as long as the same is asked for, as for pods from one file.
@@ -181,7 +210,7 @@ impl World {
             return spec.clone();
         }
         let template = &self.plan.templates[index as usize];
-        let spec = Shared::new(objects::spec(template, runs));
+        let spec = Shared::new(objects::spec(template, runs, &template.labels));
         self.specs.insert(index, (runs, spec.clone()));
         spec
     }
@@ -215,6 +244,27 @@ impl World {
             Operation::CreateReplicationController { name, template: index, replicas } => {
                 Request::Create(objects::replication_controller(name, template(*index), *replicas))
             }
+            Operation::CreateStatefulSet {
+                name,
+                template: index,
+                replicas,
+                parallel,
+                partition,
+            } => Request::Create(objects::stateful_set(
+                name,
+                template(*index),
+                *replicas,
+                *parallel,
+                *partition,
+            )),
+            Operation::CreateDaemonSet { name, template: index, max_surge, max_unavailable } => {
+                let template = template(*index);
+                Request::Create(objects::daemon_set(name, template, max_surge, max_unavailable))
+            }
+            Operation::CreateJob { template: index, .. } => {
+                Request::Create(objects::job(operation, template(*index))?)
+            }
+            Operation::CreateBudget(budget) => Request::Create(objects::budget(budget)),
             Operation::CreateService { name, app } => Request::Create(objects::service(name, app)),
             Operation::CreateNamespace { name } => Request::Create(objects::namespace(name)),
             Operation::Scale { target, name, replicas } => {
@@ -222,13 +272,16 @@ impl World {
                 present(&key)?;
                 merge(key, json!({"spec": {"replicas": replicas}}))
             }
-            Operation::SetTemplate { name, template: index } => {
-                let key = key(Target::Deployment, name);
-                let mut deployment = present(&key)?.get::<Deployment>()?.clone();
-                let spec = deployment.spec.as_mut()?;
-                let app = objects::app_label(name);
-                spec.template = objects::pod_template(template(*index), app);
-                Request::Update { object: deployment.into_object(), subresource: None }
+            Operation::SetTemplate { target, name, template: index } => {
+                let object = present(&key(*target, name))?;
+                let pods = objects::pod_template(template(*index), objects::app_label(name));
+                Request::Update { object: with_template(object, pods)?, subresource: None }
+            }
+            Operation::SetPartition { name, partition } => {
+                let key = key(Target::StatefulSet, name);
+                present(&key)?;
+                let rolling = json!({"rollingUpdate": {"partition": partition}});
+                merge(key, json!({"spec": {"updateStrategy": rolling}}))
             }
             Operation::Pause { name, paused } => {
                 let key = key(Target::Deployment, name);
@@ -255,6 +308,8 @@ impl World {
                 present(&key)?;
                 merge(key, json!({"spec": {"unschedulable": unschedulable}}))
             }
+            // Not one request but many.
+            Operation::Drain { .. } => return None,
             Operation::Taint { node, key: taint, effect } => {
                 let key = Key::cluster(Kind::Node, node);
                 let mut node = present(&key)?.get::<Node>()?.clone();

@@ -214,7 +214,7 @@ impl World {
         }
         let manager = ControllerManager::new(reconcilers, elector);
         match settings.bug {
-            Some(Bug::NoReadYourWrites) => manager.without_read_your_writes(),
+            Some(Bug::NoReadYourWrites | Bug::JobPodsDoubled) => manager.without_read_your_writes(),
             _ => manager,
         }
     }

@@ -1,48 +1,15 @@
+use api::Subresource;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::checks::made_up::{
-    Case, deletion, object, one_with, placed, plan, pod_key, replica, replica_set, replica_set_key,
+    Case, deletion, object, placed, plan, pod_key, replica, replica_set, replica_set_key,
 };
 
 fn ready(name: &str) -> Value {
     let mut value = replica(name, &json!({}));
     crate::checks::made_up::merge(&mut value, &placed(name, "n1", "Running"));
     value
-}
-
-#[test]
-fn p27_it_comes_to_rest_with_right_reports() {
-    let mut case = Case::new(ComesToRest);
-    case.put(None, &replica_set(2, 2));
-    case.put(None, &ready("a"));
-    case.put(None, &ready("b"));
-    assert_eq!(case.at_rest(), Vec::<String>::new());
-    case.put(None, &replica("b", &json!({})));
-    one_with(&case.at_rest(), &["replicasets/d/r reports 2 ready replicas", "1 is right"]);
-    case.delete(None, &pod_key("b"));
-    assert_eq!(case.at_rest().len(), 2);
-    let mut unseen = replica_set(2, 1);
-    unseen["metadata"]["generation"] = json!(2);
-    case.put(None, &unseen);
-    one_with(&case.at_rest(), &["1 observed generation", "2 is right"]);
-    case.cluster.at_rest = false;
-    one_with(&case.at_rest(), &["still writes", "15m", "1m"]);
-}
-
-#[test]
-fn p28_as_many_as_asked_for() {
-    let mut case = Case::new(RightNumber);
-    case.put(None, &replica_set(1, 1));
-    case.put(None, &ready("a"));
-    assert_eq!(case.at_rest(), Vec::<String>::new());
-    case.put(None, &ready("b"));
-    one_with(&case.at_rest(), &["replicasets/d/r has 2 pods at rest and asks for 1"]);
-    // What has ended or is going does not count.
-    let mut ended = ready("b");
-    ended["status"]["phase"] = json!("Failed");
-    case.put(None, &ended);
-    assert_eq!(case.at_rest(), Vec::<String>::new());
 }
 
 /// Lets the manager ask for a pod.

@@ -1,4 +1,5 @@
-//! Deployments with services, rollouts and changes of their size.
+//! Deployments, stateful sets and daemon sets, with services, budgets, rollouts and changes of their
+//! size.
 
 use machine::RngTree;
 use rand::RngExt;
@@ -6,30 +7,28 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Arrivals, Draft, Sizes, pods};
 use crate::distribution::Distribution;
-use crate::plan::{Operation, PodTemplate, Target};
+use crate::plan::{Budget, Operation, PodTemplate, Target};
 use crate::scenario::diagnostics::Problem;
-use crate::scenario::events::{REPLICAS_MAX, share};
+use crate::scenario::events::{QUARTER, REPLICAS_MAX, budget_bounds, daemon_bounds, share};
 use crate::scenario::section::{COUNT, Section};
 use crate::scenario::shapes::{self, Catalogue};
 use crate::span::Span;
 
-/// Deployments that are created, rolled out anew and scaled.
+/// What sets are created, rolled out anew and scaled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deployments {
+pub struct Sets {
+    /// What is created.
+    pub kind: Kind,
     /// When they are created.
     pub arrivals: Arrivals,
-    /// How many pods each has.
-    pub replicas: Distribution<u64>,
     /// What their pods are like.
     pub template: PodTemplate,
     /// How much their pods ask for.
     pub sizes: Sizes,
     /// Whether each has a service.
     pub services: bool,
-    /// `maxSurge` of all.
-    pub max_surge: String,
-    /// `maxUnavailable` of all.
-    pub max_unavailable: String,
+    /// `minAvailable` or `maxUnavailable` of the budget of each, if they have one.
+    pub budget: Option<(Option<String>, Option<String>)>,
     /// When one of them is rolled out anew.
     pub rollouts: Option<Arrivals>,
     /// When one of them is scaled.
@@ -40,34 +39,137 @@ pub struct Deployments {
     pub deletions: Option<Arrivals>,
 }
 
+/// A kind with what is particular about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Deployments.
+    Deployment {
+        /// How many pods each has.
+        replicas: Distribution<u64>,
+        /// `maxSurge` of all.
+        max_surge: String,
+        /// `maxUnavailable` of all.
+        max_unavailable: String,
+    },
+    /// Stateful sets.
+    StatefulSet {
+        /// How many pods each has.
+        replicas: Distribution<u64>,
+        /// Whether their pods do not wait for each other.
+        parallel: bool,
+        /// The first ordinal that rollouts replace.
+        partition: u32,
+    },
+    /// Daemon sets.
+    DaemonSet {
+        /// `maxSurge` of all.
+        max_surge: String,
+        /// `maxUnavailable` of all.
+        max_unavailable: String,
+    },
+}
+
+impl Kind {
+    fn read(section: &Section<'_>, target: Target) -> Option<Self> {
+        let replicas = || section.need("replicas").and_then(|v| v.distribution(&COUNT));
+        Some(match target {
+            Target::StatefulSet => {
+                let replicas = replicas();
+                let parallel = section.truth("parallel").unwrap_or(false);
+                let partition = section.whole("partition", 0..=REPLICAS_MAX).unwrap_or(0);
+                Self::StatefulSet { replicas: replicas?, parallel, partition }
+            }
+            Target::DaemonSet => {
+                let (max_surge, max_unavailable) = daemon_bounds(section);
+                Self::DaemonSet { max_surge: max_surge?, max_unavailable: max_unavailable? }
+            }
+            _ => {
+                let replicas = replicas();
+                let max_surge = share(section, "max_surge", QUARTER);
+                let max_unavailable = share(section, "max_unavailable", QUARTER);
+                if [&max_surge, &max_unavailable].into_iter().flatten().all(|s| is_zero(s)) {
+                    let message = "with no surge and none unavailable no rollout can begin";
+                    let problem = Problem::error(section.place_of("max_surge"), message);
+                    section.report(problem.help("let one of them be at least 1"));
+                }
+                Self::Deployment {
+                    replicas: replicas?,
+                    max_surge: max_surge?,
+                    max_unavailable: max_unavailable?,
+                }
+            }
+        })
+    }
+
+    const fn target(&self) -> Target {
+        match self {
+            Self::Deployment { .. } => Target::Deployment,
+            Self::StatefulSet { .. } => Target::StatefulSet,
+            Self::DaemonSet { .. } => Target::DaemonSet,
+        }
+    }
+
+    /// How many pods each has, where that is said.
+    const fn replicas(&self) -> Option<&Distribution<u64>> {
+        match self {
+            Self::Deployment { replicas, .. } | Self::StatefulSet { replicas, .. } => {
+                Some(replicas)
+            }
+            Self::DaemonSet { .. } => None,
+        }
+    }
+
+    fn create(&self, name: String, template: u32, replicas: u32) -> Operation {
+        match self.clone() {
+            Self::Deployment { max_surge, max_unavailable, .. } => {
+                Operation::CreateDeployment { name, template, replicas, max_surge, max_unavailable }
+            }
+            Self::StatefulSet { parallel, partition, .. } => {
+                Operation::CreateStatefulSet { name, template, replicas, parallel, partition }
+            }
+            Self::DaemonSet { max_surge, max_unavailable } => {
+                Operation::CreateDaemonSet { name, template, max_surge, max_unavailable }
+            }
+        }
+    }
+}
+
+fn is_zero(share: &str) -> bool {
+    share == "0" || share == "0%"
+}
+
 pub(super) fn read(
     section: &Section<'_>,
+    target: Target,
     templates: &Catalogue<PodTemplate>,
-) -> Option<Deployments> {
+) -> Option<Sets> {
     let (base, named) = pods::base(section, templates)?;
     let sizes = Sizes::read(section, Sizes::of(&base));
     // All at once unless something else is said.
     let arrivals = Arrivals::read(section, Some(Distribution::default()));
-    let replicas = section.need("replicas").and_then(|v| v.distribution(&COUNT));
+    let kind = Kind::read(section, target);
     let mut template = shapes::pod_manners(section, &base);
     if !named && !section.has("image") {
-        // The name of the deployment takes its place.
+        // The name of the set takes its place.
         template.image.clear();
     }
     let policy = &template.restart_policy;
     if policy != "Always" {
-        let message = format!("pods of a deployment cannot have the restart policy `{policy}`");
+        let what = match target {
+            Target::StatefulSet => "stateful set",
+            Target::DaemonSet => "daemon set",
+            _ => "deployment",
+        };
+        let message = format!("pods of a {what} cannot have the restart policy `{policy}`");
         let problem = Problem::error(section.place_of("restart_policy"), message);
         section.report(problem.label("must be `Always`"));
     }
     let services = section.truth("services").unwrap_or(false);
-    let max_surge = share(section, "max_surge");
-    let max_unavailable = share(section, "max_unavailable");
-    if [&max_surge, &max_unavailable].into_iter().flatten().all(|s| s == "0" || s == "0%") {
-        let message = "with no surge and none unavailable no rollout can begin";
-        let problem = Problem::error(section.place_of("max_surge"), message);
-        section.report(problem.help("let one of them be at least 1"));
-    }
+    let budget = section.section("budget").and_then(|section| {
+        let bounds = budget_bounds(&section);
+        section.finish();
+        bounds
+    });
     let stream = |key| {
         let section = section.section(key)?;
         let arrivals = Arrivals::read(&section, None);
@@ -76,27 +178,28 @@ pub(super) fn read(
     };
     let (rollouts, deletions) = (stream("rollouts"), stream("deletions"));
     let (mut scalings, mut scaled) = (None, None);
-    if let Some(section) = section.section("scalings") {
+    if target != Target::DaemonSet
+        && let Some(section) = section.section("scalings")
+    {
         scalings = Arrivals::read(&section, None);
         scaled = section.distribution("replicas", &COUNT);
         section.finish();
     }
-    let replicas = replicas?;
-    for (what, of) in [("replicas", Some(&replicas)), ("scalings", scaled.as_ref())] {
+    let kind = kind?;
+    for (what, of) in [("replicas", kind.replicas()), ("scalings", scaled.as_ref())] {
         if of.is_some_and(|of| of.upper() > u64::from(REPLICAS_MAX)) {
             let message = format!("`{}.{what}`: more pods than can be simulated", section.path());
             let label = format!("more than {REPLICAS_MAX}");
             section.report(Problem::error(section.place_of(what), message).label(label));
         }
     }
-    Some(Deployments {
+    Some(Sets {
+        kind,
         arrivals: arrivals?,
-        replicas,
         template,
         sizes,
         services,
-        max_surge: max_surge?,
-        max_unavailable: max_unavailable?,
+        budget,
         rollouts,
         scalings,
         scaled,
@@ -104,7 +207,7 @@ pub(super) fn read(
     })
 }
 
-/// A deployment in the making.
+/// A set in the making.
 struct Made {
     name: String,
     created: Span,
@@ -113,7 +216,7 @@ struct Made {
     versions: u32,
 }
 
-impl Deployments {
+impl Sets {
     fn streams(&self) -> impl Iterator<Item = &Arrivals> {
         let changes = [&self.rollouts, &self.scalings, &self.deletions];
         changes.into_iter().flatten().chain([&self.arrivals])
@@ -124,7 +227,7 @@ impl Deployments {
     }
 
     pub(super) fn expected(&self, end: Option<Span>) -> u64 {
-        let of_each = self.replicas.mean().saturating_add(1);
+        let of_each = self.kind.replicas().map_or(1, Distribution::mean).saturating_add(1);
         let operations = self.streams().fold(0_u64, |n, s| n.saturating_add(s.expected(end)));
         self.arrivals.expected(end).saturating_mul(of_each).saturating_add(operations)
     }
@@ -142,12 +245,13 @@ impl Deployments {
         let mut rng = tree.rng("rolled out");
         for at in rollouts {
             let Some(i) = one_of(&made, at, &mut rng).filter(|i| exists(at, *i)) else { continue };
-            let deployment = &mut made[i];
-            deployment.versions += 1;
-            let mut template = deployment.template.clone();
-            template.image = next_image(&template.image, deployment.versions);
+            let set = &mut made[i];
+            set.versions += 1;
+            let mut template = set.template.clone();
+            template.image = next_image(&template.image, set.versions);
             let operation = Operation::SetTemplate {
-                name: deployment.name.clone(),
+                target: self.kind.target(),
+                name: set.name.clone(),
                 template: draft.template(template),
             };
             draft.operation(at, operation);
@@ -155,8 +259,9 @@ impl Deployments {
         let (mut rng, mut sizes) = (tree.rng("scaled"), tree.rng("scaled to"));
         for at in scalings {
             let Some(i) = one_of(&made, at, &mut rng).filter(|i| exists(at, *i)) else { continue };
-            let replicas = self.scaled.as_ref().unwrap_or(&self.replicas).sample(&mut sizes);
-            let (target, name) = (Target::Deployment, made[i].name.clone());
+            let Some(to) = self.scaled.as_ref().or(self.kind.replicas()) else { continue };
+            let replicas = to.sample(&mut sizes);
+            let (target, name) = (self.kind.target(), made[i].name.clone());
             draft.operation(at, Operation::Scale { target, name, replicas: pods_of(replicas) });
         }
     }
@@ -173,17 +278,24 @@ impl Deployments {
         for (i, at) in self.arrivals.times(draft.end, &mut arrivals).enumerate() {
             let name = format!("{name}-{i}");
             let template = sizes[choice.random_range(0..sizes.len())].clone();
-            let operation = Operation::CreateDeployment {
-                name: name.clone(),
-                template: draft.template(template.clone()),
-                replicas: pods_of(self.replicas.sample(&mut replicas)),
-                max_surge: self.max_surge.clone(),
-                max_unavailable: self.max_unavailable.clone(),
-            };
+            let index = draft.template(template.clone());
+            let replicas = self.kind.replicas().map_or(0, |r| pods_of(r.sample(&mut replicas)));
+            let operation = self.kind.create(name.clone(), index, replicas);
             draft.operation(at, operation);
             if self.services {
                 let app = name.rsplit('/').next().unwrap_or(&name).to_owned();
                 draft.operation(at, Operation::CreateService { name: name.clone(), app });
+            }
+            if let Some((min_available, max_unavailable)) = self.budget.clone() {
+                let app = name.rsplit('/').next().unwrap_or(&name).to_owned();
+                let name = name.clone();
+                let budget = Operation::CreateBudget(Box::new(Budget {
+                    name,
+                    app,
+                    min_available,
+                    max_unavailable,
+                }));
+                draft.operation(at, budget);
             }
             made.push(Made { name, created: at, template, versions: 1 });
         }
@@ -202,7 +314,7 @@ impl Deployments {
                 continue;
             }
             deleted[i] = Some(at);
-            let (target, name) = (Target::Deployment, made[i].name.clone());
+            let (target, name) = (self.kind.target(), made[i].name.clone());
             let operation = Operation::Delete { target, name, orphan: false, foreground: false };
             draft.operation(at, operation);
         }
@@ -210,7 +322,7 @@ impl Deployments {
     }
 }
 
-fn pods_of(replicas: u64) -> u32 {
+pub(super) fn pods_of(replicas: u64) -> u32 {
     u32::try_from(replicas).unwrap_or(u32::MAX)
 }
 

@@ -1,0 +1,290 @@
+//! Pods that give way to more important ones: P17, P18 and P24.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::{Key, Kind, Object, PatchBody, Pod, Request, Time};
+use k8s_openapi::api::core::v1::Node;
+
+use super::placement::asked_binding;
+use crate::check::{Check, Cluster, Occurrence, Role};
+use crate::oracle::{self, Amounts};
+use crate::world::ProcessId;
+
+/// The condition of a pod that is taken from its node, and why it is.
+const DISRUPTION: &str = "DisruptionTarget";
+const REASON: &str = "PreemptionByScheduler";
+/// A pod that had others displaced for it more often than this never gets anywhere.
+const PREEMPTIONS_MAX: usize = 16;
+
+fn priority(pod: &Pod) -> i32 {
+    pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0)
+}
+
+/// Whether the pod waits for a node and may displace others for it.
+fn may_displace(pod: &Pod) -> bool {
+    let policy = pod.spec.as_ref().and_then(|s| s.preemption_policy.as_deref());
+    oracle::node_of(pod).is_none()
+        && oracle::is_active(pod)
+        && !oracle::is_gated(pod)
+        && policy != Some("Never")
+}
+
+/// The node that was promised to a pod.
+fn nominated(pod: &Pod) -> Option<&str> {
+    let status = pod.status.as_ref()?;
+    status.nominated_node_name.as_deref().filter(|name| !name.is_empty())
+}
+
+/// The node that a call promises to a pod.
+fn promised<'a>(
+    cluster: &dyn Cluster,
+    occurrence: &Occurrence<'a>,
+) -> Option<(ProcessId, &'a Key, &'a str)> {
+    let Occurrence::Called { by, request: Request::Patch { key, patch, .. } } = occurrence else {
+        return None;
+    };
+    let PatchBody::Json(body) = &patch.body else { return None };
+    let node = body["status"]["nominatedNodeName"].as_str().filter(|node| !node.is_empty())?;
+    (cluster.role(*by) == Role::Scheduler && key.kind == Kind::Pod).then_some((*by, key, node))
+}
+
+/// What the pods of a node ask for, but for some.
+fn sum(cluster: &dyn Cluster, node: &str, but: impl Fn(&Key, &Pod) -> bool) -> Amounts {
+    let mut sum = Amounts::default();
+    for object in cluster.objects(Kind::Pod) {
+        let Some(pod) = object.get::<Pod>() else { continue };
+        let here = oracle::node_of(pod) == Some(node) && !oracle::has_ended(pod);
+        if let Some(spec) = pod.spec.as_deref().filter(|_| here && !but(&object.key(), pod)) {
+            sum.add(&oracle::requests(spec), 1);
+        }
+    }
+    sum
+}
+
+fn node<'a>(cluster: &'a dyn Cluster, name: &str) -> Option<&'a Node> {
+    cluster.object(&Key::cluster(Kind::Node, name))?.get()
+}
+
+/// Pods that one scheduler displaces in one moment.
+#[derive(Clone, Default)]
+struct Victims {
+    at: Time,
+    by: Option<ProcessId>,
+    keys: BTreeSet<Key>,
+}
+
+/// P17: whoever gives way is less important than a pod that waits, is told why, and had to go.
+///
+/// That all victims together were needed is judged when they are displaced in the moment in which
+/// their node is promised, and by resources alone. A pod that gives way is marked as the target of
+/// a disruption before it is deleted.
+#[derive(Clone, Default)]
+pub(super) struct GivesWay {
+    victims: Victims,
+}
+
+impl GivesWay {
+    fn displaces(&mut self, cluster: &dyn Cluster, by: ProcessId, key: &Key) -> Option<String> {
+        let victim = oracle::pod(cluster.object(key)).filter(|p| oracle::is_active(p))?;
+        let now = cluster.now();
+        if (self.victims.at, self.victims.by) != (now, Some(by)) {
+            self.victims = Victims { at: now, by: Some(by), keys: BTreeSet::new() };
+        }
+        self.victims.keys.insert(key.clone());
+        let waits = cluster.objects(Kind::Pod).filter_map(Object::get::<Pod>);
+        let mut above = waits.filter(|p| may_displace(p) && priority(p) > priority(victim));
+        above
+            .next()
+            .is_none()
+            .then(|| format!("{key} is displaced, and no pod waits that is more important"))
+    }
+
+    /// Judges the node that is promised to a pod.
+    fn promises(
+        &self,
+        cluster: &dyn Cluster,
+        (by, key, name): (ProcessId, &Key, &str),
+    ) -> Option<String> {
+        let pod = oracle::pod(cluster.object(key))?;
+        let (spec, allocatable) = (pod.spec.as_deref()?, oracle::allocatable(node(cluster, name)?));
+        let asks = oracle::requests(spec);
+        let fits = |but: &dyn Fn(&Key, &Pod) -> bool| {
+            let mut all = sum(cluster, name, but);
+            all.add(&asks, 1);
+            all.beyond(&allocatable).is_none()
+        };
+        let below = |_: &Key, other: &Pod| priority(other) < priority(pod);
+        if !fits(&below) {
+            return Some(format!(
+                "{key} is promised {name}, where it fits beside no more important"
+            ));
+        }
+        let of_moment = (self.victims.at, self.victims.by) == (cluster.now(), Some(by));
+        let demands = &cluster.plan().templates;
+        // Others may have had to go for another reason than room.
+        let only_room = demands.iter().all(|t| t.host_port == 0 && !t.minds_others());
+        if !of_moment || !only_room {
+            return None;
+        }
+        let here =
+            |key: &&Key| oracle::pod(cluster.object(key)).and_then(oracle::node_of) == Some(name);
+        let victims: BTreeSet<&Key> = self.victims.keys.iter().filter(here).collect();
+        let goes =
+            |key: &Key, other: &Pod| victims.contains(key) || oracle::is_going(&other.metadata);
+        let spared = victims.iter().find(|spared| fits(&|k, p| goes(k, p) && k != **spared))?;
+        Some(format!("{spared} is displaced from {name} for {key}, which fits beside it"))
+    }
+}
+
+impl Check for GivesWay {
+    fn property(&self) -> &'static str {
+        "P17"
+    }
+
+    fn statement(&self) -> &'static str {
+        "pods give way to more important ones alone, no more of them than must, and are told why"
+    }
+
+    fn observe(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        found: &mut Vec<String>,
+    ) {
+        if let Some(promise) = promised(cluster, occurrence) {
+            found.extend(self.promises(cluster, promise));
+        }
+        match occurrence {
+            Occurrence::Called { by, request: Request::Delete { key, .. } }
+                if key.kind == Kind::Pod && cluster.role(*by) == Role::Scheduler =>
+            {
+                found.extend(self.displaces(cluster, *by, key));
+            }
+            Occurrence::Committed { by: Some(by), request, key, old: Some(old), .. }
+                if matches!(request, Request::Delete { .. })
+                    && key.kind == Kind::Pod
+                    && cluster.role(*by) == Role::Scheduler =>
+            {
+                let Some(pod) = old.get::<Pod>().filter(|p| oracle::is_active(p)) else { return };
+                let mut conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+                let told = conditions.any(|c| {
+                    c.type_ == DISRUPTION
+                        && c.reason.as_deref() == Some(REASON)
+                        && c.status == "True"
+                });
+                if !told {
+                    found.push(format!("{key} gives way and is not told why"));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// P18: nobody less important takes the room that was made for a pod.
+#[derive(Clone, Default)]
+pub(super) struct RoomIsKept;
+
+impl Check for RoomIsKept {
+    fn property(&self) -> &'static str {
+        "P18"
+    }
+
+    fn statement(&self) -> &'static str {
+        "the room that was made for a pod goes to nobody less important"
+    }
+
+    fn observe(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        found: &mut Vec<String>,
+    ) {
+        let Some((by, key, pod, name)) = asked_binding(cluster, occurrence) else { return };
+        // The scheduler must have been shown the promise, or have made it itself: it keeps none
+        // that somebody else made a moment ago.
+        let Some(counted) = cluster.placements(by) else { return };
+        let promised: Vec<&Pod> = cluster
+            .objects(Kind::Pod)
+            .filter_map(Object::get::<Pod>)
+            .filter(|p| may_displace(p) && nominated(p) == Some(name))
+            .filter(|p| priority(p) > priority(pod))
+            .collect();
+        if promised.is_empty() {
+            return;
+        }
+        let (Some(node), Some(spec)) = (node(cluster, name), pod.spec.as_deref()) else { return };
+        let on_node = counted.get(name);
+        let mut all =
+            sum(cluster, name, |k, _| k == key || on_node.is_none_or(|keys| !keys.contains(k)));
+        all.add(&oracle::requests(spec), 1);
+        let free_of_promises = all.beyond(&oracle::allocatable(node)).is_none();
+        for pod in &promised {
+            if let Some(spec) = pod.spec.as_deref() {
+                all.add(&oracle::requests(spec), 1);
+            }
+        }
+        if free_of_promises && let Some((what, ..)) = all.beyond(&oracle::allocatable(node)) {
+            let whose = promised[0].metadata.name.as_deref().unwrap_or_default();
+            found.push(format!("{key} is bound to {name}, whose {what} was promised to {whose}"));
+        }
+    }
+}
+
+/// P24: a pod for which others give way gets a node in the end, or they stop giving way.
+#[derive(Clone, Default)]
+pub(super) struct PreemptionEnds {
+    /// How often a node was promised to a pod, by UID.
+    promises: BTreeMap<String, usize>,
+}
+
+impl Check for PreemptionEnds {
+    fn property(&self) -> &'static str {
+        "P24"
+    }
+
+    fn statement(&self) -> &'static str {
+        "a pod for which others give way gets a node, or they stop giving way"
+    }
+
+    fn observe(
+        &mut self,
+        cluster: &dyn Cluster,
+        occurrence: &Occurrence<'_>,
+        found: &mut Vec<String>,
+    ) {
+        if let Some((_, key, node)) = promised(cluster, occurrence)
+            && let Some(object) = cluster.object(key)
+        {
+            let promises = self.promises.entry(object.uid().to_owned()).or_default();
+            *promises += 1;
+            if *promises == PREEMPTIONS_MAX + 1 {
+                found.push(format!("{key} is promised a node again and again, {node} at last"));
+            }
+        }
+        if let Occurrence::Committed { key, old: Some(old), new: None, .. } = occurrence
+            && key.kind == Kind::Pod
+        {
+            self.promises.remove(old.uid());
+        }
+    }
+
+    fn at_rest(&mut self, cluster: &dyn Cluster, found: &mut Vec<String>) {
+        if !cluster.is_at_rest() {
+            return;
+        }
+        for object in cluster.objects(Kind::Pod) {
+            let Some(pod) = object.get::<Pod>().filter(|p| may_displace(p)) else { continue };
+            let Some(node) = nominated(pod).filter(|name| node(cluster, name).is_some()) else {
+                continue;
+            };
+            found.push(format!(
+                "{} still waits at rest for {node}, which it was promised",
+                object.key()
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

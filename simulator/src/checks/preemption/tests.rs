@@ -1,0 +1,124 @@
+use api::{Patch, PatchKind, Subresource};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::checks::made_up::{
+    Case, deletion, merge, node as made_node, one_with, placed, pod, pod_key,
+};
+
+/// A pod of four of the node's four CPUs, or of as many as said.
+fn important(name: &str, priority: i64, cpu: &str) -> Value {
+    let mut value = pod(name, &json!({"spec": {"priority": priority}}));
+    value["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!(cpu);
+    value
+}
+
+fn running(name: &str, priority: i64, cpu: &str) -> Value {
+    let mut value = important(name, priority, cpu);
+    merge(&mut value, &placed(name, "n1", "Running"));
+    value["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!(cpu);
+    value
+}
+
+fn told(mut pod: Value) -> Value {
+    pod["status"]["conditions"] = json!([{"type": DISRUPTION, "status": "True", "reason": REASON}]);
+    pod
+}
+
+fn promise(name: &str, node: &str) -> Request {
+    let body = json!({"status": {"nominatedNodeName": node}});
+    Request::Patch {
+        key: pod_key(name),
+        subresource: Some(Subresource::Status),
+        patch: Patch { kind: PatchKind::Strategic, body: body.into() },
+    }
+}
+
+fn case<C: Check>(check: C, pods: &[Value]) -> (Case<C>, ProcessId) {
+    let mut case = Case::new(check);
+    let scheduler = case.scheduler();
+    case.put(None, &made_node("n1", &json!({})));
+    for pod in pods {
+        case.put(None, pod);
+    }
+    (case, scheduler)
+}
+
+#[test]
+fn p17_the_less_important_give_way() {
+    let pods = [important("big", 10, "4"), running("a", 0, "2"), running("b", 20, "2")];
+    let (mut case, scheduler) = case(GivesWay::default(), &pods);
+    case.call(scheduler, &deletion(&pod_key("a")));
+    case.is_right();
+    case.call(scheduler, &deletion(&pod_key("b")));
+    case.is_wrong(&["pods/d/b is displaced, and no pod waits that is more important"]);
+    // Nor does one that may displace nobody count.
+    let mut meek = important("big", 10, "4");
+    meek["spec"]["preemptionPolicy"] = json!("Never");
+    case.put(None, &meek);
+    case.call(scheduler, &deletion(&pod_key("a")));
+    case.is_wrong(&["pods/d/a is displaced"]);
+}
+
+#[test]
+fn p17_no_more_than_must() {
+    let pods = [important("big", 10, "2"), running("a", 0, "2"), running("b", 1, "2")];
+    let (mut case, scheduler) = case(GivesWay::default(), &pods);
+    case.call(scheduler, &deletion(&pod_key("a")));
+    case.call(scheduler, &promise("big", "n1"));
+    case.is_right();
+    case.advance(1);
+    for name in ["a", "b"] {
+        case.call(scheduler, &deletion(&pod_key(name)));
+    }
+    case.call(scheduler, &promise("big", "n1"));
+    case.is_wrong(&["is displaced from n1 for pods/d/big, which fits beside it"]);
+    // A node that can never be enough is promised to nobody.
+    case.put(None, &important("big", 10, "5"));
+    case.call(scheduler, &promise("big", "n1"));
+    case.is_wrong(&["pods/d/big is promised n1, where it fits beside no more important"]);
+}
+
+#[test]
+fn p17_who_gives_way_is_told() {
+    let (mut case, scheduler) = case(GivesWay::default(), &[running("a", 0, "2")]);
+    case.put(None, &told(running("a", 0, "2")));
+    case.delete(Some(scheduler), &pod_key("a"));
+    case.is_right();
+    case.put(None, &running("b", 0, "2"));
+    case.delete(Some(scheduler), &pod_key("b"));
+    case.is_wrong(&["pods/d/b gives way and is not told why"]);
+}
+
+#[test]
+fn p18_room_is_kept() {
+    let mut promised = important("big", 10, "4");
+    promised["status"] = json!({"nominatedNodeName": "n1"});
+    let pods = [promised, important("small", 0, "1"), important("same", 10, "1")];
+    let (mut case, scheduler) = case(RoomIsKept, &pods);
+    case.cluster.placements.insert("n1".to_owned(), BTreeSet::new());
+    let bind = |name: &str| Request::Bind {
+        pod: pod_key(name),
+        uid: format!("u-{name}"),
+        node: "n1".to_owned(),
+    };
+    case.call(scheduler, &bind("same"));
+    case.is_right();
+    case.call(scheduler, &bind("small"));
+    case.is_wrong(&["pods/d/small is bound to n1, whose cpu was promised to big"]);
+}
+
+#[test]
+fn p24_preemption_ends() {
+    let (mut case, scheduler) = case(PreemptionEnds::default(), &[important("big", 10, "4")]);
+    for _ in 0..PREEMPTIONS_MAX {
+        case.call(scheduler, &promise("big", "n1"));
+    }
+    case.is_right();
+    case.call(scheduler, &promise("big", "n1"));
+    case.is_wrong(&["pods/d/big is promised a node again and again, n1 at last"]);
+    let mut promised = important("big", 10, "4");
+    promised["status"] = json!({"nominatedNodeName": "n1"});
+    case.put(None, &promised);
+    one_with(&case.at_rest(), &["pods/d/big still waits at rest for n1"]);
+}

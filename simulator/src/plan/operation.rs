@@ -1,0 +1,359 @@
+//! What users do: [`Operation`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::span::Span;
+
+/// Something a user does at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedOperation {
+    /// When, from the start of the run.
+    pub at: Span,
+    /// What.
+    #[serde(flatten)]
+    pub operation: Operation,
+}
+
+/// Kinds that an operation may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Target {
+    /// A pod.
+    Pod,
+    /// A deployment.
+    Deployment,
+    /// A replica set.
+    ReplicaSet,
+    /// A replication controller.
+    ReplicationController,
+    /// A stateful set.
+    StatefulSet,
+    /// A daemon set.
+    DaemonSet,
+    /// A job.
+    Job,
+    /// A disruption budget.
+    PodDisruptionBudget,
+    /// A service.
+    Service,
+    /// A namespace.
+    Namespace,
+    /// A node.
+    Node,
+}
+
+/// A disruption budget for the pods labelled `app=APP`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// Its name.
+    pub name: String,
+    /// The value of the label.
+    pub app: String,
+    /// How many pods must stay: a number or a percentage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_available: Option<String>,
+    /// How many pods may be missing: a number or a percentage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<String>,
+}
+
+/// What a user does. Everything lives in the namespace `default` unless it says otherwise; names
+/// may be written `namespace/name`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Operation {
+    /// Creates a bare pod.
+    CreatePod {
+        /// Its name.
+        name: String,
+        /// Index into [`Plan::templates`](super::Plan::templates).
+        template: u32,
+        /// Overrides the template's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        runs: Option<Span>,
+    },
+    /// Creates a deployment of pods labelled `app=NAME`.
+    CreateDeployment {
+        /// Its name.
+        name: String,
+        /// Index into [`Plan::templates`](super::Plan::templates).
+        template: u32,
+        /// How many pods.
+        replicas: u32,
+        /// A number or a percentage.
+        #[serde(default = "quarter")]
+        max_surge: String,
+        /// A number or a percentage.
+        #[serde(default = "quarter")]
+        max_unavailable: String,
+    },
+    /// Creates a replica set of pods labelled `app=NAME`.
+    CreateReplicaSet {
+        /// Its name.
+        name: String,
+        /// Index into [`Plan::templates`](super::Plan::templates).
+        template: u32,
+        /// How many pods.
+        replicas: u32,
+    },
+    /// Creates a replication controller of pods labelled `app=NAME`.
+    CreateReplicationController {
+        /// Its name.
+        name: String,
+        /// Index into [`Plan::templates`](super::Plan::templates).
+        template: u32,
+        /// How many pods.
+        replicas: u32,
+    },
+    /// Creates a stateful set of pods labelled `app=NAME`, with no service of its own.
+    CreateStatefulSet {
+        /// Its name.
+        name: String,
+        /// Index into [`Plan::templates`](super::Plan::templates).
+        template: u32,
+        /// How many pods.
+        replicas: u32,
+        /// Whether pods come and go without waiting for each other.
+        #[serde(default)]
+        parallel: bool,
+        /// The first ordinal that a rollout replaces.
+        #[serde(default)]
+        partition: u32,
+    },
+    /// Creates a daemon set of pods labelled `app=NAME`.
+    CreateDaemonSet {
+        /// Its name.
+        name: String,
+        /// Index into [`Plan::templates`](super::Plan::templates).
+        template: u32,
+        /// A number or a percentage.
+        #[serde(default = "none")]
+        max_surge: String,
+        /// A number or a percentage.
+        #[serde(default = "one")]
+        max_unavailable: String,
+    },
+    /// Creates a job of pods labelled `app=NAME`.
+    CreateJob {
+        /// Its name.
+        name: String,
+        /// Index into [`Plan::templates`](super::Plan::templates), whose pods end by themselves.
+        template: u32,
+        /// How many pods must succeed; one, whatever else runs, when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        completions: Option<u32>,
+        /// How many pods run at a time.
+        #[serde(default = "one_pod")]
+        parallelism: u32,
+        /// Whether each pod has an index to complete.
+        #[serde(default)]
+        indexed: bool,
+        /// How many failures are too many by one.
+        #[serde(default = "backoff_limit")]
+        backoff_limit: u32,
+        /// How long it stays when it has finished; for ever when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl_seconds: Option<u32>,
+    },
+    /// Creates a disruption budget for the pods labelled `app=APP`.
+    CreateBudget(Box<Budget>),
+    /// Creates a service for the pods labelled `app=APP`.
+    CreateService {
+        /// Its name.
+        name: String,
+        /// The value of the label.
+        app: String,
+    },
+    /// Creates a namespace.
+    CreateNamespace {
+        /// Its name.
+        name: String,
+    },
+    /// Changes the number of replicas.
+    Scale {
+        /// What is scaled.
+        target: Target,
+        /// Its name.
+        name: String,
+        /// How many pods.
+        replicas: u32,
+    },
+    /// Changes the pods of a deployment, a stateful set or a daemon set: a rollout.
+    SetTemplate {
+        /// Its kind.
+        #[serde(default = "deployment")]
+        target: Target,
+        /// Its name.
+        name: String,
+        /// Index into [`Plan::templates`](super::Plan::templates).
+        template: u32,
+    },
+    /// Changes the first ordinal that rollouts of a stateful set replace.
+    SetPartition {
+        /// The stateful set.
+        name: String,
+        /// The ordinal.
+        partition: u32,
+    },
+    /// Pauses or resumes a deployment.
+    Pause {
+        /// The deployment.
+        name: String,
+        /// Whether it is to be paused.
+        paused: bool,
+    },
+    /// Deletes an object.
+    Delete {
+        /// Its kind.
+        target: Target,
+        /// Its name.
+        name: String,
+        /// Whether what it owns stays (else it goes in the background).
+        #[serde(default)]
+        orphan: bool,
+        /// Whether what it owns goes first.
+        #[serde(default)]
+        foreground: bool,
+    },
+    /// Cordons or uncordons a node.
+    Cordon {
+        /// The node.
+        node: String,
+        /// Whether it is to be unschedulable.
+        unschedulable: bool,
+    },
+    /// Cordons a node and evicts its pods, but for those of daemon sets, as
+    /// `kubectl drain --ignore-daemonsets --force` does: what a budget refuses is tried again.
+    Drain {
+        /// The node.
+        node: String,
+        /// When it is given up.
+        #[serde(default = "drain_timeout")]
+        timeout: Span,
+    },
+    /// Sets a taint, or removes it when the effect is empty.
+    Taint {
+        /// The node.
+        node: String,
+        /// The taint's key.
+        key: String,
+        /// `NoSchedule`, `PreferNoSchedule`, `NoExecute`, or nothing.
+        effect: String,
+    },
+    /// Sets a label on an object, or removes it when the value is empty.
+    Label {
+        /// Its kind.
+        target: Target,
+        /// Its name.
+        name: String,
+        /// The label's key.
+        key: String,
+        /// The label's value.
+        value: String,
+    },
+}
+
+impl Operation {
+    /// The index of the template of the pods that it makes.
+    pub const fn template(&self) -> Option<u32> {
+        match self {
+            Self::CreatePod { template, .. }
+            | Self::CreateDeployment { template, .. }
+            | Self::CreateReplicaSet { template, .. }
+            | Self::CreateReplicationController { template, .. }
+            | Self::CreateStatefulSet { template, .. }
+            | Self::CreateDaemonSet { template, .. }
+            | Self::CreateJob { template, .. }
+            | Self::SetTemplate { template, .. } => Some(*template),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub const fn template_mut(&mut self) -> Option<&mut u32> {
+        match self {
+            Self::CreatePod { template, .. }
+            | Self::CreateDeployment { template, .. }
+            | Self::CreateReplicaSet { template, .. }
+            | Self::CreateReplicationController { template, .. }
+            | Self::CreateStatefulSet { template, .. }
+            | Self::CreateDaemonSet { template, .. }
+            | Self::CreateJob { template, .. }
+            | Self::SetTemplate { template, .. } => Some(template),
+            _ => None,
+        }
+    }
+
+    /// How many pods it asks for; `None` where others say it.
+    pub fn replicas(&self) -> Option<u32> {
+        match self {
+            Self::CreateDeployment { replicas, .. }
+            | Self::CreateReplicaSet { replicas, .. }
+            | Self::CreateReplicationController { replicas, .. }
+            | Self::CreateStatefulSet { replicas, .. }
+            | Self::Scale { replicas, .. } => Some(*replicas),
+            Self::CreateJob { completions, parallelism, .. } => {
+                Some(completions.unwrap_or(1).max(*parallelism))
+            }
+            _ => None,
+        }
+    }
+
+    /// Asks for at most so many pods.
+    pub fn limit_replicas(&mut self, most: u32) {
+        match self {
+            Self::CreateDeployment { replicas, .. }
+            | Self::CreateReplicaSet { replicas, .. }
+            | Self::CreateReplicationController { replicas, .. }
+            | Self::CreateStatefulSet { replicas, .. }
+            | Self::Scale { replicas, .. } => *replicas = most.min(*replicas),
+            Self::CreateJob { completions, parallelism, .. } => {
+                *completions = completions.map(|completions| completions.min(most));
+                *parallelism = most.min(*parallelism);
+            }
+            _ => {}
+        }
+    }
+
+    /// The node that it is about.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Self::Cordon { node, .. } | Self::Drain { node, .. } | Self::Taint { node, .. } => {
+                Some(node)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn quarter() -> String {
+    "25%".to_owned()
+}
+
+fn none() -> String {
+    "0".to_owned()
+}
+
+fn one() -> String {
+    "1".to_owned()
+}
+
+const fn one_pod() -> u32 {
+    1
+}
+
+/// Kubernetes' default.
+const fn backoff_limit() -> u32 {
+    6
+}
+
+const fn deployment() -> Target {
+    Target::Deployment
+}
+
+/// How long a drain is tried when nobody says it.
+pub(crate) const DRAIN_TIMEOUT: Span = Span::secs(120);
+
+const fn drain_timeout() -> Span {
+    DRAIN_TIMEOUT
+}
