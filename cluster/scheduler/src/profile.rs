@@ -6,9 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::framework::{Enabled, Plugin};
 use crate::plugins::{FitStrategy, plugins};
+use crate::preemption::Candidates;
 
 /// The scheduler of pods that name none.
 const DEFAULT_NAME: &str = "default-scheduler";
+
+/// The name of what displaces pods of lower priority, among those of plugins.
+const PREEMPTION: &str = "DefaultPreemption";
 
 /// No weight is higher: so that sums of weighted scores cannot overflow.
 const WEIGHT_MAX: i64 = 10_000;
@@ -26,7 +30,7 @@ pub struct ProfileConfig {
     /// Weights of scores by the plugin's name, where they differ from the default; zero for
     /// scores that shall not count.
     pub weights: BTreeMap<String, i64>,
-    /// Names of plugins that neither filter nor score.
+    /// Names of plugins that neither filter nor score, nor displace pods.
     pub disabled: Vec<String>,
 }
 
@@ -74,6 +78,8 @@ pub struct Profile {
     pub(crate) plugins: Vec<Enabled>,
     /// Share of the nodes to look at, in percent; adaptive when absent.
     pub percentage_of_nodes_to_score: Option<usize>,
+    /// Among how many nodes one is chosen whose pods are displaced; `None` displaces none.
+    pub preemption: Option<Candidates>,
 }
 
 impl Default for Profile {
@@ -86,6 +92,7 @@ impl Default for Profile {
             name: DEFAULT_NAME.to_owned(),
             plugins: plugins(FitStrategy::default()).into_iter().map(enable).collect(),
             percentage_of_nodes_to_score: None,
+            preemption: Some(Candidates::default()),
         }
     }
 }
@@ -107,8 +114,9 @@ impl Profile {
         }
         let plugins = plugins(config.fit_strategy);
         let known: Vec<&str> = plugins.iter().map(|p| p.name()).collect();
+        let preempts = !config.disabled.iter().any(|name| name == PREEMPTION);
         for name in config.weights.keys().chain(&config.disabled) {
-            if !known.contains(&name.as_str()) {
+            if !known.contains(&name.as_str()) && name != PREEMPTION {
                 let known = known.join(", ");
                 return Err(ProfileError::UnknownPlugin { name: name.clone(), known });
             }
@@ -127,7 +135,8 @@ impl Profile {
             })
             .collect();
         let name = config.name.clone();
-        Ok(Self { name, plugins, percentage_of_nodes_to_score: percentage })
+        let preemption = preempts.then(Candidates::default);
+        Ok(Self { name, plugins, percentage_of_nodes_to_score: percentage, preemption })
     }
 }
 

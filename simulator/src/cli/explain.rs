@@ -142,6 +142,14 @@ fn text(explanation: &Explanation, node: Option<&str>) -> String {
         explanation.feasible.len(),
         explanation.rejected.len()
     ));
+    if let Some(displaced) = &explanation.displaced {
+        line(format!(
+            "It takes a place on {} as soon as these have left, {} of them against a budget: {}.",
+            displaced.node,
+            displaced.violations,
+            displaced.pods.join(", ")
+        ));
+    }
     if let [_, _, ..] = explanation.winners[..] {
         line(format!("{} nodes share the best score; one was drawn.", explanation.winners.len()));
     }

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod preemption;
+
 /// A scheduler and the store it writes to, answered at will.
 struct Bench {
     scheduler: Scheduler,
