@@ -412,6 +412,7 @@ fn scheduling() -> Vec<PolicyRule> {
         rule(&[""], &["pods"], &["get", "list", "watch", "delete"]),
         rule(&[""], &["bindings", "pods/binding"], &["create"]),
         rule(&[""], &["pods/status"], &["patch", "update"]),
+        rule(&["policy"], &["poddisruptionbudgets"], READ),
     ]);
     rules
 }
@@ -704,6 +705,10 @@ mod tests {
         };
         check("system:kube-scheduler", "", "create", "pods/binding", true);
         check("system:kube-scheduler", "", "create", "pods", false);
+        check("system:kube-scheduler", "", "delete", "pods", true);
+        check("system:kube-scheduler", "", "patch", "pods/status", true);
+        check("system:kube-scheduler", "", "watch", "poddisruptionbudgets.policy", true);
+        check("system:kube-scheduler", "", "update", "poddisruptionbudgets.policy", false);
         check("system:kube-scheduler", "", "get", "secrets", false);
         check("system:kube-controller-manager", "", "delete", "deployments.apps", true);
         check("system:kube-controller-manager", "", "create", "pods", true);

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Node;
 use machine::{ApiEffect, ApiInput, Machine, RngTree, WatchEvent};
 use rand_chacha::ChaCha8Rng;
 use scheduler::{
-    Classes, Desk, Fast, PodInfo, Profile, Question, Scheduler, SchedulerConfig, Snapshot, cycle,
+    Classes, Desk, Fast, PodInfo, Profile, Scheduler, SchedulerConfig, Snapshot, Standing, cycle,
 };
 use serde_json::{Value, json};
 
@@ -93,7 +93,8 @@ impl Cluster {
 
     fn place(&mut self, node: &str) {
         let pod = &self.pods[self.next];
-        self.snapshot.add_pod(&pod.key, &pod.uid, &pod.owner, &pod.class.load, node);
+        let taken = (&pod.class.load, Standing::new(pod.priority));
+        self.snapshot.add_pod(&pod.key, &pod.uid, &pod.owner, taken, node);
         self.next = (self.next + 1) % self.pods.len();
         let oldest = &self.pods[(self.next + self.pods.len() / 2) % self.pods.len()];
         self.snapshot.remove_pod(&oldest.key);
@@ -113,7 +114,7 @@ impl Cluster {
 
     fn decide_reference(&mut self) {
         let pod = &self.pods[self.next];
-        let question = Question { class: &pod.class, owner: &pod.owner };
+        let question = pod.question();
         let choice =
             cycle::choose(&self.profile, &self.snapshot, question, &mut self.start, &mut self.rng);
         self.place(&choice.unwrap().node);

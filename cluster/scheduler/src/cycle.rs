@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::Key;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::framework::{Enabled, Filtering, Score, Scoring, Surroundings, Verdict};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodClass;
+use crate::preemption::{self, Preemption};
 use crate::profile::Profile;
 use crate::snapshot::Snapshot;
 
@@ -41,6 +43,8 @@ pub struct Diagnosis {
     pub plugins: BTreeSet<&'static str>,
     /// How many rejections no eviction can change.
     pub unresolvable: usize,
+    /// What came of looking for pods that could go.
+    pub preemption: Preemption,
 }
 
 impl Diagnosis {
@@ -62,24 +66,22 @@ impl Diagnosis {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".to_owned();
         }
-        let all = self.nodes;
-        let mut reasons: Vec<String> =
-            self.reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
-        reasons.sort();
-        let mut message = format!("0/{all} nodes are available: {}.", reasons.join(", "));
-        let resolvable = all - self.unresolvable;
-        let mut hopes = Vec::new();
-        if resolvable > 0 {
-            hopes.push(format!("{resolvable} No preemption victims found for incoming pod"));
+        let mut message = unavailable(self.nodes, &self.reasons);
+        match &self.preemption {
+            Preemption::Untried | Preemption::Found(_) => {}
+            Preemption::Ineligible(why) => message.push_str(&format!(" preemption: {why}")),
+            Preemption::Hopeless(reasons) => {
+                message.push_str(&format!(" preemption: {}", unavailable(self.nodes, reasons)));
+            }
         }
-        if self.unresolvable > 0 {
-            hopes.push(format!("{} Preemption is not helpful for scheduling", self.unresolvable));
-        }
-        hopes.sort();
-        message
-            .push_str(&format!(" preemption: 0/{all} nodes are available: {}.", hopes.join(", ")));
         message
     }
+}
+
+fn unavailable(nodes: usize, reasons: &BTreeMap<String, usize>) -> String {
+    let mut reasons: Vec<String> = reasons.iter().map(|(why, n)| format!("{n} {why}")).collect();
+    reasons.sort();
+    format!("0/{nodes} nodes are available: {}.", reasons.join(", "))
 }
 
 /// Why a plugin rejects a node.
@@ -108,10 +110,14 @@ impl Rejection {
 /// The pod that a decision is about.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
+    /// Namespace and name: a node that was cleared for the pod is tried first.
+    pub key: &'a Key,
     /// What plugins look at.
     pub class: &'a PodClass,
     /// UID of its controller; empty if none.
     pub owner: &'a str,
+    /// Whether it may displace pods of lower priority.
+    pub preempts: bool,
 }
 
 /// The nodes that a search found.
@@ -145,12 +151,61 @@ pub fn choose(
     start: &mut usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<Choice, Diagnosis> {
+    match choose_nominated(profile, snapshot, pod, rng) {
+        Nominated::Fits(choice) => Ok(choice),
+        Nominated::Refused(..) | Nominated::Nowhere => {
+            choose_any(profile, snapshot, pod, start, rng)
+        }
+    }
+}
+
+/// What is to be said of the node that was cleared for a pod.
+pub(crate) enum Nominated {
+    /// It takes the pod.
+    Fits(Choice),
+    /// It does not, and why.
+    Refused(u32, Rejection),
+    /// There is none.
+    Nowhere,
+}
+
+/// Tries the node that was cleared for the pod: most likely no other can take it.
+pub(crate) fn choose_nominated(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    pod: Question,
+    rng: &mut ChaCha8Rng,
+) -> Nominated {
+    let Some(id) = snapshot.nominated_node(pod.key) else { return Nominated::Nowhere };
+    if let Some(rejection) = reject(profile, snapshot, pod, snapshot.row(id)) {
+        return Nominated::Refused(id, rejection);
+    }
+    let search = Search { feasible: vec![id], evaluated: 1 };
+    pick(profile, snapshot, pod, &search, rng).map_or(Nominated::Nowhere, Nominated::Fits)
+}
+
+/// As [`choose`], without regard to the node that was cleared for the pod.
+pub(crate) fn choose_any(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    pod: Question,
+    start: &mut usize,
+    rng: &mut ChaCha8Rng,
+) -> Result<Choice, Diagnosis> {
     let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
-    let search = search(profile, snapshot, pod, *start, |_, rejection| {
+    let mut potential = Vec::new();
+    let search = search(profile, snapshot, pod, *start, |id, rejection| {
         diagnosis.count(&rejection, 1);
+        if rejection.resolvable {
+            potential.push(id);
+        }
     });
     *start = (*start + search.evaluated).checked_rem(snapshot.len()).unwrap_or(0);
-    pick(profile, snapshot, pod, &search, rng).ok_or(diagnosis)
+    if let Some(choice) = pick(profile, snapshot, pod, &search, rng) {
+        return Ok(choice);
+    }
+    diagnosis.preemption = preemption::preempt(profile, snapshot, pod, &potential, rng);
+    Err(diagnosis)
 }
 
 /// Looks for nodes that can take the pod until there are enough, and tells which were rejected.
@@ -167,7 +222,7 @@ pub(crate) fn search(
     while search.evaluated < order.len() && search.feasible.len() < wanted {
         let id = order[(start + search.evaluated) % order.len()];
         search.evaluated += 1;
-        match reject(profile, pod.class, snapshot.row(id)) {
+        match reject(profile, snapshot, pod, snapshot.row(id)) {
             None => search.feasible.push(id),
             Some(rejection) => rejected(id, rejection),
         }
@@ -200,9 +255,22 @@ pub(crate) fn pick(
     })
 }
 
-/// Why the first plugin that rejects a node does so.
-pub(crate) fn reject(profile: &Profile, pod: &PodClass, node: &NodeInfo) -> Option<Rejection> {
-    profile.plugins.iter().find_map(|enabled| Rejection::by(enabled, pod, node))
+/// Why the first plugin that rejects a node does so; `node` may differ from what the snapshot
+/// has, in the pods on it.
+///
+/// Pods for which the node was cleared count as if they were there already, unless their priority
+/// is lower. They may never come, so the node must do without them, too.
+pub(crate) fn reject(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    pod: Question,
+    node: &NodeInfo,
+) -> Option<Rejection> {
+    let by_any = |node: &NodeInfo| {
+        profile.plugins.iter().find_map(|enabled| Rejection::by(enabled, pod.class, node))
+    };
+    let joined = snapshot.nominations().join(pod.class.priority, Some(pod.key), node);
+    joined.and_then(|node| by_any(&node)).or_else(|| by_any(node))
 }
 
 fn score(profile: &Profile, snapshot: &Snapshot, pod: Question, nodes: &[u32]) -> Vec<Score> {

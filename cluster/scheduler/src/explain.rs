@@ -8,10 +8,12 @@ mod tests;
 use std::collections::BTreeMap;
 
 use api::Key;
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::{Diagnosis, Question, Rejection, scores_of, search};
 use crate::framework::{Score, Scoring};
+use crate::preemption::{self, Preemption};
 use crate::profile::Profile;
 use crate::snapshot::Snapshot;
 
@@ -48,6 +50,20 @@ pub struct Explanation {
     pub omitted: Omitted,
     /// The message of `FailedScheduling`, if no node can take the pod.
     pub message: Option<String>,
+    /// The pods that would be displaced, if that would give the pod a place.
+    pub displaced: Option<Displaced>,
+}
+
+/// The pods that would have to leave a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Displaced {
+    /// The node's name.
+    pub node: String,
+    /// Namespaces and names of the pods, the most important first.
+    pub pods: Vec<String>,
+    /// For how many of them a budget would be violated.
+    pub violations: usize,
 }
 
 /// A node that can take the pod.
@@ -182,14 +198,18 @@ pub(crate) fn explain(
     key: &Key,
     pod: Question,
     start: usize,
+    rng: &mut ChaCha8Rng,
 ) -> Explanation {
     let name_of = |id: u32| snapshot.row(id).name.clone();
     let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
-    let mut rejected = Vec::new();
+    let (mut rejected, mut potential) = (Vec::new(), Vec::new());
     let mut causes = BTreeMap::<(&str, Vec<String>), usize>::new();
     let found = search(profile, snapshot, pod, start, |id, rejection| {
         diagnosis.count(&rejection, 1);
         *causes.entry((rejection.plugin, rejection.reasons.clone())).or_default() += 1;
+        if rejection.resolvable {
+            potential.push(id);
+        }
         let also = profile
             .plugins
             .iter()
@@ -230,6 +250,9 @@ pub(crate) fn explain(
             node.scores.push(PluginScore { plugin, traits, raw, weighted });
         }
     }
+    if feasible.is_empty() {
+        diagnosis.preemption = preemption::preempt(profile, snapshot, pod, &potential, rng);
+    }
     let best = feasible.iter().map(|node| node.total).max();
     let (winners, others): (Vec<_>, Vec<_>) =
         feasible.iter().partition(|node| Some(node.total) == best);
@@ -247,9 +270,19 @@ pub(crate) fn explain(
         winners: winners.iter().map(|node| node.node.clone()).collect(),
         runner_up: runner_up.map(|node| node.node.clone()),
         message: feasible.is_empty().then(|| diagnosis.message()),
+        displaced: displaced(&diagnosis.preemption),
         feasible,
         rejected,
         causes,
         omitted: Omitted::default(),
     }
+}
+
+fn displaced(preemption: &Preemption) -> Option<Displaced> {
+    let Preemption::Found(eviction) = preemption else { return None };
+    Some(Displaced {
+        node: eviction.node.clone(),
+        pods: eviction.victims.iter().map(|victim| victim.key.path()).collect(),
+        violations: eviction.violations,
+    })
 }

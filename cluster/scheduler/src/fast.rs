@@ -10,7 +10,11 @@
 //! A pod's siblings are on some nodes and change with every pod. While they are few, their nodes
 //! are taken out of the groups of the class's ranking and looked at one by one; when there are
 //! many, the controller gets a ranking of its own, in which groups differ in their number too.
+//!
+//! What it would cost to clear a node for a pod changes only when the pods there do, so `Prices`
+//! are kept for each class, too, once one of its pods looks for others to displace.
 
+mod prices;
 mod ranking;
 mod window;
 
@@ -23,11 +27,12 @@ use std::sync::Arc;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::cycle::{self, Choice, Diagnosis, Question, Search, enough};
+use crate::cycle::{self, Choice, Diagnosis, Nominated, Question, Search, enough};
 use crate::framework::{Score, Scoring, Surroundings};
 use crate::pod_info::{ClassId, PodClass, PodInfo};
 use crate::profile::Profile;
 use crate::snapshot::Snapshot;
+use prices::Prices;
 use ranking::{Ranking, Traits};
 use window::Window;
 
@@ -40,9 +45,11 @@ struct Limits {
     nodes: usize,
     /// Siblings are on few nodes if they are on no more than this, and one for each 256 nodes.
     few: usize,
+    /// So many nodes in the prices of all classes together, at some fifty bytes each.
+    priced: usize,
 }
 
-const LIMITS: Limits = Limits { rankings: 2048, nodes: 8 << 20, few: 64 };
+const LIMITS: Limits = Limits { rankings: 2048, nodes: 8 << 20, few: 64, priced: 1 << 20 };
 
 /// Of which class a ranking is, and of which controller, if that has its own.
 type RankingKey = (ClassId, Option<u32>);
@@ -62,11 +69,18 @@ pub struct Fast {
     /// Nodes in all rankings.
     nodes: usize,
     decisions: u64,
+    prices: BTreeMap<ClassId, Prices>,
 }
 
 impl Default for Fast {
     fn default() -> Self {
-        Self { limits: LIMITS, rankings: BTreeMap::new(), nodes: 0, decisions: 0 }
+        Self {
+            limits: LIMITS,
+            rankings: BTreeMap::new(),
+            nodes: 0,
+            decisions: 0,
+            prices: BTreeMap::new(),
+        }
     }
 }
 
@@ -102,12 +116,17 @@ impl Fast {
     ) -> Result<Choice, Diagnosis> {
         snapshot.settle(&pod.owner);
         let snapshot = &*snapshot;
-        let question = Question { class: &pod.class, owner: &pod.owner };
+        let question = pod.question();
+        let refused = match cycle::choose_nominated(profile, snapshot, question, rng) {
+            Nominated::Fits(choice) => return Ok(choice),
+            Nominated::Refused(node, rejection) => Some((node, rejection)),
+            Nominated::Nowhere => None,
+        };
         if let Some(choice) = choose_pinned(profile, snapshot, question, start, rng) {
             return Ok(choice);
         }
         let Some(class) = pod.class_id.filter(|_| !snapshot.is_empty()) else {
-            return cycle::choose(profile, snapshot, question, start, rng);
+            return cycle::choose_any(profile, snapshot, question, start, rng);
         };
         let total = snapshot.len();
         let owner = snapshot.owner_id(&pod.owner);
@@ -116,13 +135,27 @@ impl Fast {
         let siblings_of = if few { None } else { owner };
         let ranking = self.ranking((class, siblings_of), &pod.class, snapshot);
         let wanted = enough(total, profile.percentage_of_nodes_to_score);
+        // A pod does not stand in its own way, though it does in that of others of its class.
+        let own = refused.as_ref().and_then(|(node, _)| snapshot.order().position(*node));
+        if let (Some(at), Some((_, rejection))) = (own, refused) {
+            ranking.refuse(at, rejection);
+        }
         let (window, feasible) = ranking.search(profile, snapshot, *start % total, wanted);
+        if let Some(at) = own {
+            ranking.look_again(at);
+        }
         if ranking.overflown {
-            return cycle::choose(profile, snapshot, question, start, rng);
+            return cycle::choose_any(profile, snapshot, question, start, rng);
         }
         *start = (*start + window.evaluated) % total;
         let (at, score) = match feasible {
-            0 => return Err(ranking.diagnosis()),
+            0 => {
+                let mut diagnosis = ranking.diagnosis();
+                let potential = ranking.resolvable(snapshot, window.start);
+                let prices = self.prices(class, snapshot);
+                diagnosis.preemption = prices.preempt(profile, snapshot, question, &potential, rng);
+                return Err(diagnosis);
+            }
             1 => {
                 // The reference draws here, too.
                 let _: usize = rng.random_range(0..1);
@@ -172,6 +205,18 @@ impl Fast {
         &mut kept.ranking
     }
 
+    /// The prices of a class, current but for nodes that are looked at when somebody asks.
+    fn prices(&mut self, class: ClassId, snapshot: &Snapshot) -> &mut Prices {
+        let priced = self.prices.values().map(Prices::len).sum::<usize>();
+        if !self.prices.contains_key(&class) && priced + snapshot.rows() > self.limits.priced {
+            // Pods that displace others are few, and come in rows.
+            self.prices.clear();
+        }
+        let prices = self.prices.entry(class).or_default();
+        prices.follow(snapshot);
+        prices
+    }
+
     /// Forgets the half of the rankings that was not used for longest, but not that of `key`.
     fn forget_old(&mut self, key: RankingKey) {
         let mut used: Vec<u64> = self.rankings.values().map(|kept| kept.used).collect();
@@ -201,7 +246,7 @@ fn choose_pinned(
     let first = *start % total;
     let ids = names.iter().filter_map(|name| snapshot.known(name));
     let mut found: Vec<(usize, u32)> = ids
-        .filter(|id| cycle::reject(profile, pod.class, snapshot.row(*id)).is_none())
+        .filter(|id| cycle::reject(profile, snapshot, pod, snapshot.row(*id)).is_none())
         .filter_map(|id| Some((snapshot.order().position(id)?, id)))
         .map(|(at, id)| ((at + total - first) % total, id))
         .collect();

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use api::hash::fnv64;
 use api::selector::Selector;
-use api::{Key, Memo, Pod, Shared, meta};
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm, PodSpec, Taint, Toleration};
+use api::{Key, Memo, Name, Pod, Shared, Time, meta};
+use k8s_openapi::api::core::v1::{
+    NodeSelector, NodeSelectorTerm, PodCondition, PodSpec, PodStatus, Taint, Toleration,
+};
 
+use crate::cycle::Question;
 use crate::node_info::NodeInfo;
 use crate::resources::{Resources, requests, scored_requests};
 
@@ -116,6 +119,8 @@ pub struct PodClass {
     pub images: Vec<String>,
     /// Whether it has a controller, from whose other pods it keeps away.
     pub owned: bool,
+    /// Its priority: it yields to nominated pods of no lower one.
+    pub priority: i32,
 }
 
 impl PodClass {
@@ -150,6 +155,7 @@ impl PodClass {
             bytes.extend(key.as_bytes());
         }
         bytes.push(u8::from(self.owned));
+        bytes.extend(self.priority.to_le_bytes());
         fnv64(&bytes)
     }
 }
@@ -164,8 +170,12 @@ pub struct PodInfo {
     pub key: Key,
     /// UID; a pod of the same name made later has another.
     pub uid: String,
-    /// Higher goes first.
+    /// Higher goes first, and may displace lower.
     pub priority: i32,
+    /// Whether it may displace pods of lower priority at all.
+    pub preempts: bool,
+    /// The node that was cleared for it, as the API knows; empty if none.
+    pub nominated: Name,
     /// UID of its controller; empty if none.
     pub owner: String,
     /// The profile that schedules it.
@@ -195,7 +205,9 @@ impl PodInfo {
                 metadata.name.as_deref().unwrap_or_default(),
             ),
             uid: metadata.uid.clone().unwrap_or_default(),
-            priority: spec.priority.unwrap_or(0),
+            priority: class.priority,
+            preempts: spec.preemption_policy.as_deref() != Some("Never"),
+            nominated: nominated(pod).into(),
             owner: owner.to_owned(),
             scheduler: spec.scheduler_name.clone().unwrap_or_else(|| "default-scheduler".into()),
             gated: spec.scheduling_gates.iter().flatten().next().is_some(),
@@ -208,6 +220,69 @@ impl PodInfo {
             class_id,
         })
     }
+}
+
+impl PodInfo {
+    /// The pod as a decision is about it.
+    pub fn question(&self) -> Question<'_> {
+        let Self { key, class, owner, preempts, .. } = self;
+        Question { key, class, owner, preempts: *preempts }
+    }
+}
+
+/// `status.nominatedNodeName`; empty if there is none.
+fn nominated(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|s| s.nominated_node_name.as_deref()).unwrap_or_default()
+}
+
+/// What decides whether a pod that has a node may be displaced, and before which others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// It yields to higher ones.
+    pub priority: i32,
+    /// Since when it has run; the end of time if it has not started.
+    pub started: Time,
+    /// Whether it is being deleted because a scheduler has displaced it.
+    pub displaced: bool,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+impl Standing {
+    /// A pod that has not started.
+    pub const fn new(priority: i32) -> Self {
+        Self { priority, started: Time(u64::MAX), displaced: false }
+    }
+
+    /// That of a pod.
+    pub fn of(pod: &Pod) -> Self {
+        let status = pod.status.as_deref();
+        let displaced = meta::is_terminating(&pod.metadata)
+            && status
+                .and_then(disruption_target)
+                .is_some_and(|c| c.status == "True" && c.reason.as_deref() == Some(PREEMPTED));
+        Self {
+            priority: pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0),
+            started: status
+                .and_then(|s| s.start_time.as_ref())
+                .map_or(Time(u64::MAX), Time::from_meta),
+            displaced,
+        }
+    }
+}
+
+/// The condition of pods that are about to be displaced.
+pub(crate) const DISRUPTION_TARGET: &str = "DisruptionTarget";
+/// Its reason if a scheduler does so.
+pub(crate) const PREEMPTED: &str = "PreemptionByScheduler";
+
+/// The condition that says that a pod is about to be displaced, or was.
+pub(crate) fn disruption_target(status: &PodStatus) -> Option<&PodCondition> {
+    status.conditions.iter().flatten().find(|c| c.type_ == DISRUPTION_TARGET)
 }
 
 /// Whether a pod takes a place on a node: not when it has finished.
@@ -241,6 +316,7 @@ fn class_of(spec: &PodSpec, node: &str, owned: bool) -> PodClass {
         tolerations: spec.tolerations.clone().unwrap_or_default(),
         images: spec.containers.iter().filter_map(|c| c.image.clone()).collect(),
         owned,
+        priority: spec.priority.unwrap_or(0),
     }
 }
 

@@ -8,9 +8,13 @@ use crate::configuration::{Known, Problems, known_names};
 use crate::framework::{Enabled, Filtering};
 use crate::plugin_args::PluginArgs;
 use crate::plugins::plugins;
+use crate::preemption::Candidates;
 
 /// The scheduler of pods that name none.
 const DEFAULT_NAME: &str = "default-scheduler";
+
+/// The name of what displaces pods of lower priority, among those of plugins.
+const PREEMPTION: &str = "DefaultPreemption";
 
 /// No weight is higher: so that sums of weighted scores cannot overflow.
 pub(crate) const WEIGHT_MAX: i64 = 10_000;
@@ -89,6 +93,8 @@ pub struct Profile {
     pub(crate) gates: bool,
     /// Whether affinity to nodes rejects nodes.
     pub(crate) pins: bool,
+    /// Among how many nodes one is chosen whose pods are displaced; `None` displaces none.
+    pub preemption: Option<Candidates>,
 }
 
 impl Default for Profile {
@@ -137,6 +143,7 @@ impl Profile {
                 Enabled::new(plugin, weight, filters)
             })
             .collect();
+        let candidates = Candidates::of(&config.args.default_preemption);
         Ok(Self {
             name: config.name.clone(),
             pins: plugins.iter().any(|enabled| {
@@ -144,6 +151,7 @@ impl Profile {
             }),
             plugins,
             percentage_of_nodes_to_score: percentage,
+            preemption: Some(candidates).filter(|_| !lists(&config.disabled, PREEMPTION)),
             gates: !lists(&config.disabled, "SchedulingGates"),
         })
     }

@@ -5,24 +5,31 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use api::{
-    ApiError, Key, Kind, Name, Object, Patch, PatchKind, Pod, Reply, Request, Subresource, Time,
+    ApiError, Key, Kind, Name, Object, Patch, PatchKind, Pod, Reply, Request, Revision,
+    Subresource, Time,
 };
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Taint};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use machine::{
     ApiEffect, ApiInput, Cache, CallId, Calls, Delta, LeaderElector, Machine, Record, Report,
     RngTree, WatchEvent,
 };
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 
-use crate::cycle::{Choice, Diagnosis, Question};
+use crate::cycle::{Choice, Diagnosis};
 use crate::desk::{Desk, ProfileId};
 use crate::explain::{Explanation, Unexplained, explain};
 use crate::framework::ClusterEvent;
-use crate::pod_info::{Classes, PodInfo, owner_of, takes_place};
+use crate::pod_info::{Classes, PodInfo, Standing, owner_of, takes_place};
+use crate::preemption::{Preemption, Victim};
 use crate::queue::Queue;
 use crate::shadow::Shadow;
 use crate::snapshot::Snapshot;
+use campaign::Campaign;
+
+mod campaign;
 
 #[cfg(test)]
 mod tests;
@@ -47,8 +54,16 @@ enum Flight {
     Bind(Key, ProfileId),
     /// Whether a binding with a lost answer was carried out.
     Check(Key),
-    /// A condition; its answer changes nothing.
-    Status,
+    /// The pod's condition, and the node that is cleared for it.
+    Status(Key),
+    /// As that, of a pod for which others are displaced.
+    Nominate(Key),
+    /// The condition of a pod that is displaced for another.
+    Mark { by: Key, victim: Victim },
+    /// The deletion of a pod that is displaced for another.
+    Evict { by: Key, victim: Victim },
+    /// Whether a deletion with a lost answer was carried out.
+    CheckEviction { by: Key, victim: Victim },
 }
 
 /// Assigns pods to nodes.
@@ -65,6 +80,10 @@ pub struct Scheduler {
     pending: BTreeMap<Key, PodInfo>,
     /// Pods whose binding is under way: counted on their node already.
     assumed: BTreeSet<Key>,
+    /// What is under way to clear nodes, by the pod that it is done for.
+    campaigns: BTreeMap<Key, Campaign>,
+    /// Those of which every call was answered, by what has to be seen before they end.
+    campaigns_answered: BTreeSet<(Revision, Key)>,
     calls: Calls,
     flights: BTreeMap<CallId, Flight>,
     start: usize,
@@ -79,7 +98,7 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// The kinds that must be watched.
-    pub const KINDS: &'static [Kind] = &[Kind::Node, Kind::Pod];
+    pub const KINDS: &'static [Kind] = &[Kind::Node, Kind::Pod, Kind::PodDisruptionBudget];
 
     /// Makes a scheduler of these profiles; without an elector it always leads.
     pub fn new(desk: Desk, elector: Option<LeaderElector>, rng: &RngTree) -> Self {
@@ -92,6 +111,8 @@ impl Scheduler {
             classes: Classes::default(),
             pending: BTreeMap::new(),
             assumed: BTreeSet::new(),
+            campaigns: BTreeMap::new(),
+            campaigns_answered: BTreeSet::new(),
             calls: Calls::default(),
             flights: BTreeMap::new(),
             start: 0,
@@ -155,14 +176,14 @@ impl Scheduler {
             let profiles = self.desk.names().map(str::to_owned).collect();
             return Err(Unexplained::Elsewhere { scheduler: info.scheduler, profiles });
         };
-        let question = Question { class: &info.class, owner: &info.owner };
         let mut snapshot = std::borrow::Cow::Borrowed(&self.snapshot);
         let assumed = snapshot.pod(pod).map(|placed| placed.node.to_owned());
         if assumed.is_some() {
             snapshot.to_mut().remove_pod(pod);
         }
+        let (profile, mut rng) = (self.desk.profile(profile), self.rng.clone());
         let mut explanation =
-            explain(self.desk.profile(profile), &snapshot, pod, question, self.start);
+            explain(profile, &snapshot, pod, info.question(), self.start, &mut rng);
         explanation.node = node.map(|node| node.to_string()).or(assumed);
         let gates = object.spec.iter().flat_map(|spec| spec.scheduling_gates.iter().flatten());
         explanation.gates = gates.map(|gate| gate.name.clone()).collect();
@@ -177,11 +198,12 @@ impl Scheduler {
     }
 
     fn watch(&mut self, now: Time, event: WatchEvent) {
-        // What follows from a change does not look at the cache.
+        // What follows from a change does not look at the cache, but by what it is given.
         let mut cache = std::mem::take(&mut self.cache);
-        cache.apply_each(now, event, |_, delta| match delta.key.kind {
+        cache.apply_each(now, event, |cache, delta| match delta.key.kind {
             Kind::Node => self.node_changed(now, &delta),
             Kind::Pod => self.pod_changed(now, &delta),
+            Kind::PodDisruptionBudget => self.budget_changed(cache, &delta),
             _ => {}
         });
         self.cache = cache;
@@ -224,9 +246,19 @@ impl Scheduler {
         let there = placed.is_some();
         // Most news of a pod is its status.
         let told = |old: &Pod| old.node_name == pod.node_name && old.spec == pod.spec;
-        if there && old.and_then(Object::get::<Pod>).is_some_and(told) {
+        let standing = Standing::of(pod);
+        let relabelled = |old: &Pod| old.metadata.labels != pod.metadata.labels;
+        let old = old.and_then(Object::get::<Pod>);
+        if placed.is_some_and(|p| p.standing != standing) {
+            self.snapshot.set_standing(key, standing);
+        }
+        if there && old.is_some_and(told) {
+            if old.is_some_and(relabelled) {
+                self.snapshot.set_labels(key, pod.metadata.labels.as_ref());
+            }
             return;
         }
+        let placed = self.snapshot.pod(key).filter(|p| p.node == node && p.uid == uid);
         let Some(spec) = &pod.spec else { return };
         let load = self.classes.load(spec);
         // A pod that stays where it is and asks for the same changes nothing.
@@ -236,8 +268,10 @@ impl Scheduler {
         self.queue.remove(key);
         if !same {
             self.leave_node(now, key);
-            self.snapshot.add_pod(key, uid, owner_of(pod), &load, node);
+            self.snapshot.add_pod(key, uid, owner_of(pod), (&load, standing), node);
         }
+        self.snapshot.set_labels(key, pod.metadata.labels.as_ref());
+        self.withdraw(now, key, node);
     }
 
     fn wants_node(&mut self, now: Time, pod: &Pod) {
@@ -260,7 +294,11 @@ impl Scheduler {
         self.pending.insert(key.clone(), info);
         if !ready {
             self.queue.remove(&key);
-        } else if !unchanged {
+            self.withdraw(now, &key, "");
+            return;
+        }
+        self.nominate_as_known(now, &key);
+        if !unchanged {
             self.queue.add(key, priority, now);
         }
     }
@@ -270,6 +308,18 @@ impl Scheduler {
         self.pending.remove(key);
         self.assumed.remove(key);
         self.leave_node(now, key);
+        self.withdraw(now, key, "");
+    }
+
+    fn budget_changed(&mut self, cache: &Cache, delta: &Delta) {
+        let namespace = &delta.key.namespace;
+        let retake = match delta.new.as_ref().and_then(Object::get::<PodDisruptionBudget>) {
+            Some(budget) => self.snapshot.set_budget(budget),
+            None => self.snapshot.remove_budget(namespace, &delta.key.name),
+        };
+        for object in cache.objects_in(Kind::Pod, namespace).filter(|_| retake) {
+            self.snapshot.set_labels(&object.key(), object.meta().labels.as_ref());
+        }
     }
 
     fn leave_node(&mut self, now: Time, key: &Key) {
@@ -289,7 +339,12 @@ impl Scheduler {
                 self.queue.remove(&key);
                 continue;
             };
-            let question = Question { class: &pod.class, owner: &pod.owner };
+            if let Some(campaign) = self.campaigns.get_mut(&key) {
+                // What it has asked for is not yet seen: it would ask for more.
+                campaign.woken = true;
+                continue;
+            }
+            let question = pod.question();
             let expected = self.shadow.as_mut().and_then(|shadow| {
                 let profile = self.desk.profile(profile);
                 shadow.expect(profile, &self.snapshot, question, self.start, &self.rng)
@@ -303,15 +358,30 @@ impl Scheduler {
                 decisions.push(Decision { time: now, pod: key.clone(), result: choice.clone() });
             }
             match choice {
-                Ok(choice) => self.bind(key, profile, choice, out),
+                Ok(choice) => self.bind(now, key, profile, choice, out),
                 Err(diagnosis) => self.reject(now, &key, profile, &diagnosis, out),
             }
         }
     }
 
-    fn bind(&mut self, key: Key, profile: ProfileId, choice: Choice, out: &mut Vec<ApiEffect>) {
+    fn bind(
+        &mut self,
+        now: Time,
+        key: Key,
+        profile: ProfileId,
+        choice: Choice,
+        out: &mut Vec<ApiEffect>,
+    ) {
         let Some(pod) = self.pending.get(&key) else { return };
-        self.snapshot.add_pod(&key, &pod.uid, &pod.owner, &pod.class.load, &choice.node);
+        let taken = (&pod.class.load, Standing::new(pod.priority));
+        self.snapshot.add_pod(&key, &pod.uid, &pod.owner, taken, &choice.node);
+        let labels = self.cache.object(&key).and_then(|object| object.meta().labels.as_ref());
+        self.snapshot.set_labels(&key, labels);
+        if let Some(node) = self.snapshot.withdraw(&key)
+            && *node != *choice.node
+        {
+            self.queue.happened(ClusterEvent::PodGone, now);
+        }
         let request = Request::Bind { pod: key.clone(), uid: pod.uid.clone(), node: choice.node };
         let id = self.calls.call(request, out);
         self.flights.insert(id, Flight::Bind(key.clone(), profile));
@@ -336,31 +406,42 @@ impl Scheduler {
         let mut events: BTreeSet<ClusterEvent> =
             rejecting.flat_map(|plugin| plugin.events().iter().copied()).collect();
         events.insert(ClusterEvent::NodeAdded);
+        if let Preemption::Found(_) | Preemption::Ineligible(_) = diagnosis.preemption {
+            // It waits for those who have to go.
+            events.insert(ClusterEvent::PodGone);
+        }
         self.queue.unschedulable(key.clone(), events);
         let message = diagnosis.message();
         let Some(pod) = self.pending.get_mut(key) else { return };
-        let uid = pod.uid.clone();
+        let (uid, nominated) = (pod.uid.clone(), pod.nominated.clone());
         let known = std::mem::replace(&mut pod.complaint, message.clone()) == message;
         let regarding = reference(key, &uid);
-        let record = warning(regarding, "FailedScheduling", message.clone());
+        let reason = "FailedScheduling".to_owned();
+        let record = Record { regarding, warning: true, reason, message: message.clone() };
         self.record(now, profile, record, out);
-        if known {
-            return;
-        }
-        let body = serde_json::json!({
-            "metadata": {"uid": uid},
-            "status": {"conditions": [{
-                "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-                "message": message, "lastTransitionTime": now.to_meta(),
-            }]},
-        });
-        let request = Request::Patch {
-            key: key.clone(),
-            subresource: Some(Subresource::Status),
-            patch: Patch { kind: PatchKind::Strategic, body: body.into() },
+        let node = match &diagnosis.preemption {
+            Preemption::Found(eviction) => eviction.node.as_str().into(),
+            Preemption::Ineligible(_) => nominated.clone(),
+            Preemption::Hopeless(_) | Preemption::Untried => Name::default(),
         };
-        let id = self.calls.call(request, out);
-        self.flights.insert(id, Flight::Status);
+        let condition = serde_json::json!({
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": message, "lastTransitionTime": now.to_meta(),
+        });
+        let renominated = (node != nominated).then_some(&*node);
+        let patch = (!known || renominated.is_some())
+            .then(|| status_patch(key, &uid, renominated, Some(condition)));
+        if let Preemption::Found(eviction) = &diagnosis.preemption {
+            self.begin_campaign(now, key, profile, eviction, patch, out);
+        } else {
+            if let Some(request) = patch {
+                let id = self.calls.call(request, out);
+                self.flights.insert(id, Flight::Status(key.clone()));
+            }
+            if node.is_empty() {
+                self.withdraw(now, key, "");
+            }
+        }
     }
 
     fn record(&self, now: Time, profile: ProfileId, record: Record, out: &mut Vec<ApiEffect>) {
@@ -383,7 +464,13 @@ impl Scheduler {
             }
             Some(Flight::Bind(key, profile)) => self.bound(now, key, profile, &result, out),
             Some(Flight::Check(key)) => self.checked(now, key, result, out),
-            Some(Flight::Status) => {}
+            Some(Flight::Status(key)) => self.status_told(now, &key, &result),
+            Some(Flight::Nominate(key)) => self.nominated(now, &key, &result),
+            Some(Flight::Mark { by, victim }) => self.marked(now, by, victim, &result, out),
+            Some(Flight::Evict { by, victim }) => self.evicted(now, by, victim, &result, out),
+            Some(Flight::CheckEviction { by, victim }) => {
+                self.eviction_checked(now, &by, &victim, &result, out);
+            }
         }
     }
 
@@ -444,13 +531,28 @@ impl Scheduler {
     fn forget(&mut self, now: Time, key: Key) {
         if self.assumed.remove(&key) {
             self.leave_node(now, &key);
+            self.nominate_as_known(now, &key);
             self.queue.retry(key, now);
         }
     }
 }
 
-fn warning(regarding: ObjectReference, reason: &str, message: String) -> Record {
-    Record { regarding, warning: true, reason: reason.to_owned(), message }
+/// Changes a condition of a pod, or which node is cleared for it, or both: the empty name is none.
+fn status_patch(key: &Key, uid: &str, node: Option<&str>, condition: Option<Value>) -> Request {
+    let mut status = serde_json::Map::new();
+    if let Some(condition) = condition {
+        status.insert("conditions".to_owned(), Value::Array(vec![condition]));
+    }
+    if let Some(node) = node {
+        let name = if node.is_empty() { Value::Null } else { node.into() };
+        status.insert("nominatedNodeName".to_owned(), name);
+    }
+    let body = serde_json::json!({"metadata": {"uid": uid}, "status": status});
+    Request::Patch {
+        key: key.clone(),
+        subresource: Some(Subresource::Status),
+        patch: Patch { kind: PatchKind::Strategic, body: body.into() },
+    }
 }
 
 fn reference(pod: &Key, uid: &str) -> ObjectReference {
@@ -496,6 +598,7 @@ impl Machine for Scheduler {
             ApiInput::Reply { id, result } => self.reply(now, id, result, out),
             ApiInput::Wake => {}
         }
+        self.end_campaigns(now);
         if let Some(elector) = &mut self.elector {
             elector.wake(now, &mut self.calls, out);
         }

@@ -11,6 +11,7 @@ use api::{Key, Time};
 use rand_chacha::ChaCha8Rng;
 
 use crate::cycle::{self, Choice, Diagnosis, Question};
+use crate::preemption::Preemption;
 use crate::profile::Profile;
 use crate::snapshot::Snapshot;
 
@@ -37,7 +38,15 @@ impl fmt::Display for Difference {
                 "to {} (score {}, {} of {} nodes can take it)",
                 choice.node, choice.score, choice.feasible, choice.evaluated
             ),
-            Err(diagnosis) => format!("nowhere ({})", diagnosis.message()),
+            Err(diagnosis) => match &diagnosis.preemption {
+                Preemption::Found(eviction) => format!(
+                    "nowhere until {} pods have left {} ({})",
+                    eviction.victims.len(),
+                    eviction.node,
+                    diagnosis.message()
+                ),
+                _ => format!("nowhere ({})", diagnosis.message()),
+            },
         };
         let Self { pod, expected, found, .. } = self;
         if expected == found {

@@ -1,20 +1,28 @@
 //! [`Snapshot`]: all nodes and the pods on them, kept current by changes.
 
+mod budgets;
 mod changes;
+mod nominations;
 mod order;
+mod places;
 mod siblings;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{Key, Table};
+use api::{Key, Name};
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::node_info::NodeInfo;
-use crate::pod_info::Load;
+use crate::pod_info::{Load, PodInfo, Standing};
+pub(crate) use budgets::Budgets;
 use changes::Changes;
+pub(crate) use nominations::{Nomination, Nominations};
 use order::Order;
+pub(crate) use places::Placed;
+use places::Places;
 use siblings::Owners;
 pub use siblings::Siblings;
 
@@ -29,23 +37,17 @@ pub struct Snapshot {
     ids: BTreeMap<String, u32>,
     order: Order,
     images: BTreeMap<String, usize>,
-    pods: Table<Key, Placed>,
+    places: Places,
     owners: Owners,
     changes: Changes,
+    /// Changes of what decides whether pods may be displaced, and of nothing else.
+    restandings: Changes,
+    budgets: Budgets,
+    nominations: Nominations,
 }
 
 /// The owner of pods without a controller: half the size of an `Option`.
 const NOBODY: u32 = u32::MAX;
-
-/// All that is remembered of a pod that has a node: there may be a million.
-#[derive(Clone, Debug)]
-struct Placed {
-    node: u32,
-    /// The number of its controller, or [`NOBODY`].
-    owner: u32,
-    uid: Box<str>,
-    load: Arc<Load>,
-}
 
 /// A pod that has a node.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +58,8 @@ pub struct PlacedPod<'a> {
     pub uid: &'a str,
     /// What it takes of the node.
     pub load: &'a Arc<Load>,
+    /// What decides whether it may be displaced.
+    pub standing: Standing,
 }
 
 /// How crowded with a pod's siblings the zones are.
@@ -97,8 +101,9 @@ impl Snapshot {
 
     /// The pod of that key, if it has a node, or shall have one.
     pub fn pod(&self, key: &Key) -> Option<PlacedPod<'_>> {
-        let pod = self.pods.get(key)?;
-        Some(PlacedPod { node: &self.row(pod.node).name, uid: &pod.uid, load: &pod.load })
+        let pod = self.places.get(key)?;
+        let node = &self.row(pod.node).name;
+        Some(PlacedPod { node, uid: &pod.uid, load: &pod.load, standing: pod.standing })
     }
 
     /// On how many nodes an image is present.
@@ -167,21 +172,35 @@ impl Snapshot {
     }
 
     /// Counts a pod in on a node, which need not exist yet. `owner` is the UID of its
-    /// controller, empty if it has none.
-    pub fn add_pod(&mut self, key: &Key, uid: &str, owner: &str, load: &Arc<Load>, node: &str) {
+    /// controller, empty if it has none. See [`Self::set_labels`] for what budgets there may be.
+    pub fn add_pod(
+        &mut self,
+        key: &Key,
+        uid: &str,
+        owner: &str,
+        (load, standing): (&Arc<Load>, Standing),
+        node: &str,
+    ) {
         self.remove_pod(key);
         let id = self.id(node);
         let zone = self.zone_of(id);
         self.rows[id as usize].add(load);
         let owner = if owner.is_empty() { NOBODY } else { self.owners.add(owner, id, zone) };
-        let placed = Placed { node: id, owner, uid: uid.into(), load: Arc::clone(load) };
-        self.pods.insert(key.clone(), placed);
+        self.places.insert(Placed {
+            key: key.clone(),
+            uid: uid.into(),
+            load: Arc::clone(load),
+            standing,
+            budgets: None,
+            node: id,
+            owner,
+        });
         self.changes.push(id, false, self.rows.len());
     }
 
     /// Counts a pod out of its node; `false` if it had none.
     pub fn remove_pod(&mut self, key: &Key) -> bool {
-        let Some(pod) = self.pods.remove(key) else { return false };
+        let Some(pod) = self.places.remove(key) else { return false };
         let zone = self.zone_of(pod.node);
         self.rows[pod.node as usize].remove(&pod.load);
         if pod.owner != NOBODY {
@@ -190,6 +209,83 @@ impl Snapshot {
         self.changes.push(pod.node, false, self.rows.len());
         self.drop_unused(pod.node);
         true
+    }
+
+    /// Takes what decides whether a pod that has a node may be displaced.
+    pub fn set_standing(&mut self, key: &Key, standing: Standing) {
+        if let Some(node) = self.places.set_standing(key, standing) {
+            self.restandings.push(node, false, self.rows.len());
+        }
+    }
+
+    /// Takes the labels of a pod that has a node: they tell which budgets it counts for.
+    pub fn set_labels(&mut self, key: &Key, labels: Option<&BTreeMap<String, String>>) {
+        let budgets = self.budgets.list(&key.namespace, labels);
+        if let Some(node) = self.places.set_budgets(key, budgets) {
+            self.restandings.push(node, false, self.rows.len());
+        }
+    }
+
+    /// Takes a new or changed budget; `true` if the labels of all pods of its namespace have to
+    /// be taken again.
+    pub fn set_budget(&mut self, budget: &PodDisruptionBudget) -> bool {
+        self.budgets.set(budget)
+    }
+
+    /// Forgets a budget; `true` if the labels of all pods of its namespace have to be taken again.
+    pub fn remove_budget(&mut self, namespace: &str, name: &str) -> bool {
+        self.budgets.remove(namespace, name)
+    }
+
+    /// Counts a pod as if it were on a node that is being cleared for it, in decisions about
+    /// pods of no higher priority.
+    pub fn nominate(&mut self, pod: &PodInfo, node: &str) {
+        self.withdraw(&pod.key);
+        let nomination = Nomination { node: node.into(), class: Arc::clone(&pod.class) };
+        self.nominations.insert(pod.key.clone(), nomination);
+        self.renominated(node);
+    }
+
+    /// Forgets the node that was being cleared for a pod; gives its name, if there was one.
+    pub fn withdraw(&mut self, pod: &Key) -> Option<Name> {
+        let node = self.nominations.remove(pod)?.node;
+        self.renominated(&node);
+        Some(node)
+    }
+
+    fn renominated(&mut self, node: &str) {
+        if let Some(id) = self.known(node) {
+            self.changes.push(id, false, self.rows.len());
+        }
+    }
+
+    /// The nodes that are being cleared for pods.
+    pub(crate) const fn nominations(&self) -> &Nominations {
+        &self.nominations
+    }
+
+    /// The number of the node that was cleared for a pod, if it exists.
+    pub(crate) fn nominated_node(&self, pod: &Key) -> Option<u32> {
+        self.known(&self.nominations.of(pod)?.node)
+    }
+
+    /// Whether a pod that has a node has a lower priority than that.
+    pub(crate) fn has_lower(&self, priority: i32) -> bool {
+        self.places.has_lower(priority)
+    }
+
+    /// The pods on a node.
+    pub(crate) fn pods_on(&self, node: u32) -> impl Iterator<Item = &Placed> {
+        self.places.on(node)
+    }
+
+    pub(crate) const fn budgets(&self) -> &Budgets {
+        &self.budgets
+    }
+
+    /// Changes of what decides whether pods may be displaced, that are no other changes.
+    pub(crate) const fn restandings(&self) -> &Changes {
+        &self.restandings
     }
 
     /// Makes all that decisions about pods of `owner` look at current.
@@ -294,7 +390,8 @@ mod tests {
         let mut snapshot = Snapshot::default();
         let key = |name: &str| Key::new(api::Kind::Pod, "d", name);
         let load = Arc::new(Load::default());
-        snapshot.add_pod(&key("p"), "u", "rs", &load, "n2");
+        let load = (&load, Standing::default());
+        snapshot.add_pod(&key("p"), "u", "rs", load, "n2");
         assert!(snapshot.get("n2").is_none() && snapshot.is_empty());
         for (name, zone) in [("n3", "b"), ("n2", "a"), ("n1", "a")] {
             snapshot.set_node(&node(name, zone));
@@ -310,9 +407,9 @@ mod tests {
         snapshot.set_node(&node("n2", "b"));
         assert_eq!(names(&snapshot), ["n1", "n2", "n3"]);
         assert_eq!((in_zone(&snapshot, "n1"), in_zone(&snapshot, "n3")), (0, 1));
-        snapshot.add_pod(&key("q"), "u", "rs", &load, "n1");
+        snapshot.add_pod(&key("q"), "u", "rs", load, "n1");
         snapshot.settle("rs");
-        snapshot.add_pod(&key("r"), "u", "rs", &load, "n3");
+        snapshot.add_pod(&key("r"), "u", "rs", load, "n3");
         assert_eq!((in_zone(&snapshot, "n1"), in_zone(&snapshot, "n3")), (1, 2));
 
         snapshot.remove_node("n2");

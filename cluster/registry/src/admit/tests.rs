@@ -13,6 +13,7 @@ mod daemon_sets;
 mod deletion;
 mod disruption;
 mod fields;
+mod gates;
 mod jobs;
 mod limit_ranges;
 mod patches;

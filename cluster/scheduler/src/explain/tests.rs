@@ -1,4 +1,4 @@
-use api::{Key, Kind, Pod};
+use api::Pod;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
 
@@ -22,8 +22,8 @@ fn explained() -> Explanation {
         "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}}))
     .unwrap();
     let info = PodInfo::of(&pod, &mut Classes::default()).unwrap();
-    let question = Question { class: &info.class, owner: "" };
-    explain(&Profile::default(), &snapshot, &Key::new(Kind::Pod, "d", "a"), question, 2)
+    let mut rng = machine::RngTree::new(1).rng("ties");
+    explain(&Profile::default(), &snapshot, &info.key, info.question(), 2, &mut rng)
 }
 
 #[test]
@@ -45,6 +45,14 @@ fn tells_each_node_and_each_plugin() {
     TaintToleration: node(s) had untolerated taint {team: a}
         n6 (+NodeResourcesFit) n7 (+NodeResourcesFit)
     ");
+}
+
+#[test]
+fn the_example_of_the_manual_is_true() {
+    let explanation = explained();
+    let text = explanation.to_text(&explanation.headline(), 12);
+    let manual = include_str!("../../../../docs/scheduling.md");
+    assert!(manual.contains(&text), "{text}");
 }
 
 #[test]

@@ -40,6 +40,15 @@ impl Explanation {
             self.feasible.len() + self.omitted.feasible,
             self.rejected.len() + self.omitted.rejected
         ));
+        if let Some(displaced) = &self.displaced {
+            line(format!(
+                "It takes a place on {} as soon as these have left, {} of them against a budget: \
+                 {}.",
+                displaced.node,
+                displaced.violations,
+                displaced.pods.join(", ")
+            ));
+        }
         if let [_, _, ..] = self.winners[..] {
             line(format!("{} nodes share the best score; one was drawn.", self.winners.len()));
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::window::{BLOCK, Window, bits, masks, nth_bit, place};
 use crate::cycle::{Diagnosis, Rejection};
-use crate::framework::{Filtering, Scoring};
+use crate::framework::{Enabled, Filtering, Scoring};
+use crate::node_info::NodeInfo;
 use crate::pod_info::PodClass;
 use crate::profile::Profile;
 use crate::snapshot::Snapshot;
@@ -323,6 +324,37 @@ impl Ranking {
         &self.measured.ends
     }
 
+    /// Has a node refuse the pod that is decided about, whatever it is to others of the class,
+    /// until [`Self::look_again`].
+    pub(super) fn refuse(&mut self, at: usize, rejection: Rejection) {
+        let Some(state) = self.rejection(rejection) else {
+            self.overflown = true;
+            return;
+        };
+        let (block, bit) = place(at);
+        self.hold(state);
+        self.release(self.states[at]);
+        (self.states[at], self.scores[at]) = (state, 0);
+        self.dirty[block] &= !bit;
+        self.feasible[block] &= !bit;
+        self.stale[block] = true;
+    }
+
+    /// Has a node looked at again when the next search comes to it.
+    pub(super) fn look_again(&mut self, at: usize) {
+        let (block, bit) = place(at);
+        self.dirty[block] |= bit;
+    }
+
+    /// The nodes that refuse the pod for a reason that evictions may remove, from `start` on,
+    /// when no node can take it.
+    pub(super) fn resolvable(&self, snapshot: &Snapshot, start: usize) -> Vec<u32> {
+        let resolvable: Vec<bool> = self.rejections.iter().map(|(r, _)| r.resolvable).collect();
+        let order = snapshot.order().settled();
+        let from = |at: &usize| resolvable[(self.states[*at] & !REJECTED) as usize];
+        (start..self.len()).chain(0..start).filter(from).map(|at| order[at]).collect()
+    }
+
     /// Why no node can take the pod, when that is so.
     pub(super) fn diagnosis(&self) -> Diagnosis {
         let mut diagnosis = Diagnosis { nodes: self.len(), ..Diagnosis::default() };
@@ -406,12 +438,16 @@ impl Ranking {
             return Some((state, 0));
         }
         let row = snapshot.row(node);
+        // As the reference: with the pods that the node was cleared for, and without.
+        let joined = snapshot.nominations().join(self.class.priority, None, row);
+        if let Some(rejection) = joined.and_then(|row| self.reject_by_load(profile, &row)) {
+            return Some((self.rejection(rejection)?, 0));
+        }
+        if let Some(rejection) = self.reject_by_load(profile, row) {
+            return Some((self.rejection(rejection)?, 0));
+        }
         let mut score = 0;
         for enabled in &profile.plugins {
-            if enabled.filtering == Filtering::ByLoad && !enabled.plugin.fits(&self.class, row) {
-                let rejection = Rejection::by(enabled, &self.class, row)?;
-                return Some((self.rejection(rejection)?, 0));
-            }
             if enabled.scoring == Scoring::Alone {
                 score += enabled.weight * enabled.plugin.score(&self.class, row);
             }
@@ -420,6 +456,13 @@ impl Ranking {
         let siblings = owner.map_or(0, |owner| owner.on(node));
         let group = self.group(profile, snapshot, node, state, siblings)?;
         Some((group, i32::try_from(score).ok()?))
+    }
+
+    fn reject_by_load(&self, profile: &Profile, row: &NodeInfo) -> Option<Rejection> {
+        let by_load = |enabled: &&Enabled| enabled.filtering == Filtering::ByLoad;
+        let mut plugins = profile.plugins.iter().filter(by_load);
+        let rejecting = plugins.find(|enabled| !enabled.plugin.fits(&self.class, row))?;
+        Rejection::by(rejecting, &self.class, row)
     }
 
     fn judge_properties(

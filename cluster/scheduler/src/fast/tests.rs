@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_args::{LEAST_ALLOCATED, MOST_ALLOCATED, PluginArgs, ScoringStrategy};
-use crate::pod_info::Classes;
+use crate::pod_info::{Classes, Standing};
 use crate::profile::ProfileConfig;
+
+mod preemption;
 
 /// One thing that happens to a cluster. Shapes are few, so that what is kept of them is used
 /// again; they are taken modulo how many there are.
@@ -253,13 +255,23 @@ impl Both {
     }
 
     fn put(&mut self, pod: &PodInfo, node: &str) {
-        self.snapshot.add_pod(&pod.key, &pod.uid, &pod.owner, &pod.class.load, node);
+        let taken = (&pod.class.load, Standing::new(pod.priority));
+        self.snapshot.add_pod(&pod.key, &pod.uid, &pod.owner, taken, node);
         self.pods.push(pod.key.clone());
     }
 
     fn decide(&mut self, pod: &PodInfo) -> Result<(), TestCaseError> {
+        match self.choose(pod)? {
+            Ok(choice) => self.put(pod, &choice.node),
+            Err(_) => self.failed += 1,
+        }
+        Ok(())
+    }
+
+    /// What both ways decide.
+    fn choose(&mut self, pod: &PodInfo) -> Result<Result<Choice, Diagnosis>, TestCaseError> {
         let (mut start, mut rng) = (self.start, self.rng.clone());
-        let question = Question { class: &pod.class, owner: &pod.owner };
+        let question = pod.question();
         let expected = cycle::choose(&self.profile, &self.snapshot, question, &mut start, &mut rng);
         let choice = self.fast.choose(
             &self.profile,
@@ -271,11 +283,7 @@ impl Both {
         prop_assert_eq!(&choice, &expected);
         prop_assert_eq!(self.start, start);
         prop_assert_eq!(&self.rng, &rng);
-        match choice {
-            Ok(choice) => self.put(pod, &choice.node),
-            Err(_) => self.failed += 1,
-        }
-        Ok(())
+        Ok(choice)
     }
 
     fn happen(&mut self, event: &Event) -> Result<(), TestCaseError> {
@@ -334,6 +342,7 @@ fn limits() -> impl Strategy<Value = Limits> {
         rankings,
         nodes,
         few,
+        priced: nodes,
     })
 }
 

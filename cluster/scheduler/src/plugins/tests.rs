@@ -11,7 +11,7 @@ use crate::cycle::{Question, scores_of};
 use crate::framework::Verdict;
 use crate::node_info::NodeInfo;
 use crate::plugin_args::{LEAST_ALLOCATED, MOST_ALLOCATED, PluginArgs, ScoringStrategy};
-use crate::pod_info::{Classes, PodClass, PodInfo};
+use crate::pod_info::{Classes, PodClass, PodInfo, Standing};
 use crate::profile::{Profile, ProfileConfig};
 use crate::snapshot::Snapshot;
 
@@ -143,15 +143,16 @@ fn scores_prefer_empty_nodes_and_few_siblings() {
     let mut next = pod(json!({"containers": asks("1", "2Gi")}));
     next.owned = true;
     let key = |name: &str| api::Key::new(api::Kind::Pod, "d", name);
-    snapshot.add_pod(&key("p1"), "u1", "rs", &next.load, "a");
-    snapshot.add_pod(&key("p2"), "u2", "other", &next.load, "b");
+    snapshot.add_pod(&key("p1"), "u1", "rs", (&next.load, Standing::default()), "a");
+    snapshot.add_pod(&key("p2"), "u2", "other", (&next.load, Standing::default()), "b");
     let nodes = snapshot.order().nodes();
     let scores = |plugin: &str, strategy| {
         let mut config = ProfileConfig::default();
         config.args.fit.scoring_strategy = ScoringStrategy::named(strategy);
         let plugins = Profile::new(&config).unwrap().plugins;
         let plugin = plugins.iter().find(|p| p.plugin.name() == plugin).unwrap();
-        scores_of(plugin, &snapshot, Question { class: &next, owner: "rs" }, &nodes)
+        let pod = Question { key: &key("p"), class: &next, owner: "rs", preempts: true };
+        scores_of(plugin, &snapshot, pod, &nodes)
     };
     let least = LEAST_ALLOCATED;
     assert_eq!(scores("NodeResourcesFit", least), [50, 50, 75]);

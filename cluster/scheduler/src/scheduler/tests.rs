@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::desk::SchedulerConfig;
 
+mod preemption;
+
 /// A scheduler and the store it writes to, answered at will.
 struct Bench {
     scheduler: Scheduler,

@@ -19,11 +19,16 @@ fn scheduler(nodes: usize, pods: &[Value], compare: bool) -> Recorded<Scheduler>
             "metadata": {"name": format!("n{i:03}"), "resourceVersion": "1"},
             "status": {"allocatable": {"cpu": "2", "memory": "8Gi", "pods": "10"}}})
     };
-    let nodes = (0..nodes).map(node).collect();
-    for (kind, values) in [(Kind::Node, nodes), (Kind::Pod, pods.to_vec())] {
-        let decode = |value: &Value| codec::decode_any(value.to_string().as_bytes()).unwrap();
+    let nodes: Vec<Value> = (0..nodes).map(node).collect();
+    let decode = |value: &Value| codec::decode_any(value.to_string().as_bytes()).unwrap();
+    for kind in Scheduler::KINDS {
+        let values = match kind {
+            Kind::Node => nodes.as_slice(),
+            Kind::Pod => pods,
+            _ => &[],
+        };
         let objects = values.iter().map(decode).collect();
-        let event = WatchEvent::Replaced { kind, objects, revision: Revision(1) };
+        let event = WatchEvent::Replaced { kind: *kind, objects, revision: Revision(1) };
         let mut out: Vec<ApiEffect> = Vec::new();
         scheduler.step(NOW, ApiInput::Watch(event), &mut out);
     }

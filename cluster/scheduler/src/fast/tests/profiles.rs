@@ -191,7 +191,7 @@ impl Profiles {
     fn decide(&mut self, profile: usize, pod: &PodInfo) -> Result<(), TestCaseError> {
         let Both { snapshot, start, rng, .. } = &mut self.both;
         let (mut expected_start, mut expected_rng) = (*start, rng.clone());
-        let question = Question { class: &pod.class, owner: &pod.owner };
+        let question = pod.question();
         let expected = cycle::choose(
             self.desk.profile(profile),
             snapshot,
