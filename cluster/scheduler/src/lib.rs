@@ -3,6 +3,7 @@
 //!
 //! It knows nothing of HTTP or clocks; ties are broken by an injected seeded generator.
 
+pub mod census;
 pub mod cycle;
 pub mod explain;
 pub mod fast;
@@ -13,10 +14,12 @@ pub mod pod_info;
 pub mod preemption;
 pub mod profile;
 pub mod queue;
+pub mod relations;
 pub mod resources;
 pub mod scheduler;
 pub mod shadow;
 pub mod snapshot;
+pub mod survey;
 
 pub use cycle::{Choice, Diagnosis, Question};
 pub use explain::Explanation;
@@ -27,6 +30,8 @@ pub use plugins::FitStrategy;
 pub use pod_info::{Classes, PodClass, PodInfo, Standing};
 pub use preemption::Preemption;
 pub use profile::{Profile, ProfileConfig, ProfileError};
+pub use relations::{Kin, Presence};
 pub use scheduler::{Decision, Scheduler};
 pub use shadow::Shadow;
 pub use snapshot::Snapshot;
+pub use survey::{Refusal, Survey};
