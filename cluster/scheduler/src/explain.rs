@@ -4,7 +4,7 @@ use api::Key;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::cycle::{Diagnosis, Question, scores_of, search};
+use crate::cycle::{Diagnosis, Question, Search, reject_with_nominated, scores_of, search};
 use crate::framework::{Score, Scoring};
 use crate::preemption::{self, Preemption};
 use crate::profile::Profile;
@@ -105,18 +105,25 @@ pub(crate) fn explain(
     let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
     let (mut rejected, mut potential) = (Vec::new(), Vec::new());
     let mut survey = Survey::of(&profile.relating, snapshot, pod);
-    let found = search(profile, snapshot, pod, &mut survey, start, |id, rejection| {
-        diagnosis.count(&rejection, 1);
-        if rejection.resolvable {
-            potential.push(id);
-        }
-        rejected.push(RejectedNode {
-            node: name_of(id),
-            plugin: rejection.plugin.to_owned(),
-            reasons: rejection.reasons,
-            resolvable: rejection.resolvable,
-        });
+    let cleared = snapshot.nominated_node(pod.key).filter(|id| {
+        reject_with_nominated(profile, snapshot, pod, &mut survey, snapshot.row(*id)).is_none()
     });
+    let found = match cleared {
+        // Then no other is looked at.
+        Some(id) => Search { feasible: vec![id], evaluated: 1 },
+        None => search(profile, snapshot, pod, &mut survey, start, |id, rejection| {
+            diagnosis.count(&rejection, 1);
+            if rejection.resolvable {
+                potential.push(id);
+            }
+            rejected.push(RejectedNode {
+                node: name_of(id),
+                plugin: rejection.plugin.to_owned(),
+                reasons: rejection.reasons,
+                resolvable: rejection.resolvable,
+            });
+        }),
+    };
     let mut feasible: Vec<ScoredNode> = found
         .feasible
         .iter()

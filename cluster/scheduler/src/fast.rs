@@ -144,13 +144,15 @@ impl Fast {
         }
         view.load(&mut self.slots);
         let lens = (!view.is_empty()).then(|| view.lens(snapshot, &self.slots));
-        let mut looking = Looking { profile, snapshot, pod: question, ranking, lens };
+        let potential = Vec::new();
+        let mut looking = Looking { profile, snapshot, pod: question, ranking, lens, potential };
         let result = looking.choose(start, rng);
+        let potential = looking.potential;
         view.unload(&mut self.slots);
         match result {
             None => cycle::choose(profile, snapshot, question, start, rng),
             Some(Ok(choice)) => Ok(choice),
-            Some(Err((mut diagnosis, potential))) => {
+            Some(Err(mut diagnosis)) => {
                 diagnosis.preemption = if view.refuses() {
                     let mut survey = Survey::of(&profile.relating, snapshot, question);
                     preemption::preempt(profile, snapshot, question, &mut survey, &potential, rng)
@@ -252,17 +254,19 @@ struct Looking<'a> {
     ranking: &'a mut Ranking,
     /// `None` if other pods make no difference.
     lens: Option<Lens<'a>>,
+    /// The nodes that refuse the pod for a reason that evictions may remove, in the order in which
+    /// they were looked at, if no node can take it.
+    potential: Vec<u32>,
 }
 
 impl Looking<'_> {
-    /// Chooses a node; or tells why there is none, and which refuse the pod for a reason that
-    /// evictions may remove. `None` if the ranking is of no use.
+    /// Chooses a node, or tells why there is none. `None` if the ranking is of no use.
     fn choose(
         &mut self,
         start: &mut usize,
         rng: &mut ChaCha8Rng,
-    ) -> Option<Result<Choice, (Diagnosis, Vec<u32>)>> {
-        let Self { profile, snapshot, pod, ref mut ranking, ref lens } = *self;
+    ) -> Option<Result<Choice, Diagnosis>> {
+        let Self { profile, snapshot, pod, ref mut ranking, ref lens, .. } = *self;
         // A pod does not stand in its own way, though it does in that of others of its class.
         let mut own = None;
         if let Some(id) = snapshot.nominated_node(pod.key) {
@@ -279,16 +283,16 @@ impl Looking<'_> {
             None => choose_alone(profile, snapshot, pod.class, ranking, start, rng),
             Some(lens) => choose_among(profile, snapshot, pod.class, ranking, lens, start, rng),
         };
-        let result =
-            result.map(|result| result.map_err(|diagnosis| (diagnosis, self.potential(first))));
+        if let Some(Err(_)) = result {
+            self.potential = self.potential(first);
+        }
         if let Some(at) = own {
             self.ranking.look_again(at);
         }
         result
     }
 
-    /// The nodes that refuse the pod for a reason that evictions may remove, from the first on
-    /// that was looked at, when no node can take it.
+    /// The potential nodes, if the first that was looked at is this.
     fn potential(&self, first: usize) -> Vec<u32> {
         let order = self.snapshot.order().settled();
         let resolvable = |at: &usize| {

@@ -274,17 +274,14 @@ impl Scheduler {
         let placed = self.snapshot.pod(key).filter(|p| p.node == node && p.uid == uid);
         // Most news of a pod is its status.
         let standing = Standing::of(pod);
-        if placed.as_ref().is_some_and(|p| p.standing != standing) {
-            self.snapshot.set_standing(key, standing);
-        }
         let told = |old: &Pod| {
             old.node_name == pod.node_name
                 && old.spec == pod.spec
                 && old.metadata.labels == pod.metadata.labels
                 && old.metadata.deletion_timestamp == pod.metadata.deletion_timestamp
         };
-        let placed = self.snapshot.pod(key).filter(|p| p.node == node && p.uid == uid);
         if placed.is_some() && old.and_then(Object::get::<Pod>).is_some_and(told) {
+            self.snapshot.set_standing(key, standing);
             return;
         }
         let Some(spec) = &pod.spec else { return };
@@ -298,6 +295,7 @@ impl Scheduler {
         self.queue.remove(key);
         self.withdraw(now, key, node);
         if before.as_ref() == Some(&presence) {
+            self.snapshot.set_standing(key, standing);
             return;
         }
         if !stays {

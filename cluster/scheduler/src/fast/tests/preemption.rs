@@ -54,9 +54,14 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (1..4_u8, any::<bool>()).prop_map(|(every, wholly)| Event::GiveUp { every, wholly }),
         4 => (1..4_u8).prop_map(|every| Event::Leave { every }),
         3 => (1..8_u8, 0..4_u8).prop_map(|(every, at)| Event::Start { every, at }),
-        3 => (0..3_u8, 0..4_u8, 0..4_u8, 0..9_u8).prop_map(|(namespace, app, allowed, disrupted)| {
-            Event::Budget { namespace, app, allowed, disrupted }
-        }),
+        6 => (0..3_u8, 0..4_u8, 0..3_u8, 0..9_u8).prop_map(
+            |(namespace, app, allowed, disrupted)| Event::Budget {
+                namespace,
+                app,
+                allowed,
+                disrupted,
+            },
+        ),
         1 => (0..3_u8, 0..4_u8).prop_map(|(namespace, app)| Event::BudgetGone { namespace, app }),
     ]
 }
@@ -288,4 +293,36 @@ fn a_full_cluster_is_taken_over() {
     assert_eq!((cluster.displaced, cluster.waiting.len()), (120, 0));
     assert_eq!(cluster.both.pods.len(), 240 * 6);
     assert_eq!(cluster.both.fast.prices.amount().0, 1);
+}
+
+/// What a budget allows changes without a change of any node.
+#[test]
+fn prices_follow_what_budgets_allow() {
+    let pods = [0, 1].map(|app| PodShape { app, ..plain_pod() });
+    let shapes = Shapes { nodes: vec![plain_node()], pods: pods.into() };
+    let (config, candidates) = (ProfileConfig::default(), Candidates::default());
+    let mut cluster = Displacing::new(shapes, &config, LIMITS, candidates);
+    cluster.both.happen(&super::Event::Nodes { first: 0, count: 20, shape: 0 }).unwrap();
+    let rank = |priority| Rank { priority, never: false };
+    // Those of one label on every other node.
+    for number in 0..120 {
+        let (pod, _) = cluster.pod(number % 2, 0, rank(0));
+        cluster.both.put(pod, &format!("n{:03}", number % 20));
+    }
+    // Prices that are kept from before there was any budget are of no use then.
+    let (_, first) = cluster.pod(0, 0, rank(2));
+    assert!(cluster.both.choose(&first).unwrap().is_err());
+    let mut violations = Vec::new();
+    for i in 0..24 {
+        for app in 0..2 {
+            let allowed = 9 * u8::from(i % 3 != app);
+            let budget = Event::Budget { namespace: 0, app, allowed, disrupted: 0 };
+            cluster.happen(&budget).unwrap();
+        }
+        let (_, info) = cluster.pod(0, 0, rank(2));
+        let diagnosis = cluster.both.choose(&info).unwrap().unwrap_err();
+        let Preemption::Found(eviction) = diagnosis.preemption else { panic!("{diagnosis:?}") };
+        violations.push(eviction.violations);
+    }
+    assert_eq!(violations, [0; 24]);
 }
