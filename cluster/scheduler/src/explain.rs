@@ -11,11 +11,14 @@ use api::Key;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::cycle::{Diagnosis, Question, Rejection, scores_of, search};
+use crate::cycle::{
+    Diagnosis, Question, Rejection, Search, reject_with_nominated, scores_of, search,
+};
 use crate::framework::{Score, Scoring};
 use crate::preemption::{self, Preemption};
 use crate::profile::Profile;
 use crate::snapshot::Snapshot;
+use crate::survey::Survey;
 
 /// One decision in full, as it would be taken now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,17 +207,29 @@ pub(crate) fn explain(
     let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
     let (mut rejected, mut potential) = (Vec::new(), Vec::new());
     let mut causes = BTreeMap::<(&str, Vec<String>), usize>::new();
-    let found = search(profile, snapshot, pod, start, |id, rejection| {
-        diagnosis.count(&rejection, 1);
-        *causes.entry((rejection.plugin, rejection.reasons.clone())).or_default() += 1;
-        if rejection.resolvable {
-            potential.push(id);
-        }
+    let mut survey = Survey::of(&profile.relating, snapshot, pod);
+    let cleared = snapshot.nominated_node(pod.key).filter(|id| {
+        reject_with_nominated(profile, snapshot, pod, &mut survey, snapshot.row(*id)).is_none()
+    });
+    let mut refused = Vec::new();
+    let found = match cleared {
+        // Then no other is looked at.
+        Some(id) => Search { feasible: vec![id], evaluated: 1 },
+        None => search(profile, snapshot, pod, &mut survey, start, |id, rejection| {
+            diagnosis.count(&rejection, 1);
+            *causes.entry((rejection.plugin, rejection.reasons.clone())).or_default() += 1;
+            if rejection.resolvable {
+                potential.push(id);
+            }
+            refused.push((id, rejection));
+        }),
+    };
+    for (id, rejection) in refused {
         let also = profile
             .plugins
             .iter()
             .filter(|enabled| enabled.plugin.name() != rejection.plugin)
-            .filter_map(|enabled| Rejection::by(enabled, pod.class, snapshot.row(id)))
+            .filter_map(|enabled| Rejection::among(enabled, pod.class, &survey, snapshot.row(id)))
             .map(|other| Objection { plugin: other.plugin.to_owned(), reasons: other.reasons })
             .collect();
         rejected.push(RejectedNode {
@@ -224,7 +239,7 @@ pub(crate) fn explain(
             resolvable: rejection.resolvable,
             also,
         });
-    });
+    }
     let mut causes: Vec<Cause> = causes
         .into_iter()
         .map(|((plugin, reasons), nodes)| Cause { plugin: plugin.to_owned(), reasons, nodes })
@@ -236,12 +251,11 @@ pub(crate) fn explain(
         .map(|id| ScoredNode { node: name_of(*id), total: 0, scores: Vec::new() })
         .collect();
     for enabled in &profile.plugins {
-        let scores = scores_of(enabled, snapshot, pod, &found.feasible);
+        let scores = scores_of(enabled, snapshot, pod, &survey, &found.feasible);
         for ((node, raw), id) in feasible.iter_mut().zip(scores).zip(&found.feasible) {
             let mut traits = Vec::new();
             if enabled.scoring == Scoring::Compared {
-                let here = snapshot.siblings(pod.owner).map_or(0, |s| i64::from(s.on(*id)));
-                enabled.plugin.traits(pod.class, snapshot.row(*id), here, &mut traits);
+                enabled.plugin.traits(pod.class, snapshot.row(*id), &mut traits);
             }
             let weighted = enabled.weight * raw;
             // One node has nothing to win against: its scores do not count.
@@ -251,7 +265,8 @@ pub(crate) fn explain(
         }
     }
     if feasible.is_empty() {
-        diagnosis.preemption = preemption::preempt(profile, snapshot, pod, &potential, rng);
+        diagnosis.preemption =
+            preemption::preempt(profile, snapshot, pod, &mut survey, &potential, rng);
     }
     let best = feasible.iter().map(|node| node.total).max();
     let (winners, others): (Vec<_>, Vec<_>) =

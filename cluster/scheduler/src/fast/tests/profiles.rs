@@ -1,28 +1,33 @@
 //! Several profiles with random plugins, weights and arguments, deciding in turns on one cluster.
 
+use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use proptest::collection::vec;
 
 use super::*;
 use crate::desk::{Desk, SchedulerConfig};
 use crate::plugin_args::{
-    REQUESTED_TO_CAPACITY_RATIO, RequestedToCapacityRatio, ResourceSpec, ShapePoint,
+    InterPodAffinityArgs, LIST_DEFAULTING, PodTopologySpreadArgs, REQUESTED_TO_CAPACITY_RATIO,
+    RequestedToCapacityRatio, ResourceSpec, ShapePoint,
 };
 
-const SCORING: [&str; 6] = [
+const SCORING: [&str; 7] = [
     "TaintToleration",
     "NodeAffinity",
     "NodeResourcesFit",
     "PodTopologySpread",
+    "InterPodAffinity",
     "NodeResourcesBalancedAllocation",
     "ImageLocality",
 ];
-const FILTERING: [&str; 6] = [
+const FILTERING: [&str; 8] = [
     "NodeUnschedulable",
     "NodeName",
     "TaintToleration",
     "NodeAffinity",
     "NodePorts",
     "NodeResourcesFit",
+    "PodTopologySpread",
+    "InterPodAffinity",
 ];
 const RESOURCES: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "x.y/gpu"];
 
@@ -73,12 +78,49 @@ fn added() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Constraints of pods that have none; none for those of the system.
+fn defaults() -> impl Strategy<Value = Option<PodTopologySpreadArgs>> {
+    let keys = ["kubernetes.io/hostname", "topology.kubernetes.io/zone", "disk"];
+    let constraint = (prop::sample::select(keys.to_vec()), 1..4_i32, any::<bool>()).prop_map(
+        |(key, max_skew, hard)| TopologySpreadConstraint {
+            max_skew,
+            topology_key: key.to_owned(),
+            when_unsatisfiable: if hard { "DoNotSchedule" } else { "ScheduleAnyway" }.to_owned(),
+            ..TopologySpreadConstraint::default()
+        },
+    );
+    // Each pair of key and kind may be there once.
+    let list = vec(constraint, 0..4).prop_map(|mut all| {
+        all.sort_by(|a, b| {
+            (&a.topology_key, &a.when_unsatisfiable).cmp(&(&b.topology_key, &b.when_unsatisfiable))
+        });
+        all.dedup_by(|a, b| {
+            a.topology_key == b.topology_key && a.when_unsatisfiable == b.when_unsatisfiable
+        });
+        PodTopologySpreadArgs {
+            default_constraints: all,
+            defaulting_type: LIST_DEFAULTING.to_owned(),
+        }
+    });
+    prop::option::of(list)
+}
+
+/// How affinity between pods counts.
+fn between() -> impl Strategy<Value = InterPodAffinityArgs> {
+    (0..=100_i32, any::<bool>()).prop_map(|(weight, ignores)| InterPodAffinityArgs {
+        hard_pod_affinity_weight: weight,
+        ignore_preferred_terms_of_existing_pods: ignores,
+    })
+}
+
 fn args() -> impl Strategy<Value = PluginArgs> {
     let ignored = prop::sample::subsequence(vec!["x.y/gpu", "x.y/other"], 0..=2);
     let groups = prop::sample::subsequence(vec!["x.y", "y.z"], 0..=1);
-    (strategy(), ignored, groups, resources(1), prop::option::of(added())).prop_map(
-        |(strategy, ignored, groups, balanced, added)| {
-            let mut args = PluginArgs::default();
+    let pods = (defaults(), between());
+    (strategy(), ignored, groups, resources(1), prop::option::of(added()), pods).prop_map(
+        |(strategy, ignored, groups, balanced, added, (defaults, between))| {
+            let mut args = PluginArgs { inter_pod_affinity: between, ..PluginArgs::default() };
+            args.topology_spread = defaults.unwrap_or_default();
             args.fit.scoring_strategy = strategy;
             args.fit.ignored_resources = ignored.into_iter().map(str::to_owned).collect();
             args.fit.ignored_resource_groups = groups.into_iter().map(str::to_owned).collect();
@@ -99,7 +141,7 @@ fn any_profile() -> impl Strategy<Value = ProfileConfig> {
     (
         prop_oneof![3 => Just(None), 2 => (1..=100_usize).prop_map(Some)],
         weights,
-        some(&FILTERING, 2),
+        some(&FILTERING, 3),
         some(&SCORING, 2),
         args(),
     )
@@ -141,7 +183,7 @@ impl Profiles {
         }
     }
 
-    fn pod(&mut self, shape: usize, owner: u8) -> PodInfo {
+    fn pod(&mut self, shape: usize, owner: u8) -> (Pod, PodInfo) {
         let both = &mut self.both;
         both.made += 1;
         let mut made = pod(&both.shapes.pods[shape % both.shapes.pods.len()], owner, both.made);
@@ -156,7 +198,8 @@ impl Profiles {
         if extra.gpus > 0 {
             requests.insert("x.y/gpu".into(), quantity(extra.gpus.to_string()));
         }
-        PodInfo::of(&made, &mut both.classes).unwrap()
+        let info = PodInfo::of(&made, &mut both.classes).unwrap();
+        (made, info)
     }
 
     fn happen(&mut self, event: &Event, turn: usize) -> Result<(), TestCaseError> {
@@ -179,8 +222,8 @@ impl Profiles {
             }
             Event::Pods { count, shape, owner } => {
                 for i in 0..usize::from(*count) {
-                    let pod = self.pod(*shape, *owner);
-                    self.decide((turn + i) % self.desk.names().count(), &pod)?;
+                    let (pod, info) = self.pod(*shape, *owner);
+                    self.decide((turn + i) % self.desk.names().count(), pod, &info)?;
                 }
             }
             other => self.both.happen(other)?,
@@ -188,10 +231,10 @@ impl Profiles {
         Ok(())
     }
 
-    fn decide(&mut self, profile: usize, pod: &PodInfo) -> Result<(), TestCaseError> {
+    fn decide(&mut self, profile: usize, pod: Pod, info: &PodInfo) -> Result<(), TestCaseError> {
         let Both { snapshot, start, rng, .. } = &mut self.both;
         let (mut expected_start, mut expected_rng) = (*start, rng.clone());
-        let question = pod.question();
+        let question = info.question();
         let expected = cycle::choose(
             self.desk.profile(profile),
             snapshot,
@@ -199,7 +242,7 @@ impl Profiles {
             &mut expected_start,
             &mut expected_rng,
         );
-        let choice = self.desk.choose(profile, snapshot, pod, start, rng);
+        let choice = self.desk.choose(profile, snapshot, info, start, rng);
         prop_assert_eq!(&choice, &expected);
         prop_assert_eq!((*start, &*rng), (expected_start, &expected_rng));
         if let Ok(choice) = choice {
@@ -220,7 +263,7 @@ proptest! {
 
     #[test]
     fn every_profile_decides_as_the_reference_does(
-        shapes in shapes(),
+        shapes in shapes_with_relations(),
         configs in vec(any_profile(), 1..4),
         extras in vec((0..4_u8, 0..3_u8).prop_map(|(disk, gpus)| Extra { disk, gpus }), 1..4),
         events in vec(event(), 1..50),
