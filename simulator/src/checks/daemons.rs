@@ -133,7 +133,8 @@ impl OneOnEachNode {
         };
         // What is still there when nobody waits for the answer any more may not have been deleted.
         given_up.retain(|node, (gone, at)| {
-            !served(node, Some(gone)) && !(now.since(*at) > PATIENCE && stays(gone))
+            let may_be_lost = now.since(*at) > PATIENCE && stays(gone);
+            !may_be_lost && !served(node, Some(gone))
         });
         given_up.insert(node_name, (own.unwrap_or_default().to_owned(), now));
         let fits = |name: &str| {

@@ -310,7 +310,6 @@ pub(crate) fn daemon_bounds(section: &Section<'_>) -> (Option<String>, Option<St
 }
 
 /// `min_available` or `max_unavailable` of a budget.
-#[expect(clippy::type_complexity, reason = "a pair of optional texts")]
 pub(crate) fn budget_bounds(section: &Section<'_>) -> Option<(Option<String>, Option<String>)> {
     let bound = |key| section.has(key).then(|| share(section, key, "1"));
     let (least, most) = (bound("min_available"), bound("max_unavailable"));

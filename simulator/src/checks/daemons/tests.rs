@@ -144,6 +144,8 @@ fn p37_what_came_after_the_plan_is_excused() {
         case.put(None, &tainted("n2", "NoSchedule"));
         case.show(manager, &Key::cluster(Kind::Node, "n2"));
         case.call(manager, &deletion(&pod_key("x")));
+        case.put(None, &owned("x", "n1", "Pending", "DaemonSet", "a"));
+        case.show(manager, &pod_key("x"));
         let key = case.put(None, &node("n2", &json!({}))).key();
         case.show(manager, &key);
         if late {
