@@ -108,8 +108,10 @@ impl Fast {
     /// Keeps what is to be kept by one of so many.
     pub(crate) fn one_of(count: usize) -> Self {
         let count = count.max(1);
-        let limits =
-            Limits { rankings: LIMITS.rankings / count, nodes: LIMITS.nodes / count, ..LIMITS };
+        let Limits { rankings, nodes, views, counts, prices, priced } = LIMITS;
+        let [rankings, nodes, views, counts, prices, priced] =
+            [rankings, nodes, views, counts, prices, priced].map(|limit| limit / count);
+        let limits = Limits { rankings, nodes, views, counts, prices, priced };
         Self { limits, ..Self::default() }
     }
 
