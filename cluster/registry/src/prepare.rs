@@ -11,7 +11,7 @@ use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition as Condition,
     CertificateSigningRequestStatus,
 };
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 
 mod job;
 mod quality;
@@ -33,9 +33,11 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
         Object::Pod(o) => {
             let pod = Arc::make_mut(o);
             let class = quality::class_of(pod.spec.as_deref());
+            let gates = pod.spec.iter().flat_map(|spec| spec.scheduling_gates.iter().flatten());
             pod.status = Some(Shared::new(PodStatus {
                 phase: Some("Pending".to_owned()),
                 qos_class: Some(class.to_owned()),
+                conditions: gates.count().checked_sub(1).map(|_| vec![gated()]),
                 ..PodStatus::default()
             }));
         }
@@ -65,6 +67,17 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
         }
         Object::CertificateSigningRequest(o) => request_for_create(Arc::make_mut(o), caller),
         _ => {}
+    }
+}
+
+/// What is said of a pod that no scheduler may look at yet.
+fn gated() -> PodCondition {
+    PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "False".to_owned(),
+        reason: Some("SchedulingGated".to_owned()),
+        message: Some("Scheduling is blocked due to non-empty scheduling gates".to_owned()),
+        ..PodCondition::default()
     }
 }
 

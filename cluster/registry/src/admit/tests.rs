@@ -11,6 +11,7 @@ mod daemon_sets;
 mod deletion;
 mod disruption;
 mod fields;
+mod gates;
 mod jobs;
 mod patches;
 mod pods;

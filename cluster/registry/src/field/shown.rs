@@ -7,7 +7,9 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::{
     DaemonSetUpdateStrategy, RollingUpdateStatefulSetStrategy, StatefulSetUpdateStrategy,
 };
-use k8s_openapi::api::core::v1::{NodeAddress, PodIP, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    NodeAddress, NodeSelectorRequirement, NodeSelectorTerm, PodIP, Taint, Toleration,
+};
 use k8s_openapi::api::rbac::v1::RoleRef;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     LabelSelector, LabelSelectorRequirement, Time,
@@ -242,6 +244,35 @@ impl Shown for Toleration {
             text(&self.value),
             text(&self.effect)
         )
+    }
+}
+
+impl Shown for NodeSelectorRequirement {
+    fn shown(&self) -> String {
+        let (key, operator) = (quote(&self.key), quote(&self.operator));
+        let values = self.values.as_ref().map_or_else(|| "[]string(nil)".to_owned(), Shown::shown);
+        format!("core.NodeSelectorRequirement{{Key:{key}, Operator:{operator}, Values:{values}}}")
+    }
+}
+
+impl Shown for NodeSelectorTerm {
+    fn shown(&self) -> String {
+        let list = |requirements: &Option<Vec<NodeSelectorRequirement>>| match requirements {
+            Some(list) => {
+                let items: Vec<String> = list.iter().map(Shown::shown).collect();
+                format!("[]core.NodeSelectorRequirement{{{}}}", items.join(", "))
+            }
+            None => "[]core.NodeSelectorRequirement(nil)".to_owned(),
+        };
+        let (expressions, fields) = (list(&self.match_expressions), list(&self.match_fields));
+        format!("core.NodeSelectorTerm{{MatchExpressions:{expressions}, MatchFields:{fields}}}")
+    }
+}
+
+impl Shown for [NodeSelectorTerm] {
+    fn shown(&self) -> String {
+        let items: Vec<String> = self.iter().map(Shown::shown).collect();
+        format!("[]core.NodeSelectorTerm{{{}}}", items.join(", "))
     }
 }
 

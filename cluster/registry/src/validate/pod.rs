@@ -18,6 +18,10 @@ pub(super) fn pod(pod: &Pod, options: &Options, causes: &mut Causes) {
     let pod_spec = pod.spec.as_deref().unwrap_or(&default);
     mirror(pod, causes);
     spec(pod_spec, Some(pod), options, &path, causes);
+    if pod.node_name.is_some() && pod_spec.scheduling_gates.iter().flatten().next().is_some() {
+        let detail = "cannot be set until all schedulingGates have been cleared";
+        causes.forbidden(&path.child("nodeName"), detail);
+    }
 }
 
 fn mirror(pod: &Pod, causes: &mut Causes) {
@@ -75,6 +79,7 @@ pub(super) fn spec(
     }
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
     affinity::tolerations(tolerations, &path.child("tolerations"), causes);
+    scheduling_gates(spec, &path.child("schedulingGates"), causes);
     for (i, alias) in spec.host_aliases.iter().flatten().enumerate() {
         let at = path.child("hostAliases");
         let at = at.index(i);
@@ -87,6 +92,17 @@ pub(super) fn spec(
     }
     for (name, quantity) in spec.overhead.iter().flatten() {
         container::quantity_value(name, quantity, &path.child("overhead").key(name), causes);
+    }
+}
+
+fn scheduling_gates(spec: &PodSpec, path: &Path<'_>, causes: &mut Causes) {
+    let mut seen = std::collections::BTreeSet::new();
+    for (i, gate) in spec.scheduling_gates.iter().flatten().enumerate() {
+        let at = path.index(i);
+        causes.invalid_each(&at, &gate.name, names::qualified_name(&gate.name));
+        if !seen.insert(gate.name.as_str()) {
+            causes.duplicate(&at, &gate.name);
+        }
     }
 }
 

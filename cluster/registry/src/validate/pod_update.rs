@@ -1,5 +1,7 @@
 //! What may change in a pod once it exists: very little.
 
+mod gates;
+
 use api::Pod;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodSpec, Toleration};
 use serde_json::Value;
@@ -34,15 +36,11 @@ pub(super) fn pod(new: &Pod, old: &Pod, causes: &mut Causes) {
     if !deadline(new, old, &path.child("activeDeadlineSeconds"), causes) {
         return;
     }
-    let gates = |s: &PodSpec| s.scheduling_gates.clone().unwrap_or_default();
-    if let Some(gate) = gates(new).iter().find(|g| !gates(old).contains(g)) {
-        let detail =
-            format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
-        causes.forbidden(&path.child("schedulingGates").key(&gate.name), &detail);
-    }
+    gates::only_removed(new, old, &path.child("schedulingGates"), causes);
     tolerations(new, old, &path.child("tolerations"), causes);
     let mut expected = new.clone();
     overlay_mutable(&mut expected, old);
+    gates::overlay_mutable(&mut expected, old, &path, causes);
     if expected != *old {
         let detail = format!("{ONLY}\n{}", difference(old, &expected));
         causes.forbidden(&path, &detail);
