@@ -57,6 +57,23 @@ mod tests {
         assert_eq!(again.scheduler.max_backoff_seconds, 30);
     }
 
+    /// The examples of the manual are configurations, and say what the text says.
+    #[test]
+    fn the_examples_of_the_manual() {
+        let manual = include_str!("../../../docs/scheduling.md");
+        let blocks = manual.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        let parsed: Vec<_> = blocks.map(|text| parse(text).unwrap().scheduler).collect();
+        let [two, one] = &parsed[..] else { panic!("two examples") };
+        let [spread, pack] = &two.profiles[..] else { panic!("two profiles") };
+        assert_eq!(*spread, scheduler::ProfileConfig::default());
+        assert_eq!((pack.name.as_str(), pack.weights["NodeResourcesFit"]), ("packing", 5));
+        assert_eq!(pack.args.fit.scoring_strategy.kind, "MostAllocated");
+        assert_eq!(one.profiles[0].name, "batch");
+        for profile in two.profiles.iter().chain(&one.profiles) {
+            scheduler::Profile::new(profile).unwrap();
+        }
+    }
+
     #[test]
     fn mistakes_are_told_with_their_place() {
         let folder = tempfile::tempdir().unwrap();

@@ -93,7 +93,7 @@ impl Configuration {
             return Err(ConfigurationError::Kind { api_version, kind });
         }
         let mut reader = Reader::default();
-        let file: File = reader.read("", value)?;
+        let file: File = reader.read("", &without_nulls(value))?;
         let leader: LeaderElection = reader.read("leaderElection", &file.leader_election)?;
         let client: file::ClientConnection =
             reader.read("clientConnection", &file.client_connection)?;
@@ -140,6 +140,18 @@ impl Configuration {
     /// The file with everything that it leaves out, as `--write-config-to` writes it.
     pub const fn complete(&self) -> &Value {
         &self.complete
+    }
+}
+
+/// The value without fields that are null: they say nothing, as a key in YAML with nothing below.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let said = fields.iter().filter(|(_, value)| !value.is_null());
+            said.map(|(field, value)| (field.clone(), without_nulls(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
     }
 }
 

@@ -149,7 +149,6 @@ pub(super) struct Named {
     weight: i64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 const fn is_zero(weight: &i64) -> bool {
     *weight == 0
 }

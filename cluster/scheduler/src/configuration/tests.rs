@@ -31,6 +31,9 @@ fn the_empty_file_is_the_default() {
     assert_eq!(configuration.scheduler, SchedulerConfig::default());
     assert_eq!((configuration.leader_elect, configuration.kubeconfig), (None, None));
     assert!(configuration.remarks.is_empty());
+    let nothing = json!({"leaderElection": null, "profiles": [{"schedulerName": null,
+        "plugins": {"filter": null, "score": {"enabled": null}}, "pluginConfig": null}]});
+    assert_eq!(of(nothing).scheduler, SchedulerConfig::default());
 }
 
 #[test]

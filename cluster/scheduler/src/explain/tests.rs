@@ -48,6 +48,14 @@ fn tells_each_node_and_each_plugin() {
 }
 
 #[test]
+fn the_example_of_the_manual_is_true() {
+    let explanation = explained();
+    let text = explanation.to_text(&explanation.headline(), 12);
+    let manual = include_str!("../../../../docs/scheduling.md");
+    assert!(manual.contains(&text), "{text}");
+}
+
+#[test]
 fn only_so_many_nodes_are_told_and_the_rest_is_counted() {
     let whole = explained();
     let mut short = whole.clone();
