@@ -61,7 +61,8 @@ mod tests {
     #[test]
     fn the_examples_of_the_manual() {
         let manual = include_str!("../../../docs/scheduling.md");
-        let blocks = manual.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        let blocks =
+            manual.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
         let parsed: Vec<_> = blocks.map(|text| parse(text).unwrap().scheduler).collect();
         let [two, one] = &parsed[..] else { panic!("two examples") };
         let [spread, pack] = &two.profiles[..] else { panic!("two profiles") };

@@ -188,7 +188,8 @@ fn make(
     let given = profile.plugins.clone().unwrap_or_default();
     let remarks = given.remarks(&path);
     let merged = given.merge(&path, &name, problems);
-    let percentage = percentage.or(file.percentage_of_nodes_to_score);
+    // Zero is adaptive, as none is, but what a profile says comes before what is said of all.
+    let percentage = percentage.or(file.percentage_of_nodes_to_score).filter(|p| *p != 0);
     let config = ProfileConfig {
         percentage_of_nodes_to_score: percentage.and_then(|p| usize::try_from(p).ok()),
         args: args.clone(),
@@ -304,15 +305,12 @@ fn complete(
         .iter()
         .map(|profile| {
             let config = &profile.config;
-            let mut value = json!({
+            json!({
                 "schedulerName": config.name,
+                "percentageOfNodesToScore": config.percentage_of_nodes_to_score.unwrap_or(0),
                 "plugins": profile.merged.complete(),
                 "pluginConfig": plugin_config(&config.args),
-            });
-            if let Some(percentage) = config.percentage_of_nodes_to_score {
-                value["percentageOfNodesToScore"] = json!(percentage);
-            }
-            value
+            })
         })
         .collect();
     let mut value = json!({

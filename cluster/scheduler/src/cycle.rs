@@ -9,12 +9,14 @@ use api::Key;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::framework::{Enabled, Filtering, Score, Scoring, Surroundings, Verdict};
+use crate::framework::{Enabled, Filtering, Score, Scoring, Verdict};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodClass;
 use crate::preemption::{self, Preemption};
 use crate::profile::Profile;
+use crate::relations::{Kin, Presence};
 use crate::snapshot::Snapshot;
+use crate::survey::{Refusal, Survey};
 
 /// Clusters smaller than this are always searched whole.
 const NODES_MIN: usize = 100;
@@ -93,16 +95,30 @@ pub(crate) struct Rejection {
 }
 
 impl Rejection {
-    /// The plugin's verdict, if it is against the node.
+    /// The plugin's verdict, if it is against the node; that of one that looks at other pods is
+    /// not asked for.
     pub(crate) fn by(enabled: &Enabled, pod: &PodClass, node: &NodeInfo) -> Option<Self> {
         if enabled.filtering == Filtering::Never {
             return None;
         }
-        match enabled.plugin.filter(pod, node) {
+        Self::of(enabled, enabled.plugin.filter(pod, node))
+    }
+
+    pub(crate) fn of(enabled: &Enabled, verdict: Verdict) -> Option<Self> {
+        match verdict {
             Verdict::Fit => None,
             Verdict::Reject { reasons, resolvable } => {
                 Some(Self { plugin: enabled.plugin.name(), reasons, resolvable })
             }
+        }
+    }
+
+    /// A refusal on account of other pods.
+    pub(crate) fn on_account_of_pods(refusal: Refusal) -> Self {
+        Self {
+            plugin: refusal.plugin(),
+            reasons: vec![refusal.reason().to_owned()],
+            resolvable: refusal.resolvable(),
         }
     }
 }
@@ -112,10 +128,10 @@ impl Rejection {
 pub struct Question<'a> {
     /// Namespace and name: a node that was cleared for the pod is tried first.
     pub key: &'a Key,
-    /// What plugins look at.
+    /// What plugins look at, other pods aside.
     pub class: &'a PodClass,
-    /// UID of its controller; empty if none.
-    pub owner: &'a str,
+    /// How it gets on with other pods.
+    pub kin: &'a Kin,
     /// Whether it may displace pods of lower priority.
     pub preempts: bool,
 }
@@ -151,60 +167,26 @@ pub fn choose(
     start: &mut usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<Choice, Diagnosis> {
-    match choose_nominated(profile, snapshot, pod, rng) {
-        Nominated::Fits(choice) => Ok(choice),
-        Nominated::Refused(..) | Nominated::Nowhere => {
-            choose_any(profile, snapshot, pod, start, rng)
-        }
+    let mut survey = Survey::of(&profile.relating, snapshot, pod);
+    if let Some(id) = snapshot.nominated_node(pod.key)
+        && reject_with_nominated(profile, snapshot, pod, &mut survey, snapshot.row(id)).is_none()
+    {
+        return Ok(pick_only(snapshot, &Search { feasible: vec![id], evaluated: 1 }, rng));
     }
-}
-
-/// What is to be said of the node that was cleared for a pod.
-pub(crate) enum Nominated {
-    /// It takes the pod.
-    Fits(Choice),
-    /// It does not, and why.
-    Refused(u32, Rejection),
-    /// There is none.
-    Nowhere,
-}
-
-/// Tries the node that was cleared for the pod: most likely no other can take it.
-pub(crate) fn choose_nominated(
-    profile: &Profile,
-    snapshot: &Snapshot,
-    pod: Question,
-    rng: &mut ChaCha8Rng,
-) -> Nominated {
-    let Some(id) = snapshot.nominated_node(pod.key) else { return Nominated::Nowhere };
-    if let Some(rejection) = reject(profile, snapshot, pod, snapshot.row(id)) {
-        return Nominated::Refused(id, rejection);
-    }
-    let search = Search { feasible: vec![id], evaluated: 1 };
-    pick(profile, snapshot, pod, &search, rng).map_or(Nominated::Nowhere, Nominated::Fits)
-}
-
-/// As [`choose`], without regard to the node that was cleared for the pod.
-pub(crate) fn choose_any(
-    profile: &Profile,
-    snapshot: &Snapshot,
-    pod: Question,
-    start: &mut usize,
-    rng: &mut ChaCha8Rng,
-) -> Result<Choice, Diagnosis> {
     let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
     let mut potential = Vec::new();
-    let search = search(profile, snapshot, pod, *start, |id, rejection| {
+    let search = search(profile, snapshot, pod, &mut survey, *start, |id, rejection| {
         diagnosis.count(&rejection, 1);
         if rejection.resolvable {
             potential.push(id);
         }
     });
     *start = (*start + search.evaluated).checked_rem(snapshot.len()).unwrap_or(0);
-    if let Some(choice) = pick(profile, snapshot, pod, &search, rng) {
+    if let Some(choice) = pick(profile, snapshot, pod, &survey, &search, rng) {
         return Ok(choice);
     }
-    diagnosis.preemption = preemption::preempt(profile, snapshot, pod, &potential, rng);
+    diagnosis.preemption =
+        preemption::preempt(profile, snapshot, pod, &mut survey, &potential, rng);
     Err(diagnosis)
 }
 
@@ -213,6 +195,7 @@ pub(crate) fn search(
     profile: &Profile,
     snapshot: &Snapshot,
     pod: Question,
+    survey: &mut Survey,
     start: usize,
     mut rejected: impl FnMut(u32, Rejection),
 ) -> Search {
@@ -222,7 +205,7 @@ pub(crate) fn search(
     while search.evaluated < order.len() && search.feasible.len() < wanted {
         let id = order[(start + search.evaluated) % order.len()];
         search.evaluated += 1;
-        match reject(profile, snapshot, pod, snapshot.row(id)) {
+        match reject_with_nominated(profile, snapshot, pod, survey, snapshot.row(id)) {
             None => search.feasible.push(id),
             Some(rejection) => rejected(id, rejection),
         }
@@ -235,6 +218,7 @@ pub(crate) fn pick(
     profile: &Profile,
     snapshot: &Snapshot,
     pod: Question,
+    survey: &Survey,
     search: &Search,
     rng: &mut ChaCha8Rng,
 ) -> Option<Choice> {
@@ -242,41 +226,83 @@ pub(crate) fn pick(
     let scores = match feasible.len() {
         0 => return None,
         1 => vec![0],
-        _ => score(profile, snapshot, pod, feasible),
+        _ => score(profile, snapshot, pod, survey, feasible),
     };
+    Some(choice(snapshot, search, &scores, rng))
+}
+
+/// One of the nodes with the best score.
+fn choice(snapshot: &Snapshot, search: &Search, scores: &[Score], rng: &mut ChaCha8Rng) -> Choice {
     let best = scores.iter().copied().max().unwrap_or(0);
     let ties: Vec<usize> = (0..scores.len()).filter(|i| scores[*i] == best).collect();
     let winner = ties[rng.random_range(0..ties.len())];
-    Some(Choice {
-        node: snapshot.row(feasible[winner]).name.clone(),
+    Choice {
+        node: snapshot.row(search.feasible[winner]).name.clone(),
         score: best,
-        feasible: feasible.len(),
+        feasible: search.feasible.len(),
         evaluated: search.evaluated,
-    })
+    }
 }
 
-/// Why the first plugin that rejects a node does so; `node` may differ from what the snapshot
-/// has, in the pods on it.
+/// Picks the only node that was found.
+pub(crate) fn pick_only(snapshot: &Snapshot, search: &Search, rng: &mut ChaCha8Rng) -> Choice {
+    choice(snapshot, search, &[0], rng)
+}
+
+/// Why the first plugin that rejects a node does so; `node` and `survey` may differ from what the
+/// snapshot has, in the pods on the node.
 ///
 /// Pods for which the node was cleared count as if they were there already, unless their priority
 /// is lower. They may never come, so the node must do without them, too.
-pub(crate) fn reject(
+pub(crate) fn reject_with_nominated(
     profile: &Profile,
     snapshot: &Snapshot,
     pod: Question,
+    survey: &mut Survey,
     node: &NodeInfo,
 ) -> Option<Rejection> {
-    let by_any = |node: &NodeInfo| {
-        profile.plugins.iter().find_map(|enabled| Rejection::by(enabled, pod.class, node))
-    };
-    let joined = snapshot.nominations().join(pod.class.priority, Some(pod.key), node);
-    joined.and_then(|node| by_any(&node)).or_else(|| by_any(node))
+    let nominations = snapshot.nominations();
+    let ahead = || nominations.ahead(&node.name, pod.class.priority, Some(pod.key));
+    if ahead().next().is_some() {
+        let mut joined = node.clone();
+        for nomination in ahead() {
+            joined.add(&nomination.class.load);
+            survey.count(&Presence::of(&nomination.kin), node, 1);
+        }
+        let rejection = reject(profile, pod.class, survey, &joined);
+        for nomination in ahead() {
+            survey.count(&Presence::of(&nomination.kin), node, -1);
+        }
+        if rejection.is_some() {
+            return rejection;
+        }
+    }
+    reject(profile, pod.class, survey, node)
 }
 
-fn score(profile: &Profile, snapshot: &Snapshot, pod: Question, nodes: &[u32]) -> Vec<Score> {
+/// Why the first plugin that rejects a node as it is does so.
+pub(crate) fn reject(
+    profile: &Profile,
+    pod: &PodClass,
+    survey: &Survey,
+    node: &NodeInfo,
+) -> Option<Rejection> {
+    profile.plugins.iter().find_map(|enabled| match enabled.filtering {
+        Filtering::ByPods => Rejection::of(enabled, enabled.plugin.filter_among(survey, node)),
+        _ => Rejection::by(enabled, pod, node),
+    })
+}
+
+fn score(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    pod: Question,
+    survey: &Survey,
+    nodes: &[u32],
+) -> Vec<Score> {
     let mut total = vec![0; nodes.len()];
     for enabled in &profile.plugins {
-        let scores = scores_of(enabled, snapshot, pod, nodes);
+        let scores = scores_of(enabled, snapshot, pod, survey, nodes);
         for (sum, score) in total.iter_mut().zip(scores) {
             *sum += enabled.weight * score;
         }
@@ -289,6 +315,7 @@ pub(crate) fn scores_of(
     enabled: &Enabled,
     snapshot: &Snapshot,
     pod: Question,
+    survey: &Survey,
     nodes: &[u32],
 ) -> Vec<Score> {
     let plugin = &enabled.plugin;
@@ -298,17 +325,15 @@ pub(crate) fn scores_of(
             nodes.iter().map(|node| plugin.score(pod.class, snapshot.row(*node))).collect()
         }
         Scoring::Compared => {
-            let siblings = snapshot.siblings(pod.owner);
             let traits_of = |node: &u32| {
                 let mut traits = Vec::new();
-                let here = siblings.map_or(0, |s| i64::from(s.on(*node)));
-                plugin.traits(pod.class, snapshot.row(*node), here, &mut traits);
+                plugin.traits(pod.class, snapshot.row(*node), &mut traits);
                 traits
             };
             let traits: Vec<Vec<i64>> = nodes.iter().map(traits_of).collect();
             let traits: Vec<&[i64]> = traits.iter().map(Vec::as_slice).collect();
-            let around = Surroundings { snapshot, crowd: snapshot.crowd(pod.owner) };
-            plugin.compare(pod.class, &traits, &around)
+            plugin.compare(pod.class, &traits, snapshot)
         }
+        Scoring::ByPods => plugin.score_among(survey, nodes),
     }
 }

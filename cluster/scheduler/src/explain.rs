@@ -12,10 +12,11 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::{Diagnosis, Question, Rejection, scores_of, search};
-use crate::framework::{Score, Scoring};
+use crate::framework::{Filtering, Score, Scoring};
 use crate::preemption::{self, Preemption};
 use crate::profile::Profile;
 use crate::snapshot::Snapshot;
+use crate::survey::Survey;
 
 /// One decision in full, as it would be taken now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,29 +203,39 @@ pub(crate) fn explain(
 ) -> Explanation {
     let name_of = |id: u32| snapshot.row(id).name.clone();
     let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
-    let (mut rejected, mut potential) = (Vec::new(), Vec::new());
+    let (mut rejected, mut potential, mut ids) = (Vec::new(), Vec::new(), Vec::new());
     let mut causes = BTreeMap::<(&str, Vec<String>), usize>::new();
-    let found = search(profile, snapshot, pod, start, |id, rejection| {
+    let mut survey = Survey::of(&profile.relating, snapshot, pod);
+    let found = search(profile, snapshot, pod, &mut survey, start, |id, rejection| {
         diagnosis.count(&rejection, 1);
         *causes.entry((rejection.plugin, rejection.reasons.clone())).or_default() += 1;
         if rejection.resolvable {
             potential.push(id);
         }
-        let also = profile
-            .plugins
-            .iter()
-            .filter(|enabled| enabled.plugin.name() != rejection.plugin)
-            .filter_map(|enabled| Rejection::by(enabled, pod.class, snapshot.row(id)))
-            .map(|other| Objection { plugin: other.plugin.to_owned(), reasons: other.reasons })
-            .collect();
+        ids.push(id);
         rejected.push(RejectedNode {
             node: name_of(id),
             plugin: rejection.plugin.to_owned(),
             reasons: rejection.reasons,
             resolvable: rejection.resolvable,
-            also,
+            also: Vec::new(),
         });
     });
+    for (node, id) in rejected.iter_mut().zip(ids) {
+        let others = profile.plugins.iter().filter(|e| e.plugin.name() != node.plugin);
+        let verdicts = others.filter_map(|enabled| match enabled.filtering {
+            Filtering::ByPods => {
+                let verdict = enabled.plugin.filter_among(&survey, snapshot.row(id));
+                Rejection::of(enabled, verdict)
+            }
+            _ => Rejection::by(enabled, pod.class, snapshot.row(id)),
+        });
+        let objection = |other: Rejection| Objection {
+            plugin: other.plugin.to_owned(),
+            reasons: other.reasons,
+        };
+        node.also = verdicts.map(objection).collect();
+    }
     let mut causes: Vec<Cause> = causes
         .into_iter()
         .map(|((plugin, reasons), nodes)| Cause { plugin: plugin.to_owned(), reasons, nodes })
@@ -236,12 +247,11 @@ pub(crate) fn explain(
         .map(|id| ScoredNode { node: name_of(*id), total: 0, scores: Vec::new() })
         .collect();
     for enabled in &profile.plugins {
-        let scores = scores_of(enabled, snapshot, pod, &found.feasible);
+        let scores = scores_of(enabled, snapshot, pod, &survey, &found.feasible);
         for ((node, raw), id) in feasible.iter_mut().zip(scores).zip(&found.feasible) {
             let mut traits = Vec::new();
             if enabled.scoring == Scoring::Compared {
-                let here = snapshot.siblings(pod.owner).map_or(0, |s| i64::from(s.on(*id)));
-                enabled.plugin.traits(pod.class, snapshot.row(*id), here, &mut traits);
+                enabled.plugin.traits(pod.class, snapshot.row(*id), &mut traits);
             }
             let weighted = enabled.weight * raw;
             // One node has nothing to win against: its scores do not count.
@@ -251,7 +261,8 @@ pub(crate) fn explain(
         }
     }
     if feasible.is_empty() {
-        diagnosis.preemption = preemption::preempt(profile, snapshot, pod, &potential, rng);
+        diagnosis.preemption =
+            preemption::preempt(profile, snapshot, pod, &mut survey, &potential, rng);
     }
     let best = feasible.iter().map(|node| node.total).max();
     let (winners, others): (Vec<_>, Vec<_>) =

@@ -3,6 +3,7 @@
 //!
 //! It knows nothing of HTTP or clocks; ties are broken by an injected seeded generator.
 
+pub mod census;
 pub mod configuration;
 pub mod cycle;
 pub mod desk;
@@ -16,10 +17,12 @@ pub mod pod_info;
 pub mod preemption;
 pub mod profile;
 pub mod queue;
+pub mod relations;
 pub mod resources;
 pub mod scheduler;
 pub mod shadow;
 pub mod snapshot;
+pub mod survey;
 
 pub use configuration::{Configuration, ConfigurationError};
 pub use cycle::{Choice, Diagnosis, Question};
@@ -32,6 +35,8 @@ pub use plugin_args::PluginArgs;
 pub use pod_info::{Classes, PodClass, PodInfo, Standing};
 pub use preemption::Preemption;
 pub use profile::{Profile, ProfileConfig, ProfileError};
+pub use relations::{Kin, Presence};
 pub use scheduler::{Decision, Scheduler};
 pub use shadow::Shadow;
 pub use snapshot::Snapshot;
+pub use survey::{Refusal, Survey};

@@ -3,6 +3,7 @@
 mod balanced_allocation;
 mod fit;
 mod image_locality;
+mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
@@ -17,12 +18,15 @@ mod tests;
 pub use balanced_allocation::BalancedAllocation;
 pub use fit::Fit;
 pub use image_locality::ImageLocality;
+pub use inter_pod_affinity::InterPodAffinity;
+pub(crate) use inter_pod_affinity::scaled;
 pub use node_affinity::NodeAffinity;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;
 pub use node_unschedulable::NodeUnschedulable;
 pub use taint_toleration::TaintToleration;
 pub use topology_spread::TopologySpread;
+pub(crate) use topology_spread::{of_count, spread_scores, weight_of};
 
 use crate::framework::Plugin;
 use crate::plugin_args::PluginArgs;
@@ -36,7 +40,8 @@ pub fn plugins(args: &PluginArgs) -> Vec<Box<dyn Plugin>> {
         Box::new(NodeAffinity::new(&args.node_affinity)),
         Box::new(NodePorts),
         Box::new(Fit::new(&args.fit)),
-        Box::new(TopologySpread),
+        Box::new(TopologySpread::new(&args.topology_spread)),
+        Box::new(InterPodAffinity::new(&args.inter_pod_affinity)),
         Box::new(BalancedAllocation::new(&args.balanced_allocation)),
         Box::new(ImageLocality),
     ]

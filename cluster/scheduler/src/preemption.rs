@@ -16,10 +16,12 @@ use api::{Key, Name, Time};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::cycle::{self, Question};
+use crate::cycle::{self, Question, Rejection};
+use crate::node_info::NodeInfo;
 use crate::plugin_args::DefaultPreemptionArgs;
 use crate::profile::Profile;
 use crate::snapshot::{Placed, Snapshot};
+use crate::survey::Survey;
 
 #[cfg(test)]
 mod tests;
@@ -147,23 +149,25 @@ pub(crate) fn preempt(
     profile: &Profile,
     snapshot: &Snapshot,
     pod: Question,
+    survey: &mut Survey,
     potential: &[u32],
     rng: &mut ChaCha8Rng,
 ) -> Preemption {
-    let candidates = match begin(profile, snapshot, pod, potential.len()) {
+    let candidates = match begin(profile, snapshot, pod, survey, potential.len()) {
         Ok(candidates) => candidates,
         Err(preemption) => return preemption,
     };
     let mut reasons = BTreeMap::new();
-    let best =
-        select(potential, candidates, rng, |node| match try_node(profile, snapshot, pod, node) {
+    let best = select(potential, candidates, rng, |node| {
+        match try_node(profile, snapshot, pod, survey, node) {
             Ok(cleared) => Some(cleared.price()),
             Err(refusal) => {
                 count(&mut reasons, refusal, 1);
                 None
             }
-        });
-    end(profile, snapshot, pod, best, reasons, potential.len())
+        }
+    });
+    end(profile, snapshot, pod, survey, best, reasons, potential.len())
 }
 
 /// How many of so many potential nodes shall be considered; or what came of it, if none need be.
@@ -171,12 +175,13 @@ pub(crate) fn begin(
     profile: &Profile,
     snapshot: &Snapshot,
     pod: Question,
+    survey: &mut Survey,
     potential: usize,
 ) -> Result<usize, Preemption> {
     let Some(candidates) = profile.preemption.filter(|_| !snapshot.is_empty()) else {
         return Err(Preemption::Untried);
     };
-    if let Some(why) = ineligible(profile, snapshot, pod) {
+    if let Some(why) = ineligible(profile, snapshot, pod, survey) {
         return Err(Preemption::Ineligible(why));
     }
     if potential == 0 || !snapshot.has_lower(pod.class.priority) {
@@ -192,11 +197,13 @@ pub(crate) fn end(
     profile: &Profile,
     snapshot: &Snapshot,
     pod: Question,
+    survey: &mut Survey,
     best: Option<u32>,
     reasons: BTreeMap<String, usize>,
     potential: usize,
 ) -> Preemption {
-    let cleared = best.and_then(|node| Some((node, try_node(profile, snapshot, pod, node).ok()?)));
+    let cleared =
+        best.and_then(|node| Some((node, try_node(profile, snapshot, pod, survey, node).ok()?)));
     match cleared {
         Some((node, cleared)) => Preemption::Found(cleared.eviction(&snapshot.row(node).name)),
         None => hopeless(reasons, snapshot.len() - potential),
@@ -218,7 +225,12 @@ fn hopeless(mut reasons: BTreeMap<String, usize>, unresolvable: usize) -> Preemp
 }
 
 /// Why a pod may displace none.
-fn ineligible(profile: &Profile, snapshot: &Snapshot, pod: Question) -> Option<&'static str> {
+fn ineligible(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    pod: Question,
+    survey: &mut Survey,
+) -> Option<&'static str> {
     if !pod.preempts {
         return Some(NEVER);
     }
@@ -228,7 +240,7 @@ fn ineligible(profile: &Profile, snapshot: &Snapshot, pod: Question) -> Option<&
         return None;
     }
     // Whom no eviction from that node helps looks for another.
-    let refusal = cycle::reject(profile, snapshot, pod, snapshot.row(node));
+    let refusal = cycle::reject_with_nominated(profile, snapshot, pod, survey, snapshot.row(node));
     refusal.is_none_or(|refusal| refusal.resolvable).then_some(TERMINATING)
 }
 
@@ -258,7 +270,7 @@ pub(crate) fn select(
     best.map(|(_, node)| node)
 }
 
-/// Clears a node for the pod.
+/// Clears a node for the pod; the survey is as before in the end.
 ///
 /// # Errors
 /// Why the pod cannot go there even so.
@@ -266,6 +278,7 @@ pub(crate) fn try_node<'a>(
     profile: &Profile,
     snapshot: &'a Snapshot,
     pod: Question,
+    survey: &mut Survey,
     node: u32,
 ) -> Result<Cleared<'a>, Vec<String>> {
     let is_lower = |p: &&Placed| p.standing.priority < pod.class.priority;
@@ -273,25 +286,32 @@ pub(crate) fn try_node<'a>(
     if lower.is_empty() {
         return Err(vec![NO_VICTIMS.to_owned()]);
     }
-    let mut row = snapshot.row(node).clone();
+    let mut trial = Trial { snapshot, survey, row: snapshot.row(node).clone() };
     for placed in &lower {
-        row.remove(&placed.load);
+        trial.remove(placed);
     }
-    if let Some(rejection) = cycle::reject(profile, snapshot, pod, &row) {
+    if let Some(rejection) = trial.reject(profile, pod) {
+        for placed in &lower {
+            trial.add(placed);
+        }
         return Err(rejection.reasons);
     }
     lower.sort_unstable_by(|a, b| importance(a).cmp(&importance(b)));
-    let budgeted = lower.iter().any(|p| p.budgets.is_some());
+    let budgets_of = |p: &Placed| snapshot.budgets().of_identity(snapshot.identity(p).id);
+    let budgeted = lower.iter().any(|p| !budgets_of(p).is_empty());
     let mut victims = Vec::new();
     let (violating, harmless): (Vec<_>, Vec<_>) = violates(snapshot, &lower).partition(|(_, v)| *v);
     let mut violations = 0;
     for (placed, violates) in violating.into_iter().chain(harmless) {
-        row.add(&placed.load);
-        if cycle::reject(profile, snapshot, pod, &row).is_some() {
-            row.remove(&placed.load);
+        trial.add(placed);
+        if trial.reject(profile, pod).is_some() {
+            trial.remove(placed);
             victims.push(placed);
             violations += usize::from(violates);
         }
+    }
+    for placed in &victims {
+        trial.add(placed);
     }
     victims.sort_unstable_by(|a, b| importance(a).cmp(&importance(b)));
     if victims.is_empty() {
@@ -300,6 +320,29 @@ pub(crate) fn try_node<'a>(
         return Err(vec![format!("expected at least one victim pod on node \"{name}\"")]);
     }
     Ok(Cleared { victims, violations, budgeted })
+}
+
+/// A node as it would be without some of its pods.
+struct Trial<'a, 's, 't> {
+    snapshot: &'a Snapshot,
+    survey: &'t mut Survey<'s>,
+    row: NodeInfo,
+}
+
+impl Trial<'_, '_, '_> {
+    fn remove(&mut self, placed: &Placed) {
+        self.row.remove(&placed.load);
+        self.survey.count(&self.snapshot.presence(placed), &self.row, -1);
+    }
+
+    fn add(&mut self, placed: &Placed) {
+        self.row.add(&placed.load);
+        self.survey.count(&self.snapshot.presence(placed), &self.row, 1);
+    }
+
+    fn reject(&mut self, profile: &Profile, pod: Question) -> Option<Rejection> {
+        cycle::reject_with_nominated(profile, self.snapshot, pod, self.survey, &self.row)
+    }
 }
 
 /// Puts the most important pods first; of equally important ones, by name.
@@ -316,7 +359,8 @@ fn violates<'a, 'b>(
     pods.iter().map(move |placed| {
         let mut violated = false;
         let budgets = snapshot.budgets().of(&placed.key.namespace);
-        for name in placed.budgets.iter().flat_map(|names| names.iter()) {
+        let identity = snapshot.identity(placed).id;
+        for name in snapshot.budgets().of_identity(identity) {
             let Some(budget) = budgets.and_then(|budgets| budgets.get(name)) else { continue };
             if budget.disrupted.contains(&*placed.key.name) {
                 continue;

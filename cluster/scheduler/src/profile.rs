@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::configuration::{Known, Problems, known_names};
-use crate::framework::{Enabled, Filtering};
+use crate::framework::{Enabled, Filtering, Relating};
 use crate::plugin_args::PluginArgs;
 use crate::plugins::plugins;
 use crate::preemption::Candidates;
@@ -85,8 +85,11 @@ pub enum ProfileError {
 pub struct Profile {
     /// Pods choose a profile by `spec.schedulerName`.
     pub name: String,
-    /// The plugins, in the order in which they filter: by a node's properties, then by load.
+    /// The plugins, in the order in which they filter: by a node's properties, then by load, then
+    /// by other pods.
     pub(crate) plugins: Vec<Enabled>,
+    /// How they look at other pods.
+    pub(crate) relating: Relating,
     /// Share of the nodes to look at, in percent; adaptive when absent.
     pub percentage_of_nodes_to_score: Option<usize>,
     /// Whether pods with scheduling gates are held back.
@@ -143,6 +146,10 @@ impl Profile {
                 Enabled::new(plugin, weight, filters)
             })
             .collect();
+        let mut relating = Relating::default();
+        for enabled in &plugins {
+            enabled.plugin.relate(enabled, &mut relating);
+        }
         let candidates = Candidates::of(&config.args.default_preemption);
         Ok(Self {
             name: config.name.clone(),
@@ -150,6 +157,7 @@ impl Profile {
                 enabled.plugin.name() == "NodeAffinity" && enabled.filtering != Filtering::Never
             }),
             plugins,
+            relating,
             percentage_of_nodes_to_score: percentage,
             preemption: Some(candidates).filter(|_| !lists(&config.disabled, PREEMPTION)),
             gates: !lists(&config.disabled, "SchedulingGates"),
@@ -187,7 +195,7 @@ mod tests {
         assert_eq!((name.as_str(), percentage), ("packing", Some(30)));
         insta::assert_snapshot!(
             plugins.iter().map(|(name, weight)| format!("{name}={weight}")).collect::<Vec<_>>().join(" "),
-            @"NodeUnschedulable=0 NodeName=0 TaintToleration=0 NodeAffinity=2 NodePorts=0 NodeResourcesFit=5 NodeResourcesBalancedAllocation=1"
+            @"NodeUnschedulable=0 NodeName=0 TaintToleration=0 NodeAffinity=2 NodePorts=0 NodeResourcesFit=5 InterPodAffinity=2 NodeResourcesBalancedAllocation=1"
         );
     }
 

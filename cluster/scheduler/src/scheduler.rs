@@ -22,9 +22,11 @@ use crate::cycle::{Choice, Diagnosis};
 use crate::desk::{Desk, ProfileId};
 use crate::explain::{Explanation, Unexplained, explain};
 use crate::framework::ClusterEvent;
-use crate::pod_info::{Classes, PodInfo, Standing, owner_of, takes_place};
+use crate::pod_info::{Classes, PodInfo, Standing, takes_place};
 use crate::preemption::{Preemption, Victim};
+use crate::profile::Profile;
 use crate::queue::Queue;
+use crate::relations::{Kin, Presence, Term};
 use crate::shadow::Shadow;
 use crate::snapshot::Snapshot;
 use campaign::Campaign;
@@ -98,7 +100,16 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// The kinds that must be watched.
-    pub const KINDS: &'static [Kind] = &[Kind::Node, Kind::Pod, Kind::PodDisruptionBudget];
+    pub const KINDS: &'static [Kind] = &[
+        Kind::Node,
+        Kind::Pod,
+        Kind::Namespace,
+        Kind::Service,
+        Kind::ReplicationController,
+        Kind::ReplicaSet,
+        Kind::StatefulSet,
+        Kind::PodDisruptionBudget,
+    ];
 
     /// Makes a scheduler of these profiles; without an elector it always leads.
     pub fn new(desk: Desk, elector: Option<LeaderElector>, rng: &RngTree) -> Self {
@@ -198,13 +209,14 @@ impl Scheduler {
     }
 
     fn watch(&mut self, now: Time, event: WatchEvent) {
-        // What follows from a change does not look at the cache, but by what it is given.
+        // What follows from a change does not look at the cache.
         let mut cache = std::mem::take(&mut self.cache);
-        cache.apply_each(now, event, |cache, delta| match delta.key.kind {
+        cache.apply_each(now, event, |_, delta| match delta.key.kind {
             Kind::Node => self.node_changed(now, &delta),
             Kind::Pod => self.pod_changed(now, &delta),
-            Kind::PodDisruptionBudget => self.budget_changed(cache, &delta),
-            _ => {}
+            Kind::Namespace => self.namespace_changed(now, &delta),
+            Kind::PodDisruptionBudget => self.budget_changed(&delta),
+            _ => self.selector_changed(now, &delta),
         });
         self.cache = cache;
     }
@@ -212,6 +224,7 @@ impl Scheduler {
     fn node_changed(&mut self, now: Time, delta: &Delta) {
         let Some(node) = delta.new.as_ref().and_then(Object::get::<Node>) else {
             self.snapshot.remove_node(&delta.key.name);
+            self.queue.happened(ClusterEvent::NodeGone, now);
             return;
         };
         self.snapshot.set_node(node);
@@ -230,6 +243,29 @@ impl Scheduler {
         }
     }
 
+    fn namespace_changed(&mut self, now: Time, delta: &Delta) {
+        let labels = delta.new.as_ref().map(|object| object.meta().labels.clone());
+        let labels = labels.map(Option::unwrap_or_default);
+        let name = &*delta.key.name;
+        if self.snapshot.census_mut().namespaces.set(name, labels.as_ref()) {
+            let pending = &self.pending;
+            self.queue.happened_to(ClusterEvent::NamespaceLabels, now, |key| {
+                pending.get(key).is_some_and(|pod| looks_at_namespace(&pod.kin, name))
+            });
+        }
+    }
+
+    fn selector_changed(&mut self, now: Time, delta: &Delta) {
+        if self.snapshot.census_mut().selectors.set(&delta.key, delta.new.as_ref()) {
+            let (pending, namespace) = (&self.pending, &*delta.key.namespace);
+            self.queue.happened_to(ClusterEvent::Selectors, now, |key| {
+                pending.get(key).is_some_and(|pod| {
+                    pod.kin.constraints.is_empty() && pod.kin.identity.namespace == namespace
+                })
+            });
+        }
+    }
+
     fn pod_changed(&mut self, now: Time, delta: &Delta) {
         match &delta.new {
             Some(Object::Pod(pod)) if takes_place(pod) => match pod.node_name.as_deref() {
@@ -243,35 +279,43 @@ impl Scheduler {
     fn has_node(&mut self, now: Time, key: &Key, pod: &Pod, node: &str, old: Option<&Object>) {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let placed = self.snapshot.pod(key).filter(|p| p.node == node && p.uid == uid);
-        let there = placed.is_some();
         // Most news of a pod is its status.
-        let told = |old: &Pod| old.node_name == pod.node_name && old.spec == pod.spec;
         let standing = Standing::of(pod);
-        let relabelled = |old: &Pod| old.metadata.labels != pod.metadata.labels;
-        let old = old.and_then(Object::get::<Pod>);
-        if placed.is_some_and(|p| p.standing != standing) {
+        if placed.as_ref().is_some_and(|p| p.standing != standing) {
             self.snapshot.set_standing(key, standing);
         }
-        if there && old.is_some_and(told) {
-            if old.is_some_and(relabelled) {
-                self.snapshot.set_labels(key, pod.metadata.labels.as_ref());
-            }
+        let told = |old: &Pod| {
+            old.node_name == pod.node_name
+                && old.spec == pod.spec
+                && old.metadata.labels == pod.metadata.labels
+                && old.metadata.deletion_timestamp == pod.metadata.deletion_timestamp
+        };
+        let placed = self.snapshot.pod(key).filter(|p| p.node == node && p.uid == uid);
+        if placed.is_some() && old.and_then(Object::get::<Pod>).is_some_and(told) {
             return;
         }
-        let placed = self.snapshot.pod(key).filter(|p| p.node == node && p.uid == uid);
         let Some(spec) = &pod.spec else { return };
         let load = self.classes.load(spec);
-        // A pod that stays where it is and asks for the same changes nothing.
-        let same = placed.is_some_and(|p| Arc::ptr_eq(p.load, &load) || *p.load == load);
+        let presence = self.classes.presence(pod, spec);
+        // A pod that stays where it is and asks for the same frees nothing.
+        let stays = placed.as_ref().is_some_and(|p| Arc::ptr_eq(p.load, &load) || *p.load == load);
+        let before = placed.map(|p| p.presence).filter(|_| stays);
         self.assumed.remove(key);
         self.pending.remove(key);
         self.queue.remove(key);
-        if !same {
-            self.leave_node(now, key);
-            self.snapshot.add_pod(key, uid, owner_of(pod), (&load, standing), node);
-        }
-        self.snapshot.set_labels(key, pod.metadata.labels.as_ref());
         self.withdraw(now, key, node);
+        if before.as_ref() == Some(&presence) {
+            return;
+        }
+        if !stays {
+            self.leave_node(now, key);
+        }
+        self.snapshot.add_pod(key, uid, &presence, &load, node);
+        self.snapshot.set_standing(key, standing);
+        if let Some(before) = before {
+            self.peer_moved(now, ClusterEvent::PeerLeft, &before);
+        }
+        self.peer_moved(now, ClusterEvent::PeerCame, &presence);
     }
 
     fn wants_node(&mut self, now: Time, pod: &Pod) {
@@ -311,21 +355,30 @@ impl Scheduler {
         self.withdraw(now, key, "");
     }
 
-    fn budget_changed(&mut self, cache: &Cache, delta: &Delta) {
-        let namespace = &delta.key.namespace;
-        let retake = match delta.new.as_ref().and_then(Object::get::<PodDisruptionBudget>) {
+    fn budget_changed(&mut self, delta: &Delta) {
+        match delta.new.as_ref().and_then(Object::get::<PodDisruptionBudget>) {
             Some(budget) => self.snapshot.set_budget(budget),
-            None => self.snapshot.remove_budget(namespace, &delta.key.name),
-        };
-        for object in cache.objects_in(Kind::Pod, namespace).filter(|_| retake) {
-            self.snapshot.set_labels(&object.key(), object.meta().labels.as_ref());
+            None => self.snapshot.remove_budget(&delta.key.namespace, &delta.key.name),
         }
     }
 
     fn leave_node(&mut self, now: Time, key: &Key) {
-        if self.snapshot.remove_pod(key) {
-            self.queue.happened(ClusterEvent::PodGone, now);
-        }
+        let Some(presence) = self.snapshot.pod(key).map(|pod| pod.presence) else { return };
+        self.snapshot.remove_pod(key);
+        self.queue.happened(ClusterEvent::PodGone, now);
+        self.peer_moved(now, ClusterEvent::PeerLeft, &presence);
+    }
+
+    /// Lets the pods be tried again that may be helped by a pod that came to a node or left it.
+    fn peer_moved(&mut self, now: Time, event: ClusterEvent, peer: &Presence) {
+        let (pending, snapshot, desk) = (&self.pending, &self.snapshot, &self.desk);
+        self.queue.happened_to(event, now, |key| {
+            pending.get(key).is_some_and(|pod| {
+                let came = event == ClusterEvent::PeerCame;
+                let profile = desk.find(&pod.scheduler).map(|id| desk.profile(id));
+                profile.is_some_and(|p| may_help(&pod.kin, peer, came, snapshot, p))
+            })
+        });
     }
 
     fn decide(&mut self, now: Time, out: &mut Vec<ApiEffect>) {
@@ -373,19 +426,15 @@ impl Scheduler {
         out: &mut Vec<ApiEffect>,
     ) {
         let Some(pod) = self.pending.get(&key) else { return };
-        let taken = (&pod.class.load, Standing::new(pod.priority));
-        self.snapshot.add_pod(&key, &pod.uid, &pod.owner, taken, &choice.node);
-        let labels = self.cache.object(&key).and_then(|object| object.meta().labels.as_ref());
-        self.snapshot.set_labels(&key, labels);
-        if let Some(node) = self.snapshot.withdraw(&key)
-            && *node != *choice.node
-        {
-            self.queue.happened(ClusterEvent::PodGone, now);
-        }
-        let request = Request::Bind { pod: key.clone(), uid: pod.uid.clone(), node: choice.node };
-        let id = self.calls.call(request, out);
+        let presence = Presence::of(&pod.kin);
+        self.snapshot.add_pod(&key, &pod.uid, &presence, &pod.class.load, &choice.node);
+        self.snapshot.set_standing(&key, Standing::new(pod.priority));
+        let (uid, node) = (pod.uid.clone(), choice.node);
+        self.withdraw(now, &key, &node);
+        let id = self.calls.call(Request::Bind { pod: key.clone(), uid, node }, out);
         self.flights.insert(id, Flight::Bind(key.clone(), profile));
         self.assumed.insert(key);
+        self.peer_moved(now, ClusterEvent::PeerCame, &presence);
     }
 
     fn reject(
@@ -410,7 +459,8 @@ impl Scheduler {
             // It waits for those who have to go.
             events.insert(ClusterEvent::PodGone);
         }
-        self.queue.unschedulable(key.clone(), events);
+        let kin = self.pending.get(key).map_or(0, |pod| pod.kin.id);
+        self.queue.unschedulable(key.clone(), events, kin);
         let message = diagnosis.message();
         let Some(pod) = self.pending.get_mut(key) else { return };
         let (uid, nominated) = (pod.uid.clone(), pod.nominated.clone());
@@ -586,6 +636,45 @@ fn same_question(a: &PodInfo, b: &PodInfo) -> bool {
         && a.class.node_selector == b.class.node_selector
         && a.class.node_required == b.class.node_required
         && a.class.node_preferred == b.class.node_preferred
+        && a.kin.id == b.kin.id
+}
+
+/// Whether a pod that came to a node, or left one, may be what a pod waits for.
+fn may_help(
+    kin: &Kin,
+    peer: &Presence,
+    came: bool,
+    snapshot: &Snapshot,
+    profile: &Profile,
+) -> bool {
+    let namespaces = &snapshot.census().namespaces;
+    let own = kin.terms.as_ref();
+    let wanted = own.map(|terms| terms.affinity.as_slice()).unwrap_or_default();
+    let is_wanted =
+        || !wanted.is_empty() && wanted.iter().all(|t| t.matches(&peer.identity, namespaces));
+    // Where the last one leaves that others wanted to be with, one may be the first again.
+    if is_wanted() && (came || kin.likes_itself(namespaces)) {
+        return true;
+    }
+    let unwanted = own.map(|terms| terms.anti_affinity.as_slice()).unwrap_or_default();
+    let others = peer.terms.as_ref().map(|terms| terms.anti_affinity.as_slice());
+    let in_the_way = || {
+        unwanted.iter().any(|term| term.matches(&peer.identity, namespaces))
+            || others.into_iter().flatten().any(|term| term.matches(&kin.identity, namespaces))
+    };
+    if !came && in_the_way() {
+        return true;
+    }
+    // Domains become more alike by a pod in the emptiest as by one less in the fullest.
+    let constraints = snapshot.census().constraints(kin, profile.relating.defaults());
+    constraints.iter().any(|c| c.hard && c.counts(&peer.identity, &kin.identity.namespace))
+}
+
+/// Whether other labels of a namespace may be what a pod waits for.
+fn looks_at_namespace(kin: &Kin, namespace: &str) -> bool {
+    // Terms of others may mean the pod by its namespace, its own any other.
+    kin.identity.namespace == namespace
+        || kin.terms.iter().flat_map(|terms| terms.all()).any(Term::by_namespace_labels)
 }
 
 impl Machine for Scheduler {

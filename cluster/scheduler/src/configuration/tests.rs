@@ -106,7 +106,7 @@ fn everything_that_a_file_can_say() {
         ..ProfileConfig::default()
     };
     assert_eq!(*spread, expected);
-    assert_eq!((pack.name.as_str(), pack.percentage_of_nodes_to_score), ("pack", Some(0)));
+    assert_eq!((pack.name.as_str(), pack.percentage_of_nodes_to_score), ("pack", None));
     assert_eq!(pack.disabled, ["ImageLocality"]);
     let weights =
         [("NodeResourcesBalancedAllocation".to_owned(), 0), ("NodeResourcesFit".to_owned(), 7)];

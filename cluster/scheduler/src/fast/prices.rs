@@ -1,5 +1,5 @@
-//! [`Prices`]: what it costs to clear each node for a class of pods, kept from decision to
-//! decision.
+//! [`Prices`]: what it costs to clear each node for pods of a class that no other pod keeps from a
+//! node, kept from decision to decision.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::cycle::Question;
 use crate::preemption::{self, Preemption, Price};
 use crate::profile::Profile;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Change, Snapshot};
+use crate::survey::Survey;
 
 /// What is known of a node.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,8 @@ pub(super) struct Prices {
     /// The changes that this has caught up with.
     seen: u64,
     restandings_seen: u64,
+    /// Which pods count for which budgets, as of this.
+    budgets: u64,
 }
 
 impl Prices {
@@ -44,16 +47,20 @@ impl Prices {
     /// Catches up with the snapshot.
     pub(super) fn follow(&mut self, snapshot: &Snapshot) {
         self.known.resize(snapshot.rows(), Known::Nothing);
-        for (changes, seen) in [
-            (snapshot.changes(), &mut self.seen),
-            (snapshot.restandings(), &mut self.restandings_seen),
-        ] {
-            match changes.since(*seen) {
-                Some(news) => news.for_each(|(node, _)| self.known[node as usize] = Known::Nothing),
-                None => self.known.fill(Known::Nothing),
+        let (changes, restandings) = (snapshot.changes(), snapshot.restandings());
+        let news = changes.since(self.seen).zip(restandings.since(self.restandings_seen));
+        match news.filter(|_| self.budgets == snapshot.budgets().epoch()) {
+            Some((changes, restandings)) => {
+                let changed = changes.iter().map(|Change { node, .. }| node);
+                for node in changed.chain(restandings) {
+                    self.known[*node as usize] = Known::Nothing;
+                }
             }
-            *seen = changes.count();
+            None => self.known.fill(Known::Nothing),
         }
+        self.seen = changes.count();
+        self.restandings_seen = restandings.count();
+        self.budgets = snapshot.budgets().epoch();
         // Names of resources are in reasons: there may come ever new ones.
         if self.refusals.len() > self.known.len() {
             self.known.fill(Known::Nothing);
@@ -71,7 +78,10 @@ impl Prices {
         potential: &[u32],
         rng: &mut ChaCha8Rng,
     ) -> Preemption {
-        let candidates = match preemption::begin(profile, snapshot, pod, potential.len()) {
+        // No other pod keeps it from a node, whoever is there.
+        let mut survey = Survey::of_nobody(&profile.relating, snapshot, pod);
+        let survey = &mut survey;
+        let candidates = match preemption::begin(profile, snapshot, pod, survey, potential.len()) {
             Ok(candidates) => candidates,
             Err(preemption) => return preemption,
         };
@@ -79,8 +89,7 @@ impl Prices {
         let own = snapshot.nominated_node(pod.key);
         let mut refused = Vec::new();
         let best = preemption::select(potential, candidates, rng, |node| {
-            let price = self.price(profile, snapshot, pod, node, own == Some(node));
-            match price {
+            match self.price(profile, snapshot, pod, survey, node, own == Some(node)) {
                 Ok(price) => Some(price),
                 Err(refusal) => {
                     let refusal = refusal as usize;
@@ -96,7 +105,7 @@ impl Prices {
         for (why, nodes) in self.refusals.iter().zip(refused) {
             preemption::count(&mut reasons, why.clone(), nodes);
         }
-        preemption::end(profile, snapshot, pod, best, reasons, potential.len())
+        preemption::end(profile, snapshot, pod, survey, best, reasons, potential.len())
     }
 
     /// The price of a node, or the number of the reasons why it has none.
@@ -105,6 +114,7 @@ impl Prices {
         profile: &Profile,
         snapshot: &Snapshot,
         pod: Question,
+        survey: &mut Survey,
         node: u32,
         own: bool,
     ) -> Result<Price, u32> {
@@ -113,7 +123,7 @@ impl Prices {
             Known::Refusal(refusal) if !own => return Err(refusal),
             _ => {}
         }
-        let (result, known) = match preemption::try_node(profile, snapshot, pod, node) {
+        let (result, known) = match preemption::try_node(profile, snapshot, pod, survey, node) {
             Ok(cleared) => {
                 let price = cleared.price();
                 let budgeted = cleared.budgeted;

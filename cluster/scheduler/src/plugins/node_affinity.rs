@@ -1,9 +1,8 @@
-use crate::framework::{
-    ClusterEvent, Filtering, Plugin, Score, Scoring, Surroundings, Verdict, normalize,
-};
+use crate::framework::{ClusterEvent, Filtering, Plugin, Score, Scoring, Verdict, normalize};
 use crate::node_info::NodeInfo;
 use crate::plugin_args::NodeAffinityArgs;
 use crate::pod_info::{NodeTerm, PodClass};
+use crate::snapshot::Snapshot;
 
 /// Honours the pod's node selector and node affinity, required and preferred, and those that the
 /// profile gives to all its pods.
@@ -50,9 +49,7 @@ impl Plugin for NodeAffinity {
         if !self.required.as_ref().is_none_or(any) {
             return Verdict::unresolvable("node(s) didn't match scheduler-enforced node affinity");
         }
-        if pod.node_selector.matches(Some(&node.labels))
-            && pod.node_required.as_ref().is_none_or(any)
-        {
+        if pod.allows(node) {
             return Verdict::Fit;
         }
         Verdict::unresolvable("node(s) didn't match Pod's node affinity/selector")
@@ -66,17 +63,13 @@ impl Plugin for NodeAffinity {
         Scoring::Compared
     }
 
-    fn traits(&self, pod: &PodClass, node: &NodeInfo, _: i64, out: &mut Vec<i64>) {
+    fn traits(&self, pod: &PodClass, node: &NodeInfo, out: &mut Vec<i64>) {
         let terms = pod.node_preferred.iter().chain(&self.preferred);
-        out.push(
-            terms
-                .filter(|(_, term)| term.matches(node))
-                .map(|(weight, _)| Score::from(*weight))
-                .sum(),
-        );
+        let liked = terms.filter(|(_, term)| term.matches(node));
+        out.push(liked.map(|(weight, _)| Score::from(*weight)).sum());
     }
 
-    fn compare(&self, pod: &PodClass, traits: &[&[i64]], _: &Surroundings) -> Vec<Score> {
+    fn compare(&self, pod: &PodClass, traits: &[&[i64]], _: &Snapshot) -> Vec<Score> {
         if pod.node_preferred.is_empty() && self.preferred.is_empty() {
             return Vec::new();
         }

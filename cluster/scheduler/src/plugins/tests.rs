@@ -11,9 +11,11 @@ use crate::cycle::{Question, scores_of};
 use crate::framework::Verdict;
 use crate::node_info::NodeInfo;
 use crate::plugin_args::{LEAST_ALLOCATED, MOST_ALLOCATED, PluginArgs, ScoringStrategy};
-use crate::pod_info::{Classes, PodClass, PodInfo, Standing};
+use crate::pod_info::{Classes, PodClass, PodInfo};
 use crate::profile::{Profile, ProfileConfig};
+use crate::relations::{Kin, Presence};
 use crate::snapshot::Snapshot;
+use crate::survey::Survey;
 
 fn pod(spec: Value) -> PodClass {
     let pod = Pod::of_spec(serde_json::from_value(spec).unwrap());
@@ -132,7 +134,7 @@ fn host_ports_and_pod_count() {
 }
 
 #[test]
-fn scores_prefer_empty_nodes_and_few_siblings() {
+fn scores_prefer_empty_nodes() {
     let mut snapshot = Snapshot::default();
     for name in ["a", "b", "c"] {
         let node: Node = serde_json::from_value(json!({"metadata": {"name": name},
@@ -140,24 +142,26 @@ fn scores_prefer_empty_nodes_and_few_siblings() {
         .unwrap();
         snapshot.set_node(&node);
     }
-    let mut next = pod(json!({"containers": asks("1", "2Gi")}));
-    next.owned = true;
+    let next = pod(json!({"containers": asks("1", "2Gi")}));
     let key = |name: &str| api::Key::new(api::Kind::Pod, "d", name);
-    snapshot.add_pod(&key("p1"), "u1", "rs", (&next.load, Standing::default()), "a");
-    snapshot.add_pod(&key("p2"), "u2", "other", (&next.load, Standing::default()), "b");
+    for (name, node) in [("p1", "a"), ("p2", "b")] {
+        snapshot.add_pod(&key(name), name, &Presence::default(), &next.load, node);
+    }
     let nodes = snapshot.order().nodes();
     let scores = |plugin: &str, strategy| {
         let mut config = ProfileConfig::default();
         config.args.fit.scoring_strategy = ScoringStrategy::named(strategy);
-        let plugins = Profile::new(&config).unwrap().plugins;
-        let plugin = plugins.iter().find(|p| p.plugin.name() == plugin).unwrap();
-        let pod = Question { key: &key("p"), class: &next, owner: "rs", preempts: true };
-        scores_of(plugin, &snapshot, pod, &nodes)
+        let profile = Profile::new(&config).unwrap();
+        let plugin = profile.plugins.iter().find(|p| p.plugin.name() == plugin).unwrap();
+        let kin = Kin::default();
+        let question = Question { key: &key("p"), class: &next, kin: &kin, preempts: true };
+        let survey = Survey::of(&profile.relating, &snapshot, question);
+        scores_of(plugin, &snapshot, question, &survey, &nodes)
     };
     let least = LEAST_ALLOCATED;
     assert_eq!(scores("NodeResourcesFit", least), [50, 50, 75]);
     assert_eq!(scores("NodeResourcesFit", MOST_ALLOCATED), [50, 50, 25]);
-    assert_eq!(scores("PodTopologySpread", least), [0, 100, 100]);
+    assert!(scores("PodTopologySpread", least).is_empty());
     assert_eq!(scores("NodeResourcesBalancedAllocation", least), [100, 100, 100]);
     assert_eq!(scores("TaintToleration", least), [100, 100, 100]);
 }

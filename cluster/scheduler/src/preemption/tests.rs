@@ -55,7 +55,8 @@ impl Cluster {
     }
 
     fn node(&mut self, name: &str, spec: Value) {
-        let node = json!({"metadata": {"name": name}, "spec": spec,
+        let node = json!({"spec": spec, "metadata": {"name": name,
+                "labels": {"kubernetes.io/hostname": name}},
             "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "10"}}});
         self.snapshot.set_node(&serde_json::from_value(node).unwrap());
     }
@@ -72,12 +73,12 @@ impl Cluster {
         }
         let object: Pod = serde_json::from_value(value).unwrap();
         let info = PodInfo::of(&object, &mut self.classes).unwrap();
-        let taken = (&info.class.load, Standing::of(&object));
-        self.snapshot.add_pod(&info.key, &info.uid, &info.owner, taken, pod.node);
-        self.snapshot.set_labels(&info.key, object.metadata.labels.as_ref());
+        let presence = self.classes.presence(&object, object.spec.as_ref().unwrap());
+        let load = &info.class.load;
+        self.snapshot.add_pod(&info.key, &info.uid, &presence, load, pod.node);
+        self.snapshot.set_standing(&info.key, Standing::of(&object));
     }
 
-    /// Budgets come before the pods that they are about.
     fn budget(&mut self, app: &str, allowed: i32, disrupted: &[&str]) {
         let disrupted: serde_json::Map<String, Value> = disrupted
             .iter()
@@ -88,7 +89,7 @@ impl Cluster {
         let budget = json!({"metadata": {"name": format!("of-{app}"), "namespace": "d"},
             "spec": {"selector": selector},
             "status": {"disruptionsAllowed": allowed, "disruptedPods": disrupted}});
-        assert!(self.snapshot.set_budget(&serde_json::from_value(budget).unwrap()));
+        self.snapshot.set_budget(&serde_json::from_value(budget).unwrap());
     }
 
     fn nominate(&mut self, name: &str, cpu: u32, priority: i32, node: &str) {
@@ -111,7 +112,11 @@ impl Cluster {
 
     /// Which node is cleared for a pod, and of whom.
     fn evict(&mut self, cpu: u32, priority: i32) -> (String, Vec<String>, usize) {
-        let diagnosis = self.decide(&pod_of("new", cpu, priority)).unwrap_err();
+        self.evict_for(&pod_of("new", cpu, priority))
+    }
+
+    fn evict_for(&mut self, pod: &Value) -> (String, Vec<String>, usize) {
+        let diagnosis = self.decide(pod).unwrap_err();
         let Preemption::Found(eviction) = diagnosis.preemption else { panic!("{diagnosis:?}") };
         let names = eviction.victims.iter().map(|victim| victim.key.name.to_string());
         (eviction.node, names.collect(), eviction.violations)
@@ -363,6 +368,42 @@ fn a_nominated_pod_counts_for_those_that_are_not_higher() {
     let trial = cluster.message(&pod_of("new", 3, 5));
     assert!(trial.ends_with("1 Insufficient cpu, 1 No preemption victims found for incoming pod."));
     check(cluster.evict(3, 6), "n2", &["b"], 0);
+}
+
+#[test]
+fn those_go_who_keep_a_pod_away() {
+    let pods = [
+        there("web1", "n1", 1, 1, 10),
+        there("web2", "n1", 1, 2, 10),
+        there("db1", "n1", 1, 0, 10),
+        there("web3", "n2", 1, 9, 10),
+    ];
+    let web = json!({"matchLabels": {"app": "web"}});
+    let mut apart = pod_of("new", 1, 5);
+    apart["spec"]["affinity"]["podAntiAffinity"] = json!({
+        "requiredDuringSchedulingIgnoredDuringExecution":
+            [{"topologyKey": "kubernetes.io/hostname", "labelSelector": web}]});
+    check(Cluster::new(&["n1", "n2"], &pods).evict_for(&apart), "n1", &["web2", "web1"], 0);
+    // One that is promised the node counts as well: the pod that comes must not be with it.
+    let mut cluster = Cluster::new(&["n1"], &pods[..3]);
+    let mut promised = pod_of("promised", 1, 5);
+    promised["metadata"]["labels"] = json!({"app": "web"});
+    let promised = cluster.info(&promised);
+    cluster.snapshot.nominate(&promised, "n1");
+    let tail = "preemption: 0/1 nodes are available: \
+                1 node(s) didn't match pod anti-affinity rules.";
+    assert!(cluster.message(&apart).ends_with(tail), "{}", cluster.message(&apart));
+
+    let mut spread = pod_of("new", 1, 5);
+    spread["metadata"]["labels"] = json!({"app": "web"});
+    spread["spec"]["topologySpreadConstraints"] = json!([{"maxSkew": 1, "labelSelector": web,
+        "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}]);
+    let mut cluster = Cluster::new(&["n1"], &pods[..3]);
+    cluster.node("n3", json!({"unschedulable": true}));
+    check(cluster.evict_for(&spread), "n1", &["web2", "web1"], 0);
+    // Where the others have one each, one may stay.
+    cluster.place(&there("web4", "n3", 1, 9, 10), json!({}));
+    check(cluster.evict_for(&spread), "n1", &["web1"], 0);
 }
 
 #[test]

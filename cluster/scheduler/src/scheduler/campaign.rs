@@ -260,7 +260,7 @@ impl Scheduler {
         let node = campaign.map_or(&pod.nominated, |campaign| &campaign.node).clone();
         let known = self.snapshot.nominations().of(key);
         if known.map_or("", |known| &known.node) == node
-            && known.is_none_or(|known| known.class == pod.class)
+            && known.is_none_or(|known| known.class == pod.class && known.kin == pod.kin)
         {
             return;
         }
@@ -268,20 +268,21 @@ impl Scheduler {
             self.withdraw(now, key, "");
             return;
         }
-        let moved = known.is_some();
-        self.snapshot.nominate(pod, &node);
-        if moved {
-            self.queue.happened(ClusterEvent::PodGone, now);
+        let (pod, left) = (pod.clone(), known.is_some_and(|known| known.node != node));
+        if left {
+            self.withdraw(now, key, "");
         }
+        self.snapshot.nominate(&pod, &node);
     }
 
     /// Forgets the node that was cleared for a pod; others may take it, but if the pod itself is
     /// on it.
     pub(super) fn withdraw(&mut self, now: Time, key: &Key, on: &str) {
-        if let Some(node) = self.snapshot.withdraw(key)
+        if let Some((node, presence)) = self.snapshot.withdraw(key)
             && node != on
         {
             self.queue.happened(ClusterEvent::PodGone, now);
+            self.peer_moved(now, ClusterEvent::PeerLeft, &presence);
         }
     }
 }

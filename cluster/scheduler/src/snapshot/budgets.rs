@@ -1,11 +1,12 @@
 //! How many pods of each budget may be displaced.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use api::selector::Selector;
 use api::{Name, disruption};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+
+use crate::relations::{Identity, Numbered};
 
 /// One budget.
 #[derive(Clone, Debug)]
@@ -21,8 +22,9 @@ pub(crate) struct Budget {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Budgets {
     namespaces: BTreeMap<Name, BTreeMap<Name, Budget>>,
-    /// Lists of names that pods count for: many pods have the same.
-    lists: BTreeSet<Arc<[Name]>>,
+    /// The budgets that pods of an identity count for, by the identity's number; most have none.
+    of_identities: BTreeMap<u64, Vec<Name>>,
+    epoch: u64,
 }
 
 impl Budgets {
@@ -45,12 +47,7 @@ impl Budgets {
         let name = meta.name.as_deref().unwrap_or_default().into();
         let there = self.namespaces.entry(namespace).or_default();
         let selector = budget.selector.clone();
-        let changed = there.insert(name, budget).is_none_or(|before| before.selector != selector);
-        if changed {
-            // What no pod has any more need not be kept.
-            self.lists.retain(|list| Arc::strong_count(list) > 1);
-        }
-        changed
+        there.insert(name, budget).is_none_or(|before| before.selector != selector)
     }
 
     /// Forgets a budget; `false` if there was none.
@@ -60,8 +57,40 @@ impl Budgets {
         if there.is_empty() {
             self.namespaces.remove(namespace);
         }
-        self.lists.retain(|list| Arc::strong_count(list) > 1);
         removed
+    }
+
+    /// Finds out anew for which budgets pods count.
+    pub(super) fn meet_all<'a>(
+        &mut self,
+        identities: impl Iterator<Item = &'a Numbered<Identity>>,
+    ) {
+        self.epoch += 1;
+        self.of_identities.clear();
+        for identity in identities {
+            self.meet(identity);
+        }
+    }
+
+    /// Finds out for which budgets the pods of an identity count.
+    pub(super) fn meet(&mut self, identity: &Numbered<Identity>) {
+        let Some(there) = self.of(&identity.namespace) else { return };
+        let labels = Some(&identity.labels).filter(|labels| !labels.is_empty());
+        let selecting = there.iter().filter(|(_, budget)| budget.selector.matches(labels));
+        let names: Vec<Name> = selecting.map(|(name, _)| name.clone()).collect();
+        if labels.is_some() && !names.is_empty() {
+            self.of_identities.insert(identity.id, names);
+        }
+    }
+
+    /// Forgets an identity that no pod has any more.
+    pub(super) fn forget(&mut self, identity: u64) {
+        self.of_identities.remove(&identity);
+    }
+
+    /// Names of the budgets of its namespace that pods of an identity count for.
+    pub(crate) fn of_identity(&self, identity: u64) -> &[Name] {
+        self.of_identities.get(&identity).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The budgets of a namespace.
@@ -69,26 +98,8 @@ impl Budgets {
         self.namespaces.get(namespace)
     }
 
-    /// Names of the budgets that a pod of those labels counts for.
-    pub(super) fn list(
-        &mut self,
-        namespace: &str,
-        labels: Option<&BTreeMap<String, String>>,
-    ) -> Option<Arc<[Name]>> {
-        let labels = labels.filter(|labels| !labels.is_empty())?;
-        let budgets = self.namespaces.get(namespace)?.iter();
-        let list: Vec<Name> = budgets
-            .filter(|(_, budget)| budget.selector.matches(Some(labels)))
-            .map(|(name, _)| name.clone())
-            .collect();
-        if list.is_empty() {
-            return None;
-        }
-        if let Some(known) = self.lists.get(list.as_slice()) {
-            return Some(Arc::clone(known));
-        }
-        let list: Arc<[Name]> = list.into();
-        self.lists.insert(Arc::clone(&list));
-        Some(list)
+    /// How often it has changed which pods count for which budgets.
+    pub(crate) const fn epoch(&self) -> u64 {
+        self.epoch
     }
 }

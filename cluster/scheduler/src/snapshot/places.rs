@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{Key, Name, Table};
+use api::{Key, Table};
 
 use crate::pod_info::{Load, Standing};
 
@@ -14,11 +14,12 @@ pub(crate) struct Placed {
     pub(crate) uid: Box<str>,
     pub(crate) load: Arc<Load>,
     pub(crate) standing: Standing,
-    /// Names of the budgets of its namespace that it counts for, in order; most have none.
-    pub(crate) budgets: Option<Arc<[Name]>>,
     pub(super) node: u32,
-    /// The number of its controller, or [`super::NOBODY`].
-    pub(super) owner: u32,
+    /// The crowd of its identity.
+    pub(super) crowd: u32,
+    /// The crowd of its terms, or nobody.
+    pub(super) holder: u32,
+    pub(super) leaving: bool,
 }
 
 /// The pods that have a node.
@@ -88,16 +89,6 @@ impl Places {
         *self.priorities.entry(standing.priority).or_default() += 1;
         self.forget_priority(before.priority);
         Some(node)
-    }
-
-    /// Changes the budgets of a pod; gives its node if these were others.
-    pub(super) fn set_budgets(&mut self, key: &Key, budgets: Option<Arc<[Name]>>) -> Option<u32> {
-        let placed = self.slots[*self.ids.get(key)? as usize].as_mut()?;
-        if placed.budgets == budgets {
-            return None;
-        }
-        placed.budgets = budgets;
-        Some(placed.node)
     }
 
     fn forget_priority(&mut self, priority: i32) {

@@ -5,24 +5,28 @@ use proptest::collection::vec;
 use super::*;
 use crate::desk::{Desk, SchedulerConfig};
 use crate::plugin_args::{
-    REQUESTED_TO_CAPACITY_RATIO, RequestedToCapacityRatio, ResourceSpec, ShapePoint,
+    PodTopologySpreadArgs, REQUESTED_TO_CAPACITY_RATIO, RequestedToCapacityRatio, ResourceSpec,
+    ShapePoint,
 };
 
-const SCORING: [&str; 6] = [
+const SCORING: [&str; 7] = [
     "TaintToleration",
     "NodeAffinity",
     "NodeResourcesFit",
     "PodTopologySpread",
+    "InterPodAffinity",
     "NodeResourcesBalancedAllocation",
     "ImageLocality",
 ];
-const FILTERING: [&str; 6] = [
+const FILTERING: [&str; 8] = [
     "NodeUnschedulable",
     "NodeName",
     "TaintToleration",
     "NodeAffinity",
     "NodePorts",
     "NodeResourcesFit",
+    "PodTopologySpread",
+    "InterPodAffinity",
 ];
 const RESOURCES: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "x.y/gpu"];
 
@@ -73,17 +77,43 @@ fn added() -> impl Strategy<Value = Value> {
     })
 }
 
+/// How a profile spreads pods that do not say it themselves.
+fn spread() -> impl Strategy<Value = PodTopologySpreadArgs> {
+    let constraint = (1..4_i32, any::<bool>());
+    let listed =
+        (prop::sample::subsequence(&shapes::KEYS[..], 0..=2), vec(constraint, shapes::KEYS.len()));
+    (any::<bool>(), listed).prop_map(|(system, (keys, constraints))| {
+        if system {
+            return PodTopologySpreadArgs::default();
+        }
+        let constraint = |(key, (skew, hard)): (&str, (i32, bool))| {
+            let when = if hard { "DoNotSchedule" } else { "ScheduleAnyway" };
+            json!({"topologyKey": key, "maxSkew": skew, "whenUnsatisfiable": when})
+        };
+        let listed: Vec<Value> = keys.into_iter().zip(constraints).map(constraint).collect();
+        PodTopologySpreadArgs {
+            default_constraints: serde_json::from_value(json!(listed)).unwrap(),
+            defaulting_type: "List".to_owned(),
+        }
+    })
+}
+
 fn args() -> impl Strategy<Value = PluginArgs> {
     let ignored = prop::sample::subsequence(vec!["x.y/gpu", "x.y/other"], 0..=2);
     let groups = prop::sample::subsequence(vec!["x.y", "y.z"], 0..=1);
-    (strategy(), ignored, groups, resources(1), prop::option::of(added())).prop_map(
-        |(strategy, ignored, groups, balanced, added)| {
+    let affinity = (0..=100_i32, any::<bool>());
+    let fit = (strategy(), ignored, groups);
+    (fit, resources(1), prop::option::of(added()), spread(), affinity).prop_map(
+        |((strategy, ignored, groups), balanced, added, spread, (hard, ignores))| {
             let mut args = PluginArgs::default();
             args.fit.scoring_strategy = strategy;
             args.fit.ignored_resources = ignored.into_iter().map(str::to_owned).collect();
             args.fit.ignored_resource_groups = groups.into_iter().map(str::to_owned).collect();
             args.balanced_allocation.resources = balanced;
             args.node_affinity.added_affinity = added.map(|a| serde_json::from_value(a).unwrap());
+            args.topology_spread = spread;
+            args.inter_pod_affinity.hard_pod_affinity_weight = hard;
+            args.inter_pod_affinity.ignore_preferred_terms_of_existing_pods = ignores;
             args
         },
     )
@@ -141,7 +171,7 @@ impl Profiles {
         }
     }
 
-    fn pod(&mut self, shape: usize, owner: u8) -> PodInfo {
+    fn pod(&mut self, shape: usize, owner: u8) -> (Pod, PodInfo) {
         let both = &mut self.both;
         both.made += 1;
         let mut made = pod(&both.shapes.pods[shape % both.shapes.pods.len()], owner, both.made);
@@ -156,7 +186,8 @@ impl Profiles {
         if extra.gpus > 0 {
             requests.insert("x.y/gpu".into(), quantity(extra.gpus.to_string()));
         }
-        PodInfo::of(&made, &mut both.classes).unwrap()
+        let info = PodInfo::of(&made, &mut both.classes).unwrap();
+        (made, info)
     }
 
     fn happen(&mut self, event: &Event, turn: usize) -> Result<(), TestCaseError> {
@@ -179,8 +210,8 @@ impl Profiles {
             }
             Event::Pods { count, shape, owner } => {
                 for i in 0..usize::from(*count) {
-                    let pod = self.pod(*shape, *owner);
-                    self.decide((turn + i) % self.desk.names().count(), &pod)?;
+                    let (pod, info) = self.pod(*shape, *owner);
+                    self.decide((turn + i) % self.desk.names().count(), pod, &info)?;
                 }
             }
             other => self.both.happen(other)?,
@@ -188,18 +219,17 @@ impl Profiles {
         Ok(())
     }
 
-    fn decide(&mut self, profile: usize, pod: &PodInfo) -> Result<(), TestCaseError> {
+    fn decide(&mut self, profile: usize, pod: Pod, info: &PodInfo) -> Result<(), TestCaseError> {
         let Both { snapshot, start, rng, .. } = &mut self.both;
         let (mut expected_start, mut expected_rng) = (*start, rng.clone());
-        let question = pod.question();
         let expected = cycle::choose(
             self.desk.profile(profile),
             snapshot,
-            question,
+            info.question(),
             &mut expected_start,
             &mut expected_rng,
         );
-        let choice = self.desk.choose(profile, snapshot, pod, start, rng);
+        let choice = self.desk.choose(profile, snapshot, info, start, rng);
         prop_assert_eq!(&choice, &expected);
         prop_assert_eq!((*start, &*rng), (expected_start, &expected_rng));
         if let Ok(choice) = choice {
@@ -220,7 +250,7 @@ proptest! {
 
     #[test]
     fn every_profile_decides_as_the_reference_does(
-        shapes in shapes(),
+        shapes in prop_oneof![shapes(), shapes_with_relations()],
         configs in vec(any_profile(), 1..4),
         extras in vec((0..4_u8, 0..3_u8).prop_map(|(disk, gpus)| Extra { disk, gpus }), 1..4),
         events in vec(event(), 1..50),

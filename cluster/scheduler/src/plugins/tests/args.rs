@@ -162,6 +162,6 @@ fn added_affinity_comes_on_top_of_the_pods_own() {
     let choosy = pod(json!({"containers": [], "nodeSelector": {"cores": "16"}}));
     assert_eq!(reasons(&choosy, json!({})), "node(s) didn't match Pod's node affinity/selector");
     let mut traits = Vec::new();
-    plugin.traits(&plain, &node(&json!({})), 0, &mut traits);
+    plugin.traits(&plain, &node(&json!({})), &mut traits);
     assert_eq!(traits, [3]);
 }
