@@ -240,7 +240,7 @@ pub(crate) fn explain(
         .into_iter()
         .map(|((plugin, reasons), nodes)| Cause { plugin: plugin.to_owned(), reasons, nodes })
         .collect();
-    causes.sort_by(|a, b| b.nodes.cmp(&a.nodes));
+    causes.sort_by_key(|cause| std::cmp::Reverse(cause.nodes));
     let mut feasible: Vec<ScoredNode> = found
         .feasible
         .iter()

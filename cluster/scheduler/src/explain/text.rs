@@ -67,17 +67,16 @@ impl Explanation {
             line("\nSCORE  NODE".to_owned());
         }
         let own = |node: &str| self.node.as_deref() == Some(node);
-        let (mut shown, mut rank) = (0, 0..);
+        let mut rank = 0..;
         ranked.retain(|scored| rank.next().is_some_and(|rank| rank < listed) || own(&scored.node));
+        let more = self.feasible.len() + self.omitted.feasible - ranked.len();
         for scored in ranked {
             let mut row = format!("{:>5}  {}", scored.total, scored.node);
             for score in &scored.scores {
                 let _ = write!(row, "  {} {} ({})", score.plugin, score.weighted, score.raw);
             }
             line(row);
-            shown += 1;
         }
-        let more = self.feasible.len() + self.omitted.feasible - shown;
         if more > 0 {
             line(format!("       … and {more} more"));
         }
