@@ -51,6 +51,21 @@ impl Selector {
         self.requirements.is_empty() && !self.nothing
     }
 
+    /// A label that every object that matches has, with its value, if the selector names one.
+    pub fn needed_pair(&self) -> Option<(&str, &str)> {
+        // The last one: of a template's labels it is often the one that others do not have.
+        self.requirements.iter().rev().find_map(|r| match &r.operator {
+            Operator::In(set) if set.len() == 1 => Some((r.key.as_str(), set.first()?.as_str())),
+            _ => None,
+        })
+    }
+
+    /// Adds the requirements of another selector: what matches then has matched both.
+    pub fn narrow(&mut self, other: &Self) {
+        self.requirements.extend(other.requirements.iter().cloned());
+        self.nothing |= other.nothing;
+    }
+
     /// Equality with each of the labels (`spec.selector` of services and replication
     /// controllers).
     pub fn of_map(labels: &BTreeMap<String, String>) -> Self {
@@ -298,6 +313,15 @@ mod tests {
         check("n>3", "n=4", true);
         check("n<3", "n=4", false);
         assert!(!Selector::nothing().matches(Some(&labels("a=b"))));
+        let pairs = ["a=b,c in (d,e),f=g,h", "a in (b,c),!d", ""].map(|text| {
+            Selector::parse(text).unwrap().needed_pair().map(|(k, v)| format!("{k}={v}"))
+        });
+        assert_eq!(pairs, [Some("f=g".to_owned()), None, None]);
+        let mut both = Selector::parse("a=b").unwrap();
+        both.narrow(&Selector::parse("c").unwrap());
+        assert_eq!(both.to_text(), "a=b,c");
+        both.narrow(&Selector::nothing());
+        assert!(!both.matches(Some(&labels("a=b,c=d"))));
         assert!(Selector::parse("a in b").is_err());
         assert!(Selector::parse("a,,b").is_err());
     }

@@ -247,7 +247,7 @@ fn scheduling() -> Vec<PolicyRule> {
     let mut rules = electing("kube-scheduler");
     rules.extend([
         rule(&[""], &["nodes", "namespaces", "services", "replicationcontrollers"], READ),
-        rule(&["apps"], &["replicasets", "deployments"], READ),
+        rule(&["apps"], &["replicasets", "statefulsets"], READ),
         rule(&[""], &["pods"], &["get", "list", "watch", "delete"]),
         rule(&[""], &["bindings", "pods/binding"], &["create"]),
         rule(&[""], &["pods/status"], &["patch", "update"]),
@@ -495,6 +495,10 @@ mod tests {
         check("system:kube-scheduler", "", "create", "pods/binding", true);
         check("system:kube-scheduler", "", "create", "pods", false);
         check("system:kube-scheduler", "", "get", "secrets", false);
+        for kind in ["namespaces", "services", "replicasets.apps", "statefulsets.apps"] {
+            check("system:kube-scheduler", "", "watch", kind, true);
+            check("system:kube-scheduler", "", "update", kind, false);
+        }
         check("system:kube-controller-manager", "", "delete", "deployments.apps", true);
         check("system:kube-controller-manager", "", "create", "pods", true);
         check("system:kube-controller-manager", "", "create", "nodes", false);

@@ -11,7 +11,7 @@ use divan::counter::ItemsCount;
 use k8s_openapi::api::core::v1::Node;
 use machine::{ApiEffect, ApiInput, Machine, RngTree, WatchEvent};
 use rand_chacha::ChaCha8Rng;
-use scheduler::{Classes, Fast, PodInfo, Profile, Question, Scheduler, Snapshot, cycle};
+use scheduler::{Classes, Fast, PodInfo, Presence, Profile, Question, Scheduler, Snapshot, cycle};
 use serde_json::{Value, json};
 
 const SIZES: [usize; 4] = [1_000, 5_000, 15_000, 100_000];
@@ -34,12 +34,21 @@ fn pod(number: usize, class: usize, owner: Option<usize>) -> Value {
     let mut metadata = json!({"name": format!("pod-{number:07}"), "namespace": "default",
         "uid": format!("4c2f0a5e-0000-4000-8000-{number:012}")});
     if let Some(owner) = owner {
+        metadata["labels"] = json!({"app": format!("app-{owner}")});
         metadata["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
-            "name": "rs", "uid": format!("owner-{owner}"), "controller": true}]);
+            "name": format!("rs-{owner}"), "uid": format!("owner-{owner}"), "controller": true}]);
     }
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata,
         "spec": {"containers": [{"name": "c", "image": format!("image-{class}"),
             "resources": {"requests": {"cpu": format!("{}m", 100 + class), "memory": "256Mi"}}}]}})
+}
+
+/// The controller of pods: they spread by its selector.
+fn replica_set(owner: usize) -> Object {
+    let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {"namespace": "default", "name": format!("rs-{owner}"), "resourceVersion": "1"},
+        "spec": {"selector": {"matchLabels": {"app": format!("app-{owner}")}}, "template": {}}});
+    codec::decode_any(set.to_string().as_bytes()).unwrap()
 }
 
 /// A cluster, and pods that come to it in turn; half of the places are taken, and for each pod
@@ -67,6 +76,10 @@ impl Cluster {
         for number in 0..nodes {
             snapshot.set_node(&serde_json::from_value::<Node>(node(number)).unwrap());
         }
+        for owner in 0..if load.owned { load.classes } else { 0 } {
+            let set = replica_set(owner);
+            snapshot.census_mut().selectors.set(&set.key(), Some(&set));
+        }
         let mut classes = Classes::default();
         let count = (10 * nodes).min(100_000);
         let pods = (0..count).map(|number| {
@@ -91,7 +104,8 @@ impl Cluster {
 
     fn place(&mut self, node: &str) {
         let pod = &self.pods[self.next];
-        self.snapshot.add_pod(&pod.key, &pod.uid, &pod.owner, &pod.class.load, node);
+        let presence = Presence::of(&pod.kin);
+        self.snapshot.add_pod(&pod.key, &pod.uid, &presence, &pod.class.load, node);
         self.next = (self.next + 1) % self.pods.len();
         let oldest = &self.pods[(self.next + self.pods.len() / 2) % self.pods.len()];
         self.snapshot.remove_pod(&oldest.key);
@@ -111,7 +125,7 @@ impl Cluster {
 
     fn decide_reference(&mut self) {
         let pod = &self.pods[self.next];
-        let question = Question { class: &pod.class, owner: &pod.owner };
+        let question = Question { class: &pod.class, kin: &pod.kin };
         let choice =
             cycle::choose(&self.profile, &self.snapshot, question, &mut self.start, &mut self.rng);
         self.place(&choice.unwrap().node);
@@ -215,7 +229,12 @@ impl Lives {
 
     fn scheduler(&self) -> Scheduler {
         let mut scheduler = Scheduler::new(Profile::default(), None, &RngTree::new(1));
-        for (kind, objects) in [(Kind::Node, self.nodes.clone()), (Kind::Pod, Vec::new())] {
+        for kind in Scheduler::KINDS.iter().copied() {
+            let objects = match kind {
+                Kind::Node => self.nodes.clone(),
+                Kind::ReplicaSet => (0..50).map(replica_set).collect(),
+                _ => Vec::new(),
+            };
             let list = WatchEvent::Replaced { kind, objects, revision: Revision(1) };
             scheduler.step(NOW, ApiInput::Watch(list), &mut Vec::new());
         }

@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::framework::{Enabled, Score, Scoring, Surroundings, Verdict};
+use crate::framework::{Enabled, Filtering, Score, Scoring, Verdict};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodClass;
 use crate::profile::Profile;
+use crate::relations::Kin;
 use crate::snapshot::Snapshot;
+use crate::survey::{Refusal, Survey};
 
 /// Clusters smaller than this are always searched whole.
 const NODES_MIN: usize = 100;
@@ -91,13 +93,27 @@ pub(crate) struct Rejection {
 }
 
 impl Rejection {
-    /// The plugin's verdict, if it is against the node.
+    /// The plugin's verdict, if it is against the node; that of one that looks at other pods is
+    /// not asked for.
     pub(crate) fn by(enabled: &Enabled, pod: &PodClass, node: &NodeInfo) -> Option<Self> {
-        match enabled.plugin.filter(pod, node) {
+        Self::of(enabled, enabled.plugin.filter(pod, node))
+    }
+
+    fn of(enabled: &Enabled, verdict: Verdict) -> Option<Self> {
+        match verdict {
             Verdict::Fit => None,
             Verdict::Reject { reasons, resolvable } => {
                 Some(Self { plugin: enabled.plugin.name(), reasons, resolvable })
             }
+        }
+    }
+
+    /// A refusal on account of other pods.
+    pub(crate) fn on_account_of_pods(refusal: Refusal) -> Self {
+        Self {
+            plugin: refusal.plugin(),
+            reasons: vec![refusal.reason().to_owned()],
+            resolvable: refusal.resolvable(),
         }
     }
 }
@@ -105,10 +121,10 @@ impl Rejection {
 /// The pod that a decision is about.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
-    /// What plugins look at.
+    /// What plugins look at, other pods aside.
     pub class: &'a PodClass,
-    /// UID of its controller; empty if none.
-    pub owner: &'a str,
+    /// How it gets on with other pods.
+    pub kin: &'a Kin,
 }
 
 /// The nodes that a search found.
@@ -143,11 +159,12 @@ pub fn choose(
     rng: &mut ChaCha8Rng,
 ) -> Result<Choice, Diagnosis> {
     let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
-    let search = search(profile, snapshot, pod, *start, |_, rejection| {
+    let survey = Survey::of(&profile.relating, snapshot, pod);
+    let search = search(profile, snapshot, pod, &survey, *start, |_, rejection| {
         diagnosis.count(&rejection, 1);
     });
     *start = (*start + search.evaluated).checked_rem(snapshot.len()).unwrap_or(0);
-    pick(profile, snapshot, pod, &search, rng).ok_or(diagnosis)
+    pick(profile, snapshot, pod, &survey, &search, rng).ok_or(diagnosis)
 }
 
 /// Looks for nodes that can take the pod until there are enough, and tells which were rejected.
@@ -155,6 +172,7 @@ pub(crate) fn search(
     profile: &Profile,
     snapshot: &Snapshot,
     pod: Question,
+    survey: &Survey,
     start: usize,
     mut rejected: impl FnMut(u32, Rejection),
 ) -> Search {
@@ -164,7 +182,7 @@ pub(crate) fn search(
     while search.evaluated < order.len() && search.feasible.len() < wanted {
         let id = order[(start + search.evaluated) % order.len()];
         search.evaluated += 1;
-        match reject(profile, pod.class, snapshot.row(id)) {
+        match reject(profile, pod.class, survey, snapshot.row(id)) {
             None => search.feasible.push(id),
             Some(rejection) => rejected(id, rejection),
         }
@@ -177,6 +195,7 @@ pub(crate) fn pick(
     profile: &Profile,
     snapshot: &Snapshot,
     pod: Question,
+    survey: &Survey,
     search: &Search,
     rng: &mut ChaCha8Rng,
 ) -> Option<Choice> {
@@ -184,28 +203,52 @@ pub(crate) fn pick(
     let scores = match feasible.len() {
         0 => return None,
         1 => vec![0],
-        _ => score(profile, snapshot, pod, feasible),
+        _ => score(profile, snapshot, pod, survey, feasible),
     };
+    Some(choice(snapshot, search, &scores, rng))
+}
+
+/// One of the nodes with the best score.
+fn choice(snapshot: &Snapshot, search: &Search, scores: &[Score], rng: &mut ChaCha8Rng) -> Choice {
     let best = scores.iter().copied().max().unwrap_or(0);
     let ties: Vec<usize> = (0..scores.len()).filter(|i| scores[*i] == best).collect();
     let winner = ties[rng.random_range(0..ties.len())];
-    Some(Choice {
-        node: snapshot.row(feasible[winner]).name.clone(),
+    Choice {
+        node: snapshot.row(search.feasible[winner]).name.clone(),
         score: best,
-        feasible: feasible.len(),
+        feasible: search.feasible.len(),
         evaluated: search.evaluated,
-    })
+    }
+}
+
+/// Picks the only node that was found.
+pub(crate) fn pick_only(snapshot: &Snapshot, search: &Search, rng: &mut ChaCha8Rng) -> Choice {
+    choice(snapshot, search, &[0], rng)
 }
 
 /// Why the first plugin that rejects a node does so.
-pub(crate) fn reject(profile: &Profile, pod: &PodClass, node: &NodeInfo) -> Option<Rejection> {
-    profile.plugins.iter().find_map(|enabled| Rejection::by(enabled, pod, node))
+pub(crate) fn reject(
+    profile: &Profile,
+    pod: &PodClass,
+    survey: &Survey,
+    node: &NodeInfo,
+) -> Option<Rejection> {
+    profile.plugins.iter().find_map(|enabled| match enabled.filtering {
+        Filtering::ByPods => Rejection::of(enabled, enabled.plugin.filter_among(survey, node)),
+        _ => Rejection::by(enabled, pod, node),
+    })
 }
 
-fn score(profile: &Profile, snapshot: &Snapshot, pod: Question, nodes: &[u32]) -> Vec<Score> {
+fn score(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    pod: Question,
+    survey: &Survey,
+    nodes: &[u32],
+) -> Vec<Score> {
     let mut total = vec![0; nodes.len()];
     for enabled in &profile.plugins {
-        let scores = scores_of(enabled, snapshot, pod, nodes);
+        let scores = scores_of(enabled, snapshot, pod, survey, nodes);
         for (sum, score) in total.iter_mut().zip(scores) {
             *sum += enabled.weight * score;
         }
@@ -218,6 +261,7 @@ pub(crate) fn scores_of(
     enabled: &Enabled,
     snapshot: &Snapshot,
     pod: Question,
+    survey: &Survey,
     nodes: &[u32],
 ) -> Vec<Score> {
     let plugin = &enabled.plugin;
@@ -227,17 +271,15 @@ pub(crate) fn scores_of(
             nodes.iter().map(|node| plugin.score(pod.class, snapshot.row(*node))).collect()
         }
         Scoring::Compared => {
-            let siblings = snapshot.siblings(pod.owner);
             let traits_of = |node: &u32| {
                 let mut traits = Vec::new();
-                let here = siblings.map_or(0, |s| i64::from(s.on(*node)));
-                plugin.traits(pod.class, snapshot.row(*node), here, &mut traits);
+                plugin.traits(pod.class, snapshot.row(*node), &mut traits);
                 traits
             };
             let traits: Vec<Vec<i64>> = nodes.iter().map(traits_of).collect();
             let traits: Vec<&[i64]> = traits.iter().map(Vec::as_slice).collect();
-            let around = Surroundings { snapshot, crowd: snapshot.crowd(pod.owner) };
-            plugin.compare(pod.class, &traits, &around)
+            plugin.compare(pod.class, &traits, snapshot)
         }
+        Scoring::ByPods => plugin.score_among(survey, nodes),
     }
 }

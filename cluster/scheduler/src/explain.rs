@@ -7,6 +7,7 @@ use crate::cycle::{Diagnosis, Question, scores_of, search};
 use crate::framework::{Score, Scoring};
 use crate::profile::Profile;
 use crate::snapshot::Snapshot;
+use crate::survey::Survey;
 
 /// One decision in full, as it would be taken now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +87,8 @@ pub(crate) fn explain(
     let name_of = |id: u32| snapshot.row(id).name.clone();
     let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
     let mut rejected = Vec::new();
-    let found = search(profile, snapshot, pod, start, |id, rejection| {
+    let survey = Survey::of(&profile.relating, snapshot, pod);
+    let found = search(profile, snapshot, pod, &survey, start, |id, rejection| {
         diagnosis.count(&rejection, 1);
         rejected.push(RejectedNode {
             node: name_of(id),
@@ -101,12 +103,11 @@ pub(crate) fn explain(
         .map(|id| ScoredNode { node: name_of(*id), total: 0, scores: Vec::new() })
         .collect();
     for enabled in &profile.plugins {
-        let scores = scores_of(enabled, snapshot, pod, &found.feasible);
+        let scores = scores_of(enabled, snapshot, pod, &survey, &found.feasible);
         for ((node, raw), id) in feasible.iter_mut().zip(scores).zip(&found.feasible) {
             let mut traits = Vec::new();
             if enabled.scoring == Scoring::Compared {
-                let here = snapshot.siblings(pod.owner).map_or(0, |s| i64::from(s.on(*id)));
-                enabled.plugin.traits(pod.class, snapshot.row(*id), here, &mut traits);
+                enabled.plugin.traits(pod.class, snapshot.row(*id), &mut traits);
             }
             let weighted = enabled.weight * raw;
             // One node has nothing to win against: its scores do not count.

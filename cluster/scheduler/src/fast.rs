@@ -7,28 +7,34 @@
 //! last depend on the traits of nodes alone, and nodes have few different traits: they are
 //! worked out once for each group of nodes that share theirs.
 //!
-//! A pod's siblings are on some nodes and change with every pod. While they are few, their nodes
-//! are taken out of the groups of the class's ranking and looked at one by one; when there are
-//! many, the controller gets a ranking of its own, in which groups differ in their number too.
+//! How other pods bear on a pod is a matter of domains, of which there are few, and of counts,
+//! which change little with each pod: a `View` keeps them for each kin of pods. Where it shows
+//! something, the nodes that are found are looked at one by one, through a `Lens`.
 
+mod kept;
+mod lens;
 mod ranking;
+mod view;
 mod window;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::cycle::{self, Choice, Diagnosis, Question, Search, enough};
-use crate::framework::{Score, Scoring, Surroundings};
+use crate::cycle::{self, Choice, Diagnosis, Question, Rejection, Search, enough};
+use crate::framework::{Score, Scoring};
 use crate::pod_info::{ClassId, PodClass, PodInfo};
 use crate::profile::Profile;
 use crate::snapshot::Snapshot;
-use ranking::{Ranking, Traits};
+use crate::survey::{Refusal, Survey};
+use kept::Kept;
+use lens::Lens;
+use ranking::Ranking;
+use view::{Subject, View};
 use window::Window;
 
 /// How much is kept.
@@ -38,43 +44,42 @@ struct Limits {
     rankings: usize,
     /// So many nodes in all rankings together, at about ten bytes each.
     nodes: usize,
-    /// Siblings are on few nodes if they are on no more than this, and one for each 256 nodes.
-    few: usize,
+    /// So many views.
+    views: usize,
+    /// So many counts in all views together, at about ten bytes each.
+    counts: usize,
 }
 
-const LIMITS: Limits = Limits { rankings: 2048, nodes: 8 << 20, few: 64 };
+const LIMITS: Limits = Limits { rankings: 2048, nodes: 8 << 20, views: 4096, counts: 4 << 20 };
 
-/// Of which class a ranking is, and of which controller, if that has its own.
-type RankingKey = (ClassId, Option<u32>);
-
-#[derive(Clone, Debug)]
-struct Kept {
-    ranking: Ranking,
-    /// The number of the decision that used it last.
-    used: u64,
-}
+/// Of which kin and class a view is; without a class it tells refusals alone.
+type ViewKey = (u64, Option<ClassId>);
 
 /// Chooses nodes, and keeps what is worth keeping from one decision to the next.
 #[derive(Clone, Debug)]
 pub struct Fast {
     limits: Limits,
-    rankings: BTreeMap<RankingKey, Kept>,
-    /// Nodes in all rankings.
-    nodes: usize,
-    decisions: u64,
+    rankings: Kept<ClassId, Ranking>,
+    views: Kept<ViewKey, View>,
+    /// Counts of the view in use, by domain; zero between decisions.
+    slots: Vec<Vec<i64>>,
 }
 
 impl Default for Fast {
     fn default() -> Self {
-        Self { limits: LIMITS, rankings: BTreeMap::new(), nodes: 0, decisions: 0 }
+        Self {
+            limits: LIMITS,
+            rankings: Kept::default(),
+            views: Kept::default(),
+            slots: Vec::new(),
+        }
     }
 }
 
-/// A node found that has siblings of the pod.
-struct Crowded {
+/// A node that can take the pod.
+struct Found {
     at: usize,
-    /// The number of its traits among those that are compared.
-    kind: usize,
+    group: u16,
     score: i32,
 }
 
@@ -92,185 +97,259 @@ impl Fast {
         start: &mut usize,
         rng: &mut ChaCha8Rng,
     ) -> Result<Choice, Diagnosis> {
-        snapshot.settle(&pod.owner);
+        snapshot.settle(&pod.kin, profile.relating.defaults());
         let snapshot = &*snapshot;
-        let question = Question { class: &pod.class, owner: &pod.owner };
-        if let Some(choice) = choose_pinned(profile, snapshot, question, start, rng) {
+        let question = Question { class: &pod.class, kin: &pod.kin };
+        if pod.class_id.is_none()
+            && let Some(choice) = self.choose_pinned(profile, snapshot, pod, start, rng)
+        {
             return Ok(choice);
         }
         let Some(class) = pod.class_id.filter(|_| !snapshot.is_empty()) else {
             return cycle::choose(profile, snapshot, question, start, rng);
         };
-        let total = snapshot.len();
-        let owner = snapshot.owner_id(&pod.owner);
-        let nodes = owner.map_or(0, |owner| snapshot.siblings_of(owner).nodes().len());
-        let few = nodes <= self.limits.few + total / 256;
-        let siblings_of = if few { None } else { owner };
-        let ranking = self.ranking((class, siblings_of), &pod.class, snapshot);
-        let wanted = enough(total, profile.percentage_of_nodes_to_score);
-        let (window, feasible) = ranking.search(profile, snapshot, *start % total, wanted);
-        if ranking.overflown {
+        let limits = (self.limits.views, self.limits.counts);
+        let view = view(&mut self.views, limits, profile, snapshot, pod, Some(class));
+        let limits = (self.limits.rankings, self.limits.nodes);
+        let ranking = ranking(&mut self.rankings, limits, class, &pod.class, snapshot);
+        if view.overflown {
             return cycle::choose(profile, snapshot, question, start, rng);
         }
-        *start = (*start + window.evaluated) % total;
-        let (at, score) = match feasible {
-            0 => return Err(ranking.diagnosis()),
-            1 => {
-                // The reference draws here, too.
-                let _: usize = rng.random_range(0..1);
-                (ranking.first(window).expect("one is feasible"), 0)
-            }
+        let result = if view.is_empty() {
+            choose_alone(profile, snapshot, &pod.class, ranking, start, rng)
+        } else {
+            view.load(&mut self.slots);
+            let lens = view.lens(snapshot, &self.slots);
+            let result = choose_among(profile, snapshot, &pod.class, ranking, &lens, start, rng);
+            view.unload(&mut self.slots);
+            result
+        };
+        result.unwrap_or_else(|| cycle::choose(profile, snapshot, question, start, rng))
+    }
+
+    /// Chooses among the nodes that a pod names in its affinity, if that is possible without
+    /// looking at the others.
+    fn choose_pinned(
+        &mut self,
+        profile: &Profile,
+        snapshot: &Snapshot,
+        pod: &PodInfo,
+        start: &mut usize,
+        rng: &mut ChaCha8Rng,
+    ) -> Option<Choice> {
+        let names = pod.class.pinned()?;
+        let total = snapshot.len();
+        // Fewer than enough: the reference, too, would look at every node, and start the next
+        // search where it started this.
+        if names.len() >= enough(total, profile.percentage_of_nodes_to_score) {
+            return None;
+        }
+        let limits = (self.limits.views, self.limits.counts);
+        let view = view(&mut self.views, limits, profile, snapshot, pod, None);
+        if view.overflown {
+            return None;
+        }
+        view.load(&mut self.slots);
+        let lens = view.lens(snapshot, &self.slots);
+        let first = *start % total;
+        let ids = names.iter().filter_map(|name| snapshot.known(name));
+        let mut found: Vec<(usize, u32)> = ids
+            .filter(|id| {
+                let row = snapshot.row(*id);
+                let rejects = |enabled| Rejection::by(enabled, &pod.class, row).is_some();
+                !profile.plugins.iter().any(rejects) && lens.refusal(*id).is_none()
+            })
+            .filter_map(|id| Some((snapshot.order().position(id)?, id)))
+            .map(|(at, id)| ((at + total - first) % total, id))
+            .collect();
+        view.unload(&mut self.slots);
+        found.sort_unstable();
+        let feasible: Vec<u32> = found.into_iter().map(|(_, id)| id).collect();
+        let question = Question { class: &pod.class, kin: &pod.kin };
+        let search = Search { feasible, evaluated: total };
+        let choice = match search.feasible.len() {
+            0 => return None,
+            1 => cycle::pick_only(snapshot, &search, rng),
             _ => {
-                let apart = if few { owner } else { None };
-                pick(profile, snapshot, question, apart, ranking, window, rng)
+                let survey = Survey::of(&profile.relating, snapshot, question);
+                cycle::pick(profile, snapshot, question, &survey, &search, rng)?
             }
         };
-        let node = snapshot.row(snapshot.order().settled()[at]).name.clone();
-        Ok(Choice { node, score, feasible, evaluated: window.evaluated })
-    }
-
-    /// The ranking, current but for nodes that are looked at when a search comes to them.
-    fn ranking(
-        &mut self,
-        key: RankingKey,
-        class: &Arc<PodClass>,
-        snapshot: &Snapshot,
-    ) -> &mut Ranking {
-        self.decisions += 1;
-        let known = self.rankings.get(&key).map(|kept| kept.ranking.len());
-        let more = snapshot.len().saturating_sub(known.unwrap_or(0));
-        let full = known.is_none() && self.rankings.len() >= self.limits.rankings;
-        if full || self.nodes + more > self.limits.nodes {
-            self.forget_old(key);
-        }
-        if known.is_none() {
-            // Most nodes have no siblings: they are to the controller what they are to the class.
-            let base = key.1.and_then(|owner| Some((owner, self.rankings.get(&(key.0, None))?)));
-            let ranking = match base {
-                Some((owner, base)) => base.ranking.of_owner(owner),
-                None => Ranking::new(Arc::clone(class), key.1, snapshot),
-            };
-            self.nodes += ranking.len();
-            self.rankings.insert(key, Kept { ranking, used: 0 });
-        }
-        let kept = self.rankings.get_mut(&key).expect("it was there, or is now");
-        kept.used = self.decisions;
-        self.nodes -= kept.ranking.len();
-        kept.ranking.follow(snapshot);
-        self.nodes += kept.ranking.len();
-        if known.is_none() {
-            kept.ranking.recount(snapshot);
-        }
-        &mut kept.ranking
-    }
-
-    /// Forgets the half of the rankings that was not used for longest, but not that of `key`.
-    fn forget_old(&mut self, key: RankingKey) {
-        let mut used: Vec<u64> = self.rankings.values().map(|kept| kept.used).collect();
-        used.sort_unstable();
-        let Some(median) = used.get(used.len() / 2).copied() else { return };
-        self.rankings.retain(|k, kept| *k == key || kept.used > median);
-        self.nodes = self.rankings.values().map(|kept| kept.ranking.len()).sum();
+        *start = first;
+        Some(choice)
     }
 }
 
-/// Chooses among the nodes that a pod names in its affinity, if that is possible without
-/// looking at the others.
-fn choose_pinned(
+/// The view, current.
+fn view<'a>(
+    views: &'a mut Kept<ViewKey, View>,
+    limits: (usize, usize),
     profile: &Profile,
     snapshot: &Snapshot,
-    pod: Question,
+    pod: &PodInfo,
+    class: Option<ClassId>,
+) -> &'a mut View {
+    let class_of = class.map(|_| &*pod.class);
+    let subject = Subject { relating: &profile.relating, kin: &pod.kin, class: class_of };
+    let make = || View::new(subject, snapshot);
+    let follow = |view: &mut View| view.follow(subject, snapshot);
+    views.get((pod.kin.id, class), limits, make, follow, View::len)
+}
+
+/// The ranking, current but for nodes that are looked at when a search comes to them.
+fn ranking<'a>(
+    rankings: &'a mut Kept<ClassId, Ranking>,
+    limits: (usize, usize),
+    class: ClassId,
+    of: &Arc<PodClass>,
+    snapshot: &Snapshot,
+) -> &'a mut Ranking {
+    let make = || Ranking::new(Arc::clone(of), snapshot);
+    rankings.get(class, limits, make, |ranking| ranking.follow(snapshot), Ranking::len)
+}
+
+/// Chooses where other pods make no difference; `None` if the ranking is of no use.
+fn choose_alone(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    class: &PodClass,
+    ranking: &mut Ranking,
     start: &mut usize,
     rng: &mut ChaCha8Rng,
-) -> Option<Choice> {
-    let names = pod.class.pinned()?;
+) -> Option<Result<Choice, Diagnosis>> {
     let total = snapshot.len();
-    // Fewer than enough: the reference, too, would look at every node, and start the next
-    // search where it started this.
-    if names.len() >= enough(total, profile.percentage_of_nodes_to_score) {
+    let wanted = enough(total, profile.percentage_of_nodes_to_score);
+    let (window, feasible) = ranking.search(profile, snapshot, *start % total, wanted);
+    if ranking.overflown {
         return None;
     }
-    let first = *start % total;
-    let ids = names.iter().filter_map(|name| snapshot.known(name));
-    let mut found: Vec<(usize, u32)> = ids
-        .filter(|id| cycle::reject(profile, pod.class, snapshot.row(*id)).is_none())
-        .filter_map(|id| Some((snapshot.order().position(id)?, id)))
-        .map(|(at, id)| ((at + total - first) % total, id))
-        .collect();
-    found.sort_unstable();
-    let feasible = found.into_iter().map(|(_, id)| id).collect();
-    let search = Search { feasible, evaluated: total };
-    let choice = cycle::pick(profile, snapshot, pod, &search, rng)?;
-    *start = first;
-    Some(choice)
+    *start = (*start + window.evaluated) % total;
+    let (at, score) = match feasible {
+        0 => return Some(Err(ranking.diagnosis())),
+        1 => {
+            // The reference draws here, too.
+            let _: usize = rng.random_range(0..1);
+            (ranking.first(window).expect("one is feasible"), 0)
+        }
+        _ => pick(profile, snapshot, class, ranking, window, rng),
+    };
+    let node = snapshot.row(snapshot.order().settled()[at]).name.clone();
+    Some(Ok(Choice { node, score, feasible, evaluated: window.evaluated }))
+}
+
+/// Chooses where other pods make a difference; `None` if the ranking is of no use.
+fn choose_among(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    class: &PodClass,
+    ranking: &mut Ranking,
+    lens: &Lens,
+    start: &mut usize,
+    rng: &mut ChaCha8Rng,
+) -> Option<Result<Choice, Diagnosis>> {
+    let total = snapshot.len();
+    let wanted = enough(total, profile.percentage_of_nodes_to_score);
+    let order = snapshot.order().settled();
+    let mut found = Vec::with_capacity(wanted);
+    let mut refused = [0; Refusal::ALL.len()];
+    let take = |at: usize, group: u16, score: i32| match lens.refusal(order[at]) {
+        None => {
+            found.push(Found { at, group, score });
+            true
+        }
+        Some(refusal) => {
+            refused[refusal as usize] += 1;
+            false
+        }
+    };
+    let (window, feasible) = ranking.search_among(profile, snapshot, *start % total, wanted, take);
+    if ranking.overflown {
+        return None;
+    }
+    *start = (*start + window.evaluated) % total;
+    if feasible == 0 {
+        let mut diagnosis = ranking.diagnosis();
+        for (refusal, nodes) in Refusal::ALL.into_iter().zip(refused).filter(|(_, n)| *n > 0) {
+            diagnosis.count(&Rejection::on_account_of_pods(refusal), nodes);
+        }
+        return Some(Err(diagnosis));
+    }
+    let totals = match feasible {
+        1 => vec![0],
+        _ => totals(profile, snapshot, class, ranking, lens, &found),
+    };
+    let best = totals.iter().copied().max().expect("some node is feasible");
+    let ties = totals.iter().filter(|total| **total == best).count();
+    let nth = rng.random_range(0..ties);
+    let is_best = found.iter().zip(&totals).filter(|(_, total)| **total == best);
+    let at = is_best.map(|(found, _)| found.at).nth(nth).expect("it is one of the ties");
+    let node = snapshot.row(order[at]).name.clone();
+    Some(Ok(Choice { node, score: best, feasible, evaluated: window.evaluated }))
+}
+
+/// The scores of the nodes that were found.
+fn totals(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    class: &PodClass,
+    ranking: &Ranking,
+    lens: &Lens,
+    found: &[Found],
+) -> Vec<Score> {
+    let mut present = vec![false; ranking.groups()];
+    for node in found {
+        present[node.group as usize] = true;
+    }
+    let groups: Vec<usize> = (0..present.len()).filter(|group| present[*group]).collect();
+    let compared: Vec<&[i64]> = groups.iter().map(|group| ranking.traits(*group)).collect();
+    let scores = compare(profile, snapshot, class, &compared, ranking.ends());
+    let mut of_group = vec![0; present.len()];
+    for (group, score) in groups.into_iter().zip(scores) {
+        of_group[group] = score;
+    }
+    let total = |node: &Found| of_group[node.group as usize] + Score::from(node.score);
+    let mut totals: Vec<Score> = found.iter().map(total).collect();
+    let order = snapshot.order().settled();
+    let nodes: Vec<u32> = found.iter().map(|node| order[node.at]).collect();
+    let relating = &profile.relating;
+    let spread = relating.spread.as_ref().map_or(0, |spread| spread.weight);
+    let affinity = relating.affinity.as_ref().map_or(0, |affinity| affinity.weight);
+    for (weight, scores) in
+        [(spread, lens.spread_scores(&nodes)), (affinity, lens.affinity_scores(&nodes))]
+    {
+        for (total, score) in totals.iter_mut().zip(scores) {
+            *total += weight * score;
+        }
+    }
+    totals
 }
 
 /// One of the best of several feasible nodes of a window: its place, and its score.
 fn pick(
     profile: &Profile,
     snapshot: &Snapshot,
-    pod: Question,
-    apart: Option<u32>,
+    class: &PodClass,
     ranking: &mut Ranking,
     window: Window,
     rng: &mut ChaCha8Rng,
 ) -> (usize, Score) {
-    let (crowded, kinds) = set_apart(profile, snapshot, apart, ranking, window);
     let tops = ranking.tops(window);
     let present: Vec<usize> = (0..tops.len()).filter(|group| tops[*group].count > 0).collect();
-    let of_present = present.iter().map(|group| ranking.traits(*group));
-    let compared: Vec<&[i64]> = of_present.chain(kinds.iter().map(|kind| &**kind)).collect();
-    let scores = compare(profile, snapshot, pod, &compared, ranking.ends());
-    let (of_groups, of_kinds) = scores.split_at(present.len());
-    let total_of = |c: &Crowded| of_kinds[c.kind] + Score::from(c.score);
-
-    let totals = present.iter().zip(of_groups);
+    let compared: Vec<&[i64]> = present.iter().map(|group| ranking.traits(*group)).collect();
+    let scores = compare(profile, snapshot, class, &compared, ranking.ends());
+    let totals = present.iter().zip(&scores);
     let totals = totals.map(|(group, score)| Score::from(tops[*group].score) + score);
-    let best = totals.chain(crowded.iter().map(total_of)).max().expect("some node is feasible");
+    let best = totals.max().expect("some node is feasible");
     let mut best_of_group = vec![None; tops.len()];
     let mut ties = 0;
-    for (group, score) in present.iter().zip(of_groups) {
+    for (group, score) in present.iter().zip(&scores) {
         if Score::from(tops[*group].score) + score == best {
             best_of_group[*group] = Some(tops[*group].score);
             ties += tops[*group].ties as usize;
         }
     }
-    let crowded_best: Vec<usize> =
-        crowded.iter().filter(|c| total_of(c) == best).map(|c| c.at).collect();
-    ties += crowded_best.len();
     let nth = rng.random_range(0..ties);
-    let at = ranking.nth_best(window, &best_of_group, &crowded_best, nth);
-    for node in crowded {
-        ranking.set_back(node.at);
-    }
-    (at, best)
-}
-
-/// Sets the feasible nodes of the window that have siblings apart; gives them, and the different
-/// traits that they have.
-fn set_apart(
-    profile: &Profile,
-    snapshot: &Snapshot,
-    owner: Option<u32>,
-    ranking: &mut Ranking,
-    window: Window,
-) -> (Vec<Crowded>, Vec<Traits>) {
-    let (mut crowded, mut kinds) = (Vec::new(), Vec::new());
-    let mut known: BTreeMap<(u16, u32), usize> = BTreeMap::new();
-    let siblings = owner.map(|owner| snapshot.siblings_of(owner).nodes());
-    for (node, count) in siblings.into_iter().flatten() {
-        let Some(at) = snapshot.order().position(*node) else { continue };
-        if !window.contains(at) {
-            continue;
-        }
-        let Some((passed, score)) = ranking.set_apart(at) else { continue };
-        let kind = *known.entry((passed, *count)).or_insert_with(|| {
-            kinds.push(ranking.measure(profile, snapshot, *node, *count));
-            kinds.len() - 1
-        });
-        crowded.push(Crowded { at, kind, score });
-    }
-    (crowded, kinds)
+    (ranking.nth_best(window, &best_of_group, nth), best)
 }
 
 /// The weighted sum of the scores that compare nodes, for nodes with these traits; `ends` tells
@@ -278,11 +357,10 @@ fn set_apart(
 fn compare(
     profile: &Profile,
     snapshot: &Snapshot,
-    pod: Question,
+    class: &PodClass,
     compared: &[&[i64]],
     ends: &[usize],
 ) -> Vec<Score> {
-    let around = Surroundings { snapshot, crowd: snapshot.crowd(pod.owner) };
     let mut sums = vec![0; compared.len()];
     let mut traits: Vec<&[i64]> = Vec::with_capacity(compared.len());
     let plugins = profile.plugins.iter().filter(|e| e.scoring == Scoring::Compared);
@@ -291,8 +369,8 @@ fn compare(
         traits.clear();
         traits.extend(compared.iter().map(|traits| &traits[first..*end]));
         first = *end;
-        for (sum, score) in sums.iter_mut().zip(enabled.plugin.compare(pod.class, &traits, &around))
-        {
+        let scores = enabled.plugin.compare(class, &traits, snapshot);
+        for (sum, score) in sums.iter_mut().zip(scores) {
             *sum += enabled.weight * score;
         }
     }

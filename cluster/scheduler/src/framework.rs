@@ -6,7 +6,9 @@
 
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodClass;
-use crate::snapshot::{Crowd, Snapshot};
+use crate::relations::Constraint;
+use crate::snapshot::Snapshot;
+use crate::survey::Survey;
 
 /// A plugin's opinion of a node: 0 (worst) to 100 (best).
 pub type Score = i64;
@@ -40,6 +42,8 @@ impl Verdict {
 pub enum ClusterEvent {
     /// A node joined.
     NodeAdded,
+    /// A node left.
+    NodeGone,
     /// A node's allocatable resources changed.
     NodeAllocatable,
     /// A node's labels changed.
@@ -48,6 +52,23 @@ pub enum ClusterEvent {
     NodeTaints,
     /// A pod left a node, or asks for less.
     PodGone,
+    /// A pod came to a node, or came to have other labels there. It may help those that have to
+    /// do with it.
+    PeerCame,
+    /// A pod left a node, came to have other labels there, or is being deleted. It may help those
+    /// that have to do with it.
+    PeerLeft,
+    /// The labels of a namespace changed. It may help those that have to do with its pods.
+    NamespaceLabels,
+    /// What pods without spread constraints spread by changed. It may help those pods.
+    Selectors,
+}
+
+impl ClusterEvent {
+    /// Whether it depends on a pod's relations whether this may help it.
+    pub const fn is_particular(self) -> bool {
+        matches!(self, Self::PeerCame | Self::PeerLeft | Self::NamespaceLabels | Self::Selectors)
+    }
 }
 
 /// What a plugin's `filter` depends on, besides the pod's class.
@@ -59,6 +80,9 @@ pub enum Filtering {
     ByProperties,
     /// Those, what the node can take, and the pods on it.
     ByLoad,
+    /// All pods, where they are, and the labels and taints of nodes: `filter_among` tells. Such
+    /// plugins come after all others in a profile.
+    ByPods,
 }
 
 /// How a plugin scores.
@@ -72,14 +96,46 @@ pub enum Scoring {
     /// Each node compared with the others that passed: `traits` measures it, `compare` turns
     /// the measures of all into scores.
     Compared,
+    /// By all pods and where they are: `score_among` tells.
+    ByPods,
 }
 
-/// What scores by comparison may depend on besides the traits of the nodes.
-pub struct Surroundings<'a> {
-    /// All nodes.
-    pub snapshot: &'a Snapshot,
-    /// Where the pod's siblings are; nobody, if it has no controller.
-    pub crowd: Crowd<'a>,
+/// How the plugins of a profile look at other pods.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Relating {
+    /// How pods are spread, if they are.
+    pub spread: Option<Spreading>,
+    /// How affinity to pods is honoured, if it is.
+    pub affinity: Option<Attraction>,
+}
+
+/// How pods are spread.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spreading {
+    /// The constraints of pods that have none; their selectors come from services and controllers.
+    pub defaults: Vec<Constraint>,
+    /// Whether a node that lacks a key of the defaults is as good as the others for the rest.
+    pub lacking_allowed: bool,
+    /// The weight of the scores; zero if they do not count.
+    pub weight: i64,
+}
+
+/// How affinity to pods is honoured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attraction {
+    /// What a required term of a pod that is there weighs for a new one.
+    pub hard_weight: i64,
+    /// Whether preferences of pods that are there do not count for a new one that has none.
+    pub ignores_existing: bool,
+    /// The weight of the scores; zero if they do not count.
+    pub weight: i64,
+}
+
+impl Relating {
+    /// The constraints of pods that have none.
+    pub fn defaults(&self) -> &[Constraint] {
+        self.spread.as_ref().map(|spread| spread.defaults.as_slice()).unwrap_or_default()
+    }
 }
 
 /// A scheduling plugin. All methods are pure.
@@ -122,18 +178,30 @@ pub trait Plugin: Send + Sync {
         0
     }
 
-    /// Appends what `compare` needs to know of a node that has so many `siblings` of the pod:
-    /// always as many values for one class. They depend on the class, on what
-    /// [`Filtering::ByProperties`] allows, and on `siblings`, which must not be looked at for
-    /// another purpose than to be one of the values.
-    fn traits(&self, _pod: &PodClass, _node: &NodeInfo, _siblings: i64, _out: &mut Vec<i64>) {}
+    /// Appends what `compare` needs to know of a node: always as many values for one class. They
+    /// depend on the class and on what [`Filtering::ByProperties`] allows.
+    fn traits(&self, _pod: &PodClass, _node: &NodeInfo, _out: &mut Vec<i64>) {}
 
     /// Scores, 0..=100, of the nodes that passed, by their traits (`[nodes]`, same order); none
     /// if the plugin has no opinion. A score depends on which traits there are, not on their
     /// order, nor on how many nodes have them.
-    fn compare(&self, _pod: &PodClass, _traits: &[&[i64]], _around: &Surroundings) -> Vec<Score> {
+    fn compare(&self, _pod: &PodClass, _traits: &[&[i64]], _all: &Snapshot) -> Vec<Score> {
         Vec::new()
     }
+
+    /// Whether `node` can take the pod that the survey is about.
+    fn filter_among(&self, _survey: &Survey, _node: &NodeInfo) -> Verdict {
+        Verdict::Fit
+    }
+
+    /// Scores, 0..=100, of the nodes that passed (`[nodes]`, same order); none if the plugin has
+    /// no opinion.
+    fn score_among(&self, _survey: &Survey, _nodes: &[u32]) -> Vec<Score> {
+        Vec::new()
+    }
+
+    /// Tells how it looks at other pods, if it does.
+    fn relate(&self, _weight: i64, _relating: &mut Relating) {}
 }
 
 /// A plugin with the weight that it has in a profile.

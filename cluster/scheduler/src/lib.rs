@@ -3,6 +3,7 @@
 //!
 //! It knows nothing of HTTP or clocks; ties are broken by an injected seeded generator.
 
+pub mod census;
 pub mod cycle;
 pub mod explain;
 pub mod fast;
@@ -12,10 +13,12 @@ pub mod plugins;
 pub mod pod_info;
 pub mod profile;
 pub mod queue;
+pub mod relations;
 pub mod resources;
 pub mod scheduler;
 pub mod shadow;
 pub mod snapshot;
+pub mod survey;
 
 pub use cycle::{Choice, Diagnosis, Question};
 pub use explain::Explanation;
@@ -25,6 +28,8 @@ pub use node_info::NodeInfo;
 pub use plugins::FitStrategy;
 pub use pod_info::{Classes, PodClass, PodInfo};
 pub use profile::{Profile, ProfileConfig, ProfileError};
+pub use relations::{Kin, Presence};
 pub use scheduler::{Decision, Scheduler};
 pub use shadow::Shadow;
 pub use snapshot::Snapshot;
+pub use survey::{Refusal, Survey};

@@ -33,8 +33,8 @@ pub struct NodeInfo {
     pub(crate) known: bool,
     /// Whether it is cordoned.
     pub unschedulable: bool,
-    /// The number of its zone, for comparing with other nodes of one snapshot.
-    pub zone_id: u32,
+    /// The number of its zone in the order of nodes.
+    pub(crate) zone_id: u32,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Taints.

@@ -3,6 +3,7 @@
 mod balanced_allocation;
 mod fit;
 mod image_locality;
+mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
@@ -16,12 +17,15 @@ mod tests;
 pub use balanced_allocation::BalancedAllocation;
 pub use fit::{Fit, FitStrategy};
 pub use image_locality::ImageLocality;
+pub use inter_pod_affinity::InterPodAffinity;
+pub(crate) use inter_pod_affinity::scaled;
 pub use node_affinity::NodeAffinity;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;
 pub use node_unschedulable::NodeUnschedulable;
 pub use taint_toleration::TaintToleration;
 pub use topology_spread::TopologySpread;
+pub(crate) use topology_spread::{of_count, spread_scores, weight_of};
 
 use crate::framework::Plugin;
 
@@ -34,7 +38,8 @@ pub fn plugins(fit: FitStrategy) -> Vec<Box<dyn Plugin>> {
         Box::new(NodeAffinity),
         Box::new(NodePorts),
         Box::new(Fit { strategy: fit }),
-        Box::new(TopologySpread),
+        Box::new(TopologySpread::default()),
+        Box::new(InterPodAffinity::default()),
         Box::new(BalancedAllocation),
         Box::new(ImageLocality),
     ]

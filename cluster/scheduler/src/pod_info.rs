@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use api::hash::fnv64;
 use api::selector::Selector;
-use api::{Key, Memo, Pod, Shared, meta};
+use api::{Key, Memo, Pod, Shared};
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm, PodSpec, Taint, Toleration};
 
 use crate::node_info::NodeInfo;
+use crate::relations::{Kin, Numbered, Presence, Relations};
 use crate::resources::{Resources, requests, scored_requests};
 
 /// A port of the host that a pod claims: protocol, address (`0.0.0.0` for all), number.
@@ -94,7 +95,7 @@ impl Load {
     }
 }
 
-/// All that plugins look at in a pod, its siblings aside: pods of one class find the same nodes
+/// All that plugins look at in a pod, other pods aside: pods of one class find the same nodes
 /// equally good.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodClass {
@@ -112,14 +113,25 @@ pub struct PodClass {
     pub tolerations: Vec<Toleration>,
     /// Images of its containers.
     pub images: Vec<String>,
-    /// Whether it has a controller, from whose other pods it keeps away.
-    pub owned: bool,
 }
 
 impl PodClass {
     /// Whether the pod tolerates a taint.
     pub fn tolerates(&self, taint: &Taint) -> bool {
         self.tolerations.iter().any(|t| tolerates(t, taint))
+    }
+
+    /// The first taint of the node that keeps the pod away.
+    pub fn untolerated<'a>(&self, node: &'a NodeInfo) -> Option<&'a Taint> {
+        let hard = |effect: &str| matches!(effect, "NoSchedule" | "NoExecute");
+        node.taints.iter().find(|t| hard(&t.effect) && !self.tolerates(t))
+    }
+
+    /// Whether its node selector and required node affinity allow the node.
+    pub fn allows(&self, node: &NodeInfo) -> bool {
+        let required = self.node_required.as_ref();
+        self.node_selector.matches(Some(&node.labels))
+            && required.is_none_or(|terms| terms.iter().any(|t| t.matches(node)))
     }
 
     /// The only nodes that can match, by name, if required affinity lists them: so it is for the
@@ -147,7 +159,6 @@ impl PodClass {
         for key in self.tolerations.iter().filter_map(|t| t.key.as_ref()) {
             bytes.extend(key.as_bytes());
         }
-        bytes.push(u8::from(self.owned));
         fnv64(&bytes)
     }
 }
@@ -164,8 +175,8 @@ pub struct PodInfo {
     pub uid: String,
     /// Higher goes first.
     pub priority: i32,
-    /// UID of its controller; empty if none.
-    pub owner: String,
+    /// How it gets on with other pods.
+    pub kin: Arc<Numbered<Kin>>,
     /// The profile that schedules it.
     pub scheduler: String,
     /// Whether scheduling gates hold it back.
@@ -183,8 +194,7 @@ impl PodInfo {
     pub fn of(pod: &Pod, classes: &mut Classes) -> Option<Self> {
         let spec = pod.spec.as_ref().filter(|_| takes_place(pod))?;
         let metadata = &pod.metadata;
-        let owner = owner_of(pod);
-        let (class, class_id) = classes.class_of(spec, pod.node(), !owner.is_empty());
+        let (class, class_id) = classes.class_of(spec, pod.node());
         let condition = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
         Some(Self {
             key: Key::new(
@@ -194,7 +204,7 @@ impl PodInfo {
             ),
             uid: metadata.uid.clone().unwrap_or_default(),
             priority: spec.priority.unwrap_or(0),
-            owner: owner.to_owned(),
+            kin: classes.relations.kin(pod, spec),
             scheduler: spec.scheduler_name.clone().unwrap_or_else(|| "default-scheduler".into()),
             gated: spec.scheduling_gates.iter().flatten().next().is_some(),
             complaint: condition
@@ -214,12 +224,7 @@ pub fn takes_place(pod: &Pod) -> bool {
     pod.spec.is_some() && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// UID of a pod's controller; empty if it has none.
-pub fn owner_of(pod: &Pod) -> &str {
-    meta::controller_of(&pod.metadata).map_or("", |o| o.uid.as_str())
-}
-
-fn class_of(spec: &PodSpec, node: &str, owned: bool) -> PodClass {
+fn class_of(spec: &PodSpec, node: &str) -> PodClass {
     let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
     let required = affinity
         .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
@@ -238,7 +243,6 @@ fn class_of(spec: &PodSpec, node: &str, owned: bool) -> PodClass {
         node_preferred: preferred,
         tolerations: spec.tolerations.clone().unwrap_or_default(),
         images: spec.containers.iter().filter_map(|c| c.image.clone()).collect(),
-        owned,
     }
 }
 
@@ -282,6 +286,7 @@ pub struct Classes {
     classes: BTreeMap<u64, Vec<(ClassId, Arc<PodClass>)>>,
     count: usize,
     next: ClassId,
+    relations: Relations,
     /// So many loads and classes may there be before unused ones are looked for.
     sweep_at: usize,
     /// What was found of specs that several pods share.
@@ -292,8 +297,7 @@ pub struct Classes {
 #[derive(Clone, Debug)]
 struct Known {
     load: Arc<Load>,
-    /// The class of pods that have no controller, and of those that have one.
-    classes: [Option<(Arc<PodClass>, Option<ClassId>)>; 2],
+    class: Option<(Arc<PodClass>, Option<ClassId>)>,
 }
 
 /// Unused loads and classes are not looked for below this number.
@@ -308,21 +312,21 @@ impl Classes {
         Arc::clone(&self.known(spec).load)
     }
 
+    /// What others see of a pod that has a node.
+    pub fn presence(&mut self, pod: &Pod, spec: &PodSpec) -> Presence {
+        self.relations.presence(pod, spec)
+    }
+
     /// The class of a pod.
-    fn class_of(
-        &mut self,
-        spec: &Shared<PodSpec>,
-        node: &str,
-        owned: bool,
-    ) -> (Arc<PodClass>, Option<ClassId>) {
+    fn class_of(&mut self, spec: &Shared<PodSpec>, node: &str) -> (Arc<PodClass>, Option<ClassId>) {
         if !spec.is_shared() || !node.is_empty() {
-            return self.class(class_of(spec, node, owned));
+            return self.class(class_of(spec, node));
         }
-        if let Some(class) = &self.known(spec).classes[usize::from(owned)] {
+        if let Some(class) = &self.known(spec).class {
             return class.clone();
         }
-        let class = self.class(class_of(spec, node, owned));
-        self.known(spec).classes[usize::from(owned)] = Some(class.clone());
+        let class = self.class(class_of(spec, node));
+        self.known(spec).class = Some(class.clone());
         class
     }
 
@@ -330,7 +334,7 @@ impl Classes {
     fn known(&mut self, spec: &Shared<PodSpec>) -> &mut Known {
         if self.known.get(spec).is_none() {
             let load = self.share(Arc::new(Load::of(spec)));
-            self.known.insert(spec, Known { load, classes: [None, None] });
+            self.known.insert(spec, Known { load, class: None });
         }
         self.known.get_mut(spec).expect("it was just put there")
     }

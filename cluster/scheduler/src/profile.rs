@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::framework::{Enabled, Plugin};
+use crate::framework::{Enabled, Plugin, Relating};
 use crate::plugins::{FitStrategy, plugins};
 
 /// The scheduler of pods that name none.
@@ -70,8 +70,11 @@ pub enum ProfileError {
 pub struct Profile {
     /// Pods choose a profile by `spec.schedulerName`.
     pub name: String,
-    /// The plugins, in the order in which they filter: by a node's properties, then by load.
+    /// The plugins, in the order in which they filter: by a node's properties, then by load, then
+    /// by other pods.
     pub(crate) plugins: Vec<Enabled>,
+    /// How they look at other pods.
+    pub(crate) relating: Relating,
     /// Share of the nodes to look at, in percent; adaptive when absent.
     pub percentage_of_nodes_to_score: Option<usize>,
 }
@@ -82,15 +85,24 @@ impl Default for Profile {
             let weight = plugin.weight();
             Enabled::new(plugin, weight)
         };
-        Self {
-            name: DEFAULT_NAME.to_owned(),
-            plugins: plugins(FitStrategy::default()).into_iter().map(enable).collect(),
-            percentage_of_nodes_to_score: None,
-        }
+        let plugins = plugins(FitStrategy::default()).into_iter().map(enable).collect();
+        Self::of(DEFAULT_NAME.to_owned(), plugins, None)
     }
 }
 
 impl Profile {
+    fn of(
+        name: String,
+        plugins: Vec<Enabled>,
+        percentage_of_nodes_to_score: Option<usize>,
+    ) -> Self {
+        let mut relating = Relating::default();
+        for enabled in &plugins {
+            enabled.plugin.relate(enabled.weight, &mut relating);
+        }
+        Self { name, plugins, relating, percentage_of_nodes_to_score }
+    }
+
     /// The plugins, in the order in which they filter.
     pub fn plugins(&self) -> &[Enabled] {
         &self.plugins
@@ -126,8 +138,7 @@ impl Profile {
                 Enabled::new(plugin, weight)
             })
             .collect();
-        let name = config.name.clone();
-        Ok(Self { name, plugins, percentage_of_nodes_to_score: percentage })
+        Ok(Self::of(config.name.clone(), plugins, percentage))
     }
 }
 
@@ -160,7 +171,7 @@ mod tests {
         assert_eq!((name.as_str(), percentage), ("packing", Some(30)));
         insta::assert_snapshot!(
             plugins.iter().map(|(name, weight)| format!("{name}={weight}")).collect::<Vec<_>>().join(" "),
-            @"NodeUnschedulable=0 NodeName=0 TaintToleration=0 NodeAffinity=2 NodePorts=0 NodeResourcesFit=5 NodeResourcesBalancedAllocation=1"
+            @"NodeUnschedulable=0 NodeName=0 TaintToleration=0 NodeAffinity=2 NodePorts=0 NodeResourcesFit=5 InterPodAffinity=2 NodeResourcesBalancedAllocation=1"
         );
     }
 

@@ -29,10 +29,13 @@ enum State {
     Active,
     BackingOff(Time),
     /// Rejected by plugins that these events may satisfy.
-    Unschedulable(BTreeSet<ClusterEvent>),
+    Unschedulable(Cause),
     /// Its binding is under way.
     InFlight,
 }
+
+/// Events that may help a pod, and the number of its kin, if that decides whether they do.
+type Cause = (BTreeSet<ClusterEvent>, Option<u64>);
 
 /// The scheduling queue: higher priority first, then whoever came first.
 #[derive(Clone, Debug, Default)]
@@ -40,8 +43,8 @@ pub struct Queue {
     pods: BTreeMap<Key, Waiting>,
     active: BTreeSet<Place>,
     backing_off: BTreeSet<(Time, Key)>,
-    /// Unschedulable pods by the events that may help them: there are few such sets.
-    unschedulable: BTreeMap<BTreeSet<ClusterEvent>, BTreeSet<Key>>,
+    /// Unschedulable pods by what may help them: there are far fewer causes than pods.
+    unschedulable: BTreeMap<Cause, BTreeSet<Key>>,
 }
 
 impl Queue {
@@ -103,10 +106,12 @@ impl Queue {
         Some(key)
     }
 
-    /// Puts a popped pod aside until one of `events` happens.
-    pub fn unschedulable(&mut self, key: Key, events: BTreeSet<ClusterEvent>) {
+    /// Puts a popped pod aside until one of `events` happens, to one of its `kin` where that
+    /// matters.
+    pub fn unschedulable(&mut self, key: Key, events: BTreeSet<ClusterEvent>, kin: u64) {
         if let Some(mut waiting) = self.take(&key) {
-            waiting.state = State::Unschedulable(events);
+            let kin = events.iter().any(|event| event.is_particular()).then_some(kin);
+            waiting.state = State::Unschedulable((events, kin));
             self.put(key, waiting);
         }
     }
@@ -120,7 +125,20 @@ impl Queue {
 
     /// Lets every pod that the event may help be tried again; the others cost nothing.
     pub fn happened(&mut self, event: ClusterEvent, now: Time) {
-        let helped = self.unschedulable.extract_if(.., |events, _| events.contains(&event));
+        self.happened_to(event, now, |_| true);
+    }
+
+    /// As [`Self::happened`], where not all pods that wait for such an event are helped: `helps`
+    /// is asked about one of each kin.
+    pub fn happened_to(
+        &mut self,
+        event: ClusterEvent,
+        now: Time,
+        mut helps: impl FnMut(&Key) -> bool,
+    ) {
+        let helped = self.unschedulable.extract_if(.., |(events, _), keys| {
+            events.contains(&event) && keys.first().is_some_and(&mut helps)
+        });
         for key in helped.flat_map(|(_, keys)| keys).collect::<Vec<_>>() {
             if let Some(waiting) = self.pods.remove(&key) {
                 self.ready(key, waiting, now);
@@ -143,11 +161,11 @@ impl Queue {
             State::BackingOff(due) => {
                 self.backing_off.insert((*due, key.clone()));
             }
-            State::Unschedulable(events) => {
-                if let Some(keys) = self.unschedulable.get_mut(events) {
+            State::Unschedulable(cause) => {
+                if let Some(keys) = self.unschedulable.get_mut(cause) {
                     keys.insert(key.clone());
                 } else {
-                    self.unschedulable.insert(events.clone(), BTreeSet::from([key.clone()]));
+                    self.unschedulable.insert(cause.clone(), BTreeSet::from([key.clone()]));
                 }
             }
             State::InFlight => {}
@@ -164,11 +182,11 @@ impl Queue {
             State::BackingOff(due) => {
                 self.backing_off.remove(&(*due, key.clone()));
             }
-            State::Unschedulable(events) => {
-                if let Some(keys) = self.unschedulable.get_mut(events) {
+            State::Unschedulable(cause) => {
+                if let Some(keys) = self.unschedulable.get_mut(cause) {
                     keys.remove(key);
                     if keys.is_empty() {
-                        self.unschedulable.remove(events);
+                        self.unschedulable.remove(cause);
                     }
                 }
             }
@@ -198,8 +216,8 @@ mod tests {
         assert_eq!(queue.pop(at(4)), Some(key("late")));
         assert_eq!(queue.pop(at(4)), None);
 
-        queue.unschedulable(key("low"), BTreeSet::from([ClusterEvent::PodGone]));
-        queue.unschedulable(key("high"), BTreeSet::from([ClusterEvent::NodeAdded]));
+        queue.unschedulable(key("low"), BTreeSet::from([ClusterEvent::PodGone]), 0);
+        queue.unschedulable(key("high"), BTreeSet::from([ClusterEvent::NodeAdded]), 0);
         queue.retry(key("late"), at(4));
         assert_eq!(queue.wake_at(), Some(at(5)));
         queue.happened(ClusterEvent::PodGone, at(6));
@@ -223,7 +241,7 @@ mod tests {
         for i in 0..6_u64 {
             queue.add(key(&i.to_string()), 0, at(i));
             let popped = queue.pop(at(i)).unwrap();
-            queue.unschedulable(popped, events[usize::from(i % 2 == 1)].clone());
+            queue.unschedulable(popped, events[usize::from(i % 2 == 1)].clone(), i);
         }
         queue.add(key("2"), 0, at(50));
         assert_eq!(queue.pop(at(50)), Some(key("2")));
@@ -234,5 +252,24 @@ mod tests {
         assert!(!queue.has_active());
         queue.happened(ClusterEvent::NodeAdded, at(70));
         assert_eq!(queue.pop(at(70)), Some(key("1")));
+    }
+    #[test]
+    fn a_particular_event_helps_those_of_a_kin() {
+        let mut queue = Queue::default();
+        let at = Time::from_secs;
+        for i in 0..6_u64 {
+            queue.add(key(&i.to_string()), 0, at(i));
+            let popped = queue.pop(at(i)).unwrap();
+            queue.unschedulable(popped, BTreeSet::from([ClusterEvent::PeerLeft]), i % 2);
+        }
+        let mut asked = Vec::new();
+        queue.happened_to(ClusterEvent::PeerCame, at(50), |_| true);
+        queue.happened_to(ClusterEvent::PeerLeft, at(50), |key| {
+            asked.push(key.name.to_string());
+            *key.name == *"1"
+        });
+        assert_eq!(asked, ["0", "1"]);
+        let helped: Vec<Key> = std::iter::from_fn(|| queue.pop(at(50))).collect();
+        assert_eq!(helped, ["1", "3", "5"].map(key));
     }
 }

@@ -19,9 +19,10 @@ use crate::cycle::{Choice, Diagnosis, Question};
 use crate::explain::{Explanation, explain};
 use crate::fast::Fast;
 use crate::framework::ClusterEvent;
-use crate::pod_info::{Classes, PodInfo, owner_of, takes_place};
+use crate::pod_info::{Classes, PodInfo, takes_place};
 use crate::profile::Profile;
 use crate::queue::Queue;
+use crate::relations::{Kin, Presence, Term};
 use crate::shadow::Shadow;
 use crate::snapshot::Snapshot;
 
@@ -84,7 +85,15 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// The kinds that must be watched.
-    pub const KINDS: &'static [Kind] = &[Kind::Node, Kind::Pod];
+    pub const KINDS: &'static [Kind] = &[
+        Kind::Node,
+        Kind::Pod,
+        Kind::Namespace,
+        Kind::Service,
+        Kind::ReplicationController,
+        Kind::ReplicaSet,
+        Kind::StatefulSet,
+    ];
 
     /// Makes a scheduler; without an elector it always leads.
     pub fn new(profile: Profile, elector: Option<LeaderElector>, rng: &RngTree) -> Self {
@@ -155,7 +164,7 @@ impl Scheduler {
         // The node it is on shall not be the only one it can go to.
         object.node_name = None;
         let info = PodInfo::of(&object, &mut Classes::default())?;
-        let question = Question { class: &info.class, owner: &info.owner };
+        let question = Question { class: &info.class, kin: &info.kin };
         let mut snapshot = std::borrow::Cow::Borrowed(&self.snapshot);
         if snapshot.pod(pod).is_some() {
             snapshot.to_mut().remove_pod(pod);
@@ -176,7 +185,8 @@ impl Scheduler {
         cache.apply_each(now, event, |_, delta| match delta.key.kind {
             Kind::Node => self.node_changed(now, &delta),
             Kind::Pod => self.pod_changed(now, &delta),
-            _ => {}
+            Kind::Namespace => self.namespace_changed(now, &delta),
+            _ => self.selector_changed(now, &delta),
         });
         self.cache = cache;
     }
@@ -184,6 +194,7 @@ impl Scheduler {
     fn node_changed(&mut self, now: Time, delta: &Delta) {
         let Some(node) = delta.new.as_ref().and_then(Object::get::<Node>) else {
             self.snapshot.remove_node(&delta.key.name);
+            self.queue.happened(ClusterEvent::NodeGone, now);
             return;
         };
         self.snapshot.set_node(node);
@@ -202,6 +213,29 @@ impl Scheduler {
         }
     }
 
+    fn namespace_changed(&mut self, now: Time, delta: &Delta) {
+        let labels = delta.new.as_ref().map(|object| object.meta().labels.clone());
+        let labels = labels.map(Option::unwrap_or_default);
+        let name = &*delta.key.name;
+        if self.snapshot.census_mut().namespaces.set(name, labels.as_ref()) {
+            let pending = &self.pending;
+            self.queue.happened_to(ClusterEvent::NamespaceLabels, now, |key| {
+                pending.get(key).is_some_and(|pod| looks_at_namespace(&pod.kin, name))
+            });
+        }
+    }
+
+    fn selector_changed(&mut self, now: Time, delta: &Delta) {
+        if self.snapshot.census_mut().selectors.set(&delta.key, delta.new.as_ref()) {
+            let (pending, namespace) = (&self.pending, &*delta.key.namespace);
+            self.queue.happened_to(ClusterEvent::Selectors, now, |key| {
+                pending.get(key).is_some_and(|pod| {
+                    pod.kin.constraints.is_empty() && pod.kin.identity.namespace == namespace
+                })
+            });
+        }
+    }
+
     fn pod_changed(&mut self, now: Time, delta: &Delta) {
         match &delta.new {
             Some(Object::Pod(pod)) if takes_place(pod) => match pod.node_name.as_deref() {
@@ -215,23 +249,36 @@ impl Scheduler {
     fn has_node(&mut self, now: Time, key: &Key, pod: &Pod, node: &str, old: Option<&Object>) {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let placed = self.snapshot.pod(key).filter(|p| p.node == node && p.uid == uid);
-        let there = placed.is_some();
         // Most news of a pod is its status.
-        let told = |old: &Pod| old.node_name == pod.node_name && old.spec == pod.spec;
-        if there && old.and_then(Object::get::<Pod>).is_some_and(told) {
+        let told = |old: &Pod| {
+            old.node_name == pod.node_name
+                && old.spec == pod.spec
+                && old.metadata.labels == pod.metadata.labels
+                && old.metadata.deletion_timestamp == pod.metadata.deletion_timestamp
+        };
+        if placed.is_some() && old.and_then(Object::get::<Pod>).is_some_and(told) {
             return;
         }
         let Some(spec) = &pod.spec else { return };
         let load = self.classes.load(spec);
-        // A pod that stays where it is and asks for the same changes nothing.
-        let same = placed.is_some_and(|p| Arc::ptr_eq(p.load, &load) || *p.load == load);
+        let presence = self.classes.presence(pod, spec);
+        // A pod that stays where it is and asks for the same frees nothing.
+        let stays = placed.as_ref().is_some_and(|p| Arc::ptr_eq(p.load, &load) || *p.load == load);
+        let before = placed.map(|p| p.presence).filter(|_| stays);
         self.assumed.remove(key);
         self.pending.remove(key);
         self.queue.remove(key);
-        if !same {
-            self.leave_node(now, key);
-            self.snapshot.add_pod(key, uid, owner_of(pod), &load, node);
+        if before.as_ref() == Some(&presence) {
+            return;
         }
+        if !stays {
+            self.leave_node(now, key);
+        }
+        self.snapshot.add_pod(key, uid, &presence, &load, node);
+        if let Some(before) = before {
+            self.peer_moved(now, ClusterEvent::PeerLeft, &before);
+        }
+        self.peer_moved(now, ClusterEvent::PeerCame, &presence);
     }
 
     fn wants_node(&mut self, now: Time, pod: &Pod) {
@@ -265,9 +312,21 @@ impl Scheduler {
     }
 
     fn leave_node(&mut self, now: Time, key: &Key) {
-        if self.snapshot.remove_pod(key) {
-            self.queue.happened(ClusterEvent::PodGone, now);
-        }
+        let Some(presence) = self.snapshot.pod(key).map(|pod| pod.presence) else { return };
+        self.snapshot.remove_pod(key);
+        self.queue.happened(ClusterEvent::PodGone, now);
+        self.peer_moved(now, ClusterEvent::PeerLeft, &presence);
+    }
+
+    /// Lets the pods be tried again that may be helped by a pod that came to a node or left it.
+    fn peer_moved(&mut self, now: Time, event: ClusterEvent, peer: &Presence) {
+        let (pending, snapshot, profile) = (&self.pending, &self.snapshot, &self.profile);
+        self.queue.happened_to(event, now, |key| {
+            pending.get(key).is_some_and(|pod| {
+                let came = event == ClusterEvent::PeerCame;
+                may_help(&pod.kin, peer, came, snapshot, profile)
+            })
+        });
     }
 
     fn decide(&mut self, now: Time, out: &mut Vec<ApiEffect>) {
@@ -277,7 +336,7 @@ impl Scheduler {
                 self.queue.remove(&key);
                 continue;
             };
-            let question = Question { class: &pod.class, owner: &pod.owner };
+            let question = Question { class: &pod.class, kin: &pod.kin };
             let expected = self.shadow.as_mut().and_then(|shadow| {
                 shadow.expect(&self.profile, &self.snapshot, question, self.start, &self.rng)
             });
@@ -295,19 +354,21 @@ impl Scheduler {
                 decisions.push(Decision { time: now, pod: key.clone(), result: choice.clone() });
             }
             match choice {
-                Ok(choice) => self.bind(key, choice, out),
+                Ok(choice) => self.bind(now, key, choice, out),
                 Err(diagnosis) => self.reject(now, &key, &diagnosis, out),
             }
         }
     }
 
-    fn bind(&mut self, key: Key, choice: Choice, out: &mut Vec<ApiEffect>) {
+    fn bind(&mut self, now: Time, key: Key, choice: Choice, out: &mut Vec<ApiEffect>) {
         let Some(pod) = self.pending.get(&key) else { return };
-        self.snapshot.add_pod(&key, &pod.uid, &pod.owner, &pod.class.load, &choice.node);
+        let presence = Presence::of(&pod.kin);
+        self.snapshot.add_pod(&key, &pod.uid, &presence, &pod.class.load, &choice.node);
         let request = Request::Bind { pod: key.clone(), uid: pod.uid.clone(), node: choice.node };
         let id = self.calls.call(request, out);
         self.flights.insert(id, Flight::Bind(key.clone()));
         self.assumed.insert(key);
+        self.peer_moved(now, ClusterEvent::PeerCame, &presence);
     }
 
     fn reject(&mut self, now: Time, key: &Key, diagnosis: &Diagnosis, out: &mut Vec<ApiEffect>) {
@@ -320,7 +381,8 @@ impl Scheduler {
         let mut events: BTreeSet<ClusterEvent> =
             rejecting.flat_map(|plugin| plugin.events().iter().copied()).collect();
         events.insert(ClusterEvent::NodeAdded);
-        self.queue.unschedulable(key.clone(), events);
+        let kin = self.pending.get(key).map_or(0, |pod| pod.kin.id);
+        self.queue.unschedulable(key.clone(), events, kin);
         let message = diagnosis.message();
         let Some(pod) = self.pending.get_mut(key) else { return };
         let uid = pod.uid.clone();
@@ -467,6 +529,45 @@ fn same_question(a: &PodInfo, b: &PodInfo) -> bool {
         && a.priority == b.priority
         && a.class.tolerations == b.class.tolerations
         && a.class.node_selector == b.class.node_selector
+        && a.kin.id == b.kin.id
+}
+
+/// Whether a pod that came to a node, or left one, may be what a pod waits for.
+fn may_help(
+    kin: &Kin,
+    peer: &Presence,
+    came: bool,
+    snapshot: &Snapshot,
+    profile: &Profile,
+) -> bool {
+    let namespaces = &snapshot.census().namespaces;
+    let own = kin.terms.as_ref();
+    let wanted = own.map(|terms| terms.affinity.as_slice()).unwrap_or_default();
+    let is_wanted =
+        || !wanted.is_empty() && wanted.iter().all(|t| t.matches(&peer.identity, namespaces));
+    // Where the last one leaves that others wanted to be with, one may be the first again.
+    if is_wanted() && (came || kin.likes_itself(namespaces)) {
+        return true;
+    }
+    let unwanted = own.map(|terms| terms.anti_affinity.as_slice()).unwrap_or_default();
+    let others = peer.terms.as_ref().map(|terms| terms.anti_affinity.as_slice());
+    let in_the_way = || {
+        unwanted.iter().any(|term| term.matches(&peer.identity, namespaces))
+            || others.into_iter().flatten().any(|term| term.matches(&kin.identity, namespaces))
+    };
+    if !came && in_the_way() {
+        return true;
+    }
+    // Domains become more alike by a pod in the emptiest as by one less in the fullest.
+    let constraints = snapshot.census().constraints(kin, profile.relating.defaults());
+    constraints.iter().any(|c| c.hard && c.counts(&peer.identity, &kin.identity.namespace))
+}
+
+/// Whether other labels of a namespace may be what a pod waits for.
+fn looks_at_namespace(kin: &Kin, namespace: &str) -> bool {
+    // Terms of others may mean the pod by its namespace, its own any other.
+    kin.identity.namespace == namespace
+        || kin.terms.iter().flat_map(|terms| terms.all()).any(Term::by_namespace_labels)
 }
 
 impl Machine for Scheduler {

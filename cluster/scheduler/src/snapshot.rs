@@ -1,22 +1,20 @@
 //! [`Snapshot`]: all nodes and the pods on them, kept current by changes.
 
-mod changes;
+mod log;
 mod order;
-mod siblings;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::{Key, Table};
 use k8s_openapi::api::core::v1::Node;
 
+use crate::census::{Census, Move};
 use crate::node_info::NodeInfo;
 use crate::pod_info::Load;
-use changes::Changes;
+use crate::relations::{Constraint, Kin, Presence};
+pub(crate) use log::Log;
 use order::Order;
-use siblings::Owners;
-pub use siblings::Siblings;
 
 /// The nodes in the order in which they are tried: zones in turn, then by name.
 ///
@@ -30,25 +28,34 @@ pub struct Snapshot {
     order: Order,
     images: BTreeMap<String, usize>,
     pods: Table<Key, Placed>,
-    owners: Owners,
-    changes: Changes,
+    census: Census,
+    changes: Log<Change>,
 }
 
-/// The owner of pods without a controller: half the size of an `Option`.
-const NOBODY: u32 = u32::MAX;
+/// A change of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// Which.
+    pub(crate) node: u32,
+    /// Whether its own properties changed, not just the pods on it.
+    pub(crate) own: bool,
+}
 
 /// All that is remembered of a pod that has a node: there may be a million.
 #[derive(Clone, Debug)]
 struct Placed {
     node: u32,
-    /// The number of its controller, or [`NOBODY`].
-    owner: u32,
+    /// The crowd of its identity.
+    crowd: u32,
+    /// The crowd of its terms, or nobody.
+    holder: u32,
+    leaving: bool,
     uid: Box<str>,
     load: Arc<Load>,
 }
 
 /// A pod that has a node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PlacedPod<'a> {
     /// The node's name.
     pub node: &'a str,
@@ -56,21 +63,8 @@ pub struct PlacedPod<'a> {
     pub uid: &'a str,
     /// What it takes of the node.
     pub load: &'a Arc<Load>,
-}
-
-/// How crowded with a pod's siblings the zones are.
-#[derive(Clone, Debug)]
-pub struct Crowd<'a> {
-    /// How many zones have nodes.
-    pub zones: usize,
-    by_zone: Option<Cow<'a, BTreeMap<u32, i64>>>,
-}
-
-impl Crowd<'_> {
-    /// How many siblings are in the zone.
-    pub fn in_zone(&self, zone_id: u32) -> i64 {
-        self.by_zone.as_ref().and_then(|by_zone| by_zone.get(&zone_id)).copied().unwrap_or(0)
-    }
+    /// What others see of it.
+    pub presence: Presence,
 }
 
 impl Snapshot {
@@ -98,7 +92,18 @@ impl Snapshot {
     /// The pod of that key, if it has a node, or shall have one.
     pub fn pod(&self, key: &Key) -> Option<PlacedPod<'_>> {
         let pod = self.pods.get(key)?;
-        Some(PlacedPod { node: &self.row(pod.node).name, uid: &pod.uid, load: &pod.load })
+        let crowd = self.census.crowds().get(pod.crowd).expect("its pods are counted");
+        let holder = self.census.holders().get(pod.holder);
+        Some(PlacedPod {
+            node: &self.row(pod.node).name,
+            uid: &pod.uid,
+            load: &pod.load,
+            presence: Presence {
+                identity: Arc::clone(&crowd.of),
+                terms: holder.map(|holder| Arc::clone(&holder.of)),
+                leaving: pod.leaving,
+            },
+        })
     }
 
     /// On how many nodes an image is present.
@@ -106,16 +111,14 @@ impl Snapshot {
         self.images.get(image).copied().unwrap_or(0)
     }
 
-    /// Where the pods of a controller are; `None` if it has none.
-    pub fn siblings(&self, owner: &str) -> Option<&Siblings> {
-        Some(self.owners.siblings(self.owners.id(owner)?))
+    /// Which pods are where, as far as other pods care.
+    pub const fn census(&self) -> &Census {
+        &self.census
     }
 
-    /// How crowded the zones are with the pods of a controller.
-    pub fn crowd(&self, owner: &str) -> Crowd<'_> {
-        let by_zone =
-            self.owners.id(owner).map(|id| self.owners.by_zone(id, |node| self.zone_of(node)));
-        Crowd { zones: self.order.zones(), by_zone }
+    /// As [`Self::census`], to tell it of namespaces and of what has selectors.
+    pub const fn census_mut(&mut self) -> &mut Census {
+        &mut self.census
     }
 
     /// Takes a new or changed node.
@@ -124,7 +127,8 @@ impl Snapshot {
         let id = self.id(name);
         let mut info = self.row(id).clone();
         info.set(node);
-        info.zone_id = self.order.zone_id(info.zone());
+        let zone = self.order.zone_id(info.zone());
+        info.zone_id = zone;
         let before = std::mem::replace(&mut self.rows[id as usize], info);
         let now = &self.rows[id as usize];
         if before == *now {
@@ -133,7 +137,12 @@ impl Snapshot {
         for image in now.images.keys() {
             *self.images.entry(image.clone()).or_default() += 1;
         }
-        let (zone, pods) = (now.zone_id, now.pods);
+        if !before.known || before.labels != now.labels {
+            self.census.domains.set_node(id, now);
+        }
+        if before.taints != now.taints {
+            self.census.domains.taints_changed();
+        }
         for image in before.images.keys() {
             self.forget_image(image);
         }
@@ -142,11 +151,8 @@ impl Snapshot {
                 self.order.remove(before.zone_id, id, by_name(&self.rows, name));
             }
             self.order.insert(zone, id, by_name(&self.rows, name));
-            if pods > 0 {
-                self.owners.node_moved();
-            }
         }
-        self.changes.push(id, true, self.rows.len());
+        self.changes.push(Change { node: id, own: true }, self.rows.len());
     }
 
     /// Forgets a node; pods bound to it stay counted in case it comes back.
@@ -156,48 +162,66 @@ impl Snapshot {
         let row = &mut self.rows[id as usize];
         row.known = false;
         let images = std::mem::take(&mut row.images);
-        if row.pods > 0 {
-            self.owners.node_moved();
-        }
+        self.census.domains.set_node(id, row);
         for image in images.keys() {
             self.forget_image(image);
         }
-        self.changes.push(id, true, self.rows.len());
+        self.changes.push(Change { node: id, own: true }, self.rows.len());
         self.drop_unused(id);
     }
 
-    /// Counts a pod in on a node, which need not exist yet. `owner` is the UID of its
-    /// controller, empty if it has none.
-    pub fn add_pod(&mut self, key: &Key, uid: &str, owner: &str, load: &Arc<Load>, node: &str) {
+    /// Counts a pod in on a node, which need not exist yet.
+    pub fn add_pod(
+        &mut self,
+        key: &Key,
+        uid: &str,
+        presence: &Presence,
+        load: &Arc<Load>,
+        node: &str,
+    ) {
         self.remove_pod(key);
         let id = self.id(node);
-        let zone = self.zone_of(id);
         self.rows[id as usize].add(load);
-        let owner = if owner.is_empty() { NOBODY } else { self.owners.add(owner, id, zone) };
-        let placed = Placed { node: id, owner, uid: uid.into(), load: Arc::clone(load) };
+        let (crowd, holder) = self.census.add(presence, id, self.rows.len());
+        // Pods that come are seldom the first with their terms, and keys are few.
+        for term in presence.terms.iter().flat_map(|terms| terms.all()) {
+            self.census.domains.register(&term.key, &self.rows);
+        }
+        let leaving = presence.leaving;
+        let load = Arc::clone(load);
+        let placed = Placed { node: id, crowd, holder, leaving, uid: uid.into(), load };
         self.pods.insert(key.clone(), placed);
-        self.changes.push(id, false, self.rows.len());
+        self.changes.push(Change { node: id, own: false }, self.rows.len());
     }
 
     /// Counts a pod out of its node; `false` if it had none.
     pub fn remove_pod(&mut self, key: &Key) -> bool {
         let Some(pod) = self.pods.remove(key) else { return false };
-        let zone = self.zone_of(pod.node);
         self.rows[pod.node as usize].remove(&pod.load);
-        if pod.owner != NOBODY {
-            self.owners.remove(pod.owner, pod.node, zone);
-        }
-        self.changes.push(pod.node, false, self.rows.len());
+        let moved = Move {
+            crowd: pod.crowd,
+            holder: pod.holder,
+            node: pod.node,
+            by: -1,
+            leaving: pod.leaving,
+            new_crowd: false,
+            new_holder: false,
+        };
+        self.census.remove(moved, self.rows.len());
+        self.changes.push(Change { node: pod.node, own: false }, self.rows.len());
         self.drop_unused(pod.node);
         true
     }
 
-    /// Makes all that decisions about pods of `owner` look at current.
-    pub(crate) fn settle(&mut self, owner: &str) {
+    /// Makes all that decisions about such a pod look at current; `defaults` are the constraints
+    /// of pods that have none.
+    pub(crate) fn settle(&mut self, kin: &Kin, defaults: &[Constraint]) {
         self.order.settle();
-        if let Some(owner) = self.owners.id(owner) {
-            let rows = &self.rows;
-            self.owners.settle(owner, |node| zone_of(&rows[node as usize]));
+        let terms = kin.terms.iter().flat_map(|terms| terms.all()).map(|term| &term.key);
+        let own = kin.constraints.iter().map(|constraint| &constraint.key);
+        let default = defaults.iter().map(|constraint| &constraint.key);
+        for key in terms.chain(own).chain(default) {
+            self.census.domains.register(key, &self.rows);
         }
     }
 
@@ -214,26 +238,13 @@ impl Snapshot {
         &self.order
     }
 
-    pub(crate) const fn changes(&self) -> &Changes {
+    pub(crate) const fn changes(&self) -> &Log<Change> {
         &self.changes
-    }
-
-    /// The number of a controller that has pods.
-    pub(crate) fn owner_id(&self, owner: &str) -> Option<u32> {
-        self.owners.id(owner)
-    }
-
-    pub(crate) fn siblings_of(&self, owner: u32) -> &Siblings {
-        self.owners.siblings(owner)
     }
 
     /// The number of a node that exists.
     pub(crate) fn known(&self, name: &str) -> Option<u32> {
         self.ids.get(name).copied().filter(|id| self.row(*id).known)
-    }
-
-    fn zone_of(&self, node: u32) -> Option<u32> {
-        zone_of(self.row(node))
     }
 
     fn id(&mut self, name: &str) -> u32 {
@@ -268,10 +279,6 @@ impl Snapshot {
     }
 }
 
-fn zone_of(row: &NodeInfo) -> Option<u32> {
-    row.known.then_some(row.zone_id)
-}
-
 fn by_name(rows: &[NodeInfo], name: &str) -> impl Fn(u32) -> bool {
     move |other| rows[other as usize].name.as_str() < name
 }
@@ -290,36 +297,33 @@ mod tests {
     }
 
     #[test]
-    fn pods_outlive_their_node_and_count_in_its_new_zone() {
+    fn pods_outlive_their_node() {
         let mut snapshot = Snapshot::default();
         let key = |name: &str| Key::new(api::Kind::Pod, "d", name);
-        let load = Arc::new(Load::default());
-        snapshot.add_pod(&key("p"), "u", "rs", &load, "n2");
+        let (load, nobody) = (Arc::new(Load::default()), Presence::default());
+        snapshot.add_pod(&key("p"), "u", &nobody, &load, "n2");
         assert!(snapshot.get("n2").is_none() && snapshot.is_empty());
         for (name, zone) in [("n3", "b"), ("n2", "a"), ("n1", "a")] {
             snapshot.set_node(&node(name, zone));
         }
         let names = |s: &Snapshot| s.nodes().map(|n| n.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&snapshot), ["n1", "n3", "n2"]);
-        let in_zone = |snapshot: &Snapshot, node: &str| {
-            let zone = snapshot.get(node).unwrap().zone_id;
-            snapshot.crowd("rs").in_zone(zone)
-        };
-        assert_eq!((in_zone(&snapshot, "n1"), in_zone(&snapshot, "n3")), (1, 0));
-        snapshot.settle("rs");
         snapshot.set_node(&node("n2", "b"));
         assert_eq!(names(&snapshot), ["n1", "n2", "n3"]);
-        assert_eq!((in_zone(&snapshot, "n1"), in_zone(&snapshot, "n3")), (0, 1));
-        snapshot.add_pod(&key("q"), "u", "rs", &load, "n1");
-        snapshot.settle("rs");
-        snapshot.add_pod(&key("r"), "u", "rs", &load, "n3");
-        assert_eq!((in_zone(&snapshot, "n1"), in_zone(&snapshot, "n3")), (1, 2));
+        snapshot.add_pod(&key("q"), "u", &nobody, &load, "n1");
+        snapshot.add_pod(&key("r"), "u", &nobody, &load, "n3");
+        let on = |s: &Snapshot| {
+            let all = s.census().crowds().iter();
+            all.map(|(_, crowd)| crowd.on.values().map(|heads| heads.all()).sum())
+                .collect::<Vec<i64>>()
+        };
+        assert_eq!(on(&snapshot), [3]);
 
         snapshot.remove_node("n2");
-        assert_eq!((in_zone(&snapshot, "n3"), snapshot.nodes_with_image("i")), (1, 2));
+        assert_eq!(snapshot.nodes_with_image("i"), 2);
         assert_eq!(snapshot.pod(&key("p")).unwrap().node, "n2");
         snapshot.set_node(&node("n2", "b"));
-        assert_eq!((in_zone(&snapshot, "n3"), snapshot.get("n2").unwrap().pods), (2, 1));
+        assert_eq!(snapshot.get("n2").unwrap().pods, 1);
         snapshot.remove_node("n2");
         assert!(snapshot.remove_pod(&key("p")) && !snapshot.remove_pod(&key("p")));
         snapshot.set_node(&node("n4", ""));
@@ -327,6 +331,7 @@ mod tests {
             (names(&snapshot), snapshot.rows()),
             (["n4", "n1", "n3"].map(str::to_owned).into(), 3)
         );
-        assert_eq!(snapshot.siblings("rs").unwrap().nodes().len(), 2);
+        assert!(snapshot.remove_pod(&key("q")) && snapshot.remove_pod(&key("r")));
+        assert!(on(&snapshot).is_empty());
     }
 }

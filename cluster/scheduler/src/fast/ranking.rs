@@ -8,7 +8,7 @@ use crate::cycle::{Diagnosis, Rejection};
 use crate::framework::{Filtering, Scoring};
 use crate::pod_info::PodClass;
 use crate::profile::Profile;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Change, Snapshot};
 
 /// What `compare` is told of a node, for all plugins that compare, in the profile's order.
 pub(super) type Traits = Arc<[i64]>;
@@ -52,16 +52,6 @@ impl Top {
     }
 }
 
-/// Nodes that passed and have the same traits: they differ in the scores of plugins that look
-/// at each node alone, and in nothing else.
-#[derive(Clone, Debug)]
-struct Group {
-    passed: u16,
-    siblings: u32,
-    traits: Traits,
-    nodes: u32,
-}
-
 /// For each node in order whether it can take a pod of the class, and its score, as far as that
 /// does not depend on other nodes.
 ///
@@ -71,32 +61,28 @@ struct Group {
 #[derive(Clone, Debug)]
 pub(super) struct Ranking {
     pub(super) class: Arc<PodClass>,
-    /// The controller whose pods count as siblings in groups, if any do.
-    siblings_of: Option<u32>,
     /// The weighted sum of scores, by place in the order.
     scores: Vec<i32>,
-    /// The number of the group, or of the rejection, by place in the order.
+    /// The number of the group, or of the rejection, by place in the order. A group are nodes that
+    /// passed and have the same traits: they differ in the scores of plugins that look at each
+    /// node alone, and in nothing else.
     states: Vec<u16>,
     /// Nodes to be looked at again, a bit each.
     dirty: Vec<u64>,
     /// Nodes that can take the pod, a bit each.
     feasible: Vec<u64>,
-    /// Nodes that count for themselves and not for their group, a bit each.
-    apart: Vec<u64>,
     /// Sums of blocks, `[block][group]`, for up to `summed` groups.
     tops: Vec<Top>,
     summed: usize,
     /// Blocks of which the sums are wrong.
     stale: Vec<bool>,
-    /// By node: what its own properties make of it, as `states`, but with a number of `passed`.
+    /// By node: what its own properties make of it, as `states`.
     judged: Vec<u16>,
-    passed: Vec<Traits>,
-    passed_ids: BTreeMap<Traits, u16>,
+    /// The traits of each group.
+    groups: Vec<Traits>,
+    group_ids: BTreeMap<Traits, u16>,
     /// The traits of the node looked at last.
     measured: Measured,
-    groups: Vec<Group>,
-    group_ids: BTreeMap<(u16, u32), u16>,
-    free_groups: Vec<u16>,
     rejections: Vec<(Rejection, u32)>,
     /// The order and the changes that this has caught up with.
     epoch: u64,
@@ -106,46 +92,24 @@ pub(super) struct Ranking {
 }
 
 impl Ranking {
-    pub(super) fn new(class: Arc<PodClass>, siblings_of: Option<u32>, snapshot: &Snapshot) -> Self {
+    pub(super) fn new(class: Arc<PodClass>, snapshot: &Snapshot) -> Self {
         Self {
             class,
-            siblings_of,
             scores: Vec::new(),
             states: Vec::new(),
             dirty: Vec::new(),
             feasible: Vec::new(),
-            apart: Vec::new(),
             tops: Vec::new(),
             summed: 1,
             stale: Vec::new(),
             judged: Vec::new(),
-            passed: Vec::new(),
-            passed_ids: BTreeMap::new(),
-            measured: Measured::default(),
             groups: Vec::new(),
             group_ids: BTreeMap::new(),
-            free_groups: Vec::new(),
+            measured: Measured::default(),
             rejections: Vec::new(),
             epoch: 0,
             seen: snapshot.changes().count(),
             overflown: false,
-        }
-    }
-
-    /// The ranking of the same class in which the pods of one controller count as siblings, from
-    /// one in which nobody's do; `recount` has to follow.
-    pub(super) fn of_owner(&self, owner: u32) -> Self {
-        Self { siblings_of: Some(owner), ..self.clone() }
-    }
-
-    /// Has all nodes with siblings looked at again.
-    pub(super) fn recount(&mut self, snapshot: &Snapshot) {
-        let siblings = self.siblings_of.map(|owner| snapshot.siblings_of(owner).nodes());
-        for node in siblings.into_iter().flat_map(BTreeMap::keys) {
-            if let Some(at) = snapshot.order().position(*node) {
-                let (block, bit) = place(at);
-                self.dirty[block] |= bit;
-            }
         }
     }
 
@@ -167,7 +131,7 @@ impl Ranking {
         }
         let changes = snapshot.changes();
         if let Some(news) = changes.since(self.seen) {
-            for (node, own) in news {
+            for Change { node, own } in news.iter().copied() {
                 if own {
                     self.judged[node as usize] = UNKNOWN;
                 }
@@ -213,6 +177,35 @@ impl Ranking {
         (Window { start, evaluated: total, total }, wanted - left)
     }
 
+    /// As [`Self::search`], but of the nodes that can take the pod those alone count that `take`
+    /// accepts: it is told their place, group and score.
+    pub(super) fn search_among(
+        &mut self,
+        profile: &Profile,
+        snapshot: &Snapshot,
+        start: usize,
+        wanted: usize,
+        mut take: impl FnMut(usize, u16, i32) -> bool,
+    ) -> (Window, usize) {
+        let total = self.len();
+        let mut left = wanted;
+        for (from, to) in [(start, total), (0, start)] {
+            for (block, mask) in masks(from, to) {
+                if self.dirty[block] != 0 {
+                    self.refresh(profile, snapshot, block);
+                }
+                for at in bits(block, self.feasible[block] & mask) {
+                    left -= usize::from(take(at, self.states[at], self.scores[at]));
+                    if left == 0 {
+                        let evaluated = (at + total - start) % total + 1;
+                        return (Window { start, evaluated, total }, wanted);
+                    }
+                }
+            }
+        }
+        (Window { start, evaluated: total, total }, wanted - left)
+    }
+
     /// The first feasible node of a window.
     pub(super) fn first(&self, window: Window) -> Option<usize> {
         window.masks().find_map(|(block, mask)| {
@@ -221,11 +214,11 @@ impl Ranking {
         })
     }
 
-    /// The tops of the feasible nodes of a window by group, but for those set apart.
+    /// The tops of the feasible nodes of a window by group.
     pub(super) fn tops(&mut self, window: Window) -> Vec<Top> {
         let mut tops = vec![Top::default(); self.groups.len()];
         for (block, mask) in window.masks() {
-            let counted = self.feasible[block] & mask & !self.apart[block];
+            let counted = self.feasible[block] & mask;
             if counted == 0 {
                 continue;
             }
@@ -245,12 +238,11 @@ impl Ranking {
     }
 
     /// The place of the `nth` of the nodes of a window that are best: those of a group whose
-    /// score is `best` of that group, and those apart that `apart_best` lists.
+    /// score is `best` of that group.
     pub(super) fn nth_best(
         &mut self,
         window: Window,
         best: &[Option<i32>],
-        apart_best: &[usize],
         mut nth: usize,
     ) -> usize {
         for (block, mask) in window.masks() {
@@ -258,8 +250,7 @@ impl Ranking {
             if found == 0 {
                 continue;
             }
-            let counted = found & !self.apart[block];
-            if counted == found && self.is_summed(block, counted) {
+            if self.is_summed(block, found) {
                 self.sum_up(block);
                 let sums = &self.tops[block * self.summed..][..self.summed];
                 let is_best = |(top, best): &(&Top, &Option<i32>)| Some(top.score) == **best;
@@ -270,11 +261,7 @@ impl Ranking {
                 }
             }
             for at in bits(block, found) {
-                let is_best = if self.apart[block] & place(at).1 == 0 {
-                    best[self.states[at] as usize] == Some(self.scores[at])
-                } else {
-                    apart_best.contains(&at)
-                };
+                let is_best = best[self.states[at] as usize] == Some(self.scores[at]);
                 if is_best && nth == 0 {
                     return at;
                 }
@@ -284,38 +271,14 @@ impl Ranking {
         unreachable!("the caller counted the ties")
     }
 
-    /// Sets a feasible node apart, so that it does not count for its group; gives the number of
-    /// what it passed with, and its score. `None` if it is not feasible.
-    pub(super) fn set_apart(&mut self, at: usize) -> Option<(u16, i32)> {
-        let (block, bit) = place(at);
-        if self.feasible[block] & bit == 0 {
-            return None;
-        }
-        self.apart[block] |= bit;
-        Some((self.groups[self.states[at] as usize].passed, self.scores[at]))
-    }
-
-    /// Undoes [`Self::set_apart`].
-    pub(super) fn set_back(&mut self, at: usize) {
-        let (block, bit) = place(at);
-        self.apart[block] &= !bit;
+    /// How many groups there are.
+    pub(super) const fn groups(&self) -> usize {
+        self.groups.len()
     }
 
     /// The traits of a group.
     pub(super) fn traits(&self, group: usize) -> &[i64] {
-        &self.groups[group].traits
-    }
-
-    /// The traits of a node, if it has so many siblings.
-    pub(super) fn measure(
-        &mut self,
-        profile: &Profile,
-        snapshot: &Snapshot,
-        node: u32,
-        siblings: u32,
-    ) -> Traits {
-        self.measured.of(profile, snapshot, &self.class, node, siblings);
-        self.measured.traits.as_slice().into()
+        &self.groups[group]
     }
 
     /// Where the traits of each plugin that compares end.
@@ -356,7 +319,7 @@ impl Ranking {
         self.states.resize(total, UNKNOWN);
         self.scores.resize(total, 0);
         let blocks = total.div_ceil(BLOCK);
-        for bitmap in [&mut self.dirty, &mut self.feasible, &mut self.apart] {
+        for bitmap in [&mut self.dirty, &mut self.feasible] {
             bitmap.resize(blocks, 0);
         }
         self.stale.resize(blocks, true);
@@ -380,7 +343,6 @@ impl Ranking {
                 self.overflown = true;
                 (UNKNOWN, 0)
             });
-            // In this order, lest a group is given up that goes on.
             self.hold(state);
             self.release(before.0);
             (self.states[at], self.scores[at]) = (state, score);
@@ -416,10 +378,7 @@ impl Ranking {
                 score += enabled.weight * enabled.plugin.score(&self.class, row);
             }
         }
-        let owner = self.siblings_of.map(|owner| snapshot.siblings_of(owner));
-        let siblings = owner.map_or(0, |owner| owner.on(node));
-        let group = self.group(profile, snapshot, node, state, siblings)?;
-        Some((group, i32::try_from(score).ok()?))
+        Some((state, i32::try_from(score).ok()?))
     }
 
     fn judge_properties(
@@ -436,44 +395,15 @@ impl Ranking {
                 return self.rejection(rejection);
             }
         }
-        self.measured.of(profile, snapshot, &self.class, node, 0);
-        if let Some(id) = self.passed_ids.get(self.measured.traits.as_slice()) {
+        self.measured.of(profile, snapshot, &self.class, node);
+        if let Some(id) = self.group_ids.get(self.measured.traits.as_slice()) {
             return Some(*id);
         }
         let traits: Traits = self.measured.traits.as_slice().into();
-        let id = number(self.passed.len())?;
-        self.passed.push(Arc::clone(&traits));
-        self.passed_ids.insert(traits, id);
-        Some(id)
-    }
-
-    fn group(
-        &mut self,
-        profile: &Profile,
-        snapshot: &Snapshot,
-        node: u32,
-        passed: u16,
-        siblings: u32,
-    ) -> Option<u16> {
-        if let Some(id) = self.group_ids.get(&(passed, siblings)) {
-            return Some(*id);
-        }
-        let traits = if siblings == 0 {
-            Arc::clone(&self.passed[passed as usize])
-        } else {
-            self.measure(profile, snapshot, node, siblings)
-        };
-        let group = Group { passed, siblings, traits, nodes: 0 };
-        let id = if let Some(id) = self.free_groups.pop() {
-            self.groups[id as usize] = group;
-            id
-        } else {
-            let id = number(self.groups.len())?;
-            self.groups.push(group);
-            self.make_room();
-            id
-        };
-        self.group_ids.insert((passed, siblings), id);
+        let id = number(self.groups.len())?;
+        self.groups.push(Arc::clone(&traits));
+        self.group_ids.insert(traits, id);
+        self.make_room();
         Some(id)
     }
 
@@ -499,32 +429,14 @@ impl Ranking {
     }
 
     fn hold(&mut self, state: u16) {
-        if state == UNKNOWN {
-            return;
-        }
-        let id = (state & !REJECTED) as usize;
-        if state & REJECTED == 0 {
-            self.groups[id].nodes += 1;
-        } else {
-            self.rejections[id].1 += 1;
+        if state != UNKNOWN && state & REJECTED != 0 {
+            self.rejections[(state & !REJECTED) as usize].1 += 1;
         }
     }
 
     fn release(&mut self, state: u16) {
-        if state == UNKNOWN {
-            return;
-        }
-        let id = (state & !REJECTED) as usize;
-        if state & REJECTED != 0 {
-            self.rejections[id].1 -= 1;
-            return;
-        }
-        let group = &mut self.groups[id];
-        group.nodes -= 1;
-        // Counts of siblings grow, and groups with them: without this their number would, too.
-        if group.nodes == 0 {
-            self.group_ids.remove(&(group.passed, group.siblings));
-            self.free_groups.push(state);
+        if state != UNKNOWN && state & REJECTED != 0 {
+            self.rejections[(state & !REJECTED) as usize].1 -= 1;
         }
     }
 }
@@ -538,19 +450,12 @@ struct Measured {
 }
 
 impl Measured {
-    fn of(
-        &mut self,
-        profile: &Profile,
-        snapshot: &Snapshot,
-        class: &PodClass,
-        node: u32,
-        siblings: u32,
-    ) {
+    fn of(&mut self, profile: &Profile, snapshot: &Snapshot, class: &PodClass, node: u32) {
         self.traits.clear();
         self.ends.clear();
         for enabled in profile.plugins.iter().filter(|e| e.scoring == Scoring::Compared) {
             let row = snapshot.row(node);
-            enabled.plugin.traits(class, row, i64::from(siblings), &mut self.traits);
+            enabled.plugin.traits(class, row, &mut self.traits);
             self.ends.push(self.traits.len());
         }
     }

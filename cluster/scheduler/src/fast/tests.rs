@@ -1,20 +1,26 @@
 //! [`Fast`] against the reference, on random clusters.
 
+mod shapes;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{Key, Pod};
-use k8s_openapi::api::core::v1::Node;
+use api::{Key, Kind, Pod, codec};
 use machine::RngTree;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::census::Heads;
 use crate::pod_info::Classes;
 use crate::profile::ProfileConfig;
+use shapes::{
+    NAMESPACES, NodeShape, PodShape, Relations, Shapes, node, pod, selector, shapes,
+    shapes_with_relations,
+};
 
-/// One thing that happens to a cluster. Shapes are few, so that what is kept of them is used
-/// again; they are taken modulo how many there are.
+/// One thing that happens to a cluster. Shapes are taken modulo how many there are.
 #[derive(Clone, Debug)]
 enum Event {
     /// So many nodes of one shape join, or change into it, from a number on.
@@ -27,76 +33,16 @@ enum Event {
     PodsGone { every: u8 },
     /// A pod is put on a node by somebody else; the node need not exist.
     Put { node: u8, shape: usize, owner: u8 },
-}
-
-/// What a cluster is made of.
-#[derive(Clone, Debug)]
-struct Shapes {
-    nodes: Vec<NodeShape>,
-    pods: Vec<PodShape>,
-}
-
-fn shapes() -> impl Strategy<Value = Shapes> {
-    use proptest::collection::vec;
-    (vec(node_shape(), 1..6), vec(pod_shape(), 1..4))
-        .prop_map(|(nodes, pods)| Shapes { nodes, pods })
-}
-
-#[derive(Clone, Debug)]
-struct NodeShape {
-    zone: u8,
-    cpu: u8,
-    memory: u8,
-    pods: u8,
-    taint: u8,
-    cordoned: bool,
-    disk: u8,
-    images: u8,
-    /// Gives each of the nodes an image of another size.
-    sizes_differ: bool,
-}
-
-#[derive(Clone, Debug)]
-struct PodShape {
-    cpu: u8,
-    memory: u8,
-    tolerates: u8,
-    selects: u8,
-    prefers: u8,
-    image: u8,
-    port: u8,
-    pinned: u8,
-}
-
-fn node_shape() -> impl Strategy<Value = NodeShape> {
-    let numbers = (0..4_u8, 0..4_u8, 0..4_u8, 0..4_u8, 0..6_u8, 0..3_u8, 0..4_u8);
-    (numbers, proptest::bool::weighted(0.1), proptest::bool::weighted(0.1)).prop_map(
-        |((zone, cpu, memory, pods, taint, disk, images), cordoned, sizes_differ)| NodeShape {
-            zone,
-            cpu,
-            memory,
-            pods,
-            taint,
-            cordoned,
-            disk,
-            images,
-            sizes_differ,
-        },
-    )
-}
-
-fn pod_shape() -> impl Strategy<Value = PodShape> {
-    let numbers = (0..4_u8, 0..4_u8, 0..4_u8, 0..6_u8, 0..4_u8, 0..4_u8, 0..12_u8, 0..12_u8);
-    numbers.prop_map(|(cpu, memory, tolerates, selects, prefers, image, port, pinned)| PodShape {
-        cpu,
-        memory,
-        tolerates,
-        selects,
-        prefers,
-        image,
-        port,
-        pinned,
-    })
+    /// Every so many-th pod gets another label.
+    Relabelled { every: u8, app: u8 },
+    /// Every so many-th pod begins to be deleted.
+    Terminating { every: u8 },
+    /// A namespace gets other labels, none, or is gone.
+    Namespace { namespace: u8, team: u8 },
+    /// A service selects other pods, or is gone.
+    Service { namespace: u8, name: u8, app: u8 },
+    /// A controller selects other pods, or is gone.
+    Controller { namespace: u8, owner: u8, selector: u8 },
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -112,12 +58,52 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (1..8_u8).prop_map(|every| Event::PodsGone { every }),
         2 => (any::<u8>(), any_shape(), 0..5_u8)
             .prop_map(|(node, shape, owner)| Event::Put { node, shape, owner }),
+        1 => change_of_relations(),
+    ]
+}
+
+/// Fewer nodes and pods, and all that changes how pods get on with each other.
+fn event_with_relations() -> impl Strategy<Value = Event> {
+    let any_shape = || any::<u8>().prop_map(usize::from);
+    prop_oneof![
+        4 => (0..110_u8, 1..40_u8, any_shape())
+            .prop_map(|(first, count, shape)| Event::Nodes { first, count, shape }),
+        3 => (0..110_u8, 1..4_u8, any_shape())
+            .prop_map(|(first, count, shape)| Event::Nodes { first, count, shape }),
+        2 => (0..110_u8, 1..9_u8).prop_map(|(first, count)| Event::NodesGone { first, count }),
+        14 => (1..14_u8, any_shape(), 0..5_u8)
+            .prop_map(|(count, shape, owner)| Event::Pods { count, shape, owner }),
+        2 => (1..8_u8).prop_map(|every| Event::PodsGone { every }),
+        2 => (0..110_u8, any_shape(), 0..5_u8)
+            .prop_map(|(node, shape, owner)| Event::Put { node, shape, owner }),
+        5 => change_of_relations(),
+    ]
+}
+
+fn change_of_relations() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (1..8_u8, 0..3_u8).prop_map(|(every, app)| Event::Relabelled { every, app }),
+        (1..8_u8).prop_map(|every| Event::Terminating { every }),
+        (0..3_u8, 0..4_u8).prop_map(|(namespace, team)| Event::Namespace { namespace, team }),
+        (0..3_u8, 0..2_u8, 0..5_u8).prop_map(|(namespace, name, app)| Event::Service {
+            namespace,
+            name,
+            app
+        }),
+        (0..3_u8, 2..5_u8, 0..7_u8).prop_map(|(namespace, owner, selector)| {
+            Event::Controller { namespace, owner, selector }
+        }),
     ]
 }
 
 fn profile() -> impl Strategy<Value = ProfileConfig> {
-    const NAMES: [&str; 4] =
-        ["NodeResourcesFit", "PodTopologySpread", "TaintToleration", "ImageLocality"];
+    const NAMES: [&str; 5] = [
+        "NodeResourcesFit",
+        "PodTopologySpread",
+        "InterPodAffinity",
+        "TaintToleration",
+        "ImageLocality",
+    ];
     (
         prop_oneof![3 => Just(None), 2 => (1..=100_usize).prop_map(Some)],
         any::<bool>(),
@@ -137,80 +123,6 @@ fn profile() -> impl Strategy<Value = ProfileConfig> {
         })
 }
 
-fn node(number: usize, shape: &NodeShape) -> Node {
-    let taint = match shape.taint {
-        0 => json!([{"key": "team", "value": "a", "effect": "NoSchedule"}]),
-        1 => json!([{"key": "soft", "effect": "PreferNoSchedule"}]),
-        2 => json!([{"key": "soft", "effect": "PreferNoSchedule"},
-            {"key": "team", "effect": "PreferNoSchedule"}]),
-        _ => json!([]),
-    };
-    let size =
-        i64::from(shape.images) * 300 + if shape.sizes_differ { 7 * number as i64 } else { 0 };
-    let images: Vec<Value> = (0..shape.images)
-        .map(|i| json!({"names": [format!("i{i}")], "sizeBytes": size << 20}))
-        .collect();
-    let zones = ["", "a", "b", "c"];
-    serde_json::from_value(json!({
-        "metadata": {"name": format!("n{number:03}"), "labels": {
-            "topology.kubernetes.io/zone": zones[usize::from(shape.zone)],
-            "kubernetes.io/hostname": format!("n{number:03}"),
-            "disk": format!("d{}", shape.disk)}},
-        "spec": {"taints": taint, "unschedulable": shape.cordoned},
-        "status": {"images": images, "allocatable": {
-            "cpu": (shape.cpu * 2).to_string(),
-            "memory": format!("{}Gi", 1 + shape.memory * 3),
-            "pods": (2 + shape.pods * 4).to_string()}}}))
-    .unwrap()
-}
-
-fn pod(shape: &PodShape, owner: u8, number: usize) -> Pod {
-    let mut spec = json!({"containers": [{"name": "c", "image": format!("i{}", shape.image),
-        "resources": {"requests": {}}}]});
-    let requests = &mut spec["containers"][0]["resources"]["requests"];
-    if shape.cpu > 0 {
-        requests["cpu"] = json!(format!("{}m", 130 * u32::from(shape.cpu)));
-    }
-    if shape.memory > 0 {
-        requests["memory"] = json!(format!("{}Mi", 300 * u32::from(shape.memory)));
-    }
-    if shape.port == 0 {
-        spec["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 80}]);
-    }
-    spec["tolerations"] = match shape.tolerates {
-        0 => json!([{"key": "team", "operator": "Exists"}]),
-        1 => json!([{"operator": "Exists"}]),
-        _ => json!([]),
-    };
-    if shape.selects == 0 {
-        spec["nodeSelector"] = json!({"disk": "d1"});
-    }
-    let term = |disk: u8| json!({"matchExpressions": [{"key": "disk", "operator": "In", "values": [format!("d{disk}")]}]});
-    if shape.prefers > 1 {
-        spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] = json!([
-            {"weight": 5, "preference": term(shape.prefers - 2)},
-            {"weight": 9, "preference": term(shape.prefers - 1)}]);
-    }
-    let pins = |names: &[usize]| {
-        let names: Vec<String> = names.iter().map(|n| format!("n{n:03}")).collect();
-        json!({"nodeSelectorTerms": [{"matchFields": [
-            {"key": "metadata.name", "operator": "In", "values": names}]}]})
-    };
-    let required = "requiredDuringSchedulingIgnoredDuringExecution";
-    match shape.pinned {
-        0 => spec["affinity"]["nodeAffinity"][required] = pins(&[number % 150]),
-        1 => spec["affinity"]["nodeAffinity"][required] = pins(&[number % 90, 3, 170]),
-        _ => {}
-    }
-    let mut metadata = json!({"namespace": "d", "name": format!("p{number}"),
-        "uid": format!("u{number}")});
-    if owner > 1 {
-        metadata["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet",
-            "name": "rs", "uid": format!("o{owner}"), "controller": true}]);
-    }
-    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
-}
-
 /// A cluster in which every decision is taken twice.
 struct Both {
     shapes: Shapes,
@@ -220,14 +132,14 @@ struct Both {
     fast: Fast,
     start: usize,
     rng: ChaCha8Rng,
-    pods: Vec<Key>,
+    pods: Vec<(Key, Pod, String)>,
     made: usize,
     failed: usize,
 }
 
 impl Both {
     fn new(shapes: Shapes, config: &ProfileConfig, limits: Limits) -> Self {
-        Self {
+        let mut both = Self {
             shapes,
             profile: Profile::new(config).unwrap(),
             snapshot: Snapshot::default(),
@@ -238,39 +150,88 @@ impl Both {
             pods: Vec::new(),
             made: 0,
             failed: 0,
+        };
+        for namespace in 0..3 {
+            for owner in 2..5 {
+                both.select(namespace, owner, owner - 2);
+            }
         }
+        both
     }
 
-    fn pod(&mut self, shape: usize, owner: u8) -> PodInfo {
+    fn pod(&mut self, shape: usize, owner: u8) -> (Pod, PodInfo) {
         self.made += 1;
         let shape = &self.shapes.pods[shape % self.shapes.pods.len()];
-        PodInfo::of(&pod(shape, owner, self.made), &mut self.classes).unwrap()
+        let pod = pod(shape, owner, self.made);
+        let info = PodInfo::of(&pod, &mut self.classes).unwrap();
+        (pod, info)
     }
 
-    fn put(&mut self, pod: &PodInfo, node: &str) {
-        self.snapshot.add_pod(&pod.key, &pod.uid, &pod.owner, &pod.class.load, node);
-        self.pods.push(pod.key.clone());
+    fn put(&mut self, pod: Pod, node: &str) {
+        let (metadata, spec) = (&pod.metadata, pod.spec.as_ref().unwrap());
+        let namespace = metadata.namespace.as_deref().unwrap();
+        let key = Key::new(Kind::Pod, namespace, metadata.name.as_deref().unwrap());
+        let presence = self.classes.presence(&pod, spec);
+        let load = self.classes.load(spec);
+        let uid = metadata.uid.as_deref().unwrap();
+        self.snapshot.add_pod(&key, uid, &presence, &load, node);
+        self.pods.push((key, pod, node.to_owned()));
     }
 
-    fn decide(&mut self, pod: &PodInfo) -> Result<(), TestCaseError> {
+    fn decide(&mut self, pod: Pod, info: &PodInfo) -> Result<(), TestCaseError> {
         let (mut start, mut rng) = (self.start, self.rng.clone());
-        let question = Question { class: &pod.class, owner: &pod.owner };
+        let question = Question { class: &info.class, kin: &info.kin };
         let expected = cycle::choose(&self.profile, &self.snapshot, question, &mut start, &mut rng);
         let choice = self.fast.choose(
             &self.profile,
             &mut self.snapshot,
-            pod,
+            info,
             &mut self.start,
             &mut self.rng,
         );
         prop_assert_eq!(&choice, &expected);
         prop_assert_eq!(self.start, start);
         prop_assert_eq!(&self.rng, &rng);
+        prop_assert!(self.fast.slots.iter().flatten().all(|count| *count == 0));
         match choice {
             Ok(choice) => self.put(pod, &choice.node),
             Err(_) => self.failed += 1,
         }
         Ok(())
+    }
+
+    /// Changes every so many-th pod, where it is.
+    fn change(&mut self, every: u8, change: impl Fn(&mut Pod)) {
+        let (mut some, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pods)
+            .into_iter()
+            .enumerate()
+            .partition(|(i, _)| (i + 1).is_multiple_of(usize::from(every)));
+        self.pods = others.into_iter().map(|(_, pod)| pod).collect();
+        for (_, (_, pod, node)) in &mut some {
+            change(pod);
+            self.put(pod.clone(), node);
+        }
+    }
+
+    fn select(&mut self, namespace: u8, owner: u8, shape: u8) {
+        let kind = match owner {
+            3 => Kind::StatefulSet,
+            4 => Kind::ReplicationController,
+            _ => Kind::ReplicaSet,
+        };
+        let namespace = NAMESPACES[usize::from(namespace)];
+        let key = Key::new(kind, namespace, &format!("o{owner}"));
+        let mut object = json!({"apiVersion": "apps/v1", "kind": kind.name(),
+            "metadata": {"namespace": namespace, "name": format!("o{owner}")},
+            "spec": {"serviceName": "s", "selector": selector(shape),
+                "template": {"spec": {"containers": []}}}});
+        if kind == Kind::ReplicationController {
+            object["apiVersion"] = json!("v1");
+            object["spec"]["selector"] = json!({"app": format!("a{shape}")});
+        }
+        let object = (selector(shape) != Value::Null)
+            .then(|| codec::decode_any(object.to_string().as_bytes()).unwrap());
+        self.snapshot.census_mut().selectors.set(&key, object.as_ref());
     }
 
     fn happen(&mut self, event: &Event) -> Result<(), TestCaseError> {
@@ -290,22 +251,56 @@ impl Both {
             }
             Event::Pods { count, shape, owner } => {
                 for _ in 0..*count {
-                    let pod = self.pod(*shape, *owner);
-                    self.decide(&pod)?;
+                    let (pod, info) = self.pod(*shape, *owner);
+                    self.decide(pod, &info)?;
                 }
             }
             Event::PodsGone { every } => {
                 let every = usize::from(*every);
                 let mut i = 0;
                 let snapshot = &mut self.snapshot;
-                self.pods.retain(|key| {
+                self.pods.retain(|(key, ..)| {
                     i += 1;
                     i % every != 0 || !snapshot.remove_pod(key)
                 });
             }
             Event::Put { node, shape, owner } => {
-                let pod = self.pod(*shape, *owner);
-                self.put(&pod, &format!("n{:03}", usize::from(*node)));
+                let (pod, _) = self.pod(*shape, *owner);
+                self.put(pod, &format!("n{:03}", usize::from(*node)));
+            }
+            Event::Relabelled { every, app } => self.change(*every, |pod| {
+                let labels = pod.metadata.labels.as_mut().unwrap();
+                labels.insert("app".to_owned(), format!("a{app}"));
+            }),
+            Event::Terminating { every } => self.change(*every, |pod| {
+                pod.metadata.deletion_timestamp =
+                    serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+            }),
+            Event::Namespace { namespace, team } => {
+                let labels = match team {
+                    0 | 1 => BTreeMap::from([("team".to_owned(), format!("t{team}"))]),
+                    _ => BTreeMap::new(),
+                };
+                let name = NAMESPACES[usize::from(*namespace)];
+                let labels = (*team != 3).then_some(&labels);
+                self.snapshot.census_mut().namespaces.set(name, labels);
+            }
+            Event::Service { namespace, name, app } => {
+                let namespace = NAMESPACES[usize::from(*namespace)];
+                let key = Key::new(Kind::Service, namespace, &format!("s{name}"));
+                let selector = match app {
+                    0..=2 => json!({"app": format!("a{app}")}),
+                    _ => json!({}),
+                };
+                let object = json!({"apiVersion": "v1", "kind": "Service",
+                    "metadata": {"namespace": namespace, "name": format!("s{name}")},
+                    "spec": {"selector": selector}});
+                let object = codec::decode_any(object.to_string().as_bytes()).unwrap();
+                let object = Some(&object).filter(|_| *app != 4);
+                self.snapshot.census_mut().selectors.set(&key, object);
+            }
+            Event::Controller { namespace, owner, selector } => {
+                self.select(*namespace, *owner, *selector);
             }
         }
         Ok(())
@@ -313,33 +308,55 @@ impl Both {
 
     /// Whether the sums that are kept are those of the pods and nodes there are.
     fn check(&self) -> Result<(), TestCaseError> {
-        let kept: usize = self.fast.rankings.values().map(|kept| kept.ranking.len()).sum();
-        prop_assert_eq!(kept, self.fast.nodes);
-        prop_assert!(self.fast.rankings.len() <= self.fast.limits.rankings);
+        let (rankings, _) = self.fast.rankings.amount();
+        let (views, _) = self.fast.views.amount();
+        prop_assert!(rankings <= self.fast.limits.rankings && views <= self.fast.limits.views);
         let pods: i64 = (0..self.snapshot.rows())
             .map(|id| self.snapshot.row(u32::try_from(id).unwrap()).pods)
             .sum();
         prop_assert_eq!(pods, self.pods.len() as i64);
+        // Pods by namespace, labels and node: those there are, and those of the census.
+        let mut expected: BTreeMap<(String, String, String), Heads> = BTreeMap::new();
+        for (key, pod, node) in &self.pods {
+            let labels = serde_json::to_string(&pod.metadata.labels).unwrap();
+            let heads = expected.entry((key.namespace.to_string(), labels, node.clone()));
+            let heads = heads.or_default();
+            if pod.metadata.deletion_timestamp.is_some() {
+                heads.leaving += 1;
+            } else {
+                heads.staying += 1;
+            }
+        }
+        let mut found = BTreeMap::new();
+        for (_, crowd) in self.snapshot.census().crowds().iter() {
+            let labels = serde_json::to_string(&crowd.of.labels).unwrap();
+            for (node, heads) in &crowd.on {
+                let node = self.snapshot.row(*node).name.clone();
+                found.insert((crowd.of.namespace.clone(), labels.clone(), node), *heads);
+            }
+        }
+        prop_assert_eq!(found, expected);
         Ok(())
     }
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (1..6_usize, 300..2000_usize, 0..40_usize).prop_map(|(rankings, nodes, few)| Limits {
-        rankings,
-        nodes,
-        few,
-    })
+    (1..6_usize, 300..2000_usize, 1..6_usize, 20..2000_usize)
+        .prop_map(|(rankings, nodes, views, counts)| Limits { rankings, nodes, views, counts })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 96,
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
         failure_persistence: Some(Box::new(FileFailurePersistence::SourceParallel(
             "proptest-regressions",
         ))),
         ..ProptestConfig::default()
-    })]
+    }
+}
+
+proptest! {
+    #![proptest_config(config(64))]
 
     #[test]
     fn decides_as_the_reference_does(
@@ -347,6 +364,24 @@ proptest! {
         config in profile(),
         limits in limits(),
         events in proptest::collection::vec(event(), 1..60),
+    ) {
+        let mut both = Both::new(shapes, &config, limits);
+        for event in &events {
+            both.happen(event)?;
+        }
+        both.check()?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(160))]
+
+    #[test]
+    fn decides_as_the_reference_does_where_pods_have_relations(
+        shapes in shapes_with_relations(),
+        config in profile(),
+        limits in limits(),
+        events in proptest::collection::vec(event_with_relations(), 1..40),
     ) {
         let mut both = Both::new(shapes, &config, limits);
         for event in &events {
@@ -367,6 +402,8 @@ fn plain_node() -> NodeShape {
         disk: 0,
         images: 0,
         sizes_differ: false,
+        rack: 0,
+        hostname: 2,
     }
 }
 
@@ -380,6 +417,9 @@ fn plain_pod() -> PodShape {
         image: 0,
         port: 5,
         pinned: 9,
+        app: 0,
+        namespace: 0,
+        relations: Relations::default(),
     }
 }
 
@@ -420,6 +460,6 @@ fn gives_up_on_too_many_kinds_of_nodes() {
     for _ in 0..3 {
         both.happen(&Event::Pods { count: 1, shape: 0, owner: 0 }).unwrap();
     }
-    let kept = both.fast.rankings.values().next().unwrap();
-    assert!(kept.ranking.overflown && Arc::strong_count(&kept.ranking.class) > 1);
+    let ranking = both.fast.rankings.values().next().unwrap();
+    assert!(ranking.overflown && Arc::strong_count(&ranking.class) > 1);
 }

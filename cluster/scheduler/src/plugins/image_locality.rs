@@ -1,6 +1,7 @@
-use crate::framework::{Plugin, SCORE_MAX, Score, Scoring, Surroundings, share};
+use crate::framework::{Plugin, SCORE_MAX, Score, Scoring, share};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodClass;
+use crate::snapshot::Snapshot;
 
 /// Prefers nodes that already have the pod's images.
 pub struct ImageLocality;
@@ -25,16 +26,16 @@ impl Plugin for ImageLocality {
 
     /// The sizes of the pod's images, zero for those that the node lacks. How far an image has
     /// spread is for `compare`: it changes with every node that pulls it.
-    fn traits(&self, pod: &PodClass, node: &NodeInfo, _: i64, out: &mut Vec<i64>) {
+    fn traits(&self, pod: &PodClass, node: &NodeInfo, out: &mut Vec<i64>) {
         out.extend(pod.images.iter().map(|image| node.images.get(image).copied().unwrap_or(0)));
     }
 
-    fn compare(&self, pod: &PodClass, traits: &[&[i64]], around: &Surroundings) -> Vec<Score> {
-        let total = i64::try_from(around.snapshot.len()).unwrap_or(i64::MAX).max(1);
+    fn compare(&self, pod: &PodClass, traits: &[&[i64]], all: &Snapshot) -> Vec<Score> {
+        let total = i64::try_from(all.len()).unwrap_or(i64::MAX).max(1);
         let spread: Vec<i64> = pod
             .images
             .iter()
-            .map(|image| around.snapshot.nodes_with_image(image))
+            .map(|image| all.nodes_with_image(image))
             .map(|nodes| i64::try_from(nodes).unwrap_or(i64::MAX))
             .collect();
         let most = MOST.saturating_mul(i64::try_from(pod.images.len()).unwrap_or(1).max(1));

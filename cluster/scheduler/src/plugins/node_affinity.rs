@@ -1,8 +1,7 @@
-use crate::framework::{
-    ClusterEvent, Filtering, Plugin, Score, Scoring, Surroundings, Verdict, normalize,
-};
+use crate::framework::{ClusterEvent, Filtering, Plugin, Score, Scoring, Verdict, normalize};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodClass;
+use crate::snapshot::Snapshot;
 
 /// Honours the pod's node selector and node affinity, required and preferred.
 pub struct NodeAffinity;
@@ -21,10 +20,7 @@ impl Plugin for NodeAffinity {
     }
 
     fn filter(&self, pod: &PodClass, node: &NodeInfo) -> Verdict {
-        let required = pod.node_required.as_ref();
-        if pod.node_selector.matches(Some(&node.labels))
-            && required.is_none_or(|terms| terms.iter().any(|t| t.matches(node)))
-        {
+        if pod.allows(node) {
             return Verdict::Fit;
         }
         Verdict::unresolvable("node(s) didn't match Pod's node affinity/selector")
@@ -38,12 +34,12 @@ impl Plugin for NodeAffinity {
         Scoring::Compared
     }
 
-    fn traits(&self, pod: &PodClass, node: &NodeInfo, _: i64, out: &mut Vec<i64>) {
+    fn traits(&self, pod: &PodClass, node: &NodeInfo, out: &mut Vec<i64>) {
         let terms = pod.node_preferred.iter().filter(|(_, term)| term.matches(node));
         out.push(terms.map(|(weight, _)| Score::from(*weight)).sum());
     }
 
-    fn compare(&self, pod: &PodClass, traits: &[&[i64]], _: &Surroundings) -> Vec<Score> {
+    fn compare(&self, pod: &PodClass, traits: &[&[i64]], _: &Snapshot) -> Vec<Score> {
         if pod.node_preferred.is_empty() {
             return Vec::new();
         }

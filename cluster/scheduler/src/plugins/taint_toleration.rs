@@ -1,8 +1,7 @@
-use crate::framework::{
-    ClusterEvent, Filtering, Plugin, Score, Scoring, Surroundings, Verdict, normalize,
-};
+use crate::framework::{ClusterEvent, Filtering, Plugin, Score, Scoring, Verdict, normalize};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodClass;
+use crate::snapshot::Snapshot;
 
 /// Rejects nodes with taints the pod does not tolerate, and prefers nodes with fewer
 /// `PreferNoSchedule` taints that it does not tolerate.
@@ -22,9 +21,7 @@ impl Plugin for TaintToleration {
     }
 
     fn filter(&self, pod: &PodClass, node: &NodeInfo) -> Verdict {
-        let hard = |effect: &str| matches!(effect, "NoSchedule" | "NoExecute");
-        let untolerated = node.taints.iter().find(|t| hard(&t.effect) && !pod.tolerates(t));
-        match untolerated {
+        match pod.untolerated(node) {
             Some(taint) => Verdict::unresolvable(format!(
                 "node(s) had untolerated taint {{{}: {}}}",
                 taint.key,
@@ -42,13 +39,13 @@ impl Plugin for TaintToleration {
         Scoring::Compared
     }
 
-    fn traits(&self, pod: &PodClass, node: &NodeInfo, _: i64, out: &mut Vec<i64>) {
+    fn traits(&self, pod: &PodClass, node: &NodeInfo, out: &mut Vec<i64>) {
         let soft = node.taints.iter().filter(|t| t.effect == "PreferNoSchedule");
         let disliked = soft.filter(|t| !pod.tolerates(t)).count();
         out.push(Score::try_from(disliked).unwrap_or(Score::MAX));
     }
 
-    fn compare(&self, _: &PodClass, traits: &[&[i64]], _: &Surroundings) -> Vec<Score> {
+    fn compare(&self, _: &PodClass, traits: &[&[i64]], _: &Snapshot) -> Vec<Score> {
         let mut scores: Vec<Score> = traits.iter().map(|disliked| disliked[0]).collect();
         normalize(&mut scores, true);
         scores

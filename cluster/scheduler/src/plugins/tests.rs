@@ -10,7 +10,9 @@ use crate::framework::Verdict;
 use crate::node_info::NodeInfo;
 use crate::pod_info::{Classes, PodClass, PodInfo};
 use crate::profile::{Profile, ProfileConfig};
+use crate::relations::{Kin, Presence};
 use crate::snapshot::Snapshot;
+use crate::survey::Survey;
 
 fn pod(spec: Value) -> PodClass {
     let pod = Pod::of_spec(serde_json::from_value(spec).unwrap());
@@ -129,7 +131,7 @@ fn host_ports_and_pod_count() {
 }
 
 #[test]
-fn scores_prefer_empty_nodes_and_few_siblings() {
+fn scores_prefer_empty_nodes() {
     let mut snapshot = Snapshot::default();
     for name in ["a", "b", "c"] {
         let node: Node = serde_json::from_value(json!({"metadata": {"name": name},
@@ -137,22 +139,24 @@ fn scores_prefer_empty_nodes_and_few_siblings() {
         .unwrap();
         snapshot.set_node(&node);
     }
-    let mut next = pod(json!({"containers": asks("1", "2Gi")}));
-    next.owned = true;
+    let next = pod(json!({"containers": asks("1", "2Gi")}));
     let key = |name: &str| api::Key::new(api::Kind::Pod, "d", name);
-    snapshot.add_pod(&key("p1"), "u1", "rs", &next.load, "a");
-    snapshot.add_pod(&key("p2"), "u2", "other", &next.load, "b");
+    for (name, node) in [("p1", "a"), ("p2", "b")] {
+        snapshot.add_pod(&key(name), name, &Presence::default(), &next.load, node);
+    }
     let nodes = snapshot.order().nodes();
     let scores = |plugin: &str, fit_strategy| {
         let config = ProfileConfig { fit_strategy, ..ProfileConfig::default() };
-        let plugins = Profile::new(&config).unwrap().plugins;
-        let plugin = plugins.iter().find(|p| p.plugin.name() == plugin).unwrap();
-        scores_of(plugin, &snapshot, Question { class: &next, owner: "rs" }, &nodes)
+        let profile = Profile::new(&config).unwrap();
+        let plugin = profile.plugins.iter().find(|p| p.plugin.name() == plugin).unwrap();
+        let question = Question { class: &next, kin: &Kin::default() };
+        let survey = Survey::of(&profile.relating, &snapshot, question);
+        scores_of(plugin, &snapshot, question, &survey, &nodes)
     };
     let least = FitStrategy::LeastAllocated;
     assert_eq!(scores("NodeResourcesFit", least), [50, 50, 75]);
     assert_eq!(scores("NodeResourcesFit", FitStrategy::MostAllocated), [50, 50, 25]);
-    assert_eq!(scores("PodTopologySpread", least), [0, 100, 100]);
+    assert!(scores("PodTopologySpread", least).is_empty());
     assert_eq!(scores("NodeResourcesBalancedAllocation", least), [100, 100, 100]);
     assert_eq!(scores("TaintToleration", least), [100, 100, 100]);
 }

@@ -1,10 +1,26 @@
-use crate::framework::{Plugin, SCORE_MAX, Score, Scoring, Surroundings};
+use crate::framework::{
+    ClusterEvent, Filtering, Plugin, Relating, SCORE_MAX, Score, Scoring, Spreading, Verdict,
+};
 use crate::node_info::NodeInfo;
-use crate::pod_info::PodClass;
+use crate::relations::Constraint;
+use crate::survey::{Refusal, Survey};
 
-/// Spreads the pods of one controller over nodes and zones: the cluster's default constraints
-/// of `PodTopologySpread` (zone, then host name, both `ScheduleAnyway`).
-pub struct TopologySpread;
+/// Keeps the numbers of pods that a spread constraint counts alike in all domains: rejects nodes
+/// where they would differ too much, or prefers nodes of domains with few.
+///
+/// Source: kubernetes 1.33, `plugins/podtopologyspread`.
+pub struct TopologySpread {
+    /// The constraints of pods that have none; their selectors come from services and controllers.
+    pub defaults: Vec<Constraint>,
+    /// Whether the defaults are the system's: nodes without a zone are spread over, too.
+    pub of_system: bool,
+}
+
+impl Default for TopologySpread {
+    fn default() -> Self {
+        Self { defaults: Constraint::of_system(), of_system: true }
+    }
+}
 
 impl Plugin for TopologySpread {
     fn name(&self) -> &'static str {
@@ -15,33 +31,66 @@ impl Plugin for TopologySpread {
         2
     }
 
+    fn filtering(&self) -> Filtering {
+        Filtering::ByPods
+    }
+
+    fn filter_among(&self, survey: &Survey, node: &NodeInfo) -> Verdict {
+        survey.spread(node).map_or(Verdict::Fit, Refusal::verdict)
+    }
+
+    fn events(&self) -> &'static [ClusterEvent] {
+        &[
+            ClusterEvent::NodeAdded,
+            ClusterEvent::NodeGone,
+            ClusterEvent::NodeLabels,
+            ClusterEvent::NodeTaints,
+            ClusterEvent::PeerCame,
+            ClusterEvent::PeerLeft,
+            ClusterEvent::Selectors,
+        ]
+    }
+
     fn scoring(&self) -> Scoring {
-        Scoring::Compared
+        Scoring::ByPods
     }
 
-    /// How many siblings are on the node, and its zone.
-    fn traits(&self, pod: &PodClass, node: &NodeInfo, siblings: i64, out: &mut Vec<i64>) {
-        if pod.owned {
-            out.extend([siblings, i64::from(node.zone_id)]);
-        }
+    fn score_among(&self, survey: &Survey, nodes: &[u32]) -> Vec<Score> {
+        survey.spread_scores(nodes)
     }
 
-    fn compare(&self, pod: &PodClass, traits: &[&[i64]], around: &Surroundings) -> Vec<Score> {
-        if !pod.owned {
-            return Vec::new();
-        }
-        // A zone holds many nodes: weigh its crowd as the average over as many as there are.
-        let zones = i64::try_from(around.crowd.zones).unwrap_or(i64::MAX);
-        let crowd = |traits: &&[i64]| {
-            let zone = || u32::try_from(traits[1]).map_or(0, |zone| around.crowd.in_zone(zone));
-            traits[0] * SCORE_MAX + if zones > 1 { zone() * SCORE_MAX / zones } else { 0 }
-        };
-        let raw: Vec<Score> = traits.iter().map(crowd).collect();
-        let (least, most) =
-            raw.iter().fold((Score::MAX, 0), |(lo, hi), s| (lo.min(*s), hi.max(*s)));
-        // Fewest siblings score 100; the fullest node still scores by how full it is.
-        raw.into_iter()
-            .map(|s| if most == 0 { SCORE_MAX } else { SCORE_MAX * (most + least - s) / most })
-            .collect()
+    fn relate(&self, weight: i64, relating: &mut Relating) {
+        let defaults = self.defaults.clone();
+        relating.spread = Some(Spreading { defaults, lacking_allowed: self.of_system, weight });
     }
+}
+
+/// What one pod in a domain weighs, by how many domains there are: the more, the fewer pods each
+/// has, and the more a difference tells.
+///
+/// The logarithm is computed in software: its last bit may differ from one machine's to the next.
+pub(crate) fn weight_of(domains: usize) -> f64 {
+    libm::log(f64::from(u32::try_from(domains + 2).unwrap_or(u32::MAX)))
+}
+
+/// What so many pods in a domain weigh against its nodes; differences within the skew that is
+/// allowed weigh less beside what is added.
+#[expect(clippy::cast_precision_loss, reason = "no domain has 2^52 pods")]
+pub(crate) fn of_count(pods: i64, weight: f64, max_skew: i64) -> f64 {
+    pods as f64 * weight + (max_skew - 1) as f64
+}
+
+/// Scores by the weight of the pods around each node; `None` for nodes that lack a key.
+pub(crate) fn spread_scores(weights: &[Option<f64>]) -> Vec<Score> {
+    #[expect(clippy::cast_possible_truncation, reason = "it saturates")]
+    let rounded = |weight: f64| weight.round() as i64;
+    let all: Vec<Option<i64>> = weights.iter().map(|weight| weight.map(rounded)).collect();
+    let (least, most) =
+        all.iter().flatten().fold((i64::MAX, 0), |(lo, hi), w| (lo.min(*w), hi.max(*w)));
+    let score = |weight: Option<i64>| match weight {
+        None => 0,
+        Some(_) if most == 0 => SCORE_MAX,
+        Some(weight) => SCORE_MAX * (most + least - weight) / most,
+    };
+    all.into_iter().map(score).collect()
 }

@@ -41,7 +41,7 @@ impl Bench {
     }
 
     fn node(&mut self, name: &str, cpu: &str) {
-        self.change(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+        self.change(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
             "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "10"}}}));
     }
 
@@ -53,6 +53,28 @@ impl Bench {
             pod["spec"]["nodeName"] = json!(node);
         }
         self.change(pod);
+    }
+
+    /// A pod with these labels and this affinity; it has a node, unless that is empty.
+    fn related(&mut self, name: &str, labels: &Value, affinity: &Value, node: &str) {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "d", "uid": format!("u-{name}"),
+                "labels": labels},
+            "spec": {"containers": [], "affinity": affinity}});
+        if !node.is_empty() {
+            pod["spec"]["nodeName"] = json!(node);
+        }
+        self.change(pod);
+    }
+
+    /// Lets time pass until nothing is left to be done, and tells who was bound where.
+    fn settle(&mut self) -> Vec<(String, String)> {
+        for _ in 0..20 {
+            let Some(at) = self.scheduler.wake_at() else { break };
+            self.now = self.now.max(at);
+            self.step(ApiInput::Wake);
+        }
+        self.bindings().into_iter().map(|(_, pod, node)| (pod, node)).collect()
     }
 
     fn delete(&mut self, name: &str) {
@@ -254,4 +276,124 @@ fn a_shadow_tells_decisions_on_what_is_no_longer_true() {
     let text = difference.to_string();
     assert!(text.starts_with("pods/d/new goes to n2 (score "), "{text}");
     assert!(text.contains("), by the reference to n1 (score "), "{text}");
+}
+
+fn affinity(kind: &str, key: &str, selector: &Value) -> Value {
+    json!({kind: {"requiredDuringSchedulingIgnoredDuringExecution":
+        [{"topologyKey": key, "labelSelector": {"matchLabels": selector}}]}})
+}
+
+#[test]
+fn a_pod_that_waits_for_others_is_tried_when_they_come() {
+    let host = "kubernetes.io/hostname";
+    let mut bench = Bench::new();
+    bench.node("n1", "4");
+    bench.node("n2", "4");
+    let beside = affinity("podAffinity", host, &json!({"app": "db"}));
+    bench.related("web", &json!({}), &beside, "");
+    assert_eq!(bench.settle(), []);
+    // Another pod is no reason to try it again.
+    bench.related("other", &json!({"app": "x"}), &json!({}), "n1");
+    bench.related("third", &json!({"app": "x"}), &json!({}), "");
+    assert!(!bench.scheduler.queue.has_active());
+    assert_eq!(bench.settle().len(), 1);
+    // One that comes to match is, by its labels or by being bound here.
+    bench.related("other", &json!({"app": "db"}), &json!({}), "n1");
+    assert_eq!(bench.settle(), [("web".to_owned(), "n1".to_owned())]);
+    bench.related("web2", &json!({}), &affinity("podAffinity", host, &json!({"app": "q"})), "");
+    assert_eq!(bench.settle(), []);
+    bench.related("q", &json!({"app": "q"}), &json!({}), "");
+    let bound = bench.settle();
+    assert_eq!((bound.len(), &bound[0].0, &bound[1].0), (2, &"q".to_owned(), &"web2".to_owned()));
+    assert_eq!(bound[0].1, bound[1].1);
+}
+
+#[test]
+fn a_pod_that_is_kept_away_is_tried_when_others_go() {
+    let host = "kubernetes.io/hostname";
+    let mut bench = Bench::new();
+    bench.node("n1", "4");
+    let apart = affinity("podAntiAffinity", host, &json!({"app": "db"}));
+    for name in ["plain", "fixed"] {
+        bench.related(name, &json!({}), &json!({}), "n1");
+    }
+    bench.related("db", &json!({"app": "db"}), &apart, "n1");
+    // One is kept away by what it wants, one by what the other wants.
+    bench.related("apart", &json!({}), &apart, "");
+    bench.related("db2", &json!({"app": "db"}), &json!({}), "");
+    assert_eq!(bench.settle(), []);
+    bench.delete("plain");
+    assert!(!bench.scheduler.queue.has_active() && bench.scheduler.queue.wake_at().is_none());
+    bench.related("db", &json!({"app": "no longer"}), &apart, "n1");
+    // Still kept away: by its labels the other is not meant any more, but it means this one.
+    assert_eq!(bench.settle(), [("apart".to_owned(), "n1".to_owned())]);
+    bench.delete("db");
+    assert_eq!(bench.settle(), []);
+    bench.delete("apart");
+    assert_eq!(bench.settle(), [("db2".to_owned(), "n1".to_owned())]);
+}
+
+#[test]
+fn a_pod_that_spreads_is_tried_when_pods_come_go_and_begin_to_go() {
+    let mut bench = Bench::new();
+    for name in ["n1", "n2"] {
+        bench.node(name, "4");
+    }
+    let pod = |bench: &mut Bench, name: &str, node: &str, going: bool| {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "d", "uid": name, "labels": {"app": "a"}},
+            "spec": {"containers": [{"name": "c"}], "topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "DoNotSchedule",
+                    "labelSelector": {"matchLabels": {"app": "a"}}}]}});
+        if !node.is_empty() {
+            pod["spec"]["nodeName"] = json!(node);
+        }
+        if going {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        bench.change(pod);
+    };
+    bench.change(json!({"apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "n2", "labels": {"kubernetes.io/hostname": "n2"}},
+        "spec": {"unschedulable": true},
+        "status": {"allocatable": {"cpu": "8", "memory": "8Gi", "pods": "10"}}}));
+    pod(&mut bench, "p1", "n1", false);
+    pod(&mut bench, "p2", "", false);
+    assert_eq!(bench.settle(), []);
+    // The emptiest domain gets one more.
+    pod(&mut bench, "p3", "n2", false);
+    assert_eq!(bench.settle(), [("p2".to_owned(), "n1".to_owned())]);
+    pod(&mut bench, "p4", "", false);
+    assert_eq!(bench.settle(), []);
+    pod(&mut bench, "p1", "n1", true);
+    assert_eq!(bench.settle(), [("p4".to_owned(), "n1".to_owned())]);
+    pod(&mut bench, "p5", "", false);
+    assert_eq!(bench.settle(), []);
+    bench.step(ApiInput::Watch(WatchEvent::Deleted {
+        key: Key::new(Kind::Node, "", "n2"),
+        revision: Revision(9999),
+    }));
+    assert_eq!(bench.settle(), [("p5".to_owned(), "n1".to_owned())]);
+}
+
+#[test]
+fn a_pod_is_tried_when_labels_of_namespaces_change() {
+    let mut bench = Bench::new();
+    bench.node("n1", "4");
+    let namespace = |bench: &mut Bench, name: &str, labels: Value| {
+        bench.change(json!({"apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": name, "labels": labels}}));
+    };
+    namespace(&mut bench, "d", json!({"team": "x"}));
+    let mut other = affinity("podAntiAffinity", "kubernetes.io/hostname", &json!({"app": "a"}));
+    other["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]["namespaceSelector"] =
+        json!({"matchLabels": {"team": "x"}});
+    bench.related("there", &json!({}), &other, "n1");
+    bench.related("new", &json!({"app": "a"}), &json!({}), "");
+    assert_eq!(bench.settle(), []);
+    namespace(&mut bench, "e", json!({"team": "y"}));
+    assert!(!bench.scheduler.queue.has_active() && bench.scheduler.queue.wake_at().is_none());
+    namespace(&mut bench, "d", json!({"team": "y"}));
+    assert_eq!(bench.settle(), [("new".to_owned(), "n1".to_owned())]);
 }
