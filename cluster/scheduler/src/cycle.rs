@@ -43,9 +43,22 @@ pub struct Diagnosis {
     pub plugins: BTreeSet<&'static str>,
     /// How many rejections no eviction can change.
     pub unresolvable: usize,
+    /// Why the pod was refused before a node was looked at.
+    pub refusal: Option<String>,
 }
 
 impl Diagnosis {
+    /// No node was looked at.
+    pub(crate) fn refused(plugin: &'static str, nodes: usize, why: String) -> Self {
+        Self {
+            nodes,
+            plugins: BTreeSet::from([plugin]),
+            unresolvable: nodes,
+            refusal: Some(why),
+            ..Self::default()
+        }
+    }
+
     /// Counts `nodes` that a plugin rejected.
     pub(crate) fn count(&mut self, rejection: &Rejection, nodes: usize) {
         for reason in &rejection.reasons {
@@ -67,6 +80,7 @@ impl Diagnosis {
         let all = self.nodes;
         let mut reasons: Vec<String> =
             self.reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        reasons.extend(self.refusal.clone());
         reasons.sort();
         let mut message = format!("0/{all} nodes are available: {}.", reasons.join(", "));
         let resolvable = all - self.unresolvable;

@@ -76,6 +76,24 @@ pub struct RejectedNode {
     pub resolvable: bool,
 }
 
+impl Explanation {
+    /// No node is looked at for the pod.
+    pub(crate) fn refused(profile: &Profile, key: &Key, diagnosis: &Diagnosis) -> Self {
+        Self {
+            pod: key.path(),
+            profile: profile.name.clone(),
+            nodes: diagnosis.nodes,
+            first: None,
+            evaluated: 0,
+            winners: Vec::new(),
+            runner_up: None,
+            feasible: Vec::new(),
+            rejected: Vec::new(),
+            message: Some(diagnosis.message()),
+        }
+    }
+}
+
 /// Explains the decision about a pod on which the search starts at `start`.
 pub(crate) fn explain(
     profile: &Profile,

@@ -19,6 +19,7 @@ pub mod scheduler;
 pub mod shadow;
 pub mod snapshot;
 pub mod survey;
+pub mod volumes;
 
 pub use cycle::{Choice, Diagnosis, Question};
 pub use explain::Explanation;

@@ -10,6 +10,9 @@ mod node_ports;
 mod node_unschedulable;
 mod taint_toleration;
 mod topology_spread;
+mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +29,9 @@ pub use node_unschedulable::NodeUnschedulable;
 pub use taint_toleration::TaintToleration;
 pub use topology_spread::TopologySpread;
 pub(crate) use topology_spread::{of_count, spread_scores, weight_of};
+pub use volume_binding::VolumeBinding;
+pub use volume_restrictions::VolumeRestrictions;
+pub use volume_zone::VolumeZone;
 
 use crate::framework::Plugin;
 
@@ -37,6 +43,9 @@ pub fn plugins(fit: FitStrategy) -> Vec<Box<dyn Plugin>> {
         Box::new(TaintToleration),
         Box::new(NodeAffinity),
         Box::new(NodePorts),
+        Box::new(VolumeRestrictions),
+        Box::new(VolumeBinding),
+        Box::new(VolumeZone),
         Box::new(Fit { strategy: fit }),
         Box::new(TopologySpread::default()),
         Box::new(InterPodAffinity::default()),

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm, PodSpec, Taint,
 use crate::node_info::NodeInfo;
 use crate::relations::{Kin, Numbered, Presence, Relations};
 use crate::resources::{Resources, requests, scored_requests};
+use crate::volumes::{ClaimUse, Volumes};
 
 /// A port of the host that a pod claims: protocol, address (`0.0.0.0` for all), number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +46,7 @@ pub struct NodeTerm {
 }
 
 impl NodeTerm {
-    fn parse(term: &NodeSelectorTerm) -> Option<Self> {
+    pub(crate) fn parse(term: &NodeSelectorTerm) -> Option<Self> {
         let (mut labels, mut name) = (Selector::default(), Selector::default());
         let mut names = None;
         for r in term.match_expressions.iter().flatten() {
@@ -113,6 +114,8 @@ pub struct PodClass {
     pub tolerations: Vec<Toleration>,
     /// Images of its containers.
     pub images: Vec<String>,
+    /// What its volumes ask for at this moment; of pods that wait, not worked out yet.
+    pub volumes: Volumes,
 }
 
 impl PodClass {
@@ -183,6 +186,8 @@ pub struct PodInfo {
     pub gated: bool,
     /// The message of its `PodScheduled` condition if that is false.
     pub complaint: String,
+    /// The claims it uses.
+    pub claims: Vec<ClaimUse>,
     /// What plugins look at.
     pub class: Arc<PodClass>,
     /// The number of the class; `None` if the class is of no use to other pods.
@@ -212,9 +217,16 @@ impl PodInfo {
                 .filter_map(|c| c.message.clone())
                 .next()
                 .unwrap_or_default(),
+            claims: ClaimUse::of(pod),
             class,
             class_id,
         })
+    }
+
+    /// The pod with what its volumes ask for, which is of no use to other pods.
+    pub(crate) fn with_volumes(&self, volumes: Volumes) -> Self {
+        let class = Arc::new(PodClass { volumes, ..PodClass::clone(&self.class) });
+        Self { class, class_id: None, ..self.clone() }
     }
 }
 
@@ -243,6 +255,7 @@ fn class_of(spec: &PodSpec, node: &str) -> PodClass {
         node_preferred: preferred,
         tolerations: spec.tolerations.clone().unwrap_or_default(),
         images: spec.containers.iter().filter_map(|c| c.image.clone()).collect(),
+        volumes: Volumes::default(),
     }
 }
 

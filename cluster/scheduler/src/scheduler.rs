@@ -15,6 +15,7 @@ use machine::{
 };
 use rand_chacha::ChaCha8Rng;
 
+use self::claims::Reservations;
 use crate::cycle::{Choice, Diagnosis, Question};
 use crate::explain::{Explanation, explain};
 use crate::fast::Fast;
@@ -26,6 +27,7 @@ use crate::relations::{Kin, Presence, Term};
 use crate::shadow::Shadow;
 use crate::snapshot::Snapshot;
 
+mod claims;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +53,8 @@ enum Flight {
     Check(Key),
     /// A condition; its answer changes nothing.
     Status,
+    /// A claim or volume for a pod.
+    Volume { pod: Key, written: Key },
 }
 
 /// Assigns pods to nodes.
@@ -69,6 +73,8 @@ pub struct Scheduler {
     pending: BTreeMap<Key, PodInfo>,
     /// Pods whose binding is under way: counted on their node already.
     assumed: BTreeSet<Key>,
+    /// Those of them that wait for their claims.
+    reservations: Reservations,
     calls: Calls,
     flights: BTreeMap<CallId, Flight>,
     /// The profile's name, as events carry it.
@@ -93,6 +99,9 @@ impl Scheduler {
         Kind::ReplicationController,
         Kind::ReplicaSet,
         Kind::StatefulSet,
+        Kind::PersistentVolume,
+        Kind::PersistentVolumeClaim,
+        Kind::StorageClass,
     ];
 
     /// Makes a scheduler; without an elector it always leads.
@@ -108,6 +117,7 @@ impl Scheduler {
             queue: Queue::default(),
             pending: BTreeMap::new(),
             assumed: BTreeSet::new(),
+            reservations: Reservations::default(),
             calls: Calls::default(),
             flights: BTreeMap::new(),
             component,
@@ -164,6 +174,10 @@ impl Scheduler {
         // The node it is on shall not be the only one it can go to.
         object.node_name = None;
         let info = PodInfo::of(&object, &mut Classes::default())?;
+        let info = match self.with_volumes(&info) {
+            Ok(with_volumes) => with_volumes.unwrap_or(info),
+            Err(diagnosis) => return Some(Explanation::refused(&self.profile, pod, &diagnosis)),
+        };
         let question = Question { class: &info.class, kin: &info.kin };
         let mut snapshot = std::borrow::Cow::Borrowed(&self.snapshot);
         if snapshot.pod(pod).is_some() {
@@ -186,6 +200,10 @@ impl Scheduler {
             Kind::Node => self.node_changed(now, &delta),
             Kind::Pod => self.pod_changed(now, &delta),
             Kind::Namespace => self.namespace_changed(now, &delta),
+            Kind::PersistentVolume | Kind::PersistentVolumeClaim | Kind::StorageClass => {
+                self.reservations.happened();
+                self.queue.happened(ClusterEvent::Storage, now);
+            }
             _ => self.selector_changed(now, &delta),
         });
         self.cache = cache;
@@ -266,6 +284,7 @@ impl Scheduler {
         let stays = placed.as_ref().is_some_and(|p| Arc::ptr_eq(p.load, &load) || *p.load == load);
         let before = placed.map(|p| p.presence).filter(|_| stays);
         self.assumed.remove(key);
+        self.reservations.forget(key);
         self.pending.remove(key);
         self.queue.remove(key);
         if before.as_ref() == Some(&presence) {
@@ -308,6 +327,7 @@ impl Scheduler {
         self.queue.remove(key);
         self.pending.remove(key);
         self.assumed.remove(key);
+        self.reservations.forget(key);
         self.leave_node(now, key);
     }
 
@@ -336,6 +356,14 @@ impl Scheduler {
                 self.queue.remove(&key);
                 continue;
             };
+            let with_volumes = match self.with_volumes(pod) {
+                Ok(pod) => pod,
+                Err(diagnosis) => {
+                    self.refuse(now, &key, diagnosis, out);
+                    continue;
+                }
+            };
+            let pod = with_volumes.as_ref().unwrap_or(pod);
             let question = Question { class: &pod.class, kin: &pod.kin };
             let expected = self.shadow.as_mut().and_then(|shadow| {
                 shadow.expect(&self.profile, &self.snapshot, question, self.start, &self.rng)
@@ -354,21 +382,33 @@ impl Scheduler {
                 decisions.push(Decision { time: now, pod: key.clone(), result: choice.clone() });
             }
             match choice {
-                Ok(choice) => self.bind(now, key, choice, out),
+                Ok(choice) => {
+                    let unbound = with_volumes.filter(|pod| !pod.class.volumes.is_bound());
+                    self.assume(now, &key, &choice.node);
+                    match unbound {
+                        Some(pod) => self.reserve(now, &pod, choice.node, out),
+                        None => self.bind(key, choice.node, out),
+                    }
+                }
                 Err(diagnosis) => self.reject(now, &key, &diagnosis, out),
             }
         }
     }
 
-    fn bind(&mut self, now: Time, key: Key, choice: Choice, out: &mut Vec<ApiEffect>) {
-        let Some(pod) = self.pending.get(&key) else { return };
+    /// Counts a pod on the node that it shall have.
+    fn assume(&mut self, now: Time, key: &Key, node: &str) {
+        let Some(pod) = self.pending.get(key) else { return };
         let presence = Presence::of(&pod.kin);
-        self.snapshot.add_pod(&key, &pod.uid, &presence, &pod.class.load, &choice.node);
-        let request = Request::Bind { pod: key.clone(), uid: pod.uid.clone(), node: choice.node };
-        let id = self.calls.call(request, out);
-        self.flights.insert(id, Flight::Bind(key.clone()));
-        self.assumed.insert(key);
+        self.snapshot.add_pod(key, &pod.uid, &presence, &pod.class.load, node);
+        self.assumed.insert(key.clone());
         self.peer_moved(now, ClusterEvent::PeerCame, &presence);
+    }
+
+    fn bind(&mut self, key: Key, node: String, out: &mut Vec<ApiEffect>) {
+        let Some(pod) = self.pending.get(&key) else { return };
+        let request = Request::Bind { pod: key.clone(), uid: pod.uid.clone(), node };
+        let id = self.calls.call(request, out);
+        self.flights.insert(id, Flight::Bind(key));
     }
 
     fn reject(&mut self, now: Time, key: &Key, diagnosis: &Diagnosis, out: &mut Vec<ApiEffect>) {
@@ -438,6 +478,9 @@ impl Scheduler {
             Some(Flight::Bind(key)) => self.bound(now, key, &result, out),
             Some(Flight::Check(key)) => self.checked(now, key, result, out),
             Some(Flight::Status) => {}
+            Some(Flight::Volume { pod, written }) => {
+                self.volume_written(now, &pod, written, result, out);
+            }
         }
     }
 
@@ -586,6 +629,7 @@ impl Machine for Scheduler {
         self.acts = self.is_leader(now) && self.cache.synced(Self::KINDS.iter().copied());
         if self.acts {
             self.decide(now, out);
+            self.proceed(now, out);
         }
     }
 
@@ -596,7 +640,7 @@ impl Machine for Scheduler {
         } else if self.queue.has_active() {
             Some(Time::ZERO)
         } else {
-            self.queue.wake_at()
+            [self.queue.wake_at(), self.reservations.wake_at()].into_iter().flatten().min()
         };
         let elector = self.elector.as_ref().and_then(LeaderElector::wake_at);
         [queue, elector].into_iter().flatten().min()

@@ -1,3 +1,5 @@
+mod storage;
+
 use std::time::Duration;
 
 use api::{Revision, codec};
