@@ -128,7 +128,7 @@ fn read(
     now: Time,
 ) -> Result<Object, Option<String>> {
     let mut requests = Vec::new();
-    let found = ctx.configs.object(now, key.clone(), worker.seen_at, &mut requests);
+    let found = ctx.configs.object(now, key, worker.seen_at, &mut requests);
     for key in requests {
         let request = ConfigSource::request(&key);
         ctx.api(ApiPurpose::Config(key), request);

@@ -85,7 +85,7 @@ impl ConfigSource {
     pub(crate) fn object(
         &mut self,
         now: Time,
-        key: Key,
+        key: &Key,
         since: Time,
         requests: &mut Vec<Key>,
     ) -> Lookup<Object> {

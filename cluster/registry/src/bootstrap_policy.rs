@@ -230,7 +230,7 @@ fn storage_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         rule(&[""], &["pods"], READ),
         rule(&["storage.k8s.io"], &["storageclasses"], READ),
         // Kubelets learn from their nodes which folders shall go.
-        rule(&[""], &["nodes"], &["get", "list", "patch", "watch"]),
+        rule(&[""], &["nodes"], &["get", "list", "update", "watch"]),
         events(),
     ];
     let ephemeral = vec![

@@ -45,11 +45,25 @@ pub struct Diagnosis {
     pub plugins: BTreeSet<&'static str>,
     /// How many rejections no eviction can change.
     pub unresolvable: usize,
+    /// Why the pod was refused before a node was looked at.
+    pub refusal: Option<String>,
     /// What came of looking for pods that could go.
     pub preemption: Preemption,
 }
 
 impl Diagnosis {
+    /// No node was looked at.
+    pub(crate) fn refused(plugin: &'static str, nodes: usize, why: String) -> Self {
+        Self {
+            nodes,
+            plugins: BTreeSet::from([plugin]),
+            unresolvable: nodes,
+            refusal: Some(why),
+            preemption: Preemption::not_helpful(nodes),
+            ..Self::default()
+        }
+    }
+
     /// Counts `nodes` that a plugin rejected.
     pub(crate) fn count(&mut self, rejection: &Rejection, nodes: usize) {
         for reason in &rejection.reasons {
@@ -68,20 +82,23 @@ impl Diagnosis {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".to_owned();
         }
-        let mut message = unavailable(self.nodes, &self.reasons);
+        let mut message = unavailable(self.nodes, &self.reasons, self.refusal.as_deref());
         match &self.preemption {
             Preemption::Untried | Preemption::Found(_) => {}
             Preemption::Ineligible(why) => message.push_str(&format!(" preemption: {why}")),
             Preemption::Hopeless(reasons) => {
-                message.push_str(&format!(" preemption: {}", unavailable(self.nodes, reasons)));
+                message
+                    .push_str(&format!(" preemption: {}", unavailable(self.nodes, reasons, None)));
             }
         }
         message
     }
 }
 
-fn unavailable(nodes: usize, reasons: &BTreeMap<String, usize>) -> String {
+/// `refusal` is of the pod, not of any node.
+fn unavailable(nodes: usize, reasons: &BTreeMap<String, usize>, refusal: Option<&str>) -> String {
     let mut reasons: Vec<String> = reasons.iter().map(|(why, n)| format!("{n} {why}")).collect();
+    reasons.extend(refusal.map(str::to_owned));
     reasons.sort();
     format!("0/{nodes} nodes are available: {}.", reasons.join(", "))
 }

@@ -194,6 +194,29 @@ impl Explanation {
     }
 }
 
+impl Explanation {
+    /// No node is looked at for the pod.
+    pub(crate) fn refused(profile: &Profile, key: &Key, diagnosis: &Diagnosis) -> Self {
+        Self {
+            pod: key.path(),
+            profile: profile.name.clone(),
+            node: None,
+            gates: Vec::new(),
+            nodes: diagnosis.nodes,
+            first: None,
+            evaluated: 0,
+            winners: Vec::new(),
+            runner_up: None,
+            feasible: Vec::new(),
+            rejected: Vec::new(),
+            causes: Vec::new(),
+            omitted: Omitted::default(),
+            displaced: None,
+            message: Some(diagnosis.message()),
+        }
+    }
+}
+
 /// Explains the decision about a pod on which the search starts at `start`.
 pub(crate) fn explain(
     profile: &Profile,

@@ -52,6 +52,8 @@ pub enum ClusterEvent {
     NodeTaints,
     /// A pod left a node, or asks for less.
     PodGone,
+    /// A claim, a volume or a class of them changed.
+    Storage,
     /// A pod came to a node, or came to have other labels there. It may help those that have to
     /// do with it.
     PeerCame,

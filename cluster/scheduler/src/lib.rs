@@ -23,6 +23,7 @@ pub mod scheduler;
 pub mod shadow;
 pub mod snapshot;
 pub mod survey;
+pub mod volumes;
 
 pub use configuration::{Configuration, ConfigurationError};
 pub use cycle::{Choice, Diagnosis, Question};

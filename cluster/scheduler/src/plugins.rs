@@ -11,6 +11,9 @@ mod node_unschedulable;
 mod resource;
 mod taint_toleration;
 mod topology_spread;
+mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +30,9 @@ pub use node_unschedulable::NodeUnschedulable;
 pub use taint_toleration::TaintToleration;
 pub use topology_spread::TopologySpread;
 pub(crate) use topology_spread::{of_count, spread_scores, weight_of};
+pub use volume_binding::VolumeBinding;
+pub use volume_restrictions::VolumeRestrictions;
+pub use volume_zone::VolumeZone;
 
 use crate::framework::Plugin;
 use crate::plugin_args::PluginArgs;
@@ -39,6 +45,9 @@ pub fn plugins(args: &PluginArgs) -> Vec<Box<dyn Plugin>> {
         Box::new(TaintToleration),
         Box::new(NodeAffinity::new(&args.node_affinity)),
         Box::new(NodePorts),
+        Box::new(VolumeRestrictions),
+        Box::new(VolumeBinding),
+        Box::new(VolumeZone),
         Box::new(Fit::new(&args.fit)),
         Box::new(TopologySpread::new(&args.topology_spread)),
         Box::new(InterPodAffinity::new(&args.inter_pod_affinity)),

@@ -14,6 +14,7 @@ use crate::cycle::Question;
 use crate::node_info::NodeInfo;
 use crate::relations::{Kin, Numbered, Presence, Relations};
 use crate::resources::{Resources, requests, scored_requests};
+use crate::volumes::{ClaimUse, Volumes};
 
 /// A port of the host that a pod claims: protocol, address (`0.0.0.0` for all), number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,6 +121,8 @@ pub struct PodClass {
     pub images: Vec<String>,
     /// Its priority: it yields to nominated pods of no lower one.
     pub priority: i32,
+    /// What its volumes ask for at this moment; of pods that wait, not worked out yet.
+    pub volumes: Volumes,
 }
 
 impl PodClass {
@@ -195,6 +198,8 @@ pub struct PodInfo {
     pub gated: bool,
     /// The message of its `PodScheduled` condition if that is false.
     pub complaint: String,
+    /// The claims it uses.
+    pub claims: Vec<ClaimUse>,
     /// What plugins look at.
     pub class: Arc<PodClass>,
     /// The number of the class; `None` if the class is of no use to other pods.
@@ -226,9 +231,16 @@ impl PodInfo {
                 .filter_map(|c| c.message.clone())
                 .next()
                 .unwrap_or_default(),
+            claims: ClaimUse::of(pod),
             class,
             class_id,
         })
+    }
+
+    /// The pod with what its volumes ask for, which is of no use to other pods.
+    pub(crate) fn with_volumes(&self, volumes: Volumes) -> Self {
+        let class = Arc::new(PodClass { volumes, ..PodClass::clone(&self.class) });
+        Self { class, class_id: None, ..self.clone() }
     }
 }
 
@@ -321,6 +333,7 @@ fn class_of(spec: &PodSpec, node: &str) -> PodClass {
         tolerations: spec.tolerations.clone().unwrap_or_default(),
         images: spec.containers.iter().filter_map(|c| c.image.clone()).collect(),
         priority: spec.priority.unwrap_or(0),
+        volumes: Volumes::default(),
     }
 }
 

@@ -45,6 +45,13 @@ pub enum Preemption {
     Found(Eviction),
 }
 
+impl Preemption {
+    /// No pod is in the way on any of so many nodes.
+    pub(crate) fn not_helpful(nodes: usize) -> Self {
+        Self::Hopeless(BTreeMap::from([(NOT_HELPFUL.to_owned(), nodes)]))
+    }
+}
+
 /// The pods that have to leave a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {

@@ -1,6 +1,7 @@
 //! Configurations of the scheduler: which plugins, with which weights.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,9 @@ const DEFAULT_NAME: &str = "default-scheduler";
 
 /// The name of what displaces pods of lower priority, among those of plugins.
 const PREEMPTION: &str = "DefaultPreemption";
+
+/// The name of what has claims bound.
+const VOLUME_BINDING: &str = "VolumeBinding";
 
 /// No weight is higher: so that sums of weighted scores cannot overflow.
 pub(crate) const WEIGHT_MAX: i64 = 10_000;
@@ -96,6 +100,8 @@ pub struct Profile {
     pub(crate) gates: bool,
     /// Whether affinity to nodes rejects nodes.
     pub(crate) pins: bool,
+    /// How long the claims of a pod may take to be bound; `None` if nobody looks at claims.
+    pub(crate) volume_timeout: Option<Duration>,
     /// Among how many nodes one is chosen whose pods are displaced; `None` displaces none.
     pub preemption: Option<Candidates>,
 }
@@ -151,6 +157,8 @@ impl Profile {
             let filters = enabled.filtering != Filtering::Never;
             enabled.plugin.relate(enabled.weight, filters, &mut relating);
         }
+        let timeout = config.args.volume_binding.bind_timeout_seconds;
+        let timeout = Duration::from_secs(u64::try_from(timeout).unwrap_or(0));
         let candidates = Candidates::of(&config.args.default_preemption);
         Ok(Self {
             name: config.name.clone(),
@@ -160,6 +168,7 @@ impl Profile {
             plugins,
             relating,
             percentage_of_nodes_to_score: percentage,
+            volume_timeout: Some(timeout).filter(|_| !lists(&config.disabled, VOLUME_BINDING)),
             preemption: Some(candidates).filter(|_| !lists(&config.disabled, PREEMPTION)),
             gates: !lists(&config.disabled, "SchedulingGates"),
         })
@@ -196,7 +205,7 @@ mod tests {
         assert_eq!((name.as_str(), percentage), ("packing", Some(30)));
         insta::assert_snapshot!(
             plugins.iter().map(|(name, weight)| format!("{name}={weight}")).collect::<Vec<_>>().join(" "),
-            @"NodeUnschedulable=0 NodeName=0 TaintToleration=0 NodeAffinity=2 NodePorts=0 NodeResourcesFit=5 InterPodAffinity=2 NodeResourcesBalancedAllocation=1"
+            @"NodeUnschedulable=0 NodeName=0 TaintToleration=0 NodeAffinity=2 NodePorts=0 VolumeRestrictions=0 VolumeBinding=0 VolumeZone=0 NodeResourcesFit=5 InterPodAffinity=2 NodeResourcesBalancedAllocation=1"
         );
     }
 

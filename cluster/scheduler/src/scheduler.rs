@@ -18,6 +18,7 @@ use machine::{
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
+use self::claims::Reservations;
 use crate::cycle::{Choice, Diagnosis};
 use crate::desk::{Desk, ProfileId};
 use crate::explain::{Explanation, Unexplained, explain};
@@ -33,6 +34,7 @@ use campaign::Campaign;
 
 mod campaign;
 
+mod claims;
 #[cfg(test)]
 mod tests;
 
@@ -66,6 +68,8 @@ enum Flight {
     Evict { by: Key, victim: Victim },
     /// Whether a deletion with a lost answer was carried out.
     CheckEviction { by: Key, victim: Victim },
+    /// A claim or volume for a pod.
+    Volume { pod: Key, written: Key },
 }
 
 /// Assigns pods to nodes.
@@ -86,6 +90,8 @@ pub struct Scheduler {
     campaigns: BTreeMap<Key, Campaign>,
     /// Those of which every call was answered, by what has to be seen before they end.
     campaigns_answered: BTreeSet<(Revision, Key)>,
+    /// Those of them that wait for their claims.
+    reservations: Reservations,
     calls: Calls,
     flights: BTreeMap<CallId, Flight>,
     start: usize,
@@ -109,6 +115,9 @@ impl Scheduler {
         Kind::ReplicaSet,
         Kind::StatefulSet,
         Kind::PodDisruptionBudget,
+        Kind::PersistentVolume,
+        Kind::PersistentVolumeClaim,
+        Kind::StorageClass,
     ];
 
     /// Makes a scheduler of these profiles; without an elector it always leads.
@@ -124,6 +133,7 @@ impl Scheduler {
             assumed: BTreeSet::new(),
             campaigns: BTreeMap::new(),
             campaigns_answered: BTreeSet::new(),
+            reservations: Reservations::default(),
             calls: Calls::default(),
             flights: BTreeMap::new(),
             start: 0,
@@ -187,6 +197,12 @@ impl Scheduler {
             let profiles = self.desk.names().map(str::to_owned).collect();
             return Err(Unexplained::Elsewhere { scheduler: info.scheduler, profiles });
         };
+        let info = match self.with_volumes(&info, profile) {
+            Ok(with_volumes) => with_volumes.unwrap_or(info),
+            Err(diagnosis) => {
+                return Ok(Explanation::refused(self.desk.profile(profile), pod, &diagnosis));
+            }
+        };
         let mut snapshot = std::borrow::Cow::Borrowed(&self.snapshot);
         let assumed = snapshot.pod(pod).map(|placed| placed.node.to_owned());
         if assumed.is_some() {
@@ -216,6 +232,10 @@ impl Scheduler {
             Kind::Pod => self.pod_changed(now, &delta),
             Kind::Namespace => self.namespace_changed(now, &delta),
             Kind::PodDisruptionBudget => self.budget_changed(&delta),
+            Kind::PersistentVolume | Kind::PersistentVolumeClaim | Kind::StorageClass => {
+                self.reservations.happened();
+                self.queue.happened(ClusterEvent::Storage, now);
+            }
             _ => self.selector_changed(now, &delta),
         });
         self.cache = cache;
@@ -298,6 +318,7 @@ impl Scheduler {
         let stays = placed.as_ref().is_some_and(|p| Arc::ptr_eq(p.load, &load) || *p.load == load);
         let before = placed.map(|p| p.presence).filter(|_| stays);
         self.assumed.remove(key);
+        self.reservations.forget(key);
         self.pending.remove(key);
         self.queue.remove(key);
         self.withdraw(now, key, node);
@@ -349,6 +370,7 @@ impl Scheduler {
         self.queue.remove(key);
         self.pending.remove(key);
         self.assumed.remove(key);
+        self.reservations.forget(key);
         self.leave_node(now, key);
         self.withdraw(now, key, "");
     }
@@ -395,6 +417,14 @@ impl Scheduler {
                 campaign.woken = true;
                 continue;
             }
+            let with_volumes = match self.with_volumes(pod, profile) {
+                Ok(pod) => pod,
+                Err(diagnosis) => {
+                    self.refuse(now, &key, profile, diagnosis, out);
+                    continue;
+                }
+            };
+            let pod = with_volumes.as_ref().unwrap_or(pod);
             let question = pod.question();
             let expected = self.shadow.as_mut().and_then(|shadow| {
                 let profile = self.desk.profile(profile);
@@ -409,30 +439,35 @@ impl Scheduler {
                 decisions.push(Decision { time: now, pod: key.clone(), result: choice.clone() });
             }
             match choice {
-                Ok(choice) => self.bind(now, key, profile, choice, out),
+                Ok(choice) => {
+                    let unbound = with_volumes.filter(|pod| !pod.class.volumes.is_bound());
+                    self.assume(now, &key, &choice.node);
+                    match unbound {
+                        Some(pod) => self.reserve(now, &pod, profile, choice.node, out),
+                        None => self.bind(key, profile, choice.node, out),
+                    }
+                }
                 Err(diagnosis) => self.reject(now, &key, profile, &diagnosis, out),
             }
         }
     }
 
-    fn bind(
-        &mut self,
-        now: Time,
-        key: Key,
-        profile: ProfileId,
-        choice: Choice,
-        out: &mut Vec<ApiEffect>,
-    ) {
-        let Some(pod) = self.pending.get(&key) else { return };
+    /// Counts a pod on the node that it shall have.
+    fn assume(&mut self, now: Time, key: &Key, node: &str) {
+        let Some(pod) = self.pending.get(key) else { return };
         let presence = Presence::of(&pod.kin);
-        self.snapshot.add_pod(&key, &pod.uid, &presence, &pod.class.load, &choice.node);
-        self.snapshot.set_standing(&key, Standing::new(pod.priority));
-        let (uid, node) = (pod.uid.clone(), choice.node);
-        self.withdraw(now, &key, &node);
-        let id = self.calls.call(Request::Bind { pod: key.clone(), uid, node }, out);
-        self.flights.insert(id, Flight::Bind(key.clone(), profile));
-        self.assumed.insert(key);
+        self.snapshot.add_pod(key, &pod.uid, &presence, &pod.class.load, node);
+        self.snapshot.set_standing(key, Standing::new(pod.priority));
+        self.withdraw(now, key, node);
+        self.assumed.insert(key.clone());
         self.peer_moved(now, ClusterEvent::PeerCame, &presence);
+    }
+
+    fn bind(&mut self, key: Key, profile: ProfileId, node: String, out: &mut Vec<ApiEffect>) {
+        let Some(pod) = self.pending.get(&key) else { return };
+        let request = Request::Bind { pod: key.clone(), uid: pod.uid.clone(), node };
+        let id = self.calls.call(request, out);
+        self.flights.insert(id, Flight::Bind(key, profile));
     }
 
     fn reject(
@@ -518,6 +553,9 @@ impl Scheduler {
             Some(Flight::Evict { by, victim }) => self.evicted(now, by, victim, &result, out),
             Some(Flight::CheckEviction { by, victim }) => {
                 self.eviction_checked(now, &by, &victim, &result, out);
+            }
+            Some(Flight::Volume { pod, written }) => {
+                self.volume_written(now, &pod, written, result, out);
             }
         }
     }
@@ -692,6 +730,7 @@ impl Machine for Scheduler {
         self.acts = self.is_leader(now) && self.cache.synced(Self::KINDS.iter().copied());
         if self.acts {
             self.decide(now, out);
+            self.proceed(now, out);
         }
     }
 
@@ -702,7 +741,7 @@ impl Machine for Scheduler {
         } else if self.queue.has_active() {
             Some(Time::ZERO)
         } else {
-            self.queue.wake_at()
+            [self.queue.wake_at(), self.reservations.wake_at()].into_iter().flatten().min()
         };
         let elector = self.elector.as_ref().and_then(LeaderElector::wake_at);
         [queue, elector].into_iter().flatten().min()

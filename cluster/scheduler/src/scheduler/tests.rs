@@ -1,4 +1,5 @@
 mod profiles;
+mod storage;
 
 use std::time::Duration;
 

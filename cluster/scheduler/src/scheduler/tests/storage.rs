@@ -1,0 +1,332 @@
+//! Pods with claims.
+
+use super::*;
+
+fn class(bench: &mut Bench, provisioner: &str, mode: &str) {
+    bench.change(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "s"}, "provisioner": provisioner, "volumeBindingMode": mode}));
+}
+
+fn claim_json(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": "d", "uid": format!("u-{name}")},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "s",
+            "resources": {"requests": {"storage": "1Gi"}}}, "status": {"phase": "Pending"}})
+}
+
+fn claim(bench: &mut Bench, name: &str) {
+    bench.change(claim_json(name));
+}
+
+fn bound_claim(bench: &mut Bench, name: &str, volume: &str) {
+    let mut claim = claim_json(name);
+    claim["spec"]["volumeName"] = json!(volume);
+    claim["metadata"]["annotations"] = json!({"pv.kubernetes.io/bind-completed": "yes"});
+    claim["status"]["phase"] = json!("Bound");
+    bench.change(claim);
+}
+
+/// A volume on the host; it names the claim, unless that is empty.
+fn volume(bench: &mut Bench, name: &str, host: &str, claim: &str) {
+    let terms = json!([{"matchExpressions": [{"key": "kubernetes.io/hostname",
+        "operator": "In", "values": [host]}]}]);
+    let mut volume = json!({"apiVersion": "v1", "kind": "PersistentVolume",
+        "metadata": {"name": name, "labels": {}},
+        "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+            "storageClassName": "s", "local": {"path": "/x"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": terms}}},
+        "status": {"phase": "Available"}});
+    if !claim.is_empty() {
+        volume["spec"]["claimRef"] =
+            json!({"namespace": "d", "name": claim, "uid": format!("u-{claim}")});
+        volume["status"]["phase"] = json!("Bound");
+    }
+    bench.change(volume);
+}
+
+fn pod_on(bench: &mut Bench, name: &str, claim: &str, node: &str) {
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "d", "uid": format!("u-{name}")},
+        "spec": {"containers": [], "volumes":
+            [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]}});
+    if !node.is_empty() {
+        pod["spec"]["nodeName"] = json!(node);
+    }
+    bench.change(pod);
+}
+
+fn pod(bench: &mut Bench, name: &str, claim: &str) {
+    pod_on(bench, name, claim, "");
+}
+
+/// Two nodes, and a class of which volumes are made when they are needed.
+fn bench() -> Bench {
+    let mut bench = Bench::new();
+    bench.node("n1", "1");
+    bench.node("n2", "1");
+    class(&mut bench, "kprov.io/local", "WaitForFirstConsumer");
+    bench
+}
+
+/// The messages of the events since the last question, and nothing else.
+fn told(bench: &mut Bench) -> Vec<String> {
+    let told = std::mem::take(&mut bench.out).into_iter().filter_map(|effect| match effect {
+        ApiEffect::Record(report) => Some(report.record.message.clone()),
+        ApiEffect::Call { .. } => None,
+    });
+    told.collect()
+}
+
+/// The updates called for since the last question.
+fn updates(bench: &mut Bench) -> Vec<(CallId, Value)> {
+    let updates = std::mem::take(&mut bench.out).into_iter().filter_map(|effect| match effect {
+        ApiEffect::Call { id, request: Request::Update { object, .. } } => {
+            Some((id, codec::to_value(&object)))
+        }
+        _ => None,
+    });
+    updates.collect()
+}
+
+/// Carries an update out, and lets the watch tell of it.
+fn carry_out(bench: &mut Bench, (id, value): (CallId, Value)) {
+    let revision = bench.revision + 1;
+    bench.reply(id, Ok(Reply::Done(Revision(revision))));
+    bench.change(value);
+}
+
+fn why(bench: &mut Bench, reason: &str, preemption: &str) {
+    let expected = format!(
+        "0/2 nodes are available: {reason}. preemption: 0/2 nodes are \
+                            available: {preemption}."
+    );
+    assert_eq!(told(bench), [expected]);
+}
+
+const NO_HELP: &str = "2 Preemption is not helpful for scheduling";
+
+#[test]
+fn pods_whose_claims_are_not_ready_wait() {
+    let mut bench = bench();
+    pod(&mut bench, "p", "c");
+    why(&mut bench, "persistentvolumeclaim \"c\" not found", NO_HELP);
+    // It is tried again when the claim is there.
+    class(&mut bench, "kprov.io/local", "Immediate");
+    claim(&mut bench, "c");
+    bench.settle();
+    pod(&mut bench, "q", "c");
+    why(&mut bench, "pod has unbound immediate PersistentVolumeClaims", NO_HELP);
+    let mut lost = claim_json("l");
+    lost["status"]["phase"] = json!("Lost");
+    lost["spec"]["volumeName"] = json!("gone");
+    bench.change(lost);
+    std::mem::take(&mut bench.out);
+    pod(&mut bench, "r", "l");
+    let reason = "persistentvolumeclaim \"l\" bound to non-existent persistentvolume \"gone\"";
+    why(&mut bench, reason, NO_HELP);
+    let mut going = claim_json("g");
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    bench.change(going);
+    std::mem::take(&mut bench.out);
+    pod(&mut bench, "s", "g");
+    why(&mut bench, "persistentvolumeclaim \"g\" is being deleted", NO_HELP);
+    let own = json!([{"name": "own", "ephemeral": {}}]);
+    bench.change(json!({"apiVersion": "v1", "kind": "Pod", "metadata":
+        {"name": "t", "namespace": "d", "uid": "u"}, "spec": {"containers": [], "volumes": own}}));
+    let reason = "waiting for ephemeral volume controller to create the persistentvolumeclaim \
+                  \"t-own\"";
+    why(&mut bench, reason, NO_HELP);
+}
+
+#[test]
+fn pods_go_where_their_volumes_are() {
+    let mut bench = bench();
+    volume(&mut bench, "v", "n2", "c");
+    bound_claim(&mut bench, "c", "v");
+    pod(&mut bench, "p", "c");
+    assert_eq!(bench.settle(), [("p".to_owned(), "n2".to_owned())]);
+    volume(&mut bench, "w", "n3", "e");
+    bound_claim(&mut bench, "e", "w");
+    std::mem::take(&mut bench.out);
+    pod(&mut bench, "q", "e");
+    why(&mut bench, "2 node(s) had volume node affinity conflict", NO_HELP);
+    bench.node("n3", "1");
+    assert_eq!(bench.settle(), [("q".to_owned(), "n3".to_owned())]);
+    bound_claim(&mut bench, "f", "nowhere");
+    std::mem::take(&mut bench.out);
+    pod(&mut bench, "r", "f");
+    let reason = "3 node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
+    assert!(told(&mut bench)[0].contains(reason));
+}
+
+#[test]
+fn zones_of_volumes_are_kept() {
+    let mut bench = bench();
+    for (name, zone) in [("n1", "a"), ("n2", "b")] {
+        bench.change(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name,
+            "labels": {"topology.kubernetes.io/zone": zone}},
+            "status": {"allocatable": {"cpu": "1", "memory": "8Gi", "pods": "10"}}}));
+    }
+    let mut volume = |zone: &str| {
+        bench.change(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata":
+            {"name": "v", "labels": {"failure-domain.beta.kubernetes.io/zone": zone}},
+            "spec": {"claimRef": {"namespace": "d", "name": "c", "uid": "u-c"}}}));
+    };
+    volume("x__y");
+    bound_claim(&mut bench, "c", "v");
+    pod(&mut bench, "p", "c");
+    why(&mut bench, "2 node(s) had no available volume zone", NO_HELP);
+    bench.change(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata":
+        {"name": "v", "labels": {"failure-domain.beta.kubernetes.io/zone": "x__b"}},
+        "spec": {"claimRef": {"namespace": "d", "name": "c", "uid": "u-c"}}}));
+    assert_eq!(bench.settle(), [("p".to_owned(), "n2".to_owned())]);
+}
+
+#[test]
+fn a_claim_for_one_pod_keeps_others_away() {
+    let mut bench = bench();
+    let mut only = claim_json("c");
+    only["spec"]["accessModes"] = json!(["ReadWriteOncePod"]);
+    only["spec"]["volumeName"] = json!("v");
+    only["metadata"]["annotations"] = json!({"pv.kubernetes.io/bind-completed": "yes"});
+    bench.change(only);
+    volume(&mut bench, "v", "n1", "c");
+    pod_on(&mut bench, "p", "c", "n1");
+    std::mem::take(&mut bench.out);
+    pod(&mut bench, "q", "c");
+    let message = told(&mut bench);
+    let reason = "0/2 nodes are available: 2 node has pod using PersistentVolumeClaim with the \
+                  same name and ReadWriteOncePod access mode.";
+    assert!(message[0].starts_with(reason), "{message:?}");
+    bench.delete("p");
+    assert_eq!(bench.settle(), [("q".to_owned(), "n1".to_owned())]);
+}
+
+#[test]
+fn a_volume_is_made_before_the_pod_is_bound() {
+    let mut bench = bench();
+    claim(&mut bench, "c");
+    pod(&mut bench, "p", "c");
+    let mut asked = updates(&mut bench);
+    assert_eq!(asked.len(), 1);
+    let node = asked[0].1["metadata"]["annotations"]["volume.kubernetes.io/selected-node"].clone();
+    let node = node.as_str().unwrap().to_owned();
+    carry_out(&mut bench, asked.remove(0));
+    assert_eq!(bench.settle(), []);
+    volume(&mut bench, "v", &node, "c");
+    assert_eq!(bench.settle(), []);
+    bound_claim(&mut bench, "c", "v");
+    assert_eq!(bench.settle(), [("p".to_owned(), node)]);
+}
+
+#[test]
+fn a_scheduler_that_takes_over_goes_on() {
+    let mut bench = bench();
+    let mut begun = claim_json("c");
+    begun["metadata"]["annotations"] = json!({"volume.kubernetes.io/selected-node": "n2"});
+    bench.change(begun);
+    pod(&mut bench, "p", "c");
+    assert_eq!(updates(&mut bench), []);
+    volume(&mut bench, "v", "n2", "c");
+    bound_claim(&mut bench, "c", "v");
+    assert_eq!(bench.settle(), [("p".to_owned(), "n2".to_owned())]);
+}
+
+#[test]
+fn two_pods_do_not_get_one_volume() {
+    let mut bench = bench();
+    class(&mut bench, "kubernetes.io/no-provisioner", "WaitForFirstConsumer");
+    claim(&mut bench, "c");
+    claim(&mut bench, "e");
+    volume(&mut bench, "v", "n1", "");
+    std::mem::take(&mut bench.out);
+    pod(&mut bench, "p", "c");
+    let mut given = updates(&mut bench);
+    assert_eq!(given.len(), 1);
+    assert_eq!(given[0].1["spec"]["claimRef"]["uid"], "u-c");
+    let annotations = &given[0].1["metadata"]["annotations"];
+    assert_eq!(annotations["pv.kubernetes.io/bound-by-controller"], "yes");
+    // The watch does not tell of it yet.
+    pod(&mut bench, "q", "e");
+    why(&mut bench, "2 node(s) didn't find available persistent volumes to bind", NO_HELP);
+    carry_out(&mut bench, given.remove(0));
+    bound_claim(&mut bench, "c", "v");
+    assert_eq!(bench.settle(), [("p".to_owned(), "n1".to_owned())]);
+    volume(&mut bench, "w", "n2", "");
+    bench.now = bench.scheduler.wake_at().unwrap();
+    bench.step(ApiInput::Wake);
+    let mut given = updates(&mut bench);
+    assert_eq!(given[0].1["metadata"]["name"], "w");
+    carry_out(&mut bench, given.remove(0));
+    bound_claim(&mut bench, "e", "w");
+    assert_eq!(bench.settle(), [("q".to_owned(), "n2".to_owned())]);
+}
+
+#[test]
+fn what_fails_is_tried_anew() {
+    let failed =
+        |why: &str| format!("running PreBind plugin \"VolumeBinding\": binding volumes: {why}");
+    // The write is refused.
+    let mut bench = bench();
+    claim(&mut bench, "c");
+    pod(&mut bench, "p", "c");
+    let (id, _) = updates(&mut bench).remove(0);
+    let conflict = api::Status::modified(Kind::PersistentVolumeClaim, "c");
+    let why = ApiError::from(conflict.clone()).to_string();
+    bench.reply(id, Err(conflict.into()));
+    assert_eq!(told(&mut bench), [failed(&why)]);
+    bench.now = bench.scheduler.wake_at().unwrap();
+    bench.step(ApiInput::Wake);
+    let mut asked = updates(&mut bench);
+    assert_eq!(asked.len(), 1);
+    // Who makes volumes cannot make one there.
+    carry_out(&mut bench, asked.remove(0));
+    claim(&mut bench, "c");
+    assert_eq!(told(&mut bench), [failed("provisioning failed for PVC \"c\"")]);
+    bench.now = bench.scheduler.wake_at().unwrap();
+    bench.step(ApiInput::Wake);
+    let asked = updates(&mut bench).remove(0);
+    carry_out(&mut bench, asked);
+    // Nothing happens.
+    std::mem::take(&mut bench.out);
+    bench.now = bench.now + Duration::from_secs(599);
+    bench.step(ApiInput::Wake);
+    assert_eq!(told(&mut bench), [""; 0]);
+    bench.now = bench.now + Duration::from_secs(1);
+    bench.step(ApiInput::Wake);
+    assert_eq!(told(&mut bench), [failed("context deadline exceeded")]);
+    // The claim is deleted.
+    bench.now = bench.scheduler.wake_at().unwrap();
+    bench.step(ApiInput::Wake);
+    std::mem::take(&mut bench.out);
+    bench.revision += 1;
+    let key = Key::new(Kind::PersistentVolumeClaim, "d", "c");
+    let revision = Revision(bench.revision);
+    bench.step(ApiInput::Watch(WatchEvent::Deleted { key, revision }));
+    assert_eq!(told(&mut bench), [failed("persistentvolumeclaim \"c\" not found")]);
+}
+
+#[test]
+fn classes_name_the_places_where_volumes_are_made() {
+    let mut bench = bench();
+    bench.change(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "s"}, "provisioner": "a.io/b",
+        "volumeBindingMode": "WaitForFirstConsumer", "allowedTopologies":
+            [{"matchLabelExpressions": [{"key": "kubernetes.io/hostname", "values": ["n2"]}]}]}));
+    claim(&mut bench, "c");
+    pod(&mut bench, "p", "c");
+    let asked = updates(&mut bench);
+    let annotations = &asked[0].1["metadata"]["annotations"];
+    assert_eq!(annotations["volume.kubernetes.io/selected-node"], "n2");
+}
+
+#[test]
+fn a_pod_that_goes_gives_its_place_back() {
+    let mut bench = bench();
+    claim(&mut bench, "c");
+    pod(&mut bench, "p", "c");
+    assert_eq!(bench.scheduler.snapshot().nodes().map(|n| n.pods).sum::<i64>(), 1);
+    bench.delete("p");
+    assert_eq!(bench.scheduler.snapshot().nodes().map(|n| n.pods).sum::<i64>(), 0);
+    assert_eq!(bench.scheduler.wake_at(), None);
+}
