@@ -4,6 +4,7 @@ use super::*;
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write it in place")]
 fn refused(side: &str, term: Value, expected: &str) {
     let path = format!("spec.affinity.{side}.{REQUIRED}[0]");
     let expected = expected.replace('@', &path);
@@ -105,6 +106,7 @@ fn label_keys_are_written_into_selectors() {
     assert_eq!(preferred["labelSelector"], json!({"matchExpressions": merged}));
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write it in place")]
 fn spread(constraint: Value, expected: &str) {
     let mut constraints = json!([{"maxSkew": 1, "topologyKey": "zone",
         "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "a"}}}]);
