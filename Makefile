@@ -16,7 +16,7 @@ PACKAGES := git make gcc libc6-dev pkg-config libssl-dev zlib1g-dev protobuf-com
 	libprotobuf-dev ca-certificates curl docker.io mmdebstrap etcd-server busybox-static \
 	iproute2 iptables nftables chromium openssh-client openssh-server openssl systemd util-linux
 
-.PHONY: help setup build profile-tool ksim test lab-up lab-down demo demo-down bench bench-sim
+.PHONY: help setup build profile-tool ksim test lab-up lab-down demo demo-down bench bench-sim bench-sched
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,3 +90,6 @@ bench: build ## Measure the goals' figures; writes target/bench/*.json
 
 bench-sim: profile-tool ## Measure the simulator; writes target/bench/sim.json
 	cargo xtask bench-sim
+
+bench-sched: ## Measure the scheduler; writes target/bench/sched.json
+	cargo xtask bench-sched

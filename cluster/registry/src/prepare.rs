@@ -13,6 +13,7 @@ use k8s_openapi::api::certificates::v1::{
 };
 use k8s_openapi::api::core::v1::PodStatus;
 
+mod affinity;
 mod job;
 mod quality;
 
@@ -32,6 +33,7 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller) {
         }
         Object::Pod(o) => {
             let pod = Arc::make_mut(o);
+            affinity::select_by_keys(pod);
             let class = quality::class_of(pod.spec.as_deref());
             pod.status = Some(Shared::new(PodStatus {
                 phase: Some("Pending".to_owned()),
