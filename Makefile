@@ -16,7 +16,8 @@ PACKAGES := git make gcc libc6-dev pkg-config libssl-dev zlib1g-dev protobuf-com
 	libprotobuf-dev ca-certificates curl docker.io mmdebstrap etcd-server busybox-static \
 	iproute2 iptables nftables chromium openssh-client openssh-server openssl systemd util-linux
 
-.PHONY: help setup build profile-tool ksim test lab-up lab-down demo demo-down bench bench-e2e bench-sim
+.PHONY: help setup build profile-tool ksim test lab-up lab-down demo demo-down bench bench-e2e \
+	bench-sched bench-sim
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,3 +94,6 @@ bench-e2e: ## Measure a control plane with hollow nodes; writes target/bench/e2e
 
 bench-sim: profile-tool ## Measure the simulator; writes target/bench/sim.json
 	cargo xtask bench-sim
+
+bench-sched: ## Measure the scheduler; writes target/bench/sched.json
+	cargo xtask bench-sched

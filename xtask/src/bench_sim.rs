@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use crate::figures::{self, row};
 
 /// A scenario with its goals: seconds, and bytes of memory if they count.
 struct Case {
@@ -74,13 +76,8 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     )?;
     let seeds = soak["seeds_per_hour_and_core"].as_f64().unwrap_or(0.0);
     rows.push(row("soak of faulty-5", seeds, "seeds/h/core", -SOAK_GOAL));
-    report(root, &rows, ksim.guided)
-}
-
-/// One figure; a negative goal is one to be at least reached.
-fn row(name: &str, value: f64, unit: &str, goal: f64) -> Value {
-    let met = if goal < 0.0 { value >= -goal } else { value <= goal };
-    json!({"name": name, "value": value, "unit": unit, "goal": goal.abs(), "met": met})
+    let built = if ksim.guided { "by a run's profile" } else { "without a run's profile" };
+    figures::report(root, "sim", &format!("profile sim, laid out {built}, no checks"), &rows)
 }
 
 fn json_of(root: &Path, ksim: &Path, arguments: &[&str]) -> anyhow::Result<Value> {
@@ -99,31 +96,4 @@ fn json_of(root: &Path, ksim: &Path, arguments: &[&str]) -> anyhow::Result<Value
             String::from_utf8_lossy(&output.stderr).trim()
         )
     })
-}
-
-#[expect(clippy::print_stdout, reason = "the table is the result")]
-fn report(root: &Path, rows: &[Value], guided: bool) -> anyhow::Result<()> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or("?").to_owned();
-    let built = if guided { "by a run's profile" } else { "without a run's profile" };
-    println!(
-        "\none run at a time on one of {cores} cores, profile sim, laid out {built}, no checks, \
-         load {load}\n"
-    );
-    println!("{:<34} {:>12} {:<13} {:>10}  met", "figure", "value", "unit", "goal");
-    for row in rows {
-        println!(
-            "{:<34} {:>12.2} {:<13} {:>10.1}  {}",
-            row["name"].as_str().unwrap_or_default(),
-            row["value"].as_f64().unwrap_or(0.0),
-            row["unit"].as_str().unwrap_or_default(),
-            row["goal"].as_f64().unwrap_or(0.0),
-            if row["met"] == true { "yes" } else { "no" },
-        );
-    }
-    let folder = root.join("target/bench");
-    std::fs::create_dir_all(&folder).context("cannot create target/bench")?;
-    std::fs::write(folder.join("sim.json"), serde_json::to_string_pretty(rows)?)
-        .context("cannot write target/bench/sim.json")
 }

@@ -3,8 +3,10 @@
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod bench_sched;
 mod bench_sim;
 mod ci;
+mod figures;
 mod ksim;
 mod protobuf_table;
 mod tidy;
@@ -39,6 +41,8 @@ enum Chore {
     Ksim,
     /// Measures the simulator; writes `target/bench/sim.json`.
     BenchSim,
+    /// Measures the scheduler; writes `target/bench/sched.json`.
+    BenchSched,
     /// Writes the table that protobuf requests are decoded by.
     ProtobufTable,
 }
@@ -54,6 +58,7 @@ fn main() -> anyhow::Result<()> {
         Chore::BenchE2e { options } => bench::end_to_end(root, &options),
         Chore::Ksim => ksim::build(root).map(drop),
         Chore::BenchSim => bench_sim::run(root),
+        Chore::BenchSched => bench_sched::run(root),
         Chore::ProtobufTable => protobuf_table::run(root),
     }
 }

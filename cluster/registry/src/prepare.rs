@@ -13,6 +13,7 @@ use k8s_openapi::api::certificates::v1::{
 };
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 
+mod affinity;
 mod job;
 mod quality;
 mod storage;
@@ -33,6 +34,7 @@ pub(crate) fn for_create(object: &mut Object, caller: &Caller, now: Time) {
         }
         Object::Pod(o) => {
             let pod = Arc::make_mut(o);
+            affinity::select_by_keys(pod);
             let class = quality::class_of(pod.spec.as_deref());
             let gates = pod.spec.iter().flat_map(|spec| spec.scheduling_gates.iter().flatten());
             pod.status = Some(Shared::new(PodStatus {

@@ -1,8 +1,8 @@
 //! [`Census`]: which pods are where, as far as other pods care.
 //!
-//! Pods of one [`Identity`] are one [`Crowd`], and pods with the same [`Terms`] another: what a
+//! Pods of one [`Identity`] are one `Crowd`, and pods with the same [`Terms`] another: what a
 //! pod wants of others is looked up for each crowd once, and a crowd tells on which nodes it is.
-//! Whoever derived something from this catches up with the latest [`Move`]s.
+//! Whoever derived something from this catches up with the latest moves.
 
 mod domains;
 mod selectors;

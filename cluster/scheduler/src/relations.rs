@@ -145,31 +145,24 @@ fn tag(namespace: &str, key: &str, value: &str) -> u64 {
 }
 
 impl Identity {
-    fn of(pod: &Pod) -> Self {
-        let metadata = &pod.metadata;
-        Self {
-            namespace: metadata.namespace.clone().unwrap_or_default(),
-            labels: metadata.labels.clone().unwrap_or_default(),
-        }
-    }
-
     /// Where it is found by what selectors may ask for; others may have the same tags.
     pub(crate) fn tags(&self) -> impl Iterator<Item = u64> {
         let pairs = self.labels.iter().map(|(key, value)| tag(&self.namespace, key, value));
         pairs.chain([namespace_tag(&self.namespace)])
     }
+}
 
-    fn hash(&self) -> u64 {
-        let mut bytes = Vec::with_capacity(128);
-        bytes.extend(self.namespace.as_bytes());
-        for (key, value) in &self.labels {
-            for text in [key, value] {
-                bytes.push(0);
-                bytes.extend(text.as_bytes());
-            }
+/// Equal identities have equal hashes.
+fn hash_of(namespace: &str, labels: &BTreeMap<String, String>) -> u64 {
+    let mut bytes = Vec::with_capacity(128);
+    bytes.extend(namespace.as_bytes());
+    for (key, value) in labels {
+        for text in [key, value] {
+            bytes.push(0);
+            bytes.extend(text.as_bytes());
         }
-        fnv64(&bytes)
     }
+    fnv64(&bytes)
 }
 
 /// The terms of a pod.
@@ -413,12 +406,14 @@ impl<T> Default for Interner<T> {
     }
 }
 
-impl<T: PartialEq> Interner<T> {
-    fn share(&mut self, value: T, hash: u64) -> Arc<Numbered<T>> {
-        let alike = self.values.get(&hash).map(Vec::as_slice).unwrap_or_default();
-        if let Some(known) = alike.iter().find(|known| known.value == value) {
-            return Arc::clone(known);
-        }
+impl<T> Interner<T> {
+    /// The value that `is_same` recognizes among those of the hash.
+    fn find(&self, hash: u64, is_same: impl Fn(&T) -> bool) -> Option<Arc<Numbered<T>>> {
+        self.values.get(&hash)?.iter().find(|known| is_same(&known.value)).cloned()
+    }
+
+    /// Holds a value that is not there.
+    fn insert(&mut self, hash: u64, value: T) -> Arc<Numbered<T>> {
         if self.count >= self.sweep_at {
             self.values.retain(|_, alike| {
                 alike.retain(|value| Arc::strong_count(value) > 1);
@@ -434,6 +429,9 @@ impl<T: PartialEq> Interner<T> {
         value
     }
 }
+
+/// What others see of a pod, and its terms.
+type Seen = (Arc<Numbered<Identity>>, Option<Arc<Numbered<Terms>>>);
 
 /// Holds what pods have in common in how they get on with others.
 #[derive(Clone, Debug, Default)]
@@ -455,7 +453,18 @@ impl Relations {
             terms,
         };
         let hash = kin.hash();
-        self.kins.share(kin, hash)
+        // Both have been shared: what is equal is the same.
+        let is_same = |known: &Kin| {
+            let terms = |kin: &Kin| kin.terms.as_ref().map(|terms| terms.id);
+            known.identity.id == kin.identity.id
+                && terms(known) == terms(&kin)
+                && known.constraints == kin.constraints
+                && known.owner == kin.owner
+        };
+        if let Some(known) = self.kins.find(hash, is_same) {
+            return known;
+        }
+        self.kins.insert(hash, kin)
     }
 
     /// What others see of a pod that has a node.
@@ -464,19 +473,21 @@ impl Relations {
         Presence { identity, terms, leaving: meta::is_terminating(&pod.metadata) }
     }
 
-    #[expect(clippy::type_complexity, reason = "a pair of what is held once")]
-    fn seen(
-        &mut self,
-        pod: &Pod,
-        spec: &PodSpec,
-    ) -> (Arc<Numbered<Identity>>, Option<Arc<Numbered<Terms>>>) {
-        let identity = Identity::of(pod);
-        let terms = Terms::of(spec, &identity.namespace);
-        let hash = identity.hash();
-        let terms = terms.map(|terms| {
-            let hash = terms.hash();
-            self.terms.share(terms, hash)
+    fn seen(&mut self, pod: &Pod, spec: &PodSpec) -> Seen {
+        let none = BTreeMap::new();
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
+        let hash = hash_of(namespace, labels);
+        let is_same = |known: &Identity| known.namespace == namespace && known.labels == *labels;
+        let identity = self.identities.find(hash, is_same).unwrap_or_else(|| {
+            let identity = Identity { namespace: namespace.to_owned(), labels: labels.clone() };
+            self.identities.insert(hash, identity)
         });
-        (self.identities.share(identity, hash), terms)
+        let terms = Terms::of(spec, namespace).map(|terms| {
+            let hash = terms.hash();
+            let known = self.terms.find(hash, |known| *known == terms);
+            known.unwrap_or_else(|| self.terms.insert(hash, terms))
+        });
+        (identity, terms)
     }
 }

@@ -27,7 +27,7 @@ use crate::pod_info::{Classes, PodInfo, Standing, takes_place};
 use crate::preemption::{Preemption, Victim};
 use crate::profile::Profile;
 use crate::queue::Queue;
-use crate::relations::{Kin, Presence, Term};
+use crate::relations::{Constraint, Kin, Presence, Term};
 use crate::shadow::Shadow;
 use crate::snapshot::Snapshot;
 use campaign::Campaign;
@@ -702,8 +702,13 @@ fn may_help(
         return true;
     }
     // Domains become more alike by a pod in the emptiest as by one less in the fullest.
-    let constraints = snapshot.census().constraints(kin, profile.relating.defaults());
-    constraints.iter().any(|c| c.hard && c.counts(&peer.identity, &kin.identity.namespace))
+    let counts = |c: &Constraint| c.hard && c.counts(&peer.identity, &kin.identity.namespace);
+    let defaults = profile.relating.defaults();
+    if kin.constraints.is_empty() {
+        return defaults.iter().any(|constraint| constraint.hard)
+            && snapshot.census().constraints(kin, defaults).iter().any(counts);
+    }
+    kin.constraints.iter().any(counts)
 }
 
 /// Whether other labels of a namespace may be what a pod waits for.

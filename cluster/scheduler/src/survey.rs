@@ -194,7 +194,8 @@ impl<'a> Survey<'a> {
             all &= self.liked.contains_key(&(term.key.clone(), value.clone()));
         }
         // The first pod of a series that wants to be together has nobody to be with.
-        if !all && !(self.liked.is_empty() && self.likes_itself) {
+        let first_of_series = self.liked.is_empty() && self.likes_itself;
+        if !all && !first_of_series {
             return Some(Refusal::Affinity);
         }
         let in_one_of = |domains: &ByDomain| {

@@ -14,7 +14,7 @@ const PROCESSES_MAX: u16 = 32;
 /// How many properties the catalogue has.
 const PROPERTIES: u32 = 54;
 /// The plugins of the scheduler.
-const PLUGINS: [&str; 9] = [
+const PLUGINS: [&str; 10] = [
     "NodeName",
     "NodeUnschedulable",
     "TaintToleration",
@@ -23,6 +23,7 @@ const PLUGINS: [&str; 9] = [
     "NodeResourcesFit",
     "NodeResourcesBalancedAllocation",
     "PodTopologySpread",
+    "InterPodAffinity",
     "ImageLocality",
 ];
 

@@ -113,7 +113,7 @@ fn scheduler_run(path: &Path) -> String {
     let desk = Desk::new(&config).unwrap();
     let machine = Scheduler::new(desk, Some(elector), &RngTree::new(SEED));
     let mut machine = recording(path).of(machine, &header).unwrap();
-    Api::new([Kind::Node, Kind::Pod], &objects).run(&mut machine, 80);
+    Api::new(Scheduler::KINDS.iter().copied(), &objects).run(&mut machine, 80);
     std::fs::read_to_string(path).unwrap()
 }
 

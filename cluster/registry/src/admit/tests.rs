@@ -6,6 +6,7 @@ use api::{Key, Kind, Object, Patch, PatchKind, Status, Subresource, Time, codec}
 use serde_json::{Value, json};
 
 mod admission;
+mod affinity;
 mod autoscalers;
 mod cron_jobs;
 mod crud;

@@ -1,5 +1,7 @@
 //! Where pods may and would rather run.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{
     Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, Toleration,
     TopologySpreadConstraint, WeightedPodAffinityTerm,
@@ -11,6 +13,8 @@ use crate::names;
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+const NO_SELECTOR: &str = "must not be specified when labelSelector is not set";
+const IN_BOTH: &str = "exists in both matchLabelKeys and labelSelector";
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 pub(super) fn affinity(affinity: &Affinity, path: &Path<'_>, causes: &mut Causes) {
@@ -141,11 +145,46 @@ fn pod_term(term: &PodAffinityTerm, path: &Path<'_>, causes: &mut Causes) {
     for name in term.namespaces.iter().flatten() {
         causes.invalid_each(&path.child("namespace"), name, names::label(name));
     }
+    label_keys(term, path, causes);
     let key = &term.topology_key;
     if key.is_empty() {
         causes.required(&path.child("topologyKey"), "can not be empty");
     }
     causes.invalid_each(&path.child("topologyKey"), key, names::qualified_name(key));
+}
+
+/// Checks which labels of the pod a term asks for. When this happens to a pod, they are in the
+/// selector already: a key that it names twice was there before.
+fn label_keys(term: &PodAffinityTerm, path: &Path<'_>, causes: &mut Causes) {
+    let matching = term.match_label_keys.as_deref().unwrap_or_default();
+    let mismatching = term.mismatch_label_keys.as_deref().unwrap_or_default();
+    for (keys, field) in [(matching, "matchLabelKeys"), (mismatching, "mismatchLabelKeys")] {
+        let at = path.child(field);
+        if !keys.is_empty() && term.label_selector.is_none() {
+            causes.forbidden(&at, NO_SELECTOR);
+            continue;
+        }
+        for (i, key) in keys.iter().enumerate() {
+            causes.invalid_each(&at.index(i), key, names::qualified_name(key));
+        }
+    }
+    if let Some(wanted) = &term.label_selector {
+        let mut named: BTreeSet<&String> =
+            wanted.match_labels.iter().flatten().map(|l| l.0).collect();
+        for expression in wanted.match_expressions.iter().flatten() {
+            let key = &expression.key;
+            if let Some(i) = matching.iter().rposition(|k| k == key)
+                && named.contains(key)
+            {
+                causes.invalid(&path.index(i), key, IN_BOTH);
+            }
+            named.insert(key);
+        }
+    }
+    for (i, key) in matching.iter().enumerate().filter(|(_, key)| mismatching.contains(key)) {
+        let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
+        causes.invalid(&path.child("matchLabelKeys").index(i), key, detail);
+    }
 }
 
 pub(super) fn spread(
@@ -154,6 +193,7 @@ pub(super) fn spread(
     causes: &mut Causes,
 ) {
     const ACTIONS: [&str; 2] = ["DoNotSchedule", "ScheduleAnyway"];
+    const POLICIES: [&str; 2] = ["Honor", "Ignore"];
     for (i, constraint) in constraints.iter().enumerate() {
         let at = path.index(i);
         if constraint.max_skew <= 0 {
@@ -162,9 +202,6 @@ pub(super) fn spread(
         }
         if constraint.topology_key.is_empty() {
             causes.required(&at.child("topologyKey"), "can not be empty");
-        } else {
-            let key = &constraint.topology_key;
-            causes.invalid_each(&at.child("topologyKey"), key, names::qualified_name(key));
         }
         let action = constraint.when_unsatisfiable.as_str();
         if !ACTIONS.contains(&action) {
@@ -172,12 +209,54 @@ pub(super) fn spread(
         }
         let pair = (&constraint.topology_key, &constraint.when_unsatisfiable);
         let twin = |c: &TopologySpreadConstraint| (&c.topology_key, &c.when_unsatisfiable) == pair;
-        if constraints[..i].iter().any(twin) {
+        if constraints[i + 1..].iter().any(twin) {
             let shown = format!("{{{}, {}}}", pair.0, pair.1);
             causes.duplicate(&at.child("{topologyKey, whenUnsatisfiable}"), shown);
         }
+        if let Some(domains) = constraint.min_domains {
+            let at = at.child("minDomains");
+            if domains <= 0 {
+                causes.invalid(&at, domains, "must be greater than zero");
+            }
+            if action != ACTIONS[0] {
+                let detail = format!(
+                    "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}"
+                );
+                causes.invalid(&at, domains, &detail);
+            }
+        }
+        for (policy, field) in [
+            (&constraint.node_affinity_policy, "nodeAffinityPolicy"),
+            (&constraint.node_taints_policy, "nodeTaintsPolicy"),
+        ] {
+            if let Some(policy) = policy.as_deref().filter(|policy| !POLICIES.contains(policy)) {
+                causes.not_supported(&at.child(field), policy, &POLICIES);
+            }
+        }
+        spread_keys(constraint, &at.child("matchLabelKeys"), causes);
         if let Some(wanted) = &constraint.label_selector {
             selector::label_selector(wanted, &at.child("labelSelector"), causes);
+        }
+    }
+}
+
+/// Checks which labels of the pod a constraint asks for.
+fn spread_keys(constraint: &TopologySpreadConstraint, path: &Path<'_>, causes: &mut Causes) {
+    let keys = constraint.match_label_keys.as_deref().unwrap_or_default();
+    if !keys.is_empty() && constraint.label_selector.is_none() {
+        causes.forbidden(path, NO_SELECTOR);
+    }
+    let wanted = constraint.label_selector.as_ref();
+    let is_named = |key: &String| {
+        wanted.is_some_and(|wanted| {
+            wanted.match_labels.as_ref().is_some_and(|labels| labels.contains_key(key))
+                || wanted.match_expressions.iter().flatten().any(|e| e.key == *key)
+        })
+    };
+    for (i, key) in keys.iter().enumerate() {
+        causes.invalid_each(&path.index(i), key, names::qualified_name(key));
+        if is_named(key) {
+            causes.invalid(&path.index(i), key, IN_BOTH);
         }
     }
 }

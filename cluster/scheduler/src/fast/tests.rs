@@ -28,6 +28,8 @@ use shapes::{
 enum Event {
     /// So many nodes of one shape join, or change into it, from a number on.
     Nodes { first: u8, count: u8, shape: usize },
+    /// So many nodes get other taints, and nothing else.
+    Tainted { first: u8, count: u8, taint: u8 },
     /// Nodes leave.
     NodesGone { first: u8, count: u8 },
     /// So many pods of one controller ask for a node, one after the other, and get it.
@@ -65,21 +67,22 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Fewer nodes and pods, and all that changes how pods get on with each other.
+/// Fewer changes of nodes, which have all else looked at anew, and all that changes how pods get on
+/// with each other.
 fn event_with_relations() -> impl Strategy<Value = Event> {
     let any_shape = || any::<u8>().prop_map(usize::from);
     prop_oneof![
-        4 => (0..110_u8, 1..40_u8, any_shape())
+        2 => (0..110_u8, 1..8_u8, any_shape())
             .prop_map(|(first, count, shape)| Event::Nodes { first, count, shape }),
-        3 => (0..110_u8, 1..4_u8, any_shape())
-            .prop_map(|(first, count, shape)| Event::Nodes { first, count, shape }),
-        2 => (0..110_u8, 1..9_u8).prop_map(|(first, count)| Event::NodesGone { first, count }),
-        14 => (1..14_u8, any_shape(), 0..5_u8)
+        1 => (0..110_u8, 1..9_u8).prop_map(|(first, count)| Event::NodesGone { first, count }),
+        3 => (0..110_u8, 1..60_u8, 0..6_u8)
+            .prop_map(|(first, count, taint)| Event::Tainted { first, count, taint }),
+        30 => (1..6_u8, any_shape(), 0..5_u8)
             .prop_map(|(count, shape, owner)| Event::Pods { count, shape, owner }),
-        2 => (1..8_u8).prop_map(|every| Event::PodsGone { every }),
-        2 => (0..110_u8, any_shape(), 0..5_u8)
+        3 => (1..8_u8).prop_map(|every| Event::PodsGone { every }),
+        3 => (0..110_u8, any_shape(), 0..5_u8)
             .prop_map(|(node, shape, owner)| Event::Put { node, shape, owner }),
-        5 => change_of_relations(),
+        8 => change_of_relations(),
     ]
 }
 
@@ -132,6 +135,7 @@ fn fit(strategy: &str) -> PluginArgs {
 struct Both {
     shapes: Shapes,
     profile: Profile,
+    nodes: BTreeMap<usize, NodeShape>,
     snapshot: Snapshot,
     classes: Classes,
     fast: Fast,
@@ -147,6 +151,7 @@ impl Both {
         let mut both = Self {
             shapes,
             profile: Profile::new(config).unwrap(),
+            nodes: BTreeMap::new(),
             snapshot: Snapshot::default(),
             classes: Classes::default(),
             fast: Fast { limits, ..Fast::default() },
@@ -249,14 +254,23 @@ impl Both {
         match event {
             Event::Nodes { first, count, shape } => {
                 for i in 0..*count {
-                    let number = usize::from(*first) + usize::from(i);
+                    let number = (usize::from(*first) + usize::from(i)) % 260;
                     let shape = &self.shapes.nodes[shape % self.shapes.nodes.len()];
-                    self.snapshot.set_node(&node(number % 260, shape));
+                    self.snapshot.set_node(&node(number, shape));
+                    self.nodes.insert(number, shape.clone());
+                }
+            }
+            Event::Tainted { first, count, taint } => {
+                let first = usize::from(*first);
+                for (number, shape) in self.nodes.range_mut(first..first + usize::from(*count)) {
+                    shape.taint = *taint;
+                    self.snapshot.set_node(&node(*number, shape));
                 }
             }
             Event::NodesGone { first, count } => {
                 for i in 0..*count {
                     let number = (usize::from(*first) + usize::from(i)) % 260;
+                    self.nodes.remove(&number);
                     self.snapshot.remove_node(&format!("n{number:03}"));
                 }
             }
@@ -393,16 +407,19 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(160))]
+    #![proptest_config(config(192))]
 
     #[test]
     fn decides_as_the_reference_does_where_pods_have_relations(
         shapes in shapes_with_relations(),
         config in profile(),
         limits in limits(),
-        events in proptest::collection::vec(event_with_relations(), 1..40),
+        events in proptest::collection::vec(event_with_relations(), 20..80),
+        nodes in 3..90_u8,
     ) {
         let mut both = Both::new(shapes, &config, limits);
+        both.happen(&Event::Nodes { first: 0, count: nodes, shape: 0 })?;
+        both.happen(&Event::Nodes { first: nodes, count: nodes / 2, shape: 1 })?;
         for event in &events {
             both.happen(event)?;
         }
@@ -481,4 +498,44 @@ fn gives_up_on_too_many_kinds_of_nodes() {
     }
     let ranking = both.fast.rankings.values().next().unwrap();
     assert!(ranking.overflown && Arc::strong_count(&ranking.class) > 1);
+}
+
+/// Taints alone decide which zones count.
+#[test]
+fn sees_that_taints_change() {
+    let nodes = [2, 3].map(|zone| NodeShape { zone, ..plain_node() }).into();
+    let relations = Relations::spread_over_tolerated_zones();
+    let shapes = Shapes { nodes, pods: vec![PodShape { relations, ..plain_pod() }] };
+    let mut both = Both::new(shapes, &ProfileConfig::default(), LIMITS);
+    for shape in 0..2 {
+        both.happen(&Event::Nodes { first: 3 * shape, count: 3, shape: shape.into() }).unwrap();
+    }
+    both.happen(&Event::Pods { count: 4, shape: 0, owner: 0 }).unwrap();
+    let tainted = |taint| Event::Tainted { first: 3, count: 3, taint };
+    for taint in [0, 5, 0] {
+        both.happen(&tainted(taint)).unwrap();
+        both.happen(&Event::Pods { count: 3, shape: 0, owner: 0 }).unwrap();
+    }
+    // Nobody is kept away by a zone where nobody can go.
+    assert_eq!((both.pods.len(), both.failed), (13, 0));
+}
+
+/// The number of terms that nobody has any more is given to other terms.
+#[test]
+fn does_not_take_terms_for_those_that_were() {
+    let shape = |app, relations| PodShape { app, relations, ..plain_pod() };
+    let pods = vec![
+        shape(0, Relations::default()),
+        shape(2, Relations::away_from(0)),
+        shape(2, Relations::away_from(1)),
+    ];
+    let shapes = Shapes { nodes: vec![plain_node()], pods };
+    let mut both = Both::new(shapes, &ProfileConfig::default(), LIMITS);
+    both.happen(&Event::Nodes { first: 0, count: 3, shape: 0 }).unwrap();
+    for shape in [1, 2, 1] {
+        both.happen(&Event::Put { node: 0, shape, owner: 0 }).unwrap();
+        both.happen(&Event::Pods { count: 2, shape: 0, owner: 0 }).unwrap();
+        both.happen(&Event::PodsGone { every: 1 }).unwrap();
+        assert!(both.snapshot.census().holders().iter().next().is_none());
+    }
 }

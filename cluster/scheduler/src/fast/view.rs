@@ -6,7 +6,7 @@ use super::lens::{Column, Lens, LensOfHard, LensOfSoft};
 use crate::census::{Census, Domains, GONE, Heads, KeyId, LACKING, Move, Sources};
 use crate::framework::Relating;
 use crate::pod_info::PodClass;
-use crate::relations::{Constraint, HOSTNAME, Identity, Kin, Terms};
+use crate::relations::{Constraint, HOSTNAME, Identity, Kin, Term, Terms};
 use crate::snapshot::Snapshot;
 use crate::survey::is_eligible;
 
@@ -421,11 +421,14 @@ impl View {
 
     fn take_soft(&mut self, constraint: &Constraint, key: KeyId, eligible: Option<Box<[bool]>>) {
         let each_node = constraint.key == HOSTNAME;
-        let tally = self.tally(match () {
-            () if each_node => Tally::new(Place::Node, true, None),
-            () if self.all_keys => Tally::new(Place::Domain(key), true, eligible),
-            () => Tally::new(Place::DomainOrNone(key), true, eligible),
-        });
+        let (place, eligible) = if each_node {
+            (Place::Node, None)
+        } else if self.all_keys {
+            (Place::Domain(key), eligible)
+        } else {
+            (Place::DomainOrNone(key), eligible)
+        };
+        let tally = self.tally(Tally::new(place, true, eligible));
         let (constraint, max_skew) = (constraint.clone(), constraint.max_skew);
         self.soft.push(Soft { key, tally, each_node, max_skew, constraint });
     }
@@ -488,7 +491,7 @@ impl View {
         let counting = hard.chain(soft).filter(|(c, _)| c.counts(pod, namespace));
         targets.extend(counting.map(|(_, tally)| (tally, 1)));
         if let (Some(terms), Some(attraction)) = (&subject.kin.terms, &subject.relating.affinity) {
-            let matches = |term: &crate::relations::Term| term.matches(pod, &census.namespaces);
+            let matches = |term: &Term| term.matches(pod, &census.namespaces);
             if attraction.filters && terms.affinity.iter().all(matches) {
                 targets.extend(self.affinity.iter().map(|(_, tally)| (*tally, 1)));
             }
@@ -512,8 +515,8 @@ impl View {
     fn meet_holder(&mut self, subject: Subject, census: &Census, number: u32, terms: &Terms) {
         let Some(attraction) = &subject.relating.affinity else { return };
         let (kin, namespaces) = (subject.kin, &census.namespaces);
-        let matches = |term: &crate::relations::Term| term.matches(&kin.identity, namespaces);
-        self.by_namespace_labels |= terms.all().any(crate::relations::Term::by_namespace_labels);
+        let matches = |term: &Term| term.matches(&kin.identity, namespaces);
+        self.by_namespace_labels |= terms.all().any(Term::by_namespace_labels);
         let mut targets = Vec::new();
         let unwanted = terms.anti_affinity.iter().filter(|_| attraction.filters);
         for term in unwanted.filter(|term| matches(term)) {

@@ -70,7 +70,6 @@ impl Plugin for InterPodAffinity {
 }
 
 /// Scores by how much each node is liked: 0 for the least, 100 for the most.
-#[expect(clippy::cast_precision_loss, reason = "sums of weights are far below 2^52")]
 #[expect(clippy::cast_possible_truncation, reason = "the result is at most 100")]
 pub(crate) fn scaled(liked: &[i64]) -> Vec<Score> {
     let least = liked.iter().copied().min().unwrap_or(0);

@@ -83,7 +83,6 @@ pub(crate) fn weight_of(domains: usize) -> f64 {
 
 /// What so many pods in a domain weigh against its nodes; differences within the skew that is
 /// allowed weigh less beside what is added.
-#[expect(clippy::cast_precision_loss, reason = "no domain has 2^52 pods")]
 pub(crate) fn of_count(pods: i64, weight: f64, max_skew: i64) -> f64 {
     pods as f64 * weight + (max_skew - 1) as f64
 }

@@ -1,5 +1,7 @@
 //! What the documentation says, by hand.
 
+#![expect(clippy::needless_pass_by_value, reason = "manifests read better without borrows")]
+
 use api::{Kind, Pod};
 use machine::RngTree;
 use serde_json::{Value, json};

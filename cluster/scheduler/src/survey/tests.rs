@@ -108,6 +108,7 @@ const AFFINITY: &str = "match pod affinity rules [final]";
 const ANTI_AFFINITY: &str = "match pod anti-affinity rules";
 const OF_OTHER: &str = "satisfy existing pods anti-affinity rules";
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write it in place")]
 fn labelled(labels: Value, spec: Value) -> Value {
     json!({"metadata": {"labels": labels}, "spec": spec})
 }
@@ -117,6 +118,7 @@ fn constraint(key: &str, action: &str, max_skew: i32) -> Value {
         "labelSelector": {"matchLabels": {"foo": "bar"}}})
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write it in place")]
 fn spread(constraints: Value) -> Value {
     labelled(json!({"foo": "bar"}), json!({"topologySpreadConstraints": constraints}))
 }
@@ -300,6 +302,7 @@ fn term(app: &str, key: &str) -> Value {
         {"key": "app", "operator": "In", "values": [app]}]}})
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write it in place")]
 fn required(app: &str, affinity: Value, anti_affinity: Value) -> Value {
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
     labelled(

@@ -25,14 +25,22 @@ pub(super) fn shapes() -> impl Strategy<Value = Shapes> {
         .prop_map(|(nodes, pods)| Shapes { nodes, pods })
 }
 
-/// Shapes of pods that have them.
+/// Shapes of pods that have them, and of nodes that mostly have room for more than a few.
 pub(super) fn shapes_with_relations() -> impl Strategy<Value = Shapes> {
-    (shapes(), vec(relations(), 4)).prop_map(|(mut shapes, relations)| {
-        for (pod, relations) in shapes.pods.iter_mut().zip(relations) {
-            pod.relations = relations;
+    let pod = (pod_shape(), relations()).prop_map(|(mut pod, relations)| {
+        (pod.cpu, pod.memory) = (pod.cpu / 3, pod.memory / 3);
+        // Ports and names keep pods away from nodes whatever others do.
+        (pod.port, pod.pinned) = (pod.port + 1, pod.pinned + u8::from(pod.namespace > 0) * 2);
+        PodShape { relations, ..pod }
+    });
+    let node = (node_shape(), 0..4_u8).prop_map(|(mut node, scarce)| {
+        if scarce > 0 {
+            (node.cpu, node.memory, node.pods) = (3, 3, 3);
+            node.cordoned = false;
         }
-        shapes
-    })
+        node
+    });
+    (vec(node, 2..6), vec(pod, 2..6)).prop_map(|(nodes, pods)| Shapes { nodes, pods })
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +102,28 @@ struct ConstraintShape {
     min_domains: u8,
     honors: (u8, u8),
     by_version: bool,
+}
+
+impl Relations {
+    /// Those of pods that stay away from others of an app, node by node.
+    pub(super) fn away_from(app: u8) -> Self {
+        let term = TermShape { selector: app, key: 1, namespaces: 8 };
+        Self { anti_affinity: vec![term], ..Self::default() }
+    }
+
+    /// Those of pods that must spread over the zones whose taints they tolerate.
+    pub(super) fn spread_over_tolerated_zones() -> Self {
+        let constraint = ConstraintShape {
+            selector: 0,
+            key: 0,
+            hard: true,
+            max_skew: 1,
+            min_domains: 0,
+            honors: (0, 1),
+            by_version: false,
+        };
+        Self { constraints: vec![constraint], ..Self::default() }
+    }
 }
 
 fn node_shape() -> impl Strategy<Value = NodeShape> {

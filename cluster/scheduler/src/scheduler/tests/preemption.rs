@@ -1,5 +1,7 @@
 //! A scheduler that displaces pods, call by call.
 
+#![expect(clippy::needless_pass_by_value, reason = "manifests read better without borrows")]
+
 use api::Status;
 use api::status::Reason;
 
