@@ -267,6 +267,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers write it in place")]
     fn claim(spec: Value) -> PersistentVolumeClaim {
         let mut claim: PersistentVolumeClaim = serde_json::from_value(json!({"metadata":
             {"name": "c", "namespace": "n", "uid": "u"},

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use api::{Kind, Object, Reply, Request, Revision, Time, codec};
 use machine::{ApiEffect, ApiInput, CallId, Machine, RngTree, WatchEvent};
-use scheduler::{Profile, Scheduler};
+use scheduler::{Desk, Scheduler, SchedulerConfig};
 use serde_json::{Value, json};
 
 /// Pods that have to go so that others find a place.
@@ -117,7 +117,8 @@ fn ranked(number: usize) -> Value {
 
 /// A scheduler with the nodes of a case.
 fn scheduler(nodes: usize) -> Scheduler {
-    let mut scheduler = Scheduler::new(Profile::default(), None, &RngTree::new(1));
+    let desk = Desk::new(&SchedulerConfig::default()).unwrap();
+    let mut scheduler = Scheduler::new(desk, None, &RngTree::new(1));
     for kind in Scheduler::KINDS.iter().copied() {
         let objects = match kind {
             Kind::Node => (0..nodes).map(node).collect(),

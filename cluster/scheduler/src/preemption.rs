@@ -42,7 +42,7 @@ pub enum Preemption {
     /// No node can take the pod, whoever goes: how many nodes for each reason.
     Hopeless(BTreeMap<String, usize>),
     /// A node can.
-    Found(Eviction),
+    Found(Box<Eviction>),
 }
 
 impl Preemption {
@@ -212,7 +212,9 @@ pub(crate) fn end(
     let cleared =
         best.and_then(|node| Some((node, try_node(profile, snapshot, pod, survey, node).ok()?)));
     match cleared {
-        Some((node, cleared)) => Preemption::Found(cleared.eviction(&snapshot.row(node).name)),
+        Some((node, cleared)) => {
+            Preemption::Found(Box::new(cleared.eviction(&snapshot.row(node).name)))
+        }
         None => hopeless(reasons, snapshot.len() - potential),
     }
 }

@@ -63,7 +63,7 @@ fn deletion(key: &Key, options: &DeleteOptions) -> Request {
 
 impl World {
     /// Whether a node is being drained.
-    pub(super) const fn drains(&self) -> bool {
+    pub(super) fn drains(&self) -> bool {
         !self.drains.is_empty()
     }
 

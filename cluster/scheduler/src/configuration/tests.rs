@@ -15,6 +15,7 @@ fn of(fields: Value) -> Configuration {
 }
 
 /// A profile with these plugins.
+#[expect(clippy::needless_pass_by_value, reason = "callers write it in place")]
 fn with(plugins: Value) -> Result<ProfileConfig, String> {
     let configuration = Configuration::of(&file(json!({"profiles": [{"plugins": plugins}]})));
     configuration.map_err(|e| e.to_string()).map(|mut c| c.scheduler.profiles.remove(0))

@@ -2,6 +2,7 @@
 
 use super::*;
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write it in place")]
 fn gated(spec: Value) -> Value {
     let mut manifest = pod("a");
     manifest["spec"]["schedulingGates"] = json!([{"name": "example.com/x"}, {"name": "y"}]);
