@@ -293,7 +293,7 @@ const KILLS: u32 = 10;
 /// The environment variable that repeats the points of an earlier run.
 const SEED: &str = "KPROV_TEST_SEED";
 /// What need not be alike after two applies of one inventory.
-const NOT_OF_THE_INVENTORY: [&str; 4] = [
+const NOT_OF_THE_INVENTORY: [&str; 5] = [
     // The cluster's own data.
     "/var/lib/etcd/",
     // What kubelets were issued by the cluster, and keep for their pods.

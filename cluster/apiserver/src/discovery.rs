@@ -400,7 +400,7 @@ mod tests {
         let (_, group) = read("/apis/apps", "*/*");
         assert_eq!(group["preferredVersion"]["groupVersion"], "apps/v1");
         assert_eq!(read("/apis/apps/v1", "*/*").1["groupVersion"], "apps/v1");
-        assert!(super::find("/apis/storage.k8s.io/v1", "*/*", "").is_none());
+        assert!(super::find("/apis/resource.k8s.io/v1", "*/*", "").is_none());
         // Evictions have no path of their own.
         let (_, policy) = read("/apis/policy/v1", "*/*");
         let names: Vec<&str> = policy["resources"]

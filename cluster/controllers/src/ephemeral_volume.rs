@@ -142,7 +142,7 @@ mod tests {
                 "controller": true, "blockOwnerDeletion": true}])
         );
         // One that is deleted is made good.
-        assert_eq!(fixture.remove(&at), [key.clone()]);
+        assert_eq!(fixture.remove(&at), std::slice::from_ref(&key));
         assert_eq!(fixture.settle(&key), ["create persistentvolumeclaims/n/p-v"]);
     }
 

@@ -82,7 +82,7 @@ fn user(bench: &mut Bench, what: u8, which: u8) {
                 {"storage": format!("{}Gi", 1 + which % 2)}}}));
             made["metadata"]["name"] = json!(claim_name);
             made["metadata"]["uid"] = json!(format!("{claim_name}-{}", bench.store.revision));
-            if which % 3 == 0 {
+            if which.is_multiple_of(3) {
                 made["spec"]["storageClassName"] = json!("local");
                 made["metadata"]["annotations"] =
                     json!({"volume.kubernetes.io/selected-node": "a"});
@@ -94,7 +94,7 @@ fn user(bench: &mut Bench, what: u8, which: u8) {
         1 => {
             let mut made = volume(json!({"capacity": {"storage": format!("{}Gi", 1 + which % 3)}}));
             made["metadata"]["name"] = json!(volume_name);
-            if which % 4 == 0 {
+            if which.is_multiple_of(4) {
                 made["spec"]["claimRef"] = json!({"namespace": "n", "name": claim_name});
             }
             if bench.store.get(&volume_at(&volume_name)).is_none() {

@@ -1,5 +1,7 @@
 //! Claims, the volumes that are bound to them, and folders that shall go.
 
+#![expect(clippy::needless_pass_by_value, reason = "manifests are made where they are used")]
+
 use api::{Key, Kind};
 use serde_json::{Value, json};
 
