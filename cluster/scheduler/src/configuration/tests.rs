@@ -52,7 +52,8 @@ fn the_table_of_plugins_agrees_with_the_plugins() {
                     .is_empty()
                 || !scores
         );
-        assert_eq!(scores, known.weight > 0, "{}", known.name);
+        // What VolumeBinding scores by is a feature that is off in 1.33; it has a weight all the same.
+        assert_eq!(scores || known.name == "VolumeBinding", known.weight > 0, "{}", known.name);
     }
 }
 

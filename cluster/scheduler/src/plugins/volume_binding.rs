@@ -11,6 +11,10 @@ impl Plugin for VolumeBinding {
         "VolumeBinding"
     }
 
+    fn weight(&self) -> i64 {
+        1
+    }
+
     fn filtering(&self) -> Filtering {
         Filtering::ByProperties
     }
