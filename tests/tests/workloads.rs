@@ -136,7 +136,7 @@ async fn use_is_told_and_followed(cluster: &Cluster) -> Result<()> {
     .await?;
     // Either version tells the same.
     let old = "{.spec.targetCPUUtilizationPercentage} {.spec.minReplicas}";
-    let old = cluster.get("hpa.v1.autoscaling/busy", old).await?;
+    let old = cluster.get("horizontalpodautoscalers.v1.autoscaling/busy", old).await?;
     ensure!(old == ["50", "2"], "{old:?}");
     eventually("what pods use", SOON, async || {
         let pods = cluster.kubectl("top pods -l app=busy --containers").await?;
@@ -161,8 +161,16 @@ async fn use_is_told_and_followed(cluster: &Cluster) -> Result<()> {
         Ok(())
     })
     .await?;
-    let events = cluster.kubectl("get events --field-selector=reason=SuccessfulRescale").await?;
-    ensure!(events.contains("New size: 1; reason: Current number of replicas above"), "{events}");
+    eventually("the event", SOON, async || {
+        let events =
+            cluster.kubectl("get events --field-selector=reason=SuccessfulRescale").await?;
+        ensure!(
+            events.contains("New size: 1; reason: Current number of replicas above"),
+            "{events}"
+        );
+        Ok(())
+    })
+    .await?;
     cluster.kubectl("delete hpa/busy deployment/busy").await?;
     Ok(())
 }

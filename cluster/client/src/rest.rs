@@ -57,8 +57,13 @@ impl Client {
                     PatchKind::Merge => "application/merge-patch+json",
                     PatchKind::Strategic => "application/strategic-merge-patch+json",
                 };
-                let body = patch.body.json().to_string().into_bytes();
-                self.object(key.kind, Method::PATCH, &path, content_type, body).await
+                let body = patch.body.json().to_string();
+                if subresource == Some(Subresource::Scale) {
+                    // The answer is a `Scale`, with the revision of what is scaled.
+                    let answer = self.json(Method::PATCH, &path, content_type, body).await?;
+                    return Ok(Reply::Done(revision_of(&answer).unwrap_or_default()));
+                }
+                self.object(key.kind, Method::PATCH, &path, content_type, body.into_bytes()).await
             }
             Request::Delete { key, uid, revision, grace_seconds, propagation } => {
                 let options = delete_options(uid, revision, grace_seconds, propagation);

@@ -86,7 +86,15 @@ impl OneOnEachNode {
             return Some(format!("{} gets a pod for {name}, which is not there", owner.key()));
         };
         let fits = node.get::<Node>().is_some_and(|node| sets::daemon_fits(set, node).0);
-        (!fits).then(|| format!("{} gets a pod for {name}, which is not meant", owner.key()))
+        // It may have been meant when the plan was made.
+        (!fits && !self.is_news(cluster, by, &Key::cluster(Kind::Node, name)))
+            .then(|| format!("{} gets a pod for {name}, which is not meant", owner.key()))
+    }
+
+    /// Whether a process was shown the object after it may have made its plan.
+    fn is_news(&self, cluster: &dyn Cluster, by: ProcessId, key: &Key) -> bool {
+        let shown = self.shown.get(&(by, key.clone()));
+        shown.is_some_and(|at| cluster.now().since(*at) < PLAN_MAX)
     }
 
     /// Judges that a pod is given up that would do.
@@ -104,11 +112,7 @@ impl OneOnEachNode {
             return None;
         }
         let news = [Key::cluster(Kind::Node, &node_name), key.clone()];
-        let is_new = |key: &Key| {
-            let shown = self.shown.get(&(by, key.clone()));
-            shown.is_some_and(|at| cluster.now().since(*at) < PLAN_MAX)
-        };
-        if news.iter().any(is_new) {
+        if news.iter().any(|key| self.is_news(cluster, by, key)) {
             return None;
         }
         let known = known_pods(cluster, by, uid);

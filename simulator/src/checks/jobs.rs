@@ -6,9 +6,10 @@ use api::{Key, Kind, Object, Pod, Request};
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
 
 use super::asked::{Overshoot, Overshot};
-use super::brood::Broods;
+use super::brood::{Broods, known_owner};
 use crate::check::{Check, Cluster, Occurrence};
 use crate::oracle::{self, sets};
+use crate::world::ProcessId;
 
 /// What became of the pods of one job, by their UIDs.
 #[derive(Clone, Default)]
@@ -216,17 +217,16 @@ impl Check for CountsOnce {
         {
             found.push(format!("{key} is active pod number {has} of a job that may have {limit}"));
         }
-        let Occurrence::Committed { key, old, new, request, .. } = occurrence else { return };
+        if let Occurrence::Called { by, request: Request::Create(object) } = occurrence
+            && let Some(pod) = object.get::<Pod>()
+            && job_of(pod).is_some_and(|job| self.overshoot.late(job) == 0)
+            && let Some((end, _)) = known_end(cluster, *by, pod)
+        {
+            found.push(format!("{} is made for a job that has ended as {end}", object.key()));
+        }
+        let Occurrence::Committed { key, old, new, .. } = occurrence else { return };
         match key.kind {
-            Kind::Pod => {
-                self.pod_committed(cluster, oracle::pod(*old), oracle::pod(*new));
-                if let (Request::Create(_), Some(pod)) = (request, oracle::pod(*new))
-                    && job_of(pod).is_some_and(|job| self.overshoot.late(job) == 0)
-                    && let Some((end, _)) = ended_job(cluster, pod)
-                {
-                    found.push(format!("{key} is made for a job that has ended as {end}"));
-                }
-            }
+            Kind::Pod => self.pod_committed(cluster, oracle::pod(*old), oracle::pod(*new)),
             Kind::Job => match new {
                 Some(object) => {
                     if let Some(job) = object.get() {
@@ -277,12 +277,9 @@ impl Check for CountsOnce {
     }
 }
 
-/// The job of the pod, if it has ended: how.
-fn ended_job<'a>(cluster: &'a dyn Cluster, pod: &Pod) -> Option<(&'a str, &'a str)> {
-    let owner = pod.metadata.owner_references.iter().flatten().find(|o| o.kind == "Job")?;
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let object = cluster.object(&Key::new(Kind::Job, namespace, &owner.name))?;
-    sets::end_of(object.get::<Job>().filter(|_| object.uid() == owner.uid)?)
+/// The end of the job of a pod, as far as a process knows.
+fn known_end<'a>(cluster: &'a dyn Cluster, by: ProcessId, pod: &Pod) -> Option<(&'a str, &'a str)> {
+    sets::end_of(known_owner(cluster, by, pod)?.get::<Job>()?)
 }
 
 #[cfg(test)]

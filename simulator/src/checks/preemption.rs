@@ -204,8 +204,11 @@ impl Check for RoomIsKept {
         // The scheduler must have been shown the promise, or have made it itself: it keeps none
         // that somebody else made a moment ago.
         let Some(counted) = cluster.placements(by) else { return };
+        // One that is about to be bound elsewhere needs the room no more.
+        let waits = |pod: &Key| !counted.values().any(|keys| keys.contains(pod));
         let promised: Vec<&Pod> = cluster
             .objects(Kind::Pod)
+            .filter(|object| waits(&object.key()))
             .filter_map(Object::get::<Pod>)
             .filter(|p| may_displace(p) && nominated(p) == Some(name))
             .filter(|p| priority(p) > priority(pod))
