@@ -97,7 +97,7 @@ fn cheap(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(lifecycle::Conserved::new(plan)),
         Box::new(budgets::BudgetsHold::new(plan)),
         Box::new(preemption::GivesWay::default()),
-        Box::new(preemption::RoomIsKept),
+        Box::new(preemption::RoomIsKept::default()),
         Box::new(preemption::PreemptionEnds::default()),
     ]
 }

@@ -167,10 +167,10 @@ impl Check for GivesWay {
             {
                 let Some(pod) = old.get::<Pod>().filter(|p| oracle::is_active(p)) else { return };
                 let mut conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+                // A mark that somebody takes for an old one is taken back, but stays readable.
                 let told = conditions.any(|c| {
                     c.type_ == DISRUPTION
-                        && c.reason.as_deref() == Some(REASON)
-                        && c.status == "True"
+                        && (c.reason.as_deref() == Some(REASON) || c.status == "False")
                 });
                 if !told {
                     found.push(format!("{key} gives way and is not told why"));
@@ -182,8 +182,32 @@ impl Check for GivesWay {
 }
 
 /// P18: nobody less important takes the room that was made for a pod.
+///
+/// A scheduler that promises a pod another node, or none, needs not keep the first one, whenever
+/// its word arrives.
 #[derive(Clone, Default)]
-pub(super) struct RoomIsKept;
+pub(super) struct RoomIsKept {
+    /// Pods of which a scheduler has said so, until a write to them is carried out.
+    released: BTreeSet<Key>,
+}
+
+impl RoomIsKept {
+    fn follow(&mut self, cluster: &dyn Cluster, occurrence: &Occurrence<'_>) {
+        match occurrence {
+            Occurrence::Called { by, request: Request::Patch { key, patch, .. } }
+                if key.kind == Kind::Pod
+                    && cluster.role(*by) == Role::Scheduler
+                    && patch.body.json()["status"].get("nominatedNodeName").is_some() =>
+            {
+                self.released.insert((*key).clone());
+            }
+            Occurrence::Committed { key, .. } => {
+                self.released.remove(*key);
+            }
+            _ => {}
+        }
+    }
+}
 
 impl Check for RoomIsKept {
     fn property(&self) -> &'static str {
@@ -200,12 +224,15 @@ impl Check for RoomIsKept {
         occurrence: &Occurrence<'_>,
         found: &mut Vec<String>,
     ) {
+        self.follow(cluster, occurrence);
         let Some((by, key, pod, name)) = asked_binding(cluster, occurrence) else { return };
         // The scheduler must have been shown the promise, or have made it itself: it keeps none
         // that somebody else made a moment ago.
         let Some(counted) = cluster.placements(by) else { return };
         // One that is about to be bound elsewhere needs the room no more.
-        let waits = |pod: &Key| !counted.values().any(|keys| keys.contains(pod));
+        let waits = |pod: &Key| {
+            !self.released.contains(pod) && !counted.values().any(|keys| keys.contains(pod))
+        };
         let promised: Vec<&Pod> = cluster
             .objects(Kind::Pod)
             .filter(|object| waits(&object.key()))

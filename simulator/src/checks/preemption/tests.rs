@@ -95,7 +95,7 @@ fn p18_room_is_kept() {
     let mut promised = important("big", 10, "4");
     promised["status"] = json!({"nominatedNodeName": "n1"});
     let pods = [promised, important("small", 0, "1"), important("same", 10, "1")];
-    let (mut case, scheduler) = case(RoomIsKept, &pods);
+    let (mut case, scheduler) = case(RoomIsKept::default(), &pods);
     case.cluster.placements.insert("n1".to_owned(), BTreeSet::new());
     let bind = |name: &str| Request::Bind {
         pod: pod_key(name),
@@ -106,6 +106,13 @@ fn p18_room_is_kept() {
     case.is_right();
     case.call(scheduler, &bind("small"));
     case.is_wrong(&["pods/d/small is bound to n1, whose cpu was promised to big"]);
+    // It is promised another node: that is only not carried out yet.
+    let body = json!({"status": {"nominatedNodeName": "n2"}}).into();
+    let patch = Patch { kind: PatchKind::Strategic, body };
+    let subresource = Some(Subresource::Status);
+    case.call(scheduler, &Request::Patch { key: pod_key("big"), subresource, patch });
+    case.call(scheduler, &bind("small"));
+    case.is_right();
 }
 
 #[test]
