@@ -91,6 +91,19 @@ impl OneOnEachNode {
             .then(|| format!("{} gets a pod for {name}, which is not meant", owner.key()))
     }
 
+    /// Notes what a process is about to be shown.
+    fn delivered(&mut self, cluster: &dyn Cluster, to: ProcessId, object: &Object) {
+        if !matches!(object.kind(), Kind::Node | Kind::Pod) {
+            return;
+        }
+        let key = object.key();
+        let known = cluster.known(to, &key);
+        // What was not there before was in no plan.
+        if known.is_some() && judged(known) != judged(Some(object)) {
+            self.shown.insert((to, key), cluster.now());
+        }
+    }
+
     /// Whether a process was shown the object after it may have made its plan.
     fn is_news(&self, cluster: &dyn Cluster, by: ProcessId, key: &Key) -> bool {
         let shown = self.shown.get(&(by, key.clone()));
@@ -212,15 +225,14 @@ impl Check for OneOnEachNode {
                     }
                 }
             }
-            Occurrence::Delivered { to, event: WatchEvent::Changed(object) }
-                if matches!(object.kind(), Kind::Node | Kind::Pod)
-                    && cluster.role(*to) == Role::ControllerManager =>
-            {
-                let key = object.key();
-                let known = cluster.known(*to, &key);
-                // What was not there before was in no plan.
-                if known.is_some() && judged(known) != judged(Some(object)) {
-                    self.shown.insert((*to, key), cluster.now());
+            Occurrence::Delivered { to, event } if cluster.role(*to) == Role::ControllerManager => {
+                let told = match event {
+                    WatchEvent::Changed(object) => std::slice::from_ref(object),
+                    WatchEvent::Replaced { objects, .. } => objects.as_slice(),
+                    _ => &[],
+                };
+                for object in told {
+                    self.delivered(cluster, *to, object);
                 }
             }
             Occurrence::Started(process) => {
