@@ -123,6 +123,7 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     };
     let desk = Desk::new(&settings.scheduler)?;
     let mut scheduler = Scheduler::new(desk, elector, &RngTree::new(seed));
+    scheduler.keep_lean();
     scheduler.compare_decisions(flags.compare_decisions);
     let scheduler = flags.recording.of(scheduler, &header)?;
     let specs = Scheduler::KINDS.iter().copied().map(WatchSpec::all).collect();

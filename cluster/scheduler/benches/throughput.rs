@@ -119,6 +119,7 @@ fn ranked(number: usize) -> Value {
 fn scheduler(nodes: usize) -> Scheduler {
     let desk = Desk::new(&SchedulerConfig::default()).unwrap();
     let mut scheduler = Scheduler::new(desk, None, &RngTree::new(1));
+    scheduler.keep_lean();
     for kind in Scheduler::KINDS.iter().copied() {
         let objects = match kind {
             Kind::Node => (0..nodes).map(node).collect(),

@@ -10,6 +10,7 @@ pub mod desk;
 pub mod explain;
 pub mod fast;
 pub mod framework;
+mod lean;
 pub mod node_info;
 pub mod plugin_args;
 pub mod plugins;

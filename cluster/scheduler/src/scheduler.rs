@@ -23,6 +23,7 @@ use crate::cycle::{Choice, Diagnosis};
 use crate::desk::{Desk, ProfileId};
 use crate::explain::{Explanation, Unexplained, explain};
 use crate::framework::ClusterEvent;
+use crate::lean::Lean;
 use crate::pod_info::{Classes, PodInfo, Standing, takes_place};
 use crate::preemption::{Preemption, Victim};
 use crate::profile::Profile;
@@ -102,6 +103,8 @@ pub struct Scheduler {
     decisions: Option<Vec<Decision>>,
     /// Compares decisions with the reference, if that is asked for.
     shadow: Option<Shadow>,
+    /// Takes from objects what is of no use here, if that is asked for.
+    lean: Option<Lean>,
 }
 
 impl Scheduler {
@@ -141,6 +144,7 @@ impl Scheduler {
             acts: false,
             decisions: None,
             shadow: None,
+            lean: None,
         }
     }
 
@@ -167,6 +171,12 @@ impl Scheduler {
     /// Takes the decisions out that were kept.
     pub fn take_decisions(&mut self) -> Vec<Decision> {
         self.decisions.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Keeps of pods and nodes that it hears of from now on only what decisions depend on, and equal
+    /// specs once. That is for objects that nobody else in the process holds, too.
+    pub fn keep_lean(&mut self) {
+        self.lean.get_or_insert_default();
     }
 
     /// Compares one decision in so many with the reference from now on, or none any more. Such a
@@ -227,6 +237,10 @@ impl Scheduler {
     fn watch(&mut self, now: Time, event: WatchEvent) {
         // What follows from a change does not look at the cache.
         let mut cache = std::mem::take(&mut self.cache);
+        let event = match &mut self.lean {
+            Some(lean) => lean.event(&cache, event),
+            None => event,
+        };
         cache.apply_each(now, event, |_, delta| match delta.key.kind {
             Kind::Node => self.node_changed(now, &delta),
             Kind::Pod => self.pod_changed(now, &delta),
