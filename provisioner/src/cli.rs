@@ -1,23 +1,31 @@
 //! The command line.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 mod apply;
+mod backup;
+mod certs;
 mod connect;
+mod etcd;
+mod import;
 mod kubeconfig;
+mod members;
 mod output;
 mod prepare;
 mod reset;
+mod secrets;
 mod status;
 #[cfg(test)]
 mod tests;
 
 pub use output::Failure;
+
+use crate::secret::Secret;
 
 /// Exit codes. A script can tell what went wrong without reading a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +108,36 @@ enum Command {
     /// Show hosts, units, certificates and nodes.
     #[command(after_help = "Example:\n  kprov status inventory/lab.toml")]
     Status(Source),
+    /// List, renew and replace certificates and their authorities.
+    Certs {
+        /// What to do.
+        #[command(subcommand)]
+        command: certs::CertsCommand,
+    },
+    /// Look after the members of etcd.
+    Etcd {
+        /// What to do.
+        #[command(subcommand)]
+        command: etcd::EtcdCommand,
+    },
+    /// Set a host up again that lost its data or has another machine behind its name.
+    #[command(after_help = "Example:\n  kprov replace inventory/ha.toml node-3 --yes")]
+    Replace(etcd::ReplaceArgs),
+    /// Go on with one member of etcd when a majority is lost for good.
+    #[command(after_help = "Example:\n  kprov recover inventory/ha.toml --from node-2 --yes")]
+    Recover(etcd::RecoverArgs),
+    /// Keep everything that the cluster can be made of again in one sealed file.
+    #[command(after_help = "Example:\n  KPROV_PASSPHRASE=… kprov backup inventory/ha.toml \
+        --to ha.kbackup")]
+    Backup(backup::BackupArgs),
+    /// Make the cluster of a backup again, on fresh hosts with the same addresses or others.
+    #[command(after_help = "Example:\n  KPROV_PASSPHRASE=… kprov restore ha.kbackup \
+        inventory/ha.toml --yes")]
+    Restore(backup::RestoreArgs),
+    /// Make inventory and keys of a running cluster again from its hosts.
+    #[command(after_help = "Example:\n  kprov import 10.0.0.1 10.0.0.2 10.0.0.3 \
+        --key ~/.ssh/id_ed25519 --to lab.toml")]
+    Import(import::ImportArgs),
     /// Print the operator's kubeconfig, or merge it into a file.
     #[command(after_help = "Examples:\n  kprov kubeconfig inventory/lab.toml > lab.kubeconfig\n  \
         kprov kubeconfig inventory/lab.toml --merge ~/.kube/config")]
@@ -128,6 +166,10 @@ struct Source {
     /// A directory of templates that replace the built-in ones of the same name.
     #[arg(long, value_name = "DIR")]
     templates: Option<PathBuf>,
+    /// A file with the passphrase of the secrets in the state directory; KPROV_PASSPHRASE holds one,
+    /// too.
+    #[arg(long, value_name = "FILE", env = "KPROV_KEY_FILE")]
+    key_file: Option<PathBuf>,
     /// This machine is the inventory's only host: work on it directly instead of over SSH.
     #[arg(long)]
     local: bool,
@@ -203,6 +245,8 @@ pub struct Surroundings {
     pub cache: PathBuf,
     /// Set when the operator wants to stop.
     pub stop: Arc<AtomicBool>,
+    /// The passphrase of the state directory's secrets, from the environment or once it was asked.
+    pub passphrase: OnceLock<Secret>,
 }
 
 impl Cli {
@@ -221,7 +265,14 @@ impl Cli {
             Command::Plan(args) => prepare::plan(args, surroundings, &console),
             Command::Apply(args) => apply::run(args, surroundings, &console),
             Command::Status(source) => status::run(source, surroundings, &console),
-            Command::Kubeconfig(args) => kubeconfig::run(args, &console),
+            Command::Certs { command } => certs::run(command, surroundings, &console),
+            Command::Etcd { command } => etcd::run(command, surroundings, &console),
+            Command::Replace(args) => etcd::replace(args, surroundings, &console),
+            Command::Recover(args) => etcd::recover(args, surroundings, &console),
+            Command::Backup(args) => backup::run(args, surroundings, &console),
+            Command::Restore(args) => backup::restore(args, surroundings, &console),
+            Command::Import(args) => import::run(args, surroundings, &console),
+            Command::Kubeconfig(args) => kubeconfig::run(args, surroundings, &console),
             Command::Reset(args) => reset::run(args, surroundings, &console),
             Command::Schema => {
                 let schema = crate::inventory::schema();

@@ -16,12 +16,16 @@ use thiserror::Error;
 
 use crate::{
     artifacts::Artifacts,
+    etcd::births::Births,
     inventory::{Inventory, Role},
-    pki::Pki,
+    pki::{Pki, RotationStage},
     render::{RenderError, Templates},
     state::HostState,
 };
 use builder::Builder;
+
+/// Where every host keeps the stage of a rotation while it trusts two authorities.
+pub const ROTATION_NOTE: &str = "/etc/kprov-rotation.json";
 
 /// Why a host's state cannot be told.
 #[derive(Debug, Error)]
@@ -52,6 +56,7 @@ pub enum ComposeError {
 pub fn desired(
     inventory: &Inventory,
     pki: &Pki,
+    births: &Births,
     templates: &Templates,
     artifacts: &Artifacts,
 ) -> Result<Vec<HostState>, ComposeError> {
@@ -59,7 +64,12 @@ pub fn desired(
         .hosts
         .iter()
         .map(|host| {
-            let mut builder = Builder::new(inventory, pki, templates, artifacts, host);
+            let mut builder = Builder::new(inventory, pki, births, templates, artifacts, host);
+            if let Some(rotation) = &pki.rotation
+                && rotation.stage < RotationStage::Drop
+            {
+                builder.text(ROTATION_NOTE, rotation.to_json());
+            }
             if host.has(Role::Etcd) {
                 etcd::add(&mut builder)?;
             }

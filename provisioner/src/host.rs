@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::facts::{Facts, FactsError, FactsQuery, LockRequest};
@@ -75,6 +76,37 @@ pub trait Host: Send {
         endpoint: &HttpsEndpoint,
         json: &str,
     ) -> Result<HttpsAnswer, HostError>;
+
+    /// Sends JSON to an HTTPS endpoint as seen from the host, and waits up to `patience` for each
+    /// piece of the answer.
+    ///
+    /// # Errors
+    /// When there is no valid answer.
+    fn post(
+        &mut self,
+        endpoint: &HttpsEndpoint,
+        json: &str,
+        patience: Duration,
+    ) -> Result<HttpsAnswer, HostError>;
+
+    /// Sends JSON to an HTTPS endpoint and hands the body of a good answer on as it comes, however
+    /// long it is.
+    ///
+    /// # Errors
+    /// When the answer is not good, breaks off, or `sink` fails.
+    fn download(
+        &mut self,
+        endpoint: &HttpsEndpoint,
+        json: &str,
+        sink: &mut dyn io::Write,
+    ) -> Result<(), HostError>;
+
+    /// The certificates (DER) that a server shows, its own first, whoever signed them and however
+    /// old they are.
+    ///
+    /// # Errors
+    /// When no TLS server answers.
+    fn served(&mut self, endpoint: &HttpsEndpoint) -> Result<Vec<Vec<u8>>, HostError>;
 
     /// The last `lines` lines of a unit's journal.
     ///

@@ -165,6 +165,21 @@ pub struct PkiSettings {
     pub leaf_days: u32,
     /// Further names and addresses of the API server.
     pub api_server_names: Vec<String>,
+    /// A certificate that ends within so many days is worth a warning.
+    pub warn_days: u32,
+    /// An authority of the operator's own for everything but etcd.
+    pub ca: Option<GivenAuthority>,
+    /// One for etcd.
+    pub etcd_ca: Option<GivenAuthority>,
+}
+
+/// An authority that comes from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenAuthority {
+    /// Its certificate (PEM).
+    pub cert: PathBuf,
+    /// Its key (PKCS#8 PEM).
+    pub key: PathBuf,
 }
 
 /// Options of the components.

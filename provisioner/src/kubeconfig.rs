@@ -74,7 +74,7 @@ pub fn admin(
         cluster: Named { name },
         entries,
         user: format!("{name}-admin"),
-        ca_data: encode(&pki.cluster_ca.cert),
+        ca_data: encode(&pki.cluster_trust),
         certificate_data: encode(&admin.cert),
         key_data: encode(admin.key.expose()),
     };

@@ -5,12 +5,15 @@
 //! final question whether the nodes are ready and the label that tells masters from others.
 
 pub mod artifacts;
+pub mod backup;
 pub mod cli;
 pub mod compose;
 pub mod digest;
+pub mod etcd;
 pub mod execute;
 pub mod facts;
 pub mod host;
+pub mod import;
 pub mod inventory;
 pub mod kubeconfig;
 pub mod lock;

@@ -3,11 +3,12 @@
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use clap::Parser as _;
 use provisioner::cli::{Cli, Exit, Surroundings};
+use provisioner::secret::Secret;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -57,11 +58,16 @@ fn surroundings() -> anyhow::Result<Surroundings> {
         .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
         .unwrap_or_else(std::env::temp_dir);
     let program = std::env::current_exe()?;
+    let passphrase = OnceLock::new();
+    if let Some(text) = variable("KPROV_PASSPHRASE") {
+        passphrase.get_or_init(|| Secret::new(text));
+    }
     Ok(Surroundings {
         person: person.unwrap_or_else(|| "somebody".to_owned()),
         no_color: variable("NO_COLOR").is_some(),
         cache: cache.join("kprov"),
         stop: Arc::new(AtomicBool::new(false)),
+        passphrase,
         beside: program.parent().map(PathBuf::from).unwrap_or_default(),
     })
 }

@@ -12,6 +12,7 @@ use crate::step::Step;
 
 mod host;
 mod inputs;
+mod lapsed;
 mod removal;
 mod show;
 #[cfg(test)]

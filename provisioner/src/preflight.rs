@@ -105,6 +105,7 @@ fn owner(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
     } else if !record.authority.is_empty()
         && !state.authority.is_empty()
         && record.authority != state.authority
+        && Some(&record.authority) != state.former_authority.as_ref()
     {
         let message = format!(
             "it belongs to a cluster {} of another certificate authority ({}, here {})",

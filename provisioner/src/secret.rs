@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 ///
 /// Redaction is by type: `Debug`, `Display` and `Serialize` all give the same constant, so a secret
 /// cannot leak through a derived implementation of a type that holds one.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 const REDACTED: &str = "<secret>";

@@ -23,6 +23,9 @@ pub struct HostState {
     /// Fingerprint of the cluster's certificate authority; a host that another authority of that
     /// name owns is refused. Empty where no authority is at hand.
     pub authority: String,
+    /// Fingerprint of the authority that is being replaced, or will take its place: a host that it
+    /// owns is the cluster's, too.
+    pub former_authority: Option<String>,
     /// Directories, parents before children.
     pub directories: Vec<DirectoryState>,
     /// Regular files; one entry a path.
@@ -54,6 +57,7 @@ impl HostState {
             host: host.into(),
             cluster: cluster.into(),
             authority: String::new(),
+            former_authority: None,
             directories: Vec::new(),
             files: Vec::new(),
             links: Vec::new(),

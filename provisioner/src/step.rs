@@ -59,6 +59,8 @@ pub enum Step {
     RemoveContainers,
     /// Removes links, tables and chains that our components made.
     RemoveNetwork,
+    /// Keeps what is at `path` under a name of its own beside it.
+    SetAside { path: String },
     /// Unmounts and removes what the components left at `path`.
     RemoveData { path: String, prior: Prior },
     /// Forgets failures and unit files that are no more.
@@ -96,6 +98,7 @@ impl Step {
             Self::RemoveImage { reference } => format!("remove image {reference}"),
             Self::RemoveContainers => "remove containers".to_owned(),
             Self::RemoveNetwork => "remove network links and rules".to_owned(),
+            Self::SetAside { path } => format!("set {path} aside"),
             Self::RemoveData { path, .. } => format!("remove data in {path}"),
             Self::ResetFailed => "forget failed units".to_owned(),
             Self::ClearStaging => "clear the staging area".to_owned(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::output::{Console, Failure, seconds};
 use super::prepare::{self, Prepared};
-use super::{ApplyArgs, Exit, Surroundings};
+use super::{ApplyArgs, Exit, Surroundings, members};
 use crate::execute::{Execution, Limits, PhaseTime, Report, chain};
 use crate::host::HttpsEndpoint;
 use crate::inventory::{self, API_SERVER_PORT, Inventory, Role};
@@ -34,6 +34,11 @@ pub(super) fn run(
         prepare::prepare(&args.source, surroundings, console, &state_dir, inventory, locking)?;
     let mut phases = std::mem::take(&mut prepared.phases);
 
+    let limits = Limits { at_once: args.source.at_once, gate: GATE_WAIT, deadline };
+    let joining = Instant::now();
+    if members::settle(&mut prepared, &state_dir, limits, surroundings, console)? {
+        phases.push(("etcd members".to_owned(), joining.elapsed()));
+    }
     for host in &prepared.plan.hosts {
         for warning in &host.warnings {
             console.note(&format!("warning: {}: {warning}", host.host));
@@ -47,7 +52,6 @@ pub(super) fn run(
         .map(|host| host.host.clone())
         .collect();
     let display = Display::new(&changed, console.is_json());
-    let limits = Limits { at_once: args.source.at_once, gate: GATE_WAIT, deadline };
     let execution = Execution {
         desired: &prepared.desired,
         plan: &prepared.plan,
@@ -245,7 +249,7 @@ pub(super) fn nodes_requests(inventory: &Inventory, pki: &Pki) -> Vec<(String, H
             address: master.address.to_string(),
             port: API_SERVER_PORT,
             path: "/api/v1/nodes".to_owned(),
-            ca: pki.cluster_ca.cert.clone(),
+            ca: pki.cluster_trust.clone(),
             client: Some((admin.cert.clone(), admin.key.clone())),
         };
         (master.name.clone(), request)

@@ -8,10 +8,14 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::output::{Console, Failure};
-use super::{Exit, KubeconfigArgs, prepare};
+use super::{Exit, KubeconfigArgs, Surroundings, prepare};
 use crate::kubeconfig;
 
-pub(super) fn run(args: &KubeconfigArgs, console: &Console) -> Result<Exit, Failure> {
+pub(super) fn run(
+    args: &KubeconfigArgs,
+    surroundings: &Surroundings,
+    console: &Console,
+) -> Result<Exit, Failure> {
     let source = &args.source;
     let inventory = prepare::inventory(source, console)?;
     let templates = prepare::templates(source)?;
@@ -22,7 +26,7 @@ pub(super) fn run(args: &KubeconfigArgs, console: &Console) -> Result<Exit, Fail
             advice: "apply the inventory first, or name its --state-dir".to_owned(),
         });
     }
-    let pki = prepare::certificates(&inventory, &state_dir)?;
+    let pki = prepare::certificates(source, surroundings, &inventory, &state_dir)?;
     let text = kubeconfig::admin(&inventory, &pki, &templates)
         .map_err(|error| Failure::new(&error, "correct the template"))?;
     let Some(file) = &args.merge else {

@@ -50,6 +50,12 @@ impl Console {
         Self { format: global.output, verbose: global.verbose, color }
     }
 
+    /// One that tests may use: no colours, JSON.
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self { format: Format::Json, verbose: 0, color: false }
+    }
+
     pub(super) fn is_json(&self) -> bool {
         self.format == Format::Json
     }

@@ -7,17 +7,14 @@ use serde::Serialize;
 use super::connect::{Asking, connect};
 use super::output::{Console, Failure};
 use super::prepare;
-use super::{Exit, Source, Surroundings, apply};
+use super::{Exit, Source, Surroundings, apply, secrets};
 use crate::execute::in_parallel;
 use crate::facts::{Facts, FactsQuery, UnitFact};
 use crate::host::Host;
-use crate::pki::Pki;
+use crate::pki::{self, Access, Rotation, Surveyed};
 use crate::preflight::Problem;
 use crate::ready::{self, NodeReadiness};
 use crate::state::HostState;
-
-/// A certificate that ends sooner than this is worth a warning, in days.
-const EXPIRY_WARNING_DAYS: i64 = 30;
 
 #[derive(Serialize)]
 struct Status {
@@ -25,6 +22,10 @@ struct Status {
     hosts: BTreeMap<String, HostStatus>,
     unreachable: Vec<Problem>,
     certificates: Vec<Certificate>,
+    /// Days within which the end of a certificate is worth a warning.
+    warn_days: u32,
+    /// The rotation of authorities under way.
+    rotation: Option<Rotation>,
     nodes: BTreeMap<String, NodeReadiness>,
     /// Why there are no nodes to show.
     nodes_error: Option<String>,
@@ -58,13 +59,17 @@ pub(super) fn run(
             advice: "apply the inventory first, or name its --state-dir".to_owned(),
         });
     }
-    let pki = prepare::certificates(&inventory, &state_dir)?;
+    let passphrase = secrets::passphrase(source, surroundings, &state_dir)?;
+    let access = Access { dir: &state_dir, passphrase: passphrase.as_ref() };
+    let failed = |error| Failure::new(&error, prepare::pki_advice(&error));
+    let certificates = certificates(pki::survey(&inventory, &access).map_err(failed)?);
+    // One that is made anew to ask with is not kept: to look must not change what is there.
+    let (_copy, pki) = prepare::certificates_of_copy(source, surroundings, &inventory, &state_dir)?;
     let states: Vec<_> = inventory
         .hosts
         .iter()
         .map(|host| HostState::new(&inventory.cluster.name, &host.name))
         .collect();
-    let _ = surroundings;
     let asking = Asking { lock: None, force_unlock: false, source, state_dir: &state_dir };
     let mut connected = connect(&inventory, &states, &asking);
     let facts = std::mem::take(&mut connected.facts);
@@ -98,7 +103,9 @@ pub(super) fn run(
         cluster: inventory.cluster.name.clone(),
         hosts,
         unreachable: connected.problems,
-        certificates: certificates(&pki),
+        certificates,
+        warn_days: inventory.pki.warn_days,
+        rotation: pki.rotation,
         nodes,
         nodes_error,
     };
@@ -118,15 +125,14 @@ fn units_of(host: &mut dyn Host, facts: &Facts) -> BTreeMap<String, UnitFact> {
     answer.map(|facts| facts.units).unwrap_or_default()
 }
 
-fn certificates(pki: &Pki) -> Vec<Certificate> {
+fn certificates(surveyed: Vec<Surveyed>) -> Vec<Certificate> {
     let now = jiff::Timestamp::now();
-    let authorities = [("ca", &pki.cluster_ca), ("etcd-ca", &pki.etcd_ca)];
-    (authorities.into_iter())
-        .chain(pki.leaves())
-        .map(|(id, credential)| Certificate {
-            id: id.to_owned(),
-            not_after: credential.not_after.strftime("%Y-%m-%d").to_string(),
-            days_left: credential.not_after.duration_since(now).as_hours() / 24,
+    let known = surveyed.into_iter().filter_map(|kept| Some((kept.id, kept.description?)));
+    known
+        .map(|(id, description)| Certificate {
+            id,
+            not_after: description.not_after.strftime("%Y-%m-%d").to_string(),
+            days_left: description.days_left(now),
         })
         .collect()
 }
@@ -179,12 +185,31 @@ impl Status {
                 first.days_left
             ));
         }
-        let ending = |c: &&Certificate| c.days_left < EXPIRY_WARNING_DAYS;
+        let ending = |c: &&Certificate| c.days_left < i64::from(self.warn_days);
         for certificate in self.certificates.iter().filter(ending) {
-            let (id, days) = (&certificate.id, certificate.days_left);
-            out.push_str(&format!("warning: {id} ends in {days} days; apply renews it\n"));
+            out.push_str(&certificate.warning());
+        }
+        if let Some(rotation) = &self.rotation {
+            let stage = rotation.stage.word();
+            out.push_str(&format!(
+                "warning: a rotation of authorities is under way, in stage {stage}; \
+                 `kprov certs rotate-ca` goes on with it\n"
+            ));
         }
         out
+    }
+}
+
+impl Certificate {
+    fn warning(&self) -> String {
+        let cure = match self.id.as_str() {
+            "ca" | "etcd-ca" => "`kprov certs rotate-ca` replaces it",
+            _ => "apply renews it",
+        };
+        match (self.days_left, &self.id) {
+            (..0, id) => format!("warning: {id} has run out; {cure}\n"),
+            (days, id) => format!("warning: {id} ends in {days} days; {cure}\n"),
+        }
     }
 }
 
@@ -201,7 +226,7 @@ fn units(units: &BTreeMap<String, UnitFact>) -> String {
     }
 }
 
-fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> comfy_table::Table {
+pub(super) fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(header);

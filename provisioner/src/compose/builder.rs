@@ -8,6 +8,7 @@ use super::ComposeError;
 use crate::{
     artifacts::Artifacts,
     digest::Digest,
+    etcd::births::Births,
     inventory::{Host, Inventory, Role},
     pki::{Credential, LeafKind, Pki},
     render::Templates,
@@ -65,13 +66,15 @@ impl<'a> Builder<'a> {
     pub(super) fn new(
         inventory: &'a Inventory,
         pki: &'a Pki,
+        births: &Births,
         templates: &'a Templates,
         artifacts: &'a Artifacts,
         host: &'a Host,
     ) -> Self {
         let mut state = HostState::new(&inventory.cluster.name, &host.name);
         state.authority = Digest::of(pki.cluster_ca.cert.as_bytes()).to_string();
-        let values = values(inventory, host);
+        state.former_authority = pki.former_authority.clone();
+        let values = values(inventory, pki, births, host);
         Self { inventory, pki, artifacts, host, state, templates, values }
     }
 
@@ -127,9 +130,10 @@ impl<'a> Builder<'a> {
         [program, path]
     }
 
-    /// Adds the certificate and key of `kind` as `STEM.crt` and `STEM.key`; returns both paths.
-    pub(super) fn leaf(&mut self, kind: LeafKind, stem: &str) -> Result<[String; 2], ComposeError> {
+    /// Adds the certificate and key of `kind` where hosts keep them; returns both paths.
+    pub(super) fn leaf(&mut self, kind: LeafKind) -> Result<[String; 2], ComposeError> {
         let credential = self.credential(kind)?;
+        let stem = kind.path().ok_or_else(|| ComposeError::NoCertificate { id: kind.id("") })?;
         let (cert, key) = (credential.cert.clone(), credential.key.clone());
         Ok([self.text(&format!("{stem}.crt"), cert), self.secret(&format!("{stem}.key"), key)])
     }
@@ -197,7 +201,8 @@ impl<'a> Builder<'a> {
 }
 
 /// What every template may use.
-fn values(inventory: &Inventory, host: &Host) -> Map<String, Value> {
+fn values(inventory: &Inventory, pki: &Pki, births: &Births, host: &Host) -> Map<String, Value> {
+    let (initial_cluster, initial_state) = births.told_to(&host.name);
     let Inventory { cluster, network, components, .. } = inventory;
     let labels: Vec<String> = host.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let taints: Vec<String> = host.taints.iter().map(ToString::to_string).collect();
@@ -227,7 +232,8 @@ fn values(inventory: &Inventory, host: &Host) -> Map<String, Value> {
         },
         "etcd": {
             "servers": etcd_servers(inventory, host),
-            "initial_cluster": initial_cluster(inventory),
+            "initial_cluster": initial_cluster,
+            "initial_state": initial_state,
         },
         "ports": {
             "api_server": crate::inventory::API_SERVER_PORT,
@@ -239,6 +245,10 @@ fn values(inventory: &Inventory, host: &Host) -> Map<String, Value> {
             "kube_proxy_metrics": port::KUBE_PROXY_METRICS,
             "flanneld_healthz": port::FLANNELD_HEALTHZ,
             "flanneld_metrics": port::FLANNELD_METRICS,
+        },
+        "rotation": {
+            "kubelet_renewal": pki.rotated,
+            "other_service_account_key": pki.service_account_other.is_some(),
         },
         "api_servers": api_servers(inventory, host),
         "log_level": components.log_level,
@@ -260,14 +270,6 @@ fn etcd_servers(inventory: &Inventory, host: &Host) -> Vec<String> {
     nearest_first(inventory, Role::Etcd, host)
         .map(|h| format!("https://{}:{}", h.address, port::ETCD_CLIENT))
         .collect()
-}
-
-fn initial_cluster(inventory: &Inventory) -> String {
-    let members: Vec<String> = inventory
-        .with_role(Role::Etcd)
-        .map(|h| format!("{}=https://{}:{}", h.name, h.address, port::ETCD_PEER))
-        .collect();
-    members.join(",")
 }
 
 fn nearest_first<'a>(

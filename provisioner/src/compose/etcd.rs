@@ -17,10 +17,10 @@ pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     builder.directory(&pki, Mode::EXECUTABLE);
     builder.state.data.insert("/var/lib/etcd".to_owned());
 
-    let ca = builder.text(&format!("{pki}/ca.crt"), builder.pki.etcd_ca.cert.clone());
-    let server = builder.leaf(LeafKind::EtcdServer, &format!("{pki}/server"))?;
-    let peer = builder.leaf(LeafKind::EtcdPeer, &format!("{pki}/peer"))?;
-    let [cert, key] = builder.leaf(LeafKind::EtcdHealth, &format!("{pki}/healthcheck-client"))?;
+    let ca = builder.text(&format!("{pki}/ca.crt"), builder.pki.etcd_trust.clone());
+    let server = builder.leaf(LeafKind::EtcdServer)?;
+    let peer = builder.leaf(LeafKind::EtcdPeer)?;
+    let [cert, key] = builder.leaf(LeafKind::EtcdHealth)?;
     let artifacts = builder.artifacts;
     let program = builder.program("etcd", &artifacts.etcd);
 

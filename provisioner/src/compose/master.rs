@@ -18,7 +18,7 @@ const ETC: &str = "/etc/kubernetes";
 pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     builder.directory(ETC, Mode::EXECUTABLE);
     builder.directory(PKI, Mode::EXECUTABLE);
-    let ca = builder.text(&format!("{PKI}/ca.crt"), builder.pki.cluster_ca.cert.clone());
+    let ca = builder.text(&format!("{PKI}/ca.crt"), builder.pki.cluster_trust.clone());
     api_server(builder, &ca)?;
     controller_manager(builder, &ca)?;
     scheduler(builder, &ca)
@@ -26,14 +26,14 @@ pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
 
 fn api_server(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
     let pki = builder.pki;
-    let etcd_ca = builder.text(&format!("{PKI}/etcd-ca.crt"), pki.etcd_ca.cert.clone());
-    let etcd =
-        builder.leaf(LeafKind::ApiServerEtcdClient, &format!("{PKI}/apiserver-etcd-client"))?;
-    let serving = builder.leaf(LeafKind::ApiServer, &format!("{PKI}/apiserver"))?;
-    let kubelet = builder
-        .leaf(LeafKind::ApiServerKubeletClient, &format!("{PKI}/apiserver-kubelet-client"))?;
+    let etcd_ca = builder.text(&format!("{PKI}/etcd-ca.crt"), pki.etcd_trust.clone());
+    let etcd = builder.leaf(LeafKind::ApiServerEtcdClient)?;
+    let serving = builder.leaf(LeafKind::ApiServer)?;
+    let kubelet = builder.leaf(LeafKind::ApiServerKubeletClient)?;
     let signing = builder.secret(&format!("{PKI}/sa.key"), pki.service_account_key.clone());
     let public = builder.text(&format!("{PKI}/sa.pub"), pki.service_account_public.clone());
+    let other = pki.service_account_other.clone();
+    let other = other.map(|key| builder.text(&format!("{PKI}/sa-other.pub"), key));
     let tokens = format!("{ETC}/token.csv");
     let text =
         builder.render("token.csv", &tokens, &json!({ "token": pki.bootstrap_token.expose() }))?;
@@ -48,7 +48,7 @@ fn api_server(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
         client: Some(ClientFiles { cert: kubelet[0].clone(), key: kubelet[1].clone() }),
     });
     let mut inputs = vec![ca.to_owned(), etcd_ca, signing, public, tokens];
-    inputs.extend(etcd.into_iter().chain(serving).chain(kubelet));
+    inputs.extend(etcd.into_iter().chain(serving).chain(kubelet).chain(other));
     inputs.extend(builder.hyperkube("kube-apiserver"));
     builder.component(Component {
         name: "kube-apiserver",
@@ -61,9 +61,8 @@ fn api_server(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
 }
 
 fn controller_manager(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
-    let client = builder.leaf(LeafKind::ControllerManager, &format!("{PKI}/controller-manager"))?;
-    let serving = builder
-        .leaf(LeafKind::ControllerManagerServing, &format!("{PKI}/controller-manager-serving"))?;
+    let client = builder.leaf(LeafKind::ControllerManager)?;
+    let serving = builder.leaf(LeafKind::ControllerManagerServing)?;
     let ca_key = builder.pki.cluster_ca.key.clone();
     let signing = builder.secret(&format!("{PKI}/ca.key"), ca_key);
     let kubeconfig =
@@ -82,8 +81,8 @@ fn controller_manager(builder: &mut Builder<'_>, ca: &str) -> Result<(), Compose
 }
 
 fn scheduler(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
-    let client = builder.leaf(LeafKind::Scheduler, &format!("{PKI}/scheduler"))?;
-    let serving = builder.leaf(LeafKind::SchedulerServing, &format!("{PKI}/scheduler-serving"))?;
+    let client = builder.leaf(LeafKind::Scheduler)?;
+    let serving = builder.leaf(LeafKind::SchedulerServing)?;
     let kubeconfig = builder.kubeconfig("scheduler", "system:kube-scheduler", &client)?;
     let mut inputs = vec![ca.to_owned(), kubeconfig];
     inputs.extend(client.into_iter().chain(serving));

@@ -9,6 +9,7 @@ use super::{
     builder::{Builder, Component, PKI, port},
 };
 use crate::{
+    digest::Digest,
     inventory::Backend,
     kubeconfig::encode,
     pki::LeafKind,
@@ -28,7 +29,7 @@ pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     builder.state.data.insert(api::volume::LOCAL_FOLDER.to_owned());
     builder.state.images.clone_from(&builder.artifacts.images);
     kernel(builder)?;
-    let ca = builder.text(&format!("{PKI}/ca.crt"), builder.pki.cluster_ca.cert.clone());
+    let ca = builder.text(&format!("{PKI}/ca.crt"), builder.pki.cluster_trust.clone());
     kubelet(builder, &ca)?;
     flanneld(builder, &ca)?;
     kube_proxy(builder, &ca)
@@ -60,7 +61,7 @@ fn kubelet(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
     let path = format!("{ETC}/bootstrap.kubeconfig");
     let more = json!({
         "server": builder.server(),
-        "ca_data": encode(&builder.pki.cluster_ca.cert),
+        "ca_data": encode(&builder.pki.cluster_trust),
         "token": builder.pki.bootstrap_token.expose(),
     });
     let text = builder.render("bootstrap.kubeconfig", &path, &more)?;
@@ -69,6 +70,7 @@ fn kubelet(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
     let text = builder.render("kubelet.yaml", &path, &Value::Null)?;
     let config = builder.text(&path, text);
     let mut inputs = vec![ca.to_owned(), bootstrap, config];
+    inputs.extend(renewal(builder).into_iter().flatten());
     inputs.extend(builder.hyperkube("kubelet"));
     builder.component(Component {
         name: "kubelet",
@@ -80,8 +82,39 @@ fn kubelet(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
     })
 }
 
+/// After a change of the authority a kubelet's own certificates, which it got from the cluster, are
+/// not trusted for long, and its kubeconfig trusts the wrong one. Before each start it looks at
+/// whose they are, so that no step of an apply can be missed.
+fn renewal(builder: &mut Builder<'_>) -> Option<[String; 2]> {
+    if !builder.pki.rotated {
+        return None;
+    }
+    let trust = Digest::of(builder.pki.cluster_trust.as_bytes());
+    let signer = Digest::of(builder.pki.cluster_ca.cert.as_bytes());
+    let text = format!("trust {trust}\nsigner {signer}\n");
+    let authority = builder.text(&format!("{PKI}/kubelet-authority"), text);
+    let script = builder.text(&format!("{ETC}/renew-kubelet.sh"), RENEWAL.to_owned());
+    Some([authority, script])
+}
+
+/// Run before each start of a kubelet; what it removes, the kubelet makes anew.
+const RENEWAL: &str = r#"# Made by kprov; changes made here are overwritten.
+set -eu
+new=/etc/kubernetes/pki/kubelet-authority
+old=/var/lib/kubelet/authority
+of() { sed -n "s/^$1 //p" "$2" 2>/dev/null || :; }
+[ "$(of trust $new)" = "$(of trust $old)" ] || rm -f /var/lib/kubelet/kubeconfig
+if [ "$(of signer $new)" != "$(of signer $old)" ]; then
+  rm -f /var/lib/kubelet/kubeconfig
+  rm -f /var/lib/kubelet/pki/kubelet-client-current.pem /var/lib/kubelet/pki/kubelet-server-current.pem
+fi
+mkdir -p /var/lib/kubelet
+cp "$new" "$old.new"
+mv -f "$old.new" "$old"
+"#;
+
 fn flanneld(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
-    let client = builder.leaf(LeafKind::Flanneld, &format!("{PKI}/flanneld"))?;
+    let client = builder.leaf(LeafKind::Flanneld)?;
     let kubeconfig = builder.kubeconfig("flanneld", "system:flannel", &client)?;
     let mut inputs = vec![ca.to_owned(), kubeconfig];
     inputs.extend(client);
@@ -97,7 +130,7 @@ fn flanneld(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
 }
 
 fn kube_proxy(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
-    let client = builder.leaf(LeafKind::KubeProxy, &format!("{PKI}/kube-proxy"))?;
+    let client = builder.leaf(LeafKind::KubeProxy)?;
     let kubeconfig = builder.kubeconfig("kube-proxy", "system:kube-proxy", &client)?;
     let path = format!("{ETC}/kube-proxy.yaml");
     let text = builder.render("kube-proxy.yaml", &path, &Value::Null)?;

@@ -41,7 +41,8 @@ fn pki(inventory: &Inventory) -> Pki {
 }
 
 fn states(inventory: &Inventory, pki: &Pki) -> Vec<HostState> {
-    desired(inventory, pki, &Templates::embedded().unwrap(), &artifacts()).unwrap()
+    desired(inventory, pki, &Births::of(inventory), &Templates::embedded().unwrap(), &artifacts())
+        .unwrap()
 }
 
 struct Composed {
@@ -79,6 +80,84 @@ macro_rules! golden {
             insta::assert_snapshot!($name, $text);
         });
     };
+}
+
+/// The state of one host in the lab while authorities are replaced: what changes with each stage.
+#[test]
+fn a_rotation_restarts_what_must_and_ends_where_it_leads() {
+    use crate::pki::{Access, Which, advance, begin};
+    let inventory = inventory("lab", |text| text);
+    let dir = tempfile::tempdir().unwrap();
+    let access = Access { dir: dir.path(), passphrase: None };
+    let state = || {
+        let pki = crate::pki::ensure(&inventory, dir.path(), now()).unwrap();
+        states(&inventory, &pki).remove(0)
+    };
+    let before = state();
+    begin(&inventory, &access, Which::All, now()).unwrap();
+    let mut stages = vec![state()];
+    while advance(&access).unwrap().is_some() {
+        stages.push(state());
+    }
+    let after = state();
+    assert_eq!(stages.len(), 3);
+    // Nothing but the note of the rotation may change when it is over.
+    assert_eq!(after.files, stages[2].files);
+    assert_eq!(after.authority, stages[2].authority);
+    assert_eq!(after.former_authority, None);
+    let notes: Vec<_> = stages.iter().map(|s| s.file(ROTATION_NOTE).is_some()).collect();
+    assert_eq!(notes, [true, true, false]);
+    // A host that is still in the stage before belongs to the cluster all the same.
+    assert_eq!(stages[1].former_authority.as_ref(), Some(&before.authority));
+    assert_eq!(stages[0].former_authority.as_ref(), Some(&stages[1].authority));
+    let content = |state: &HostState, path: &str| state.file(path).map(|f| f.content.digest());
+    let mut earlier = &before;
+    for stage in &stages {
+        for unit in stage.units.iter().filter(|unit| unit.name != "docker.service") {
+            let changed = |path: &&String| content(stage, path) != content(earlier, path);
+            assert!(unit.inputs.iter().any(|path| changed(&path)), "{} is kept", unit.name);
+        }
+        let epoch = "/etc/kubernetes/pki/kubelet-authority";
+        assert!(stage.file(epoch).is_some() && content(stage, epoch) != content(earlier, epoch));
+        earlier = stage;
+    }
+    let env = stages[0].file("/etc/kubernetes/kube-apiserver.env").unwrap();
+    let Content::Text(env) = &env.content else { panic!("no text") };
+    assert_eq!(env.matches("--service-account-key-file=").count(), 2, "{env}");
+}
+
+/// The script that makes a kubelet forget certificates of another authority, run for real.
+#[test]
+fn a_kubelet_forgets_what_is_of_another_authority_and_nothing_else() {
+    let inventory = inventory("lab", |text| text);
+    let dir = tempfile::tempdir().unwrap();
+    let access = crate::pki::Access { dir: dir.path(), passphrase: None };
+    crate::pki::ensure(&inventory, dir.path(), now()).unwrap();
+    crate::pki::begin(&inventory, &access, crate::pki::Which::All, now()).unwrap();
+    let pki = crate::pki::ensure(&inventory, dir.path(), now()).unwrap();
+    let state = states(&inventory, &pki).remove(0);
+    let script = &state.file("/etc/kubernetes/renew-kubelet.sh").unwrap().content;
+    let Content::Text(script) = script else { panic!("no text") };
+    let root = dir.path().display();
+    let script = script
+        .replace("/etc/kubernetes/pki", &format!("{root}/etc"))
+        .replace("/var/lib/kubelet", &format!("{root}/lib"));
+    let (new, lib) = (dir.path().join("etc/kubelet-authority"), dir.path().join("lib"));
+    std::fs::create_dir_all(dir.path().join("etc")).unwrap();
+    std::fs::create_dir_all(lib.join("pki")).unwrap();
+    let own = ["kubeconfig", "pki/kubelet-client-current.pem", "pki/kubelet-server-current.pem"];
+    let left_by = |trust: &str, signer: &str| -> Vec<&str> {
+        own.iter().for_each(|name| std::fs::write(lib.join(name), "x").unwrap());
+        std::fs::write(&new, format!("trust {trust}\nsigner {signer}\n")).unwrap();
+        let status = Command::new("sh").args(["-c", &script]).status().unwrap();
+        assert!(status.success());
+        own.into_iter().filter(|name| lib.join(name).exists()).collect()
+    };
+    assert_eq!(left_by("a", "1"), [""; 0], "nobody knows whose the first ones were");
+    assert_eq!(left_by("a", "1"), own);
+    assert_eq!(left_by("b", "1"), own[1..]);
+    assert_eq!(left_by("b", "2"), [""; 0]);
+    assert_eq!(left_by("b", "2"), own);
 }
 
 #[test]
@@ -261,7 +340,8 @@ fn a_replaced_template_restarts_its_unit() {
     std::fs::write(dir.path().join("kubelet.yaml"), text).unwrap();
     let templates = Templates::with_overrides(dir.path()).unwrap();
     let inventory = inventory("lab", |text| text);
-    let states = desired(&inventory, &LAB.pki, &templates, &artifacts()).unwrap();
+    let states =
+        desired(&inventory, &LAB.pki, &Births::of(&inventory), &templates, &artifacts()).unwrap();
     let changed: Vec<&str> = LAB.states[0]
         .files
         .iter()
@@ -274,7 +354,8 @@ fn a_replaced_template_restarts_its_unit() {
 #[test]
 fn another_inventorys_certificates_are_refused() {
     let ha = inventory("ha", |text| text);
-    let result = desired(&ha, &LAB.pki, &Templates::embedded().unwrap(), &artifacts());
+    let result =
+        desired(&ha, &LAB.pki, &Births::of(&ha), &Templates::embedded().unwrap(), &artifacts());
     assert_eq!(result.unwrap_err().to_string(), "there is no certificate etcd-server.node-2");
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Host, HostError, HttpsAnswer, HttpsEndpoint, StepEvent};
 use crate::digest::Digest;
@@ -16,11 +17,16 @@ use crate::record::{Prior, Record};
 use crate::state::{Mode, Owner};
 use crate::step::Step;
 
+pub mod etcd;
+
+use etcd::FakeEtcd;
+
 /// A machine; any number of connections ([`FakeMachine::connect`]) share its state.
 #[derive(Debug, Clone)]
 pub struct FakeMachine {
     name: String,
     state: Arc<Mutex<FakeState>>,
+    etcd: Option<Arc<Mutex<FakeEtcd>>>,
 }
 
 /// What is true of a fake machine.
@@ -60,6 +66,12 @@ pub struct FakeState {
     pub failing: BTreeSet<String>,
     /// Answers of health endpoints other than 200, by endpoint.
     pub unhealthy: BTreeMap<String, u16>,
+    /// Texts of files, where a test needs more than digests.
+    pub texts: BTreeMap<String, String>,
+    /// Certificates (DER) that servers show, by `ADDRESS:PORT`.
+    pub served: BTreeMap<String, Vec<Vec<u8>>>,
+    /// Bodies of answers to what is sent, by endpoint.
+    pub answers: BTreeMap<String, String>,
     /// What the host says about itself.
     pub base: Facts,
 }
@@ -126,9 +138,19 @@ impl FakeMachine {
             cut_after: None,
             failing: BTreeSet::new(),
             unhealthy: BTreeMap::new(),
+            texts: BTreeMap::new(),
+            served: BTreeMap::new(),
+            answers: BTreeMap::new(),
             base,
         };
-        Self { name: name.into(), state: Arc::new(Mutex::new(state)) }
+        Self { name: name.into(), state: Arc::new(Mutex::new(state)), etcd: None }
+    }
+
+    /// The same machine as one of those that `etcd` runs on.
+    #[must_use]
+    pub fn with_etcd(mut self, etcd: &Arc<Mutex<FakeEtcd>>) -> Self {
+        self.etcd = Some(Arc::clone(etcd));
+        self
     }
 
     /// Opens a connection.
@@ -254,6 +276,14 @@ impl FakeState {
             }
             Step::RemoveImage { reference } => _ = self.images.remove(reference),
             Step::ClearStaging => self.staged.clear(),
+            Step::SetAside { path } => {
+                let (old, below) = (std::mem::take(&mut self.paths), format!("{path}/"));
+                let moved = |at: String| match at == *path || at.starts_with(&below) {
+                    true => format!("{path}.kprov-aside{}", &at[path.len()..]),
+                    false => at,
+                };
+                self.paths = old.into_iter().map(|(at, fact)| (moved(at), fact)).collect();
+            }
             Step::RemoveData { path, prior } => self.remove_data(path, prior),
             Step::RemoveRecord => {
                 self.record = None;
@@ -359,6 +389,27 @@ impl FakeHost {
     }
 }
 
+impl FakeHost {
+    /// The member on this machine answers while its unit runs.
+    fn ask_etcd(
+        &self,
+        etcd: &mut FakeEtcd,
+        endpoint: &HttpsEndpoint,
+        json: &str,
+    ) -> Result<HttpsAnswer, HostError> {
+        let runs = self.machine.state().units.get("etcd.service").is_some_and(|unit| unit.active);
+        let answer = match runs {
+            true => etcd.answer(&endpoint.address, &self.machine.name, &endpoint.path, json),
+            false => None,
+        };
+        let (status, body) = answer.ok_or_else(|| HostError::Https {
+            endpoint: endpoint.endpoint(),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        })?;
+        Ok(HttpsAnswer { status, body: body.to_string().into_bytes() })
+    }
+}
+
 impl Host for FakeHost {
     fn name(&self) -> &str {
         &self.machine.name
@@ -382,9 +433,11 @@ impl Host for FakeHost {
         Ok(state.facts(query))
     }
 
-    fn read(&mut self, _paths: &[String]) -> Result<BTreeMap<String, String>, HostError> {
-        // A fake machine keeps digests, not texts.
-        Ok(BTreeMap::new())
+    fn read(&mut self, paths: &[String]) -> Result<BTreeMap<String, String>, HostError> {
+        // A fake machine keeps digests, and only those texts that a test has given it.
+        let state = self.machine.state();
+        let text = |path: &String| Some((path.clone(), state.texts.get(path)?.clone()));
+        Ok(paths.iter().filter_map(text).collect())
     }
 
     fn push(
@@ -438,6 +491,46 @@ impl Host for FakeHost {
         _json: &str,
     ) -> Result<HttpsAnswer, HostError> {
         self.get(endpoint)
+    }
+
+    fn post(
+        &mut self,
+        endpoint: &HttpsEndpoint,
+        json: &str,
+        _patience: Duration,
+    ) -> Result<HttpsAnswer, HostError> {
+        if let Some(etcd) = self.machine.etcd.clone() {
+            return self.ask_etcd(
+                &mut etcd.lock().unwrap_or_else(PoisonError::into_inner),
+                endpoint,
+                json,
+            );
+        }
+        let state = self.machine.state();
+        let body = state.answers.get(&endpoint.endpoint()).cloned();
+        let status = if body.is_some() { 200 } else { 404 };
+        Ok(HttpsAnswer { status, body: body.unwrap_or_default().into_bytes() })
+    }
+
+    fn download(
+        &mut self,
+        endpoint: &HttpsEndpoint,
+        _json: &str,
+        sink: &mut dyn io::Write,
+    ) -> Result<(), HostError> {
+        let body = self.machine.state().answers.get(&endpoint.endpoint()).cloned();
+        let wrap = |source| HostError::Https { endpoint: endpoint.endpoint(), source };
+        let body = body.ok_or_else(|| wrap(io::ErrorKind::ConnectionRefused.into()))?;
+        sink.write_all(body.as_bytes()).map_err(wrap)
+    }
+
+    fn served(&mut self, endpoint: &HttpsEndpoint) -> Result<Vec<Vec<u8>>, HostError> {
+        let at = format!("{}:{}", endpoint.address, endpoint.port);
+        let shown = self.machine.state().served.get(&at).cloned();
+        shown.ok_or_else(|| HostError::Https {
+            endpoint: endpoint.endpoint(),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        })
     }
 
     fn journal(&mut self, unit: &str, _lines: u32) -> Result<String, HostError> {

@@ -1,12 +1,18 @@
 //! One HTTPS request over any stream: health gates, the final look at the nodes, their labels.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustls::client::WantsClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ClientConnection, ConfigBuilder, DigitallySignedStruct, RootCertStore,
+    SignatureScheme, StreamOwned,
+};
 
 use crate::secret::Secret;
 
@@ -55,6 +61,8 @@ pub(super) enum Act<'a> {
     Get,
     /// This JSON is merged into it (RFC 7396).
     MergePatch(&'a str),
+    /// This JSON is sent to it.
+    Post(&'a str),
 }
 
 /// Asks over `stream`.
@@ -62,19 +70,11 @@ pub(super) enum Act<'a> {
 /// # Errors
 /// When certificates are unusable or not trusted, or the answer is not HTTP.
 pub(super) fn ask(
-    mut stream: impl Read + Write,
+    stream: impl Read + Write,
     endpoint: &HttpsEndpoint,
     act: Act<'_>,
 ) -> io::Result<HttpsAnswer> {
-    let name = ServerName::try_from(endpoint.address.clone()).map_err(invalid)?;
-    let config = Arc::new(config(endpoint)?);
-    let mut connection = ClientConnection::new(config, name).map_err(invalid)?;
-    while connection.is_handshaking() {
-        connection.complete_io(&mut stream)?;
-    }
-    let mut tls = StreamOwned::new(connection, stream);
-    tls.write_all(request(endpoint, act).as_bytes())?;
-    tls.flush()?;
+    let tls = send(stream, endpoint, act)?;
     let mut bytes = Vec::new();
     match tls.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes) {
         // A server that closes without the TLS farewell has still said all it had to say, if the
@@ -85,16 +85,156 @@ pub(super) fn ask(
     answer(&bytes)
 }
 
+fn send<S: Read + Write>(
+    mut stream: S,
+    endpoint: &HttpsEndpoint,
+    act: Act<'_>,
+) -> io::Result<StreamOwned<ClientConnection, S>> {
+    let name = ServerName::try_from(endpoint.address.clone()).map_err(invalid)?;
+    let config = Arc::new(config(endpoint)?);
+    let mut connection = ClientConnection::new(config, name).map_err(invalid)?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream)?;
+    }
+    let mut tls = StreamOwned::new(connection, stream);
+    tls.write_all(request(endpoint, act).as_bytes())?;
+    tls.flush()?;
+    Ok(tls)
+}
+
+/// No header is longer.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Sends JSON and hands the body on as it comes.
+///
+/// # Errors
+/// When the answer is not 200, is cut off, or `sink` fails.
+pub(super) fn download(
+    stream: impl Read + Write,
+    endpoint: &HttpsEndpoint,
+    json: &str,
+    sink: &mut dyn Write,
+) -> io::Result<()> {
+    let mut tls = send(stream, endpoint, Act::Post(json))?;
+    let (mut head, mut piece) = (Vec::new(), vec![0; 64 << 10]);
+    let body = loop {
+        let count = tls.read(&mut piece)?;
+        if count == 0 || head.len() > HEAD_BYTES_MAX {
+            return Err(invalid("the connection closed before an answer"));
+        }
+        head.extend_from_slice(&piece[..count]);
+        if let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") {
+            break head.split_off(end + 4);
+        }
+    };
+    let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
+    let status = text.split(' ').nth(1).unwrap_or_default();
+    if status != "200" {
+        let said = String::from_utf8_lossy(&body).trim().to_owned();
+        return Err(invalid(format!("it answers {status} {said}")));
+    }
+    if text.contains("\r\ntransfer-encoding: chunked") {
+        return Err(invalid("it sends chunks to a client of HTTP/1.0"));
+    }
+    sink.write_all(&body)?;
+    loop {
+        match tls.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(count) => sink.write_all(&piece[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The certificates that the server shows. Nothing is sent but the handshake, and nothing that is
+/// learned this way is trusted.
+///
+/// # Errors
+/// When no TLS server answers.
+pub(super) fn served(
+    mut stream: impl Read + Write,
+    endpoint: &HttpsEndpoint,
+) -> io::Result<Vec<Vec<u8>>> {
+    let name = ServerName::try_from(endpoint.address.clone()).map_err(invalid)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let seen = Arc::new(Onlooker { provider: Arc::clone(&provider), chain: Mutex::default() });
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(invalid)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(&seen) as Arc<_>);
+    let config = with_client(builder, endpoint)?;
+    let mut connection = ClientConnection::new(Arc::new(config), name).map_err(invalid)?;
+    let mut ended = Ok(());
+    while connection.is_handshaking() && ended.is_ok() {
+        ended = connection.complete_io(&mut stream).map(drop);
+    }
+    let chain = std::mem::take(&mut *seen.chain.lock().unwrap_or_else(PoisonError::into_inner));
+    // A server that refuses our certificate has shown its own before.
+    match (chain.is_empty(), ended) {
+        (false, _) => Ok(chain),
+        (true, Err(error)) => Err(error),
+        (true, Ok(())) => Err(invalid("the server shows no certificate")),
+    }
+}
+
+/// Looks at certificates and judges none.
+#[derive(Debug)]
+struct Onlooker {
+    provider: Arc<CryptoProvider>,
+    chain: Mutex<Vec<Vec<u8>>>,
+}
+
+impl ServerCertVerifier for Onlooker {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let shown = std::iter::once(end_entity).chain(intermediates);
+        let shown = shown.map(|certificate| certificate.to_vec()).collect();
+        *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
 /// HTTP/1.0 and its closing connection save taking a chunked body apart.
 fn request(endpoint: &HttpsEndpoint, act: Act<'_>) -> String {
+    let sent = |kind: &str, body: &str| {
+        format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len())
+    };
     let (method, content, body) = match act {
         Act::Get => ("GET", String::new(), ""),
-        Act::MergePatch(body) => {
-            let len = body.len();
-            let content =
-                format!("Content-Type: application/merge-patch+json\r\nContent-Length: {len}\r\n");
-            ("PATCH", content, body)
-        }
+        Act::MergePatch(body) => ("PATCH", sent("application/merge-patch+json", body), body),
+        Act::Post(body) => ("POST", sent("application/json", body), body),
     };
     format!(
         "{method} {} HTTP/1.0\r\nHost: {}:{}\r\nAccept: application/json\r\n{content}\
@@ -113,6 +253,13 @@ fn config(request: &HttpsEndpoint) -> io::Result<ClientConfig> {
         .with_safe_default_protocol_versions()
         .map_err(invalid)?
         .with_root_certificates(roots);
+    with_client(builder, request)
+}
+
+fn with_client(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    request: &HttpsEndpoint,
+) -> io::Result<ClientConfig> {
     let Some((certificates, key)) = &request.client else {
         return Ok(builder.with_no_client_auth());
     };

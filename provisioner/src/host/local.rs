@@ -35,9 +35,14 @@ impl Transport for Local {
         Ok(Box::new(LocalProcess { child, input, output }))
     }
 
-    fn connect(&mut self, address: &str, port: u16) -> io::Result<Box<dyn Stream>> {
+    fn connect(
+        &mut self,
+        address: &str,
+        port: u16,
+        silence_max: Duration,
+    ) -> io::Result<Box<dyn Stream>> {
         let stream = TcpStream::connect((address, port))?;
-        stream.set_read_timeout(Some(super::https::ANSWER_TIMEOUT))?;
+        stream.set_read_timeout(Some(silence_max))?;
         Ok(Box::new(stream))
     }
 

@@ -240,6 +240,11 @@ fn command(step: &Step) -> String {
         }
         Step::RemoveContainers => "remove_containers".to_owned(),
         Step::RemoveNetwork => "remove_network 2>/dev/null".to_owned(),
+        Step::SetAside { path } => format!(
+            "[ ! -e {path} ] || mv -T -- {path} \"$(printf %s {path}).kprov-aside.$(date -u \
+             +%Y%m%dT%H%M%SZ)\"",
+            path = q(path)
+        ),
         Step::RemoveData { path, prior } => remove_data(path, prior),
         Step::ResetFailed => "systemctl reset-failed 2>/dev/null || :".to_owned(),
         Step::ClearStaging => "rm -rf -- @DIR@/staging".to_owned(),

@@ -17,8 +17,14 @@ pub(super) trait Transport: Send {
     /// Starts a command; its standard error comes with its standard output.
     fn exec(&mut self, command: &str, silence_max: Duration) -> io::Result<Box<dyn Process>>;
 
-    /// Opens a TCP connection as seen from the host.
-    fn connect(&mut self, address: &str, port: u16) -> io::Result<Box<dyn Stream>>;
+    /// Opens a TCP connection as seen from the host; it breaks when it is silent for longer than
+    /// `silence_max`.
+    fn connect(
+        &mut self,
+        address: &str,
+        port: u16,
+        silence_max: Duration,
+    ) -> io::Result<Box<dyn Stream>>;
 
     /// The user that commands run as, when that is not root: they go through sudo then.
     fn sudo_user(&self) -> Option<&str>;
@@ -45,6 +51,8 @@ const STEP_SILENCE: Duration = Duration::from_secs(30);
 const PUSH_SILENCE: Duration = Duration::from_secs(120);
 /// Longest silence of anything else.
 const SHORT_SILENCE: Duration = Duration::from_secs(30);
+/// Longest silence of a download: a server may have to make ready what it sends.
+const DOWNLOAD_SILENCE: Duration = Duration::from_secs(60);
 /// Size of the pieces in which uploads travel.
 const UPLOAD_BUFFER: usize = 256 * 1024;
 /// No answer of a host is longer.
@@ -103,10 +111,21 @@ impl<T: Transport> ShellHost<T> {
         &mut self,
         endpoint: &HttpsEndpoint,
         act: https::Act<'_>,
+        silence_max: Duration,
     ) -> Result<HttpsAnswer, HostError> {
+        self.over_tcp(endpoint, silence_max, |stream| https::ask(stream, endpoint, act))
+    }
+
+    fn over_tcp<R>(
+        &mut self,
+        endpoint: &HttpsEndpoint,
+        silence_max: Duration,
+        talk: impl FnOnce(Box<dyn Stream>) -> io::Result<R>,
+    ) -> Result<R, HostError> {
         let wrap = |source| HostError::Https { endpoint: endpoint.endpoint(), source };
-        let stream = self.transport.connect(&endpoint.address, endpoint.port).map_err(wrap)?;
-        https::ask(stream, endpoint, act).map_err(wrap)
+        let (address, port) = (&endpoint.address, endpoint.port);
+        let stream = self.transport.connect(address, port, silence_max).map_err(wrap)?;
+        talk(stream).map_err(wrap)
     }
 
     fn refusal(&self, error: facts::FactsError) -> HostError {
@@ -242,7 +261,7 @@ impl<T: Transport> Host for ShellHost<T> {
     }
 
     fn get(&mut self, endpoint: &HttpsEndpoint) -> Result<HttpsAnswer, HostError> {
-        self.ask(endpoint, https::Act::Get)
+        self.ask(endpoint, https::Act::Get, https::ANSWER_TIMEOUT)
     }
 
     fn merge_patch(
@@ -250,7 +269,31 @@ impl<T: Transport> Host for ShellHost<T> {
         endpoint: &HttpsEndpoint,
         json: &str,
     ) -> Result<HttpsAnswer, HostError> {
-        self.ask(endpoint, https::Act::MergePatch(json))
+        self.ask(endpoint, https::Act::MergePatch(json), https::ANSWER_TIMEOUT)
+    }
+
+    fn post(
+        &mut self,
+        endpoint: &HttpsEndpoint,
+        json: &str,
+        patience: Duration,
+    ) -> Result<HttpsAnswer, HostError> {
+        self.ask(endpoint, https::Act::Post(json), patience)
+    }
+
+    fn download(
+        &mut self,
+        endpoint: &HttpsEndpoint,
+        json: &str,
+        sink: &mut dyn Write,
+    ) -> Result<(), HostError> {
+        self.over_tcp(endpoint, DOWNLOAD_SILENCE, |stream| {
+            https::download(stream, endpoint, json, sink)
+        })
+    }
+
+    fn served(&mut self, endpoint: &HttpsEndpoint) -> Result<Vec<Vec<u8>>, HostError> {
+        self.over_tcp(endpoint, https::ANSWER_TIMEOUT, |stream| https::served(stream, endpoint))
     }
 
     fn journal(&mut self, unit: &str, lines: u32) -> Result<String, HostError> {

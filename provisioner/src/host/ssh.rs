@@ -12,7 +12,7 @@ use ssh2::{Channel, ExtendedData, MethodType, Session};
 
 use super::known_hosts::KnownHosts;
 use super::shell::{Process, ShellHost, Stream, Transport};
-use super::{Host, HostError, https};
+use super::{Host, HostError};
 use crate::inventory::HostKeyPolicy;
 
 /// How to reach a host and prove who we are.
@@ -151,14 +151,19 @@ impl Transport for Ssh {
         Ok(Box::new(SshChannel(channel)))
     }
 
-    fn connect(&mut self, address: &str, port: u16) -> io::Result<Box<dyn Stream>> {
-        self.session.set_timeout(milliseconds(https::ANSWER_TIMEOUT));
+    fn connect(
+        &mut self,
+        address: &str,
+        port: u16,
+        silence_max: Duration,
+    ) -> io::Result<Box<dyn Stream>> {
+        self.session.set_timeout(milliseconds(silence_max));
         match self.session.channel_direct_tcpip(address, port, None) {
             Ok(channel) => Ok(Box::new(SshChannel(channel))),
             Err(error) if forwarding_is_off(&error) => {
                 // Some servers allow no forwarding: then the port must be reachable from here.
                 let stream = TcpStream::connect((address, port))?;
-                stream.set_read_timeout(Some(https::ANSWER_TIMEOUT))?;
+                stream.set_read_timeout(Some(silence_max))?;
                 Ok(Box::new(stream))
             }
             Err(error) => Err(error.into()),

@@ -187,6 +187,24 @@ pub(crate) struct PkiSection {
     pub(crate) leaf_days: Option<u32>,
     /// Further names and addresses of the API server, such as that of a load balancer.
     pub(crate) api_server_names: Vec<String>,
+    /// Warn about certificates that end within so many days. Default: 30.
+    #[schemars(range(min = 1, max = 36500))]
+    pub(crate) warn_days: Option<u32>,
+    /// An authority of your own for everything but etcd. Default: kprov makes one.
+    pub(crate) ca: Option<AuthoritySection>,
+    /// An authority of your own for etcd. Default: kprov makes one.
+    pub(crate) etcd_ca: Option<AuthoritySection>,
+}
+
+/// A certificate authority from outside.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["cert", "key"]))]
+pub(crate) struct AuthoritySection {
+    /// Its certificate (PEM), relative to this file.
+    pub(crate) cert: Option<String>,
+    /// Its key (PKCS#8 PEM, not encrypted), relative to this file.
+    pub(crate) key: Option<String>,
 }
 
 /// Kind of new keys.

@@ -9,10 +9,10 @@ use ipnet::Ipv4Net;
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    ArtifactSource, Backend, Cluster, Components, Diagnostics, Inventory, KeyAlgorithm, Network,
-    PkiSettings, ProxyMode, Surroundings,
+    ArtifactSource, Backend, Cluster, Components, Diagnostics, GivenAuthority, Inventory,
+    KeyAlgorithm, Network, PkiSettings, ProxyMode, Surroundings,
     diagnostics::Problem,
-    document::{ArtifactSection, Document},
+    document::{ArtifactSection, AuthoritySection, Document},
     hosts, nth_address,
     place::Places,
     rules,
@@ -322,6 +322,9 @@ impl Resolver<'_> {
             ca_days: section.ca_days.unwrap_or(3_650),
             leaf_days: section.leaf_days.unwrap_or(365),
             api_server_names: section.api_server_names.clone(),
+            warn_days: section.warn_days.unwrap_or(30),
+            ca: self.authority(section.ca.as_ref()),
+            etcd_ca: self.authority(section.etcd_ca.as_ref()),
         };
         if settings.leaf_days > settings.ca_days {
             let message = "certificates would outlive their authority".to_owned();
@@ -329,6 +332,13 @@ impl Resolver<'_> {
             self.error(&["pki", "leaf_days"], message, &label, "lower it, or raise `ca_days`");
         }
         settings
+    }
+
+    /// That both files are named is the schema's rule.
+    fn authority(&self, section: Option<&AuthoritySection>) -> Option<GivenAuthority> {
+        let section = section?;
+        let path = |text: &Option<String>| Some(self.surroundings.path(text.as_deref()?));
+        Some(GivenAuthority { cert: path(&section.cert)?, key: path(&section.key)? })
     }
 
     fn components(&mut self) -> Components {

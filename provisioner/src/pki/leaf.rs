@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData, SanType,
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -35,12 +35,14 @@ pub(super) fn ensure(
     authority: &Authority,
     settings: &PkiSettings,
     now: Timestamp,
+    asked: bool,
 ) -> Result<(Credential, Option<Reason>), PkiError> {
     let cert = store.read(&format!("{}.crt", spec.id))?;
     let key = store.read(&format!("{}.key", spec.id))?;
     let reason = match (cert, key) {
         (Some(cert), Some(key)) => {
             match check(&cert, &key, spec, authority, settings.algorithm, now) {
+                Ok(_) if asked => Reason::Asked,
                 Ok(not_after) => {
                     let credential = Credential { cert, key: Secret::new(key), not_after };
                     return Ok((credential, None));
@@ -52,7 +54,12 @@ pub(super) fn ensure(
         // The crash came between the two files.
         _ => Reason::Damaged,
     };
-    let (credential, key) = make(spec, authority, settings, now)
+    let Some(issuer) = &authority.issuer else {
+        let authority = if spec.kind.is_etcd() { "etcd" } else { "cluster" };
+        return Err(PkiError::Keyless { authority, id: spec.id.clone() });
+    };
+    let ends = authority.credential.not_after;
+    let (credential, key) = make(spec, issuer, ends, settings, now)
         .map_err(|source| PkiError::Issue { id: spec.id.clone(), source })?;
     store.write_renewable(&format!("{}.key", spec.id), &key)?;
     store.write_renewable(&format!("{}.crt", spec.id), &credential.cert)?;
@@ -87,6 +94,9 @@ fn check(
     let not_before = timestamp(parsed.validity().not_before.timestamp());
     let life = seconds_between(not_before, not_after);
     let left = seconds_between(now, not_after);
+    if left == 0 {
+        return Err(Reason::Expired);
+    }
     if not_before > now || left < RENEW_LEFT_MAX.as_secs().min(life / RENEW_PART) {
         return Err(Reason::Validity);
     }
@@ -95,7 +105,8 @@ fn check(
 
 fn make(
     spec: &LeafSpec,
-    authority: &Authority,
+    issuer: &Issuer<'static, KeyPair>,
+    issuer_ends: Timestamp,
     settings: &PkiSettings,
     now: Timestamp,
 ) -> Result<(Credential, String), rcgen::Error> {
@@ -125,10 +136,10 @@ fn make(
         params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
     }
     params.use_authority_key_identifier_extension = true;
-    let left = seconds_between(now, authority.credential.not_after) / 86_400;
+    let left = seconds_between(now, issuer_ends) / 86_400;
     let days = settings.leaf_days.min(u32::try_from(left).unwrap_or(u32::MAX));
     let not_after = set_validity(&mut params, now, days);
-    let certificate = params.signed_by(&pair, &authority.issuer)?;
+    let certificate = params.signed_by(&pair, issuer)?;
     let key = pair.serialize_pem();
     let cert = certificate.pem();
     Ok((Credential { cert, key: Secret::new(key.clone()), not_after }, key))
@@ -168,7 +179,7 @@ pub(super) fn parse_pair(cert: &str, pair: &KeyPair) -> Option<(Vec<u8>, Timesta
     Some((der, not_after))
 }
 
-fn subject<'a>(certificate: &'a X509Certificate<'_>) -> (&'a str, Vec<&'a str>) {
+pub(super) fn subject<'a>(certificate: &'a X509Certificate<'_>) -> (&'a str, Vec<&'a str>) {
     let subject = certificate.subject();
     let name = subject.iter_common_name().next().and_then(|n| n.as_str().ok());
     let groups = subject.iter_organization().filter_map(|o| o.as_str().ok());
@@ -196,7 +207,7 @@ pub(super) fn names(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
     names.value.general_names.iter().filter_map(text).collect()
 }
 
-fn timestamp(seconds: i64) -> Timestamp {
+pub(super) fn timestamp(seconds: i64) -> Timestamp {
     // Years beyond 9999 cannot be told; they are as good as for ever.
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
 }

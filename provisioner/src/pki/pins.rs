@@ -7,6 +7,12 @@ use crate::digest::Digest;
 
 const FILE: &str = "authorities.json";
 
+/// The authority whose key is lost, in place of a fingerprint.
+pub(super) const KEYLESS: &str = "keyless";
+
+/// When the last finished rotation began, in place of a fingerprint.
+pub(super) const ROTATED: &str = "rotated";
+
 /// Reads the pinned fingerprint of the authority called `name`.
 pub(super) fn read(store: &Store, name: &str) -> Result<Option<String>, PkiError> {
     Ok(all(store)?.remove(name))
@@ -16,9 +22,23 @@ pub(super) fn read(store: &Store, name: &str) -> Result<Option<String>, PkiError
 pub(super) fn write(store: &Store, name: &str, fingerprint: &str) -> Result<(), PkiError> {
     let mut pins = all(store)?;
     pins.insert(name.to_owned(), fingerprint.to_owned());
-    let text = serde_json::to_string_pretty(&pins)
+    write_all(store, &pins)
+}
+
+fn write_all(store: &Store, pins: &BTreeMap<String, String>) -> Result<(), PkiError> {
+    let text = serde_json::to_string_pretty(pins)
         .map_err(|source| PkiError::Pins { path: store.path(FILE), source })?;
     store.write(FILE, &format!("{text}\n"))
+}
+
+/// Removes the pin called `name` if it says `value`.
+pub(super) fn remove(store: &Store, name: &str, value: &str) -> Result<(), PkiError> {
+    let mut pins = all(store)?;
+    if pins.get(name).is_none_or(|pinned| pinned != value) {
+        return Ok(());
+    }
+    pins.remove(name);
+    write_all(store, &pins)
 }
 
 /// SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` has it, in lower case.

@@ -34,10 +34,27 @@ pub enum LeafKind {
 }
 
 impl LeafKind {
-    /// Name of the files of this kind for `host`, without extension.
+    /// All kinds.
+    pub const ALL: [Self; 13] = [
+        Self::EtcdServer,
+        Self::EtcdPeer,
+        Self::EtcdHealth,
+        Self::ApiServerEtcdClient,
+        Self::ApiServer,
+        Self::ApiServerKubeletClient,
+        Self::ControllerManager,
+        Self::ControllerManagerServing,
+        Self::Scheduler,
+        Self::SchedulerServing,
+        Self::KubeProxy,
+        Self::Flanneld,
+        Self::Admin,
+    ];
+
+    /// The kind's word in names of files and on the command line.
     #[must_use]
-    pub fn id(self, host: &str) -> String {
-        let kind = match self {
+    pub fn word(self) -> &'static str {
+        match self {
             Self::EtcdServer => "etcd-server",
             Self::EtcdPeer => "etcd-peer",
             Self::EtcdHealth => "etcd-health",
@@ -51,7 +68,34 @@ impl LeafKind {
             Self::KubeProxy => "kube-proxy",
             Self::Flanneld => "flanneld",
             Self::Admin => "admin",
-        };
+        }
+    }
+
+    /// Where a host keeps it: the path of certificate and key without extension. `None` for the
+    /// operator's, which is on no host.
+    #[must_use]
+    pub fn path(self) -> Option<&'static str> {
+        Some(match self {
+            Self::EtcdServer => "/etc/etcd/pki/server",
+            Self::EtcdPeer => "/etc/etcd/pki/peer",
+            Self::EtcdHealth => "/etc/etcd/pki/healthcheck-client",
+            Self::ApiServerEtcdClient => "/etc/kubernetes/pki/apiserver-etcd-client",
+            Self::ApiServer => "/etc/kubernetes/pki/apiserver",
+            Self::ApiServerKubeletClient => "/etc/kubernetes/pki/apiserver-kubelet-client",
+            Self::ControllerManager => "/etc/kubernetes/pki/controller-manager",
+            Self::ControllerManagerServing => "/etc/kubernetes/pki/controller-manager-serving",
+            Self::Scheduler => "/etc/kubernetes/pki/scheduler",
+            Self::SchedulerServing => "/etc/kubernetes/pki/scheduler-serving",
+            Self::KubeProxy => "/etc/kubernetes/pki/kube-proxy",
+            Self::Flanneld => "/etc/kubernetes/pki/flanneld",
+            Self::Admin => return None,
+        })
+    }
+
+    /// Name of the files of this kind for `host`, without extension.
+    #[must_use]
+    pub fn id(self, host: &str) -> String {
+        let kind = self.word();
         // Names of hosts are DNS labels, so a dot parts the two for sure.
         if host.is_empty() { kind.to_owned() } else { format!("{kind}.{host}") }
     }

@@ -301,3 +301,7 @@ fn no_certificate_outlives_its_authority() {
     let (_, first) = pki.first_expiry().unwrap();
     assert!(first <= pki.cluster_ca.not_after && first > days(3_640), "{first}");
 }
+
+mod outside;
+mod rotation;
+mod sealing;

@@ -2,11 +2,17 @@
 
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 
-use super::{PkiError, store::Store};
+use super::{
+    PkiError,
+    rotation::{Rotation, RotationStage},
+    store::Store,
+};
 use crate::secret::Secret;
 
-const TOKEN_FILE: &str = "bootstrap-token";
+pub(super) const TOKEN_FILE: &str = "bootstrap-token";
 const KEY_FILE: &str = "sa.key";
+/// The key that takes the place of the present one when a rotation comes to it.
+pub(super) const NEXT_KEY_FILE: &str = "next-sa.key";
 const LETTERS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// Reads the bootstrap token, or makes one: six letters, a dot, sixteen letters.
@@ -23,11 +29,53 @@ pub(super) fn bootstrap_token(store: &Store) -> Result<Secret, PkiError> {
     Ok(Secret::new(token))
 }
 
-/// Reads or makes the key that signs service-account tokens; returns it with its public half.
+/// The keys of service-account tokens in one moment.
+pub(super) struct SigningKeys {
+    /// Signs (PKCS#8 PEM).
+    pub(super) private: Secret,
+    /// Its public half (PEM).
+    pub(super) public: String,
+    /// The public half of another one whose tokens are good, too.
+    pub(super) other: Option<String>,
+}
+
+/// Reads or makes the key that signs service-account tokens, as `rotation` has it.
 ///
 /// Always P-256, which signs with ES256: the algorithm of certificates is about their readers.
-pub(super) fn signing_key(store: &Store) -> Result<(Secret, String), PkiError> {
-    if let Some(text) = store.read(KEY_FILE)?
+pub(super) fn signing_keys(
+    store: &Store,
+    rotation: Option<&Rotation>,
+) -> Result<SigningKeys, PkiError> {
+    let present = key(store, KEY_FILE)?;
+    let keys = |signing: (Secret, String), other| {
+        let (private, public) = signing;
+        SigningKeys { private, public, other }
+    };
+    let stage = rotation.filter(|r| r.concerns(super::authority::CLUSTER.title)).map(|r| r.stage);
+    let Some(stage) = stage else { return Ok(keys(present, None)) };
+    let next = key(store, NEXT_KEY_FILE)?;
+    Ok(match stage {
+        RotationStage::Trust => keys(present, Some(next.1)),
+        RotationStage::Issue => keys(next, Some(present.1)),
+        RotationStage::Drop | RotationStage::Settle => keys(next, None),
+    })
+}
+
+/// Makes sure that there is a key for the time after a rotation.
+pub(super) fn next_signing_key(store: &Store) -> Result<(), PkiError> {
+    key(store, NEXT_KEY_FILE).map(drop)
+}
+
+/// Puts the next key in the present one's place.
+pub(super) fn settle(store: &Store) -> Result<(), PkiError> {
+    match store.read(NEXT_KEY_FILE)? {
+        Some(text) => store.write(KEY_FILE, &text),
+        None => Ok(()),
+    }
+}
+
+fn key(store: &Store, file: &str) -> Result<(Secret, String), PkiError> {
+    if let Some(text) = store.read(file)?
         && let Ok(key) = KeyPair::from_pem(&text)
     {
         return Ok((Secret::new(text), key.public_key_pem()));
@@ -35,7 +83,7 @@ pub(super) fn signing_key(store: &Store) -> Result<(Secret, String), PkiError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
         .map_err(|source| PkiError::Issue { id: "sa".to_owned(), source })?;
     let text = key.serialize_pem();
-    store.write(KEY_FILE, &text)?;
+    store.write(file, &text)?;
     Ok((Secret::new(text), key.public_key_pem()))
 }
 

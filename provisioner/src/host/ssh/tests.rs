@@ -134,7 +134,7 @@ fn a_flush_loses_nothing_that_has_arrived() {
     let port = listener.local_addr().unwrap().port();
     let greeter = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"hello"));
     let mut ssh = open(&server.target(), &server.known()).unwrap();
-    let mut tunnel = ssh.connect("127.0.0.1", port).unwrap();
+    let mut tunnel = ssh.connect("127.0.0.1", port, Duration::from_secs(10)).unwrap();
     let mut text = vec![0];
     tunnel.read_exact(&mut text).unwrap();
     tunnel.flush().unwrap();

@@ -1,0 +1,364 @@
+//! `kprov backup` and `kprov restore`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::connect::{Asking, Connected, connect};
+use super::output::{Console, Failure};
+use super::{ApplyArgs, Exit, Source, Surroundings, apply, prepare, secrets};
+use crate::backup::{self, BackupError, Manifest, Unpacked};
+use crate::etcd::gateway::Gateway;
+use crate::etcd::snapshot;
+use crate::execute::Hosts;
+use crate::facts::{Facts, PathFact};
+use crate::inventory::{Inventory, Role};
+use crate::lock;
+use crate::pki::vault::VaultError;
+use crate::pki::{self, Pki};
+use crate::plan::Upload;
+use crate::preflight::Problem;
+use crate::record::Record;
+use crate::state::{Blob, HostState, Mode, Owner};
+use crate::step::Step;
+
+/// Where every member keeps its data.
+pub(super) const DATA: &str = "/var/lib/etcd";
+
+#[derive(Debug, Args)]
+pub(super) struct BackupArgs {
+    #[command(flatten)]
+    source: Source,
+    /// Write to this file; default `CLUSTER-TIME.kbackup` in the present directory.
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+    /// Leave etcd's data out.
+    #[arg(long)]
+    without_etcd: bool,
+    /// Do not seal it, though it holds all keys of the cluster.
+    #[arg(long)]
+    plain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RestoreArgs {
+    /// The backup.
+    archive: PathBuf,
+    #[command(flatten)]
+    apply: ApplyArgs,
+    /// Really do it.
+    #[arg(long)]
+    yes: bool,
+}
+
+fn failure(error: &BackupError) -> Failure {
+    let advice = match error {
+        BackupError::Sealed(VaultError::NoPassphrase { .. }) => {
+            "set KPROV_PASSPHRASE, or name a --key-file"
+        }
+        BackupError::Sealed(VaultError::WrongPassphrase { .. }) => {
+            "it opens with the passphrase it was made with"
+        }
+        BackupError::File { act: "write", .. } => "check the place it is written to",
+        _ => "use another backup",
+    };
+    Failure::new(error, advice)
+}
+
+/// All hosts with facts, whoever is reachable.
+pub(super) fn connected(
+    source: &Source,
+    inventory: &Inventory,
+    state_dir: &Path,
+    lock: Option<&crate::facts::LockRequest>,
+    force_unlock: bool,
+) -> Connected {
+    let states: Vec<_> = (inventory.hosts.iter())
+        .map(|host| {
+            let mut state = HostState::new(&inventory.cluster.name, &host.name);
+            if host.has(Role::Etcd) {
+                state.data.extend([DATA.to_owned(), format!("{DATA}/member")]);
+            }
+            state
+        })
+        .collect();
+    let asking = Asking { lock, force_unlock, source, state_dir };
+    connect(inventory, &states, &asking)
+}
+
+pub(super) fn run(
+    args: &BackupArgs,
+    surroundings: &Surroundings,
+    console: &Console,
+) -> Result<Exit, Failure> {
+    let source = &args.source;
+    let inventory = prepare::inventory(source, console)?;
+    let state_dir = prepare::state_dir(source, &inventory);
+    if !pki::exists(&state_dir) {
+        return Err(Failure::Other {
+            message: format!("{} has no certificates yet", state_dir.display()),
+            advice: "apply the inventory first, or name its --state-dir".to_owned(),
+        });
+    }
+    let passphrase = match args.plain {
+        true => None,
+        false => secrets::given(source.key_file.as_deref(), surroundings, || true)?,
+    };
+    if passphrase.is_none() && !args.plain {
+        return Err(Failure::Other {
+            message: "a backup holds all keys of the cluster, and there is no passphrase"
+                .to_owned(),
+            advice: "set KPROV_PASSPHRASE or name a --key-file; --plain goes without".to_owned(),
+        });
+    }
+    let now = jiff::Timestamp::now();
+    let file = args.to.clone().unwrap_or_else(|| {
+        let stamp = now.strftime("%Y%m%dT%H%M%SZ");
+        PathBuf::from(format!("{}-{stamp}.kbackup", inventory.cluster.name))
+    });
+    let mut taken = None;
+    if !args.without_etcd {
+        let (_copy, pki) =
+            prepare::certificates_of_copy(source, surroundings, &inventory, &state_dir)?;
+        let mut connected = connected(source, &inventory, &state_dir, None, false);
+        taken = Some(take_snapshot(&inventory, &pki, &mut connected.hosts)?);
+    }
+    let etcd = taken.as_ref().map(|(_, member, revision)| (member.clone(), *revision));
+    let manifest = Manifest::new(&inventory.cluster.name, now, etcd);
+    let snapshot = taken.as_mut().map(|(snapshot, ..)| snapshot);
+    backup::write(&file, passphrase.as_ref(), &manifest, &source.inventory, &state_dir, snapshot)
+        .map_err(|error| failure(&error))?;
+    let len = fs::metadata(&file).map_or(0, |metadata| metadata.len());
+    let value = serde_json::json!({ "file": file, "bytes": len, "manifest": manifest });
+    console.result(&value, || {
+        let size = crate::plan::size(len);
+        match &manifest.etcd {
+            Some((member, revision)) => {
+                format!("{} ({size}), etcd of {member} at revision {revision}", file.display())
+            }
+            None => format!("{} ({size}), without etcd", file.display()),
+        }
+    })
+}
+
+/// A snapshot of the first member that gives a whole one, its host, and its revision.
+fn take_snapshot(
+    inventory: &Inventory,
+    pki: &Pki,
+    hosts: &mut Hosts,
+) -> Result<(File, String, u64), Failure> {
+    let mut reason = "none is reachable".to_owned();
+    for host in inventory.with_role(Role::Etcd) {
+        let Some(connection) = hosts.get_mut(&host.name) else { continue };
+        let Some(mut gateway) = Gateway::new(connection.as_mut(), host, pki) else { continue };
+        // A temporary file is 0600, and has no name that anybody could open.
+        let file = tempfile::tempfile();
+        let mut file = file.map_err(|e| Failure::new(&e, "check the temporary directory"))?;
+        let status = match gateway.status() {
+            Ok(status) if status.leader != 0 && !status.is_learner => status,
+            Ok(_) => continue,
+            Err(error) => {
+                reason = error.to_string();
+                continue;
+            }
+        };
+        match gateway.snapshot(&mut file).map_err(|error| error.to_string()) {
+            Ok(_) => match snapshot::verify(&mut file) {
+                Ok(_) => return Ok((file, host.name.clone(), status.header.revision)),
+                Err(error) => reason = crate::execute::chain(&error),
+            },
+            Err(error) => reason = error,
+        }
+    }
+    Err(Failure::Other {
+        message: format!("no member of etcd gives a snapshot: {reason}"),
+        advice: "bring etcd up first; --without-etcd keeps everything else".to_owned(),
+    })
+}
+
+pub(super) fn restore(
+    args: &RestoreArgs,
+    surroundings: &Surroundings,
+    console: &Console,
+) -> Result<Exit, Failure> {
+    let (source, archive) = (&args.apply.source, &args.archive);
+    let sealed = backup::is_sealed(archive).map_err(|error| failure(&error))?;
+    let passphrase = secrets::given(source.key_file.as_deref(), surroundings, || sealed)?;
+    let scratch =
+        tempfile::tempdir().map_err(|e| Failure::new(&e, "check the temporary directory"))?;
+    let unpacked = backup::unpack(archive, passphrase.as_ref(), scratch.path())
+        .map_err(|error| failure(&error))?;
+    if !source.inventory.exists() {
+        copy(&unpacked.inventory, &source.inventory)?;
+        console.note(&format!("wrote {} from the backup", source.inventory.display()));
+    }
+    let inventory = prepare::inventory(source, console)?;
+    if inventory.cluster.name != unpacked.manifest.cluster {
+        return Err(Failure::Other {
+            message: format!(
+                "the backup is of the cluster {}, the inventory of {}",
+                unpacked.manifest.cluster, inventory.cluster.name
+            ),
+            advice: "use the inventory of that cluster".to_owned(),
+        });
+    }
+    let state_dir = prepare::state_dir(source, &inventory);
+    same_cluster(&state_dir, &unpacked)?;
+    let lock = lock::request(jiff::Timestamp::now(), &surroundings.person, "restore");
+    let locked = args.yes.then_some(&lock);
+    let mut connected = connected(source, &inventory, &state_dir, locked, args.apply.force_unlock);
+    let mut problems = std::mem::take(&mut connected.problems);
+    problems.extend(connected.facts.iter().filter_map(|(name, facts)| occupied(name, facts)));
+    if !problems.is_empty() {
+        return Err(Failure::Unfit(problems));
+    }
+    if !args.yes {
+        let value = serde_json::json!({ "manifest": unpacked.manifest });
+        console.result(&value, || {
+            format!("a backup of {} made at {}", inventory.cluster.name, unpacked.manifest.made)
+        })?;
+        console.note("nothing was changed; say --yes to make the cluster of it");
+        return Ok(Exit::Ok);
+    }
+    take_state(&unpacked, &state_dir)?;
+    if let Some(snapshot) = &unpacked.snapshot {
+        place_database(snapshot, &inventory, &mut connected)?;
+    }
+    // The locks end with the connections; the apply takes its own.
+    drop(connected);
+    apply::run(&args.apply, surroundings, console)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
+    let failed = |error| Failure::new(&error, "check the place it is written to");
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    fs::copy(from, to).map(drop).map_err(failed)
+}
+
+/// Certificates of another cluster must not be mixed with those of the backup.
+fn same_cluster(state_dir: &Path, unpacked: &Unpacked) -> Result<(), Failure> {
+    let authority = |dir: &Path| fs::read(dir.join("pki/ca.crt")).ok();
+    match (authority(state_dir), authority(&unpacked.state_dir)) {
+        (Some(here), there) if Some(&here) != there.as_ref() => Err(Failure::Other {
+            message: format!("{} is of another certificate authority", state_dir.display()),
+            advice: "move it away, or name another --state-dir".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Why a host cannot be given the data of a backup.
+fn occupied(host: &str, facts: &Facts) -> Option<Problem> {
+    let member = facts.paths.get(&format!("{DATA}/member"))?;
+    if matches!(member, PathFact::Directory { empty: true, .. }) {
+        return None;
+    }
+    Some(Problem {
+        host: host.to_owned(),
+        check: "etcd-data",
+        message: format!("{DATA} holds data of etcd"),
+        advice: format!("`kprov reset --hosts {host} --yes` gives the host back first"),
+    })
+}
+
+/// Takes the certificates and all else over that is not of the old hosts: new ones have host keys
+/// of their own, and what members were told at their birth is told anew.
+fn take_state(unpacked: &Unpacked, state_dir: &Path) -> Result<(), Failure> {
+    if pki::exists(state_dir) {
+        return Ok(());
+    }
+    let failed = |error| Failure::new(&error, "check the state directory");
+    fs::create_dir_all(state_dir).map_err(failed)?;
+    for left in ["known_hosts", "etcd-members.json"] {
+        let _ = fs::remove_file(unpacked.state_dir.join(left));
+    }
+    prepare::copy_directory(&unpacked.state_dir, state_dir).map_err(failed)
+}
+
+/// Puts the database where each member of etcd will find it at its first start.
+fn place_database(
+    snapshot: &Path,
+    inventory: &Inventory,
+    connected: &mut Connected,
+) -> Result<(), Failure> {
+    let bad = |error: &dyn std::error::Error| Failure::new(error, "use another backup");
+    let file = fs::OpenOptions::new().read(true).write(true).open(snapshot);
+    let mut file = file.map_err(|error| bad(&error))?;
+    snapshot::rebear(&mut file).map_err(|error| bad(&error))?;
+    let mut bytes = File::open(snapshot).map_err(|error| bad(&error))?;
+    let (sha256, len) =
+        crate::digest::Digest::of_reader(&mut bytes).map_err(|error| bad(&error))?;
+    let blob = Blob { sha256, len, source: snapshot.to_owned() };
+    for host in inventory.with_role(Role::Etcd) {
+        let facts = &connected.facts[&host.name];
+        let steps = placing(inventory, &host.name, facts, &blob);
+        let connection = connected.hosts.get_mut(&host.name).expect("it has facts");
+        let uploads: BTreeMap<_, _> = [(sha256, Upload::Blob(blob.clone()))].into();
+        let done = connection
+            .push(&uploads, &mut |_| {})
+            .and_then(|()| connection.run(&steps, &mut |_| {}));
+        done.map_err(|error| Failure::new(&error, error.advice()))?;
+    }
+    Ok(())
+}
+
+/// The record comes first: what is made here is kprov's, and a reset removes it.
+fn placing(inventory: &Inventory, host: &str, facts: &Facts, blob: &Blob) -> Vec<Step> {
+    let fresh = || Record::new(&inventory.cluster.name, host);
+    let mut record = facts.record.clone().unwrap_or_else(fresh);
+    record.data.entry(DATA.to_owned()).or_insert_with(|| facts.prior(DATA));
+    let (member, snap) = (format!("{DATA}/member"), format!("{DATA}/member/snap"));
+    let mut steps = vec![Step::WriteRecord { record: Box::new(record) }];
+    let directories = [DATA.to_owned(), member, snap.clone()];
+    steps.extend(directories.map(|path| Step::MakeDirectory {
+        path,
+        mode: Mode::PRIVATE_DIRECTORY,
+        owner: Owner::root(),
+    }));
+    let path = format!("{snap}/db");
+    let (mode, owner, sha256) = (Mode::PRIVATE, Owner::root(), blob.sha256);
+    steps.extend([Step::Install { path, mode, owner, sha256 }, Step::ClearStaging]);
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::facts::{FactsQuery, LockRequest};
+    use crate::host::fake::FakeMachine;
+    use crate::record::Prior;
+
+    #[test]
+    fn the_database_lies_where_etcd_looks_and_belongs_to_kprov() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        let text = "[cluster]\nname = \"c\"\n[[hosts]]\nname = \"n1\"\naddress = \"10.0.0.1\"\n\
+                    roles = [\"etcd\", \"master\", \"node\"]\n";
+        fs::write(&path, text).unwrap();
+        let inventory = crate::inventory::load(&path).unwrap();
+        let machine = FakeMachine::new("n1");
+        let mut host = machine.connect();
+        let mut state = HostState::new("c", "n1");
+        state.data.extend([DATA.to_owned(), format!("{DATA}/member")]);
+        let query = FactsQuery::for_state(&state);
+        let lock = LockRequest { owner: "test".to_owned() };
+        let facts = host.facts(&query, Some(&lock)).unwrap();
+        assert!(occupied("n1", &facts).is_none());
+        let blob = Blob { sha256: Digest::of(b"db"), len: 2, source: "/nowhere".into() };
+        let uploads = [(blob.sha256, Upload::Blob(blob.clone()))].into();
+        host.push(&uploads, &mut |_| {}).unwrap();
+        host.run(&placing(&inventory, "n1", &facts, &blob), &mut |_| {}).unwrap();
+        let placed = machine.state().paths[&format!("{DATA}/member/snap/db")].clone();
+        assert!(matches!(placed, PathFact::File { mode: Mode::PRIVATE, len: 2, .. }), "{placed:?}");
+        let record = machine.state().record.clone().unwrap();
+        assert_eq!(record.data[DATA], Prior::Absent);
+        // Now it is in use, and a second restore is refused.
+        let problem = occupied("n1", &host.facts(&query, None).unwrap()).unwrap();
+        assert_eq!(problem.message, "/var/lib/etcd holds data of etcd");
+    }
+}

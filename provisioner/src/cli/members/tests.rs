@@ -1,0 +1,191 @@
+//! Hosts in memory join an etcd in memory, with runs that die at every step.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::*;
+use crate::artifacts::Artifacts;
+use crate::digest::Digest;
+use crate::facts::LockRequest;
+use crate::host::fake::etcd::FakeEtcd;
+use crate::host::fake::{FakeMachine, FakeUnit};
+use crate::render::Templates;
+use crate::state::Blob;
+
+/// A cluster of `m-1` that the inventory wants to be one of three.
+struct Lab {
+    dir: tempfile::TempDir,
+    machines: BTreeMap<String, FakeMachine>,
+    etcd: Arc<Mutex<FakeEtcd>>,
+}
+
+fn inventory(dir: &Path, last: u8) -> Inventory {
+    let path = dir.join("c.toml");
+    let masters = if last == 1 { "m-1".to_owned() } else { format!("m-[1-{last}]") };
+    let text = format!(
+        "[cluster]\nname = \"c\"\n[groups.m]\nhosts = [\"{masters}\"]\n\
+         address_first = \"10.0.0.1\"\nroles = [\"etcd\", \"master\"]\n[[hosts]]\nname = \"n-1\"\n\
+         address = \"10.0.1.1\"\nroles = [\"node\"]\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    crate::inventory::load(&path).unwrap()
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings {
+        person: "ann".to_owned(),
+        no_color: true,
+        beside: ".".into(),
+        cache: ".".into(),
+        stop: Arc::new(AtomicBool::new(false)),
+        passphrase: OnceLock::new(),
+    }
+}
+
+impl Lab {
+    fn new() -> Self {
+        let etcd = Arc::new(Mutex::new(FakeEtcd::of(&[("m-1", "10.0.0.1")])));
+        let names = ["m-1", "m-2", "m-3", "n-1"];
+        let machine = |name: &str| {
+            let machine = FakeMachine::new(name).with_etcd(&etcd);
+            let mut docker = FakeUnit { installed: true, ..FakeUnit::default() };
+            (docker.active, docker.enabled) = (true, true);
+            machine.state().units.insert("docker.service".to_owned(), docker);
+            (name.to_owned(), machine)
+        };
+        let machines = names.map(machine).into();
+        Self { dir: tempfile::tempdir().unwrap(), machines, etcd }
+    }
+
+    /// An apply as the command does it, without the cluster's own answers.
+    fn apply(&self, last: u8) -> Result<(), Failure> {
+        let failed = |message: String| Failure::Other { message, advice: String::new() };
+        let inventory = inventory(self.dir.path(), last);
+        let now = jiff::Timestamp::now();
+        let pki = crate::pki::ensure(&inventory, self.dir.path(), now).unwrap();
+        let blob =
+            |name: &str| Blob { sha256: Digest::of(name.as_bytes()), len: 1, source: name.into() };
+        let artifacts =
+            Artifacts { hyperkube: blob("hyperkube"), etcd: blob("etcd"), images: Vec::new() };
+        let templates = Templates::embedded().unwrap();
+        let compose = |births: &Births| {
+            crate::compose::desired(&inventory, &pki, births, &templates, &artifacts).unwrap()
+        };
+        let known = Births::load(self.dir.path()).unwrap();
+        let first = compose(&known.clone().unwrap_or_else(|| Births::of(&inventory)));
+        let (mut hosts, mut facts) = (Hosts::new(), BTreeMap::new());
+        for state in &first {
+            let mut host = self.machines[&state.host].connect();
+            let lock = LockRequest { owner: "test".to_owned() };
+            let found = host.facts(&FactsQuery::for_state(state), Some(&lock));
+            facts.insert(state.host.clone(), found.map_err(|error| failed(error.to_string()))?);
+            hosts.insert(state.host.clone(), host);
+        }
+        let births = births(known, &inventory, &facts, &mut hosts);
+        let (births, joins) = newcomers(births, &inventory, &pki, &facts, &mut hosts)?;
+        let desired = compose(&births);
+        let plan = plan::plan(&desired, &facts);
+        let phases = Vec::new();
+        let mut prepared =
+            Prepared { inventory, pki, desired, hosts, plan, facts, births, joins, phases };
+        let limits = Limits {
+            at_once: 2,
+            gate: Duration::from_secs(1),
+            deadline: Instant::now() + Duration::from_secs(60),
+        };
+        let surroundings = surroundings();
+        let console = Console::for_tests();
+        settle(&mut prepared, self.dir.path(), limits, &surroundings, &console)?;
+        let display = Display::new(&[], true);
+        let execution = Execution {
+            desired: &prepared.desired,
+            plan: &prepared.plan,
+            limits,
+            observer: &display,
+            stop: &surroundings.stop,
+        };
+        let report = execution.run(&mut prepared.hosts);
+        let error = report.hosts.into_values().find_map(|outcome| outcome.error);
+        error.map_or(Ok(()), |error| Err(failed(error.to_string())))
+    }
+
+    fn starts(&self, host: &str, unit: &str) -> u64 {
+        self.machines[host].state().starts.get(unit).copied().unwrap_or(0)
+    }
+
+    fn orders(&self) -> Vec<String> {
+        self.etcd.lock().unwrap().orders.clone()
+    }
+}
+
+#[test]
+fn new_hosts_learn_and_vote_one_after_the_other_and_nothing_restarts_for_them() {
+    let lab = Lab::new();
+    lab.apply(1).unwrap();
+    lab.etcd.lock().unwrap().behind = 2;
+    lab.apply(3).unwrap();
+    let orders =
+        ["add https://10.0.0.2:2380", "promote m-2", "add https://10.0.0.3:2380", "promote m-3"];
+    assert_eq!(lab.orders(), orders);
+    for host in ["m-1", "m-2", "m-3"] {
+        assert_eq!(lab.starts(host, "etcd.service"), 1, "{host}");
+    }
+    let births = Births::load(lab.dir.path()).unwrap().unwrap();
+    assert_eq!(births.told_to("m-1"), ("m-1=https://10.0.0.1:2380", "new"));
+    let told = "m-1=https://10.0.0.1:2380,m-2=https://10.0.0.2:2380";
+    assert_eq!(births.told_to("m-2"), (told, "existing"));
+    // Another apply has nothing to do.
+    let writes = |lab: &Lab| lab.machines.values().map(|m| m.state().writes).sum::<u64>();
+    let before = writes(&lab);
+    lab.apply(3).unwrap();
+    assert_eq!((writes(&lab), lab.orders().len()), (before, 4));
+}
+
+#[test]
+fn a_join_that_dies_at_any_step_is_taken_up_by_the_next_apply() {
+    let mut cuts = 0;
+    for cut in 0.. {
+        let lab = Lab::new();
+        lab.apply(1).unwrap();
+        lab.machines["m-2"].state().cut_after = Some(cut);
+        let died = lab.apply(2).is_err();
+        lab.machines["m-2"].state().cut_after = None;
+        if !died {
+            break;
+        }
+        cuts += 1;
+        lab.apply(2).unwrap_or_else(|failure| panic!("cut {cut}: {failure:?}"));
+        assert_eq!(lab.orders(), ["add https://10.0.0.2:2380", "promote m-2"], "cut {cut}");
+        assert_eq!(lab.starts("m-1", "etcd.service"), 1, "cut {cut}");
+        assert!(lab.machines["m-2"].state().units["kube-apiserver.service"].active);
+        let births = Births::load(lab.dir.path()).unwrap().unwrap();
+        assert!(births.newcomers(&inventory(lab.dir.path(), 2)).is_empty(), "cut {cut}");
+    }
+    assert!(cuts > 20, "{cuts}");
+}
+
+#[test]
+fn a_member_whose_role_was_taken_is_not_stopped_before_it_is_removed() {
+    let lab = Lab::new();
+    lab.apply(1).unwrap();
+    lab.apply(3).unwrap();
+    let path = lab.dir.path().join("c.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text = text.replace("hosts = [\"m-[1-3]\"]", "hosts = [\"m-[1-2]\"]")
+        + "[[hosts]]\nname = \"m-3\"\naddress = \"10.0.0.3\"\nroles = [\"node\"]\n";
+    std::fs::write(&path, text).unwrap();
+    let inventory = crate::inventory::load(&path).unwrap();
+    let pki = crate::pki::ensure(&inventory, lab.dir.path(), jiff::Timestamp::now()).unwrap();
+    let (mut hosts, mut facts) = (Hosts::new(), BTreeMap::new());
+    for (name, machine) in &lab.machines {
+        let mut host = machine.connect();
+        facts.insert(name.clone(), host.facts(&FactsQuery::default(), None).unwrap());
+        hosts.insert(name.clone(), host);
+    }
+    let known = Births::load(lab.dir.path()).unwrap().unwrap();
+    let refused = newcomers(known.clone(), &inventory, &pki, &facts, &mut hosts).unwrap_err();
+    let Failure::Other { message, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!(message, "m-3 has lost the role etcd and is a member of it");
+    lab.etcd.lock().unwrap().members.retain(|member| member.name != "m-3");
+    assert!(newcomers(known, &inventory, &pki, &facts, &mut hosts).is_ok());
+}
