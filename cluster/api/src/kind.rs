@@ -180,6 +180,12 @@ impl Kind {
         }
     }
 
+    /// Whether objects of the kind only tell what happened. They own nothing and nothing owns them,
+    /// and they are nobody's share of anything.
+    pub const fn is_record(self) -> bool {
+        matches!(self, Self::Event)
+    }
+
     /// Every kind whose objects are stored, in order.
     pub fn stored() -> impl Iterator<Item = Self> {
         Self::ALL.iter().copied().filter(|k| k.info().stored)
@@ -207,6 +213,47 @@ impl Kind {
             format!("{}.{}", info.plural, info.group)
         }
     }
+}
+
+/// The kinds for which a condition holds, in the order of the table: a `&'static [Kind]` that is
+/// worked out when the program is built, for those who must name kinds in a constant.
+///
+/// ```
+/// use api::{Kind, kinds_where};
+///
+/// const CLUSTER: &[Kind] = kinds_where!(|kind| kind.info().stored && !kind.namespaced());
+/// assert!(CLUSTER.contains(&Kind::Node) && !CLUSTER.contains(&Kind::Pod));
+/// ```
+#[macro_export]
+macro_rules! kinds_where {
+    (|$kind:ident| $condition:expr) => {{
+        const fn is_meant($kind: $crate::Kind) -> bool {
+            $condition
+        }
+        const COUNT: usize = {
+            let (mut i, mut count) = (0, 0);
+            while i < $crate::Kind::ALL.len() {
+                if is_meant($crate::Kind::ALL[i]) {
+                    count += 1;
+                }
+                i += 1;
+            }
+            count
+        };
+        const LIST: [$crate::Kind; COUNT] = {
+            let mut list = [$crate::Kind::ALL[0]; COUNT];
+            let (mut i, mut count) = (0, 0);
+            while i < $crate::Kind::ALL.len() {
+                if is_meant($crate::Kind::ALL[i]) {
+                    list[count] = $crate::Kind::ALL[i];
+                    count += 1;
+                }
+                i += 1;
+            }
+            list
+        };
+        &LIST
+    }};
 }
 
 impl std::fmt::Display for Kind {

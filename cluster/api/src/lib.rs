@@ -11,6 +11,7 @@ pub mod disruption;
 pub mod hash;
 pub mod key;
 pub mod kind;
+pub mod legacy_token;
 pub mod meta;
 pub mod metrics;
 pub mod names;

@@ -9,6 +9,10 @@ use std::borrow::Cow;
 
 use crate::{Name, Shared};
 
+mod configuration;
+
+pub use self::configuration::configuration;
+
 /// `v1.Pod`, of which the versions share what they have in common.
 ///
 /// A pod is written half a dozen times in its life, and hardly ever its spec, which is most of it.

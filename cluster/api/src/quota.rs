@@ -29,8 +29,8 @@ const LOAD_BALANCERS: &str = "services.loadbalancers";
 const NODE_PORTS: &str = "services.nodeports";
 
 /// Whether objects of the kind are counted at all. Events are not: they come by themselves.
-pub fn is_counted(kind: Kind) -> bool {
-    kind.info().stored && kind.namespaced() && kind != Kind::Event
+pub const fn is_counted(kind: Kind) -> bool {
+    kind.info().stored && kind.namespaced() && !kind.is_record()
 }
 
 /// Whether an object is charged again when it is updated.

@@ -1,8 +1,14 @@
 //! Cluster roles that are made of others: their rules are those of the cluster roles whose labels
-//! they select.
+//! they select, and of those of which these are made in turn.
+//!
+//! What a role that is made of others says itself does not count: it follows from them. So the
+//! rules depend on roles that nobody but people write, and roles that select each other in a circle
+//! come to rest.
 //!
 //! Source: kubernetes 1.33,
 //! `pkg/controller/clusterroleaggregation/clusterroleaggregation_controller.go`.
+
+use std::collections::BTreeSet;
 
 use api::selector::Selector;
 use api::{ApiObject, Key, Kind, Object, Request, Time};
@@ -54,21 +60,43 @@ fn selectors(role: &ClusterRole) -> &[LabelSelector] {
 
 /// The rules of all that is selected, by selector and name, each once.
 fn aggregated(cache: &Cache, role: &ClusterRole) -> Vec<PolicyRule> {
-    let mut rules: Vec<PolicyRule> = Vec::new();
-    for selector in selectors(role) {
-        // A malformed selector, which the API refuses, selects nothing.
-        let Ok(selector) = Selector::of_label_selector(selector) else { continue };
-        let parts = cache.list::<ClusterRole>().filter(|part| {
-            part.metadata.name != role.metadata.name
-                && selector.matches(part.metadata.labels.as_ref())
-        });
-        for rule in parts.flat_map(|part| part.rules.iter().flatten()) {
-            if !rules.contains(rule) {
-                rules.push(rule.clone());
+    let mut rules = Vec::new();
+    let mut seen = BTreeSet::from([name(role)]);
+    // The parts to be looked at, the next one last.
+    let mut next = parts(cache, role);
+    while let Some(part) = next.pop() {
+        if !seen.insert(name(part)) {
+            continue;
+        }
+        if selectors(part).is_empty() {
+            for rule in part.rules.iter().flatten() {
+                if !rules.contains(rule) {
+                    rules.push(rule.clone());
+                }
             }
+        } else {
+            next.extend(parts(cache, part));
         }
     }
     rules
+}
+
+/// What the role selects, the last of it first.
+fn parts<'a>(cache: &'a Cache, role: &ClusterRole) -> Vec<&'a ClusterRole> {
+    let mut parts = Vec::new();
+    for selector in selectors(role) {
+        // A malformed selector, which the API refuses, selects nothing.
+        let Ok(selector) = Selector::of_label_selector(selector) else { continue };
+        let selected =
+            cache.list::<ClusterRole>().filter(|p| selector.matches(p.metadata.labels.as_ref()));
+        parts.extend(selected);
+    }
+    parts.reverse();
+    parts
+}
+
+fn name(role: &ClusterRole) -> &str {
+    role.metadata.name.as_deref().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -121,6 +149,38 @@ mod tests {
         fixture.settle(&key);
         assert_eq!(resources(&fixture), ["secrets", "events"]);
         assert_eq!(summary(&fixture.reconcile(&key)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn circles_come_to_rest() {
+        let mut fixture = Fixture::new(ClusterRoleAggregation);
+        let made = |name: &str, label: &str, of: &str, rules: Value| {
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+                "metadata": {"name": name, "labels": {label: "true"}}, "rules": rules,
+                "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {of: "true"}}]}})
+        };
+        let rule = |r: &str| json!([{"apiGroups": [""], "resources": [r], "verbs": ["get"]}]);
+        fixture.put(part("leaf", "x", &["pods"]));
+        // Each has what the other shall have, and would take it over for ever.
+        fixture.put(made("one", "x", "y", rule("nodes")));
+        fixture.put(made("two", "y", "x", rule("secrets")));
+        let keys = ["one", "two"].map(|name| Key::cluster(Kind::ClusterRole, name));
+        for key in &keys {
+            fixture.settle(key);
+        }
+        for key in &keys {
+            assert_eq!(summary(&fixture.reconcile(key)), Vec::<String>::new());
+            let role = fixture.cache.get::<ClusterRole>("", &key.name).unwrap();
+            let rules = role.rules.as_deref().unwrap();
+            assert_eq!(rules.len(), 1);
+            assert_eq!(rules[0].resources.as_deref().unwrap(), ["pods"]);
+        }
+        // What is taken out of the circle does not live on in it.
+        fixture.remove(&Key::cluster(Kind::ClusterRole, "leaf"));
+        for key in &keys {
+            fixture.settle(key);
+            assert_eq!(fixture.cache.get::<ClusterRole>("", &key.name).unwrap().rules, None);
+        }
     }
 
     #[test]

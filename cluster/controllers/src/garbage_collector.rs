@@ -5,7 +5,7 @@
 //!
 //! Source: kubernetes 1.33, `pkg/controller/garbagecollector`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{Key, Kind, Object, Propagation, Request, meta};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -21,40 +21,13 @@ const ORPHAN: &str = "orphan";
 /// No more dependents are written in one pass.
 const BURST_MAX: usize = 500;
 
+/// Of no more of the owners of one object people are told in one pass.
+const EVENTS_MAX: usize = 10;
+/// So many objects that wait are looked at to find a circle.
+const CIRCLE_MAX: usize = 1000;
+
 /// What may own or be owned. Events are neither, and there are many of them.
-const KINDS: &[Kind] = &[
-    Kind::Namespace,
-    Kind::Node,
-    Kind::Pod,
-    Kind::Service,
-    Kind::Endpoints,
-    Kind::EndpointSlice,
-    Kind::ConfigMap,
-    Kind::Secret,
-    Kind::ServiceAccount,
-    Kind::ResourceQuota,
-    Kind::LimitRange,
-    Kind::PersistentVolume,
-    Kind::PersistentVolumeClaim,
-    Kind::ReplicationController,
-    Kind::ReplicaSet,
-    Kind::Deployment,
-    Kind::DaemonSet,
-    Kind::StatefulSet,
-    Kind::ControllerRevision,
-    Kind::Job,
-    Kind::CronJob,
-    Kind::HorizontalPodAutoscaler,
-    Kind::Lease,
-    Kind::PodDisruptionBudget,
-    Kind::CertificateSigningRequest,
-    Kind::PriorityClass,
-    Kind::StorageClass,
-    Kind::Role,
-    Kind::RoleBinding,
-    Kind::ClusterRole,
-    Kind::ClusterRoleBinding,
-];
+const KINDS: &[Kind] = api::kinds_where!(|kind| kind.info().stored && !kind.is_record());
 
 /// Deletes objects whose owners are gone.
 pub struct GarbageCollector;
@@ -168,17 +141,36 @@ fn classify(cache: &Cache, object: &Object, owner: &OwnerReference) -> Owner {
     }
 }
 
-/// Whether the owner is in a namespace that the object is not in: such an owner cannot be.
-fn is_elsewhere(cache: &Cache, object: &Object, owner: &OwnerReference, state: &Owner) -> bool {
-    let kind = Kind::of_manifest(&owner.api_version, &owner.kind).filter(|k| KINDS.contains(k));
-    let Some(kind) = kind.filter(|kind| kind.namespaced()) else { return false };
-    if !object.kind().namespaced() {
-        return true;
+/// Those of the owners that are in a namespace that the object is not in: such owners cannot be.
+/// Of the kinds of owners that are gone all objects are looked at, once.
+fn elsewhere<'a>(
+    cache: &Cache,
+    object: &Object,
+    owners: &[(&'a OwnerReference, Owner)],
+) -> Vec<&'a OwnerReference> {
+    let kind_of = |owner: &OwnerReference| {
+        let kind = Kind::of_manifest(&owner.api_version, &owner.kind)?;
+        (KINDS.contains(&kind) && kind.namespaced()).then_some(kind)
+    };
+    let mut gone: BTreeMap<Kind, BTreeSet<&str>> = BTreeMap::new();
+    for (owner, state) in owners {
+        if let Some(kind) = kind_of(owner).filter(|_| matches!(state, Owner::Gone)) {
+            gone.entry(kind).or_default().insert(&owner.uid);
+        }
     }
-    matches!(state, Owner::Gone) && cache.objects(kind).any(|found| found.uid() == owner.uid)
+    let mut found = BTreeSet::new();
+    for (kind, uids) in &gone {
+        found.extend(cache.objects(*kind).map(Object::uid).filter(|uid| uids.contains(uid)));
+    }
+    let is_elsewhere = |owner: &&OwnerReference| match kind_of(owner) {
+        Some(_) if !object.kind().namespaced() => true,
+        Some(_) => found.contains(owner.uid.as_str()),
+        None => false,
+    };
+    owners.iter().map(|(owner, _)| *owner).filter(is_elsewhere).collect()
 }
 
-fn elsewhere(object: &Object, owner: &OwnerReference) -> Record {
+fn invalid_namespace(object: &Object, owner: &OwnerReference) -> Record {
     let namespace = object.meta().namespace.as_deref().unwrap_or_default();
     let OwnerReference { api_version, kind, name, uid, .. } = owner;
     Record {
@@ -195,20 +187,20 @@ fn elsewhere(object: &Object, owner: &OwnerReference) -> Record {
 /// Deletes the object if it has lost all its owners; removes references to lost ones if it has
 /// others.
 fn judge(cache: &Cache, object: &Object, plan: &mut Plan) {
-    let (mut solid, mut lost, mut waiting) = (false, Vec::new(), Vec::new());
+    let references = object.meta().owner_references.iter().flatten();
+    let owners: Vec<(&OwnerReference, Owner)> =
+        references.map(|owner| (owner, classify(cache, object, owner))).collect();
+    let strangers = elsewhere(cache, object, &owners);
+    let told = strangers.into_iter().take(EVENTS_MAX);
+    plan.events.extend(told.map(|owner| invalid_namespace(object, owner)));
+    let (mut solid, mut lost, mut waiting) = (false, BTreeSet::new(), BTreeSet::new());
     let mut unsure = BTreeSet::new();
-    for owner in object.meta().owner_references.iter().flatten() {
-        let state = classify(cache, object, owner);
-        if is_elsewhere(cache, object, owner, &state) {
-            plan.events.push(elsewhere(object, owner));
-        }
+    for (owner, state) in owners {
         match state {
             Owner::Solid => solid = true,
-            Owner::Gone => lost.push(owner.uid.as_str()),
-            Owner::Waiting => waiting.push(owner.uid.as_str()),
-            Owner::Unsure(kind) => {
-                unsure.insert(kind);
-            }
+            Owner::Gone => drop(lost.insert(owner.uid.as_str())),
+            Owner::Waiting => drop(waiting.insert(owner.uid.as_str())),
+            Owner::Unsure(kind) => drop(unsure.insert(kind)),
         }
     }
     if !unsure.is_empty() {
@@ -218,7 +210,7 @@ fn judge(cache: &Cache, object: &Object, plan: &mut Plan) {
     } else if solid {
         if !lost.is_empty() || !waiting.is_empty() {
             let dropped = |o: &OwnerReference| {
-                lost.contains(&o.uid.as_str()) || waiting.contains(&o.uid.as_str())
+                lost.contains(o.uid.as_str()) || waiting.contains(o.uid.as_str())
             };
             plan.request(without_owners(object, dropped));
         }
@@ -307,15 +299,35 @@ fn orphan_dependents(cache: &Cache, owner: &Object, plan: &mut Plan) {
     finish(cache, owner, ORPHAN, plan);
 }
 
-fn wait_for_dependents(cache: &Cache, owner: &Object, plan: &mut Plan) {
-    let blocking = |o: &&Object| {
+/// The objects that keep the owner from going.
+fn blocking<'a>(cache: &'a Cache, owner: &'a Object) -> impl Iterator<Item = &'a Object> {
+    dependents(cache, owner).filter(|o| {
         let mut owners = o.meta().owner_references.iter().flatten();
         owners.any(|r| r.uid == owner.uid() && r.block_owner_deletion == Some(true))
-    };
+    })
+}
+
+fn wait_for_dependents(cache: &Cache, owner: &Object, plan: &mut Plan) {
     // Its dependents are judged under keys of their own.
-    if dependents(cache, owner).find(blocking).is_none() {
+    if blocking(cache, owner).all(|dependent| waits_for(cache, dependent, owner)) {
         finish(cache, owner, FOREGROUND, plan);
     }
+}
+
+/// Whether the dependent waits for its owner in turn, itself or through others: in a circle nobody
+/// can be the first, and all may go. (In Kubernetes they stay for ever.)
+fn waits_for(cache: &Cache, dependent: &Object, owner: &Object) -> bool {
+    let (mut seen, mut next) = (BTreeSet::new(), vec![dependent]);
+    while let Some(object) = next.pop() {
+        if object.uid() == owner.uid() {
+            return true;
+        }
+        let waits = meta::is_terminating(object.meta()) && has_finalizer(object.meta(), FOREGROUND);
+        if waits && seen.len() < CIRCLE_MAX && seen.insert(object.uid()) {
+            next.extend(blocking(cache, object));
+        }
+    }
+    false
 }
 
 /// Lets the owner go when all watches have come as far as its deletion: then no dependent is

@@ -7,6 +7,7 @@
 //!
 //! Source: kubernetes 1.33, `pkg/controller/job/job_controller.go`.
 
+mod backoff;
 mod create;
 mod intervals;
 mod job_pods;
@@ -20,7 +21,7 @@ mod tracking;
 
 use api::{Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
-use machine::{Cache, Delta, Index, Plan, Reconciler};
+use machine::{Cache, Delta, Index, Memory, Plan, Reconciler};
 
 use self::job_pods::JobPods;
 use self::pass::Pass;
@@ -64,15 +65,22 @@ impl Reconciler for Jobs {
     }
 
     fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
+        self.reconcile_with(cache, key, now, &mut Memory::default())
+    }
+
+    fn reconcile_with(&self, cache: &Cache, key: &Key, now: Time, memory: &mut Memory) -> Plan {
         if key.kind == Kind::Pod {
             return orphan::reconcile(cache, key);
         }
         let mut plan = Plan::nothing();
-        let Some(object) = cache.object(key) else { return plan };
-        let Some(job) = object.get::<Job>().filter(|job| is_ours(job) && !is_finished(job)) else {
+        let found = cache.object(key).and_then(|object| Some((object, object.get::<Job>()?)));
+        let found = found.filter(|(_, job)| is_ours(job) && !is_finished(job));
+        let pass = found.and_then(|(object, job)| Some((object, Pass::new(cache, job, now)?)));
+        let Some((object, mut pass)) = pass else {
+            memory.notes.clear();
             return plan;
         };
-        let Some(pass) = Pass::new(cache, job, now) else { return plan };
+        pass.remember(memory);
         pass.run(&mut plan);
         // Pods as they were before the status was written would be counted once more.
         if !plan.requests.is_empty() && cache.revision(Kind::Pod) < object.revision() {

@@ -33,6 +33,7 @@ pub mod garbage_collector;
 pub mod horizontal_pod_autoscaler;
 pub mod job;
 pub mod lease_collector;
+pub mod legacy_token_cleaner;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -94,6 +95,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(cluster_role_aggregation::ClusterRoleAggregation),
         Box::new(lease_collector::LeaseCollector),
         Box::new(token_cleaner::TokenCleaner),
+        Box::new(legacy_token_cleaner::LegacyTokenCleaner),
         Box::new(bootstrap_signer::BootstrapSigner),
         Box::new(persistent_volume_binder::PersistentVolumeBinder),
         Box::new(persistent_volume_protection::PersistentVolumeProtection),

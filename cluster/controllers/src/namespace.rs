@@ -17,63 +17,54 @@ const FINALIZER: &str = "kubernetes";
 /// No more objects are deleted in one pass.
 const BURST_MAX: usize = 500;
 
-/// The stored kinds that live in namespaces, and namespaces themselves.
-const KINDS: &[Kind] = &[
-    Kind::Namespace,
-    Kind::Pod,
-    Kind::Service,
-    Kind::Endpoints,
-    Kind::EndpointSlice,
-    Kind::ConfigMap,
-    Kind::Secret,
-    Kind::ServiceAccount,
-    Kind::ResourceQuota,
-    Kind::LimitRange,
-    Kind::PersistentVolumeClaim,
-    Kind::Event,
-    Kind::ReplicationController,
-    Kind::ReplicaSet,
-    Kind::Deployment,
-    Kind::DaemonSet,
-    Kind::StatefulSet,
-    Kind::ControllerRevision,
-    Kind::Job,
-    Kind::CronJob,
-    Kind::HorizontalPodAutoscaler,
-    Kind::Lease,
-    Kind::PodDisruptionBudget,
-    Kind::Role,
-    Kind::RoleBinding,
-];
+/// Namespaces, and the stored kinds that live in them.
+const KINDS: &[Kind] =
+    api::kinds_where!(|kind| matches!(kind, Kind::Namespace) || is_content(kind));
 
-/// In which order contents go: first what would make new objects, so that nothing is made good
-/// that is being removed.
-const ORDER: &[Kind] = &[
-    Kind::CronJob,
-    Kind::Deployment,
-    Kind::DaemonSet,
-    Kind::StatefulSet,
-    Kind::ReplicaSet,
-    Kind::ReplicationController,
-    Kind::Job,
-    Kind::Pod,
-    Kind::PersistentVolumeClaim,
-    Kind::ControllerRevision,
-    Kind::Service,
-    Kind::EndpointSlice,
-    Kind::Endpoints,
-    Kind::ConfigMap,
-    Kind::Secret,
-    Kind::ServiceAccount,
-    Kind::ResourceQuota,
-    Kind::LimitRange,
-    Kind::Lease,
-    Kind::PodDisruptionBudget,
-    Kind::HorizontalPodAutoscaler,
-    Kind::Role,
-    Kind::RoleBinding,
-    Kind::Event,
-];
+/// What namespaces hold, in the order in which it goes.
+const ORDER: &[Kind] = &{
+    const CONTENTS: &[Kind] = api::kinds_where!(|kind| is_content(kind));
+    let mut order = [Kind::Namespace; CONTENTS.len()];
+    let (mut stage, mut count) = (0, 0);
+    while stage <= LAST_STAGE {
+        let mut i = 0;
+        while i < CONTENTS.len() {
+            if stage_of(CONTENTS[i]) == stage {
+                order[count] = CONTENTS[i];
+                count += 1;
+            }
+            i += 1;
+        }
+        stage += 1;
+    }
+    assert!(count == CONTENTS.len(), "every kind has a stage");
+    order
+};
+
+const fn is_content(kind: Kind) -> bool {
+    kind.info().stored && kind.namespaced()
+}
+
+/// The stage at which pods go. What comes later waits until there are none: what runs keeps its
+/// configuration, its accounts and its services as long as it runs.
+///
+/// Source: kubernetes 1.33, KEP-5080, ordered deletion of namespaces.
+const PODS: u8 = 3;
+const LAST_STAGE: u8 = 6;
+
+/// When contents go: first what would make new objects, so that nothing is made good that is being
+/// removed; last what tells of it.
+const fn stage_of(kind: Kind) -> u8 {
+    match kind {
+        Kind::CronJob => 0,
+        Kind::Deployment | Kind::DaemonSet | Kind::StatefulSet => 1,
+        Kind::ReplicaSet | Kind::ReplicationController | Kind::Job => 2,
+        Kind::Pod => PODS,
+        Kind::PersistentVolumeClaim | Kind::ControllerRevision => 4,
+        _ if kind.is_record() => LAST_STAGE,
+        _ => 5,
+    }
+}
 
 /// Empties and finalizes namespaces that are being deleted.
 pub struct Namespaces;
@@ -141,9 +132,15 @@ impl Reconciler for Namespaces {
     }
 }
 
-/// What the namespace holds that nobody deleted yet.
+/// The kinds whose turn it is to go.
+fn due(cache: &Cache, namespace: &str) -> impl Iterator<Item = &'static Kind> + Clone {
+    let last = if cache.count_in(Kind::Pod, namespace) > 0 { PODS } else { LAST_STAGE };
+    ORDER.iter().filter(move |kind| stage_of(**kind) <= last)
+}
+
+/// What the namespace holds that nobody deleted yet, though its turn has come.
 fn undeleted<'a>(cache: &'a Cache, namespace: &'a str) -> impl Iterator<Item = &'a Object> {
-    let kinds = ORDER.iter().filter(|kind| {
+    let kinds = due(cache, namespace).filter(|kind| {
         cache.count_in(**kind, namespace) > Contents::terminating(cache, **kind, namespace)
     });
     let objects = kinds.flat_map(|kind| cache.objects_in(*kind, namespace));
@@ -165,7 +162,7 @@ fn report(cache: &Cache, namespace: &Namespace, name: &str, now: Time, plan: &mu
         let text = format!("{}.{} has {count} resource instances", info.plural, info.group);
         (count > 0).then_some(text)
     };
-    let mut resources: Vec<String> = ORDER.iter().filter_map(count).collect();
+    let mut resources: Vec<String> = due(cache, name).filter_map(count).collect();
     resources.sort();
     let resources = resources.join(", ");
     let held: Vec<String> = Contents::finalizers(cache, name)

@@ -1,5 +1,6 @@
-//! Pods that nobody else removes: those of vanished nodes, those that ended long ago, and those
-//! that are deleted before they got a node.
+//! Pods that nobody else removes: those of vanished nodes, those that ended long ago, those that are
+//! deleted before they got a node, and those that are deleted on a node of which somebody says that
+//! it is out of service.
 //!
 //! Source: kubernetes 1.33, `pkg/controller/podgc/gc_controller.go`.
 
@@ -11,10 +12,17 @@ use api::{ApiObject, Key, Kind, Object, Pod, Request, Subresource, Time, meta};
 use k8s_openapi::api::core::v1::{Node, PodCondition};
 use machine::{Cache, Delta, Index, Plan, Reconciler};
 
+use crate::node_lifecycle::condition;
 use crate::pods;
 
 /// Ended pods that are kept for people to look at.
 const TERMINATED_PODS_MAX: usize = 12_500;
+
+/// Whoever marks a node with it vouches for it that the node does not run: its pods need not be
+/// waited for.
+///
+/// Source: kubernetes 1.33, KEP-2268, non-graceful node shutdown.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// A node that is missing may only be late in the watch.
 const QUARANTINE: Duration = Duration::from_secs(40);
@@ -50,7 +58,7 @@ impl Reconciler for PodGc {
             (Kind::Pod, Some(object)) => {
                 let Some(pod) = object.get::<Pod>() else { return Vec::new() };
                 let mut keys = Vec::new();
-                if is_abandoned(cache, pod) {
+                if is_abandoned(cache, pod) || is_lost(cache, pod) {
                     keys.push(delta.key.clone());
                 }
                 if pods::is_terminal(pod) {
@@ -59,6 +67,14 @@ impl Reconciler for PodGc {
                 keys
             }
             (Kind::Node, None) => cache.pods_of_node(&delta.key.name).map(namespaced).collect(),
+            (Kind::Node, Some(object)) => {
+                let out = |object: &Object| object.get::<Node>().is_some_and(is_out_of_service);
+                if !out(object) || delta.old.as_ref().is_some_and(out) {
+                    return Vec::new();
+                }
+                let pods = cache.pods_of_node(&delta.key.name);
+                pods.filter(|pod| meta::is_terminating(&pod.metadata)).map(namespaced).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -70,6 +86,10 @@ impl Reconciler for PodGc {
             return plan;
         }
         let Some(pod) = cache.object(key).and_then(Object::get::<Pod>) else { return plan };
+        if is_lost(cache, pod) {
+            remove(pod, None, now, &mut plan);
+            return plan;
+        }
         if !is_abandoned(cache, pod) {
             return plan;
         }
@@ -96,6 +116,19 @@ fn is_abandoned(cache: &Cache, pod: &Pod) -> bool {
         "" => meta::is_terminating(&pod.metadata),
         node => cache.get::<Node>("", node).is_none(),
     }
+}
+
+/// Whether the pod is deleted on a node that will not end it.
+fn is_lost(cache: &Cache, pod: &Pod) -> bool {
+    meta::is_terminating(&pod.metadata)
+        && cache.get::<Node>("", pod.node()).is_some_and(is_out_of_service)
+}
+
+/// Whether somebody says of a node that does not report, either, that it does not run.
+fn is_out_of_service(node: &Node) -> bool {
+    let mut taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
+    let ready = condition(node, "Ready").is_some_and(|c| c.status == "True");
+    !ready && taints.any(|t| t.key == OUT_OF_SERVICE)
 }
 
 /// The ended pods that nobody deleted, the oldest first.
@@ -230,6 +263,34 @@ mod tests {
             &["update pods/n/p status", "delete pods/n/p grace 0"],
         );
         check(pod("p", "", "Pending", false), 99, &[]);
+    }
+
+    #[test]
+    fn pods_of_nodes_that_are_out_of_service_are_not_waited_for() {
+        let mut fixture = Fixture::new(PodGc);
+        let node = |ready: &str, taints: serde_json::Value| {
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"},
+                "spec": {"taints": taints},
+                "status": {"conditions": [{"type": "Ready", "status": ready}]}})
+        };
+        let out = json!([{"key": OUT_OF_SERVICE, "value": "nodeshutdown", "effect": "NoExecute"}]);
+        fixture.put(node("Unknown", json!([])));
+        fixture.put(pod("p", "a", "Running", true));
+        fixture.put(pod("stays", "a", "Running", false));
+        let key = Key::new(Kind::Pod, "n", "p");
+        assert_eq!(summary(&fixture.reconcile(&key)), Vec::<String>::new());
+        assert_eq!(fixture.put(node("Unknown", out.clone())), std::slice::from_ref(&key));
+        assert!(fixture.put(node("Unknown", out.clone())).is_empty(), "that is known");
+        assert_eq!(
+            summary(&fixture.reconcile(&key)),
+            ["update pods/n/p status", "delete pods/n/p grace 0"]
+        );
+        // One that reports runs.
+        fixture.put(node("True", out.clone()));
+        assert_eq!(summary(&fixture.reconcile(&key)), Vec::<String>::new());
+        fixture.put(node("False", out));
+        assert_eq!(fixture.put(pod("p", "a", "Succeeded", true)), [all_ended(), key.clone()]);
+        assert_eq!(summary(&fixture.reconcile(&key)), ["delete pods/n/p grace 0"]);
     }
 
     #[test]

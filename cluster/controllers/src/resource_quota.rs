@@ -27,31 +27,7 @@ const OVERDUE: Duration = Duration::from_secs(1);
 pub struct ResourceQuotas;
 
 /// Quotas, and whatever they can count.
-const KINDS: &[Kind] = &[
-    Kind::ResourceQuota,
-    Kind::Pod,
-    Kind::Service,
-    Kind::Endpoints,
-    Kind::EndpointSlice,
-    Kind::ConfigMap,
-    Kind::Secret,
-    Kind::LimitRange,
-    Kind::ServiceAccount,
-    Kind::ReplicationController,
-    Kind::ReplicaSet,
-    Kind::Deployment,
-    Kind::DaemonSet,
-    Kind::StatefulSet,
-    Kind::ControllerRevision,
-    Kind::Job,
-    Kind::CronJob,
-    Kind::HorizontalPodAutoscaler,
-    Kind::PersistentVolumeClaim,
-    Kind::Lease,
-    Kind::PodDisruptionBudget,
-    Kind::Role,
-    Kind::RoleBinding,
-];
+const KINDS: &[Kind] = api::kinds_where!(|kind| quota::is_counted(kind));
 
 impl Reconciler for ResourceQuotas {
     fn name(&self) -> &'static str {

@@ -5,13 +5,10 @@
 //!
 //! Source: kubernetes 1.33, `pkg/controller/serviceaccount/tokens_controller.go`.
 
+use api::legacy_token::{ACCOUNT, ACCOUNT_UID, TYPE};
 use api::{Key, Kind, Object, Request, Time, meta};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use machine::{Cache, Delta, Plan, Reconciler};
-
-const TYPE: &str = "kubernetes.io/service-account-token";
-const ACCOUNT: &str = "kubernetes.io/service-account.name";
-const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 
 /// Has tokens made, and deletes those whose account is gone.
 ///

@@ -42,6 +42,19 @@ pub(crate) enum Api {
     Down,
 }
 
+/// What becomes of pods that are started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// They are ready.
+    Runs,
+    /// They run and are never ready.
+    NeverReady,
+    /// Their container fails at once.
+    Fails,
+    /// Their container succeeds at once.
+    Succeeds,
+}
+
 /// What is checked after every write.
 type Check = fn(&World);
 
@@ -54,6 +67,7 @@ pub(crate) struct World {
     watch_due: BTreeMap<Kind, Time>,
     dead: BTreeSet<String>,
     pub(crate) api: Api,
+    pub(crate) fate: Fate,
     /// Calls that are lost, in a hundred.
     loss_percent: u32,
     /// Writes by the controllers, in order, without events.
@@ -82,6 +96,7 @@ impl World {
             watch_due: BTreeMap::new(),
             dead: BTreeSet::new(),
             api: Api::Up,
+            fate: Fate::Runs,
             loss_percent,
             log: Vec::new(),
             events: Vec::new(),
@@ -261,10 +276,22 @@ impl World {
             Due::Start(key) => {
                 let at = json!(self.store.now.to_meta());
                 let ip = format!("10.0.0.{}", fnv64(key.path().as_bytes()) % 250 + 1);
+                let (phase, ready, exit_code) = match self.fate {
+                    Fate::Runs => ("Running", "True", None),
+                    Fate::NeverReady => ("Running", "False", None),
+                    Fate::Fails => ("Failed", "False", Some(1)),
+                    Fate::Succeeds => ("Succeeded", "False", Some(0)),
+                };
                 let _ = self.store.edit(&key, None, |v| {
-                    v["status"] = json!({"phase": "Running", "startTime": at, "podIP": ip, "podIPs": [{"ip": ip}],
-                        "conditions": [{"type": "Ready", "status": "True",
+                    v["status"] = json!({"phase": phase, "startTime": at,
+                        "podIP": ip, "podIPs": [{"ip": ip}],
+                        "conditions": [{"type": "Ready", "status": ready,
                             "lastTransitionTime": at}]});
+                    if let Some(code) = exit_code {
+                        v["status"]["containerStatuses"] = json!([{"name": "c", "image": "",
+                            "imageID": "", "ready": false, "restartCount": 0,
+                            "state": {"terminated": {"exitCode": code, "finishedAt": at}}}]);
+                    }
                 });
                 self.publish();
             }
@@ -445,6 +472,8 @@ impl World {
     }
 }
 
+#[cfg(test)]
+mod bad_input;
 #[cfg(test)]
 mod storage;
 #[cfg(test)]

@@ -202,8 +202,13 @@ fn controller_roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         rule(&["metrics.k8s.io"], &["pods"], &["list"]),
         rule(&["", "events.k8s.io"], &["events"], EVENTS),
     ];
+    let legacy_tokens = vec![
+        rule(&[""], &["configmaps", "pods", "serviceaccounts"], READ),
+        rule(&[""], &["secrets"], &["delete", "get", "list", "patch", "update", "watch"]),
+    ];
     let mut roles = vec![
         ("certificate-controller", certifying()),
+        ("legacy-service-account-token-cleaner", legacy_tokens),
         ("clusterrole-aggregation-controller", aggregation),
         ("cronjob-controller", cron_job),
         ("daemon-set-controller", daemon_set),

@@ -70,8 +70,11 @@ impl Pass<'_> {
         let name = format!("{}-{}", self.name(), due.as_secs() / 60);
         if let Some(job) = self.cache.get::<Job>(self.namespace(), &name) {
             let owner = meta::controller_of(&job.metadata).map(|owner| &owner.uid);
-            // A job of somebody else has the name: the next one will have another.
-            if owner == self.cron_job.metadata.uid.as_ref() {
+            // A job of somebody else has the name: the next one will have another. That the job of a
+            // minute is there need not be noted again with each second of it that a schedule names.
+            let met = self.status.last_schedule_time.as_ref().map(Time::from_meta);
+            let noted = met.is_some_and(|met| met.as_secs() / 60 == due.as_secs() / 60);
+            if owner == self.cron_job.metadata.uid.as_ref() && !noted {
                 self.status.last_schedule_time = Some(due.to_meta());
             }
             return;

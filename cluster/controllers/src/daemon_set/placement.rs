@@ -10,8 +10,9 @@ use machine::{Announcement, Backoff, Plan};
 
 use super::nodes::{self, Fit};
 use super::{BURST_MAX, GENERATION_LABEL, HASH, Pass};
+use crate::ownership::{self, workload_selector};
 use crate::replicas::{name_prefix, pod_of_template};
-use crate::{announce, ownership, pods};
+use crate::{announce, pods};
 
 /// How many pods in a row ended on the node before this one. Kubernetes counts in the memory of its
 /// controller.
@@ -145,6 +146,10 @@ impl<'a> Pass<'a> {
             return;
         }
         let model = self.model();
+        // They would be released at once and created again, without end.
+        if !workload_selector(&self.spec.selector).matches(model.metadata.labels.as_ref()) {
+            return;
+        }
         let mut taken = BTreeSet::new();
         for (node, ended) in changes.create.iter().take(BURST_MAX) {
             let name = self.name_on(node, &mut taken);

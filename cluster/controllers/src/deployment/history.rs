@@ -6,7 +6,8 @@ use machine::{Announcement, Plan};
 
 use super::sets::{Set, TEMPLATE_HASH, note_replicas, template_hash};
 use super::{Pass, REVISION, progress, scaled_record};
-use crate::{announce, ownership};
+use crate::announce;
+use crate::ownership::{self, workload_selector};
 
 /// Revisions that a replica set had before it was rolled back to.
 const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
@@ -30,6 +31,11 @@ impl Pass<'_> {
     /// made and `false` returned.
     pub(super) fn create_new(&mut self, plan: &mut Plan) -> bool {
         let Some(set) = self.set_of_template() else { return false };
+        // It would be released at once and another one made, without end.
+        let selector = self.deployment.spec.as_ref().map(|s| workload_selector(&s.selector));
+        if selector.is_none_or(|s| !s.matches(set.metadata.labels.as_ref())) {
+            return false;
+        }
         let name = set.metadata.name.clone().unwrap_or_default();
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
         if self.cache.object(&Key::new(Kind::ReplicaSet, namespace, &name)).is_some() {

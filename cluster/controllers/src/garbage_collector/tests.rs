@@ -176,3 +176,55 @@ fn owners_elsewhere_are_told_of() {
     fixture.progress();
     assert_eq!(told(&fixture.reconcile(&key("d"))), []);
 }
+
+#[test]
+fn circles_of_owners_that_all_wait_go() {
+    let of = |name: &str, owner_name: &str| {
+        let owners = json!([owner("ConfigMap", owner_name, owner_name, true)]);
+        terminating(config_map(name, owners), FOREGROUND)
+    };
+    let free = |name: &str| vec![format!("update configmaps/n/{name}")];
+    let check = |objects: &[Value], name: &str, goes: bool| {
+        let mut fixture = Fixture::new(GarbageCollector);
+        objects.iter().for_each(|object| drop(fixture.put(object.clone())));
+        fixture.progress();
+        let expected = if goes { free(name) } else { Vec::new() };
+        assert_eq!(summary(&fixture.reconcile(&key(name))), expected, "{name} of {objects:#?}");
+    };
+    // An object that owns itself, two and three that own each other.
+    check(&[of("a", "a")], "a", true);
+    check(&[of("a", "b"), of("b", "a")], "a", true);
+    check(&[of("a", "c"), of("b", "a"), of("c", "b")], "b", true);
+    // What hangs on a circle goes before it.
+    let tail = config_map("t", json!([owner("ConfigMap", "a", "a", true)]));
+    let circle = [of("a", "b"), of("b", "a"), tail.clone()];
+    check(&circle, "a", false);
+    // A chain is no circle.
+    check(&[of("a", "x"), of("b", "a"), of("c", "b")], "a", false);
+    check(&[of("a", "x"), of("b", "a"), of("c", "b")], "c", true);
+}
+
+#[test]
+fn ten_thousand_owners_are_looked_at_once() {
+    let owners: Vec<Value> =
+        (0..10_000).map(|i| owner("ConfigMap", &format!("o{i}"), &format!("o{i}"), true)).collect();
+    let mut fixture = Fixture::new(GarbageCollector);
+    fixture.put(config_map("c", owners.clone().into()));
+    for i in 0..5_000 {
+        let mut other = config_map(&format!("o{i}"), Value::Null);
+        other["metadata"]["namespace"] = "elsewhere".into();
+        fixture.put(other);
+    }
+    fixture.progress();
+    let plan = fixture.reconcile(&key("c"));
+    assert_eq!(summary(&plan), ["delete configmaps/n/c Background"]);
+    assert_eq!(plan.events.len(), EVENTS_MAX);
+    // With one that is there the others are forgotten in one write.
+    fixture.put(config_map("o9999", Value::Null));
+    fixture.progress();
+    let plan = fixture.reconcile(&key("c"));
+    let [Request::Update { object, subresource: None }] = plan.requests.as_slice() else {
+        panic!("{:?}", summary(&plan));
+    };
+    assert_eq!(object.meta().owner_references.as_ref().map(Vec::len), Some(1));
+}

@@ -9,14 +9,14 @@ use machine::Plan;
 
 use super::pass::{Pass, Verdict};
 use super::policy::Failure;
-use super::{has_failed, is_indexed, is_suspended, pod, policy, replaces_only_ended};
+use super::{has_failed, is_indexed, is_suspended, pod, policy};
 use crate::pods;
 
 /// The pause after a first failure; it doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_secs(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
 /// Failures after which the pause does not grow any more: 10 s, doubled six times, are 640 s.
-const FAILURES_MAX: usize = 7;
+pub(super) const FAILURES_MAX: usize = 7;
 
 /// Whether the pod makes its index fail for good.
 pub(super) fn fails_index(spec: &JobSpec, pod: &Pod, limit: i32) -> bool {
@@ -30,7 +30,7 @@ pub(super) fn fails_index(spec: &JobSpec, pod: &Pod, limit: i32) -> bool {
 }
 
 /// How long to wait at `now` after so many failures in a row, the last of them then.
-fn remaining(failures: usize, last: Time, now: Time) -> Duration {
+pub(super) fn remaining(failures: usize, last: Time, now: Time) -> Duration {
     let doublings = u32::try_from(failures.clamp(1, FAILURES_MAX) - 1).unwrap_or(0);
     let pause = BACKOFF_FIRST.saturating_mul(1 << doublings).min(BACKOFF_MAX);
     (last + pause).since(now)
@@ -93,20 +93,6 @@ impl<'a> Pass<'a> {
         let ended = failed + self.indexes.succeeded.total();
         (failed > 0 && ended >= completions)
             .then(|| Verdict::failure("FailedIndexes", "Job has failed indexes"))
-    }
-
-    /// How long no pod may be made, because pods have failed since one succeeded last.
-    pub(super) fn backoff(&self) -> Duration {
-        let Some(owned) = self.owned else { return Duration::ZERO };
-        let success = owned.succeeded.last().map(|(time, _)| *time);
-        let since = |time: &Time| success.is_none_or(|success| *time > success);
-        let ended = owned.failed.iter().rev().map(|(time, _)| *time).take(FAILURES_MAX);
-        let ending = self.unaccounted.iter().filter(|p| pod::is_ending(p));
-        let ending =
-            ending.map(|p| pod::finish_time(p)).filter(|_| !replaces_only_ended(self.spec));
-        let failures: Vec<Time> = ended.chain(ending).filter(since).collect();
-        let last = failures.iter().max();
-        last.map_or(Duration::ZERO, |last| remaining(failures.len(), *last, self.now))
     }
 
     /// Of each index that has failed and may be tried again, the pod that failed last: it is

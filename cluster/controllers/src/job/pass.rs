@@ -70,6 +70,8 @@ pub(super) struct Pass<'a> {
     pub(super) succeeded: usize,
     /// Pods that have failed and count.
     pub(super) failed: usize,
+    /// When pods failed since one succeeded last, in order; of many the last few.
+    pub(super) failed_in_a_row: Vec<Time>,
     /// The status as it is to be.
     pub(super) status: JobStatus,
     /// What people are told when the status is written.
@@ -106,6 +108,7 @@ impl<'a> Pass<'a> {
             indexes: Indexes::default(),
             succeeded: 0,
             failed: 0,
+            failed_in_a_row: Vec::new(),
             status,
             told: None,
         };
@@ -216,7 +219,10 @@ impl<'a> Pass<'a> {
             let enough = match self.spec.completions.and_then(|n| usize::try_from(n).ok()) {
                 // Without a number of completions one success means that the work is done.
                 None => self.succeeded > 0,
-                Some(completions) => self.succeeded >= completions,
+                Some(completions) => {
+                    self.tell_of_surplus(completions, plan);
+                    self.succeeded >= completions
+                }
             };
             if enough && !busy {
                 let message = "Reached expected number of succeeded pods";
@@ -246,6 +252,20 @@ impl<'a> Pass<'a> {
         plan.announcements.extend(announced);
         if let Some(delay) = changes.revisit {
             plan.revisit_in(delay);
+        }
+    }
+
+    /// Tells people of pods that nobody needed.
+    fn tell_of_surplus(&self, completions: usize, plan: &mut Plan) {
+        let mut tell = |reason: &str, which: &str| {
+            let text = format!("Too many {which} pods running after completion count reached");
+            plan.events.push(announce::warning(self.job, reason, text));
+        };
+        if self.succeeded >= completions && self.active() > 0 {
+            tell("TooManyActivePods", "active");
+        }
+        if self.succeeded > completions {
+            tell("TooManySucceededPods", "succeeded");
         }
     }
 

@@ -203,6 +203,28 @@ fn no_more_pods_run_than_are_needed() {
 }
 
 #[test]
+fn pods_that_nobody_needed_are_told_of() {
+    let told = |completions: i32, phases: &[&str]| -> Vec<String> {
+        let mut bench = Bench::new(&json!({"completions": completions}));
+        for (i, phase) in phases.iter().enumerate() {
+            bench.0.put(json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": format!("p{i}"), "namespace": "n", "uid": format!("p{i}"),
+                    "labels": {UID: "u"}, "finalizers": [TRACKING], "ownerReferences": [{
+                        "apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "u",
+                        "controller": true}]},
+                "spec": {"containers": []}, "status": {"phase": phase}}));
+        }
+        bench.0.progress();
+        bench.0.reconcile(&key()).events.into_iter().map(|e| e.reason).collect()
+    };
+    assert_eq!(told(2, &["Running", "Succeeded"]), Vec::<String>::new());
+    assert_eq!(told(1, &["Running", "Succeeded"]), ["TooManyActivePods"]);
+    assert_eq!(told(1, &["Succeeded", "Succeeded"]), ["TooManySucceededPods"]);
+    let both = ["TooManyActivePods", "TooManySucceededPods"];
+    assert_eq!(told(1, &["Running", "Succeeded", "Succeeded"]), both);
+}
+
+#[test]
 fn without_a_number_of_completions_one_success_suffices() {
     let mut bench = Bench::new(&json!({"parallelism": 2, "completions": null}));
     assert_eq!(bench.settle(), ["create"; 2]);
@@ -259,6 +281,65 @@ fn failures_are_followed_by_growing_pauses() {
     bench.settle();
     bench.end_one(0);
     assert_eq!(bench.settle(), ["create", "update"]);
+}
+
+#[test]
+fn failed_pods_that_are_deleted_are_remembered() {
+    let mut bench = Bench::new(&json!({}));
+    let mut memory = Memory::default();
+    let look = |bench: &Bench, memory: &mut Memory| {
+        let plan = Jobs.reconcile_with(&bench.0.cache, &key(), bench.0.now(), memory);
+        let creates = plan.requests.iter().any(|r| matches!(r, Request::Create(_)));
+        (plan.revisit.map(|d| d.as_secs()), creates)
+    };
+    let clear = |bench: &mut Bench| {
+        for pod in bench.pods() {
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            bench.0.remove(&Key::new(Kind::Pod, "n", name));
+        }
+        bench.0.progress();
+    };
+    bench.settle();
+    for pause in [10, 20, 40] {
+        bench.end_one(1);
+        bench.settle();
+        assert_eq!(look(&bench, &mut memory), (Some(pause), false));
+        clear(&mut bench);
+        assert_eq!(look(&bench, &mut memory), (Some(pause), false), "the pods are gone");
+        bench.advance(pause);
+        assert_eq!(look(&bench, &mut memory), (None, true));
+        bench.settle();
+    }
+    // Another process knows of nothing.
+    bench.end_one(1);
+    bench.settle();
+    look(&bench, &mut memory);
+    clear(&mut bench);
+    assert_eq!(look(&bench, &mut Memory::default()), (None, true));
+    assert_eq!(look(&bench, &mut memory), (Some(80), false));
+    // Another job of that name has failures of its own.
+    let mut other = memory.clone();
+    let mut twin = job(&json!({}));
+    twin["metadata"]["uid"] = "other".into();
+    let mut fresh = Bench(Fixture::new(Jobs));
+    fresh.0.put(twin);
+    fresh.0.progress();
+    assert_eq!(look(&fresh, &mut other), (None, true));
+    assert!(other.is_empty());
+    // A success ends the series, also when its pod is deleted.
+    bench.edit(|spec| spec["completions"] = 9.into());
+    bench.advance(80);
+    bench.settle();
+    bench.end_one(0);
+    look(&bench, &mut memory);
+    bench.settle();
+    assert_eq!(look(&bench, &mut memory), (None, false));
+    bench.end_one(1);
+    bench.settle();
+    assert_eq!(look(&bench, &mut memory).0, None, "it failed as the other one succeeded");
+    bench.0.remove(&key());
+    look(&bench, &mut memory);
+    assert!(memory.is_empty());
 }
 
 #[test]

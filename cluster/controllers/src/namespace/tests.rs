@@ -49,6 +49,33 @@ fn contents_go_in_order_and_the_namespace_last() {
 }
 
 #[test]
+fn what_pods_need_stays_until_they_are_gone() {
+    let mut fixture = fixture(true);
+    fixture.put(object(Kind::ConfigMap, "c", Value::Null));
+    fixture.put(object(Kind::Deployment, "d", Value::Null));
+    let mut pod = object(Kind::Pod, "p", Value::Null);
+    pod["spec"] = json!({"nodeName": "node", "containers": []});
+    fixture.put(pod);
+    let done = fixture.settle(&key());
+    assert_eq!(
+        done,
+        [
+            "delete deployments/n/d Background",
+            "delete pods/n/p Background",
+            "update namespaces/n status"
+        ]
+    );
+    let value = api::codec::to_value(&fixture.store.objects[&key()]);
+    let conditions = value["status"]["conditions"].as_array().unwrap();
+    let remaining = conditions.iter().find(|c| c["type"] == "NamespaceContentRemaining").unwrap();
+    let expected = "Some resources are remaining: pods. has 1 resource instances";
+    assert_eq!(remaining["message"], expected);
+    fixture.remove(&Key::new(Kind::Pod, "n", "p"));
+    assert_eq!(fixture.settle(&key())[0], "delete configmaps/n/c Background");
+    assert!(!fixture.store.objects.contains_key(&key()));
+}
+
+#[test]
 fn what_remains_is_reported_once() {
     let mut fixture = fixture(true);
     fixture.put(object(Kind::Secret, "s", json!(["example.com/hold"])));
@@ -79,4 +106,5 @@ fn every_namespaced_kind_is_emptied() {
         Kind::stored().filter(|k| k.namespaced()).collect();
     assert_eq!(ORDER.iter().copied().collect::<std::collections::BTreeSet<_>>(), stored);
     assert!(ORDER.iter().all(|k| KINDS.contains(k)));
+    assert!(ORDER.iter().is_sorted_by_key(|kind| stage_of(*kind)));
 }

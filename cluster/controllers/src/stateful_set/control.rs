@@ -5,7 +5,8 @@ use machine::{Announcement, Plan};
 
 use super::claims::Readiness;
 use super::{BURST_MAX, Pass, identity, revision_of};
-use crate::{announce, ownership, pods};
+use crate::ownership::{self, workload_selector};
+use crate::{announce, pods};
 
 impl<'a> Pass<'a> {
     /// Brings each wanted ordinal to a pod, and then takes the others from theirs. Whether a
@@ -127,6 +128,10 @@ impl<'a> Pass<'a> {
         } else {
             identity::pod(self.set, &self.spec.template, history.update, ordinal)
         };
+        // It would be released at once, and stand in the way of the next one.
+        if !workload_selector(&self.spec.selector).matches(pod.metadata.labels.as_ref()) {
+            return None;
+        }
         let announcement = self.announcement("Create", &pod);
         plan.request_announced(Request::Create(pod.into_object()), announcement);
         Some(())

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::volume::{claim_of, claim_ref};
 use api::{Key, Kind, Object};
-use k8s_openapi::api::core::v1::{PersistentVolume, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolume, PodSpec};
 
 use super::Attributes;
 
@@ -171,49 +171,11 @@ fn referred(spec: &PodSpec, pod: &Key) -> BTreeSet<Key> {
         }
     };
     add(Kind::ServiceAccount, spec.service_account_name.as_deref().unwrap_or_default());
-    for secret in spec.image_pull_secrets.iter().flatten() {
-        add(Kind::Secret, &secret.name);
-    }
-    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
-        for from in container.env_from.iter().flatten() {
-            if let Some(source) = &from.secret_ref {
-                add(Kind::Secret, &source.name);
-            }
-            if let Some(source) = &from.config_map_ref {
-                add(Kind::ConfigMap, &source.name);
-            }
-        }
-        for from in container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
-            if let Some(source) = &from.secret_key_ref {
-                add(Kind::Secret, &source.name);
-            }
-            if let Some(source) = &from.config_map_key_ref {
-                add(Kind::ConfigMap, &source.name);
-            }
-        }
-    }
+    api::pod::configuration(spec, &mut add);
     for volume in spec.volumes.iter().flatten() {
-        of_volume(volume, &mut add);
         if let Some(claim) = claim_of(volume, &pod.name) {
             add(Kind::PersistentVolumeClaim, &claim);
         }
     }
     keys
-}
-
-fn of_volume(volume: &Volume, add: &mut impl FnMut(Kind, &str)) {
-    if let Some(secret) = &volume.secret {
-        add(Kind::Secret, secret.secret_name.as_deref().unwrap_or_default());
-    }
-    if let Some(map) = &volume.config_map {
-        add(Kind::ConfigMap, &map.name);
-    }
-    for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
-        if let Some(secret) = &source.secret {
-            add(Kind::Secret, &secret.name);
-        }
-        if let Some(map) = &source.config_map {
-            add(Kind::ConfigMap, &map.name);
-        }
-    }
 }
