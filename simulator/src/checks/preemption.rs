@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::Node;
 
 use super::placement::asked_binding;
 use crate::check::{Check, Cluster, Occurrence, Role};
-use crate::oracle::{self, Amounts};
+use crate::oracle::{self, Amounts, company};
+use crate::plan::PodTemplate;
 use crate::world::ProcessId;
 
 /// The condition of a pod that is taken from its node, and why it is.
@@ -120,9 +121,12 @@ impl GivesWay {
             ));
         }
         let of_moment = (self.victims.at, self.victims.by) == (cluster.now(), Some(by));
-        let demands = &cluster.plan().templates;
         // Others may have had to go for another reason than room.
-        let only_room = demands.iter().all(|t| t.host_port == 0 && !t.minds_others());
+        let minds = cluster.plan().templates.iter().any(PodTemplate::minds_others);
+        let pods = || cluster.objects(Kind::Pod).filter_map(Object::get::<Pod>);
+        let only_room = oracle::host_ports(spec).is_empty()
+            && oracle::volumes::claims_of(pod).is_empty()
+            && (!minds || company::is_indifferent(pod, pods()));
         if !of_moment || !only_room {
             return None;
         }

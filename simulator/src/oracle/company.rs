@@ -44,6 +44,15 @@ pub fn has_demands(spec: &PodSpec) -> bool {
     !near(spec).is_empty() || !apart(spec).is_empty() || spread(spec).next().is_some()
 }
 
+/// Whether it does not matter to the pod where others are, nor to any of those where it is.
+pub fn is_indifferent<'a>(pod: &Pod, mut others: impl Iterator<Item = &'a Pod>) -> bool {
+    let means_it = |other: &Pod| {
+        let terms = other.spec.as_deref().map(apart).unwrap_or_default();
+        terms.iter().any(|term| means(other, term, pod))
+    };
+    !pod.spec.as_deref().is_some_and(has_demands) && !others.any(means_it)
+}
+
 /// The domain of a node: the value of a label.
 fn domain<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
     node.metadata.labels.as_ref()?.get(key).map(String::as_str)
