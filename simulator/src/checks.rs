@@ -132,7 +132,7 @@ fn cheap(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(leadership::OneLeader::new(plan)),
         Box::new(lifecycle::Conserved::new(plan)),
         Box::new(budgets::BudgetsHold::new(plan)),
-        Box::new(preemption::GivesWay::default()),
+        Box::new(preemption::GivesWay::new(plan)),
         Box::new(preemption::RoomIsKept::default()),
         Box::new(preemption::PreemptionEnds::default()),
     ]

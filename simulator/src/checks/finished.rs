@@ -1,6 +1,6 @@
 //! Jobs that have finished: P58.
 
-use api::{Kind, Object, Request};
+use api::{Key, Kind, Object, Request};
 use k8s_openapi::api::batch::v1::Job;
 
 use super::clocks::Clocks;
@@ -17,6 +17,16 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 #[derive(Clone, Default)]
 pub(super) struct KeptAsLong {
     clocks: Clocks,
+}
+
+/// Whether one of the owners of the job is there to stay.
+fn has_owner(cluster: &dyn Cluster, key: &Key, job: &Job) -> bool {
+    let mut owners = job.metadata.owner_references.iter().flatten();
+    owners.any(|o| {
+        let kind = Kind::of_manifest(&o.api_version, &o.kind);
+        let owner = kind.and_then(|kind| cluster.object(&Key::new(kind, &key.namespace, &o.name)));
+        owner.is_some_and(|owner| owner.uid() == o.uid && !oracle::is_going(owner.meta()))
+    })
 }
 
 impl Check for KeptAsLong {
@@ -44,9 +54,15 @@ impl Check for KeptAsLong {
             return;
         }
         let Some(job) = cluster.known(*by, key).and_then(Object::get::<Job>) else { return };
+        // What has lost its owners is collected.
+        let owned = job.metadata.owner_references.as_deref().unwrap_or_default();
+        let kept = job.spec.as_ref().is_some_and(|s| s.ttl_seconds_after_finished.is_some());
+        if !kept || !owned.is_empty() && !has_owner(cluster, key, job) {
+            return;
+        }
         let clock = cluster.now() + self.clocks.ahead(cluster, *by);
         match schedules::expires_at(job) {
-            None => found.push(format!("{key} is deleted, and it has not finished or stays")),
+            None => found.push(format!("{key} is deleted, and it has not finished")),
             Some(due) if due > clock => {
                 let early = due.since(clock).as_secs();
                 found.push(format!("{key} is deleted {early} s before its time"));

@@ -174,3 +174,30 @@ pub fn spread_allows(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(name: &str, apart_from: Option<&str>) -> Pod {
+        let apart = apart_from.map_or(Value::Null, |app| {
+            json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+                {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": app}}}]}})
+        });
+        let value = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "d", "labels": {"app": name}},
+            "spec": {"containers": [], "affinity": apart}});
+        let object = api::codec::decode_any(value.to_string().as_bytes()).unwrap();
+        object.get::<Pod>().unwrap().clone()
+    }
+
+    #[test]
+    fn who_minds_nobody_and_is_minded_by_nobody_is_indifferent() {
+        let (plain, shy, rival) = (pod("a", None), pod("b", Some("c")), pod("c", Some("a")));
+        assert!(is_indifferent(&plain, [&plain, &shy].into_iter()));
+        assert!(!is_indifferent(&shy, [&plain].into_iter()));
+        assert!(!is_indifferent(&plain, [&shy, &rival].into_iter()));
+    }
+}

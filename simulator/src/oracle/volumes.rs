@@ -9,6 +9,9 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 
 use super::term_matches;
 
+/// Where a claim has the node that a scheduler has chosen.
+const CHOSEN: &str = "volume.kubernetes.io/selected-node";
+
 /// The claims of a pod by name, and whether each is made for this pod alone.
 pub fn claims_of(pod: &Pod) -> Vec<(String, bool)> {
     let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
@@ -26,6 +29,12 @@ pub fn claims_of(pod: &Pod) -> Vec<(String, bool)> {
 /// The volume of a claim, if it has one.
 pub fn volume_of(claim: &PersistentVolumeClaim) -> Option<&str> {
     claim.spec.as_ref()?.volume_name.as_deref().filter(|name| !name.is_empty())
+}
+
+/// The node that a scheduler has chosen for the first pod of the claim.
+pub fn chosen_node(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let annotations = claim.metadata.annotations.as_ref()?;
+    annotations.get(CHOSEN).map(String::as_str)
 }
 
 /// Whether the claim says that it has its volume.

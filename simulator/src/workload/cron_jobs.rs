@@ -69,12 +69,13 @@ pub(super) fn read(section: &Section<'_>, templates: &Catalogue<PodTemplate>) ->
     }
     let schedules = section.need("schedules").and_then(|value| {
         let items = value.list()?;
-        let read: Option<Vec<String>> = items.iter().map(schedule).collect();
+        // All mistakes are told, not only the first.
+        let read: Vec<Option<String>> = items.iter().map(schedule).collect();
         if items.is_empty() {
             value.report(format!("`{}` is empty", value.path()), "no schedule", "");
             return None;
         }
-        read
+        read.into_iter().collect::<Option<Vec<_>>>()
     });
     let concurrency = match section.get("concurrency") {
         None => Some(vec![Concurrency::Allow]),
