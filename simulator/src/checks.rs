@@ -6,18 +6,22 @@
 //! property tests compare runs, by [`crate::end_state`].
 //!
 //! Left out:
-//! - P16: there are no gangs; P39: no cron jobs; P45: no autoscaling.
+//! - P16: there are no gangs.
 //! - P21, P26: what the scheduler would choose in other clusters.
 //! - P50: part of P27 here: a run comes to rest only by writing nothing.
 
 mod asked;
+mod autoscaling;
 mod brood;
 mod budgets;
 mod capacity;
+mod clocks;
 mod company;
+mod cron_jobs;
 mod daemons;
 mod decisions;
 mod endpoints;
+mod finished;
 mod jobs;
 mod leadership;
 mod lifecycle;
@@ -26,10 +30,12 @@ mod ordinals;
 mod ownership;
 mod placement;
 mod preemption;
+mod quotas;
 mod replication;
 mod rest;
 mod rollout;
 mod store;
+mod volumes;
 mod waiting;
 mod watches;
 
@@ -61,7 +67,37 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
     if plan.templates.iter().any(|t| t.host_port != 0) {
         all.push(Box::new(capacity::PortsExclusive::new(plan)));
     }
+    all.extend(of_operations(plan));
     all.retain(|check| !plan.settings.unchecked.iter().any(|p| p == check.property()));
+    all
+}
+
+/// Checks of what is there only if the plan asks for it.
+fn of_operations(plan: &Plan) -> Vec<Box<dyn Check>> {
+    let asks = |is_it: fn(&Operation) -> bool| plan.operations.iter().any(|o| is_it(&o.operation));
+    let mut all: Vec<Box<dyn Check>> = Vec::new();
+    if asks(|o| matches!(o, Operation::CreateCronJob(_))) {
+        all.push(Box::new(cron_jobs::OnSchedule::default()));
+    }
+    if asks(|o| matches!(o, Operation::CreateAutoscaler(_))) {
+        all.push(Box::new(autoscaling::ScalesAsUsed::new(plan)));
+    }
+    if asks(|o| matches!(o, Operation::CreateQuota(_))) {
+        all.push(Box::new(quotas::WithinQuotas));
+    }
+    if asks(|o| matches!(o, Operation::CreateLimitRange(_))) {
+        all.push(Box::new(quotas::WithinRanges));
+    }
+    if plan.templates.iter().any(|t| t.storage > 0) {
+        all.push(Box::new(volumes::OneVolumeEach));
+    }
+    if asks(|o| match o {
+        Operation::CreateJob { ttl_seconds, .. } => ttl_seconds.is_some(),
+        Operation::CreateCronJob(cron) => cron.ttl_seconds.is_some(),
+        _ => false,
+    }) {
+        all.push(Box::new(finished::KeptAsLong::default()));
+    }
     all
 }
 
@@ -96,7 +132,7 @@ fn cheap(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(leadership::OneLeader::new(plan)),
         Box::new(lifecycle::Conserved::new(plan)),
         Box::new(budgets::BudgetsHold::new(plan)),
-        Box::new(preemption::GivesWay::default()),
+        Box::new(preemption::GivesWay::new(plan)),
         Box::new(preemption::RoomIsKept::default()),
         Box::new(preemption::PreemptionEnds::default()),
     ]

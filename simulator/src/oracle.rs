@@ -5,7 +5,10 @@
 //! "Resource Management for Pods and Containers", "Init Containers", "Labels and Selectors".
 
 pub mod company;
+pub mod limits;
+pub mod schedules;
 pub mod sets;
+pub mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,9 +71,23 @@ impl Amounts {
 /// What a pod asks for, itself counted as one of `pods`: the sum of its containers, or the
 /// largest step of its initialisation if that is more, plus its overhead. Sidecars count in both.
 pub fn requests(spec: &PodSpec) -> Amounts {
-    let of = |c: &Container| {
+    let mut sum = steps(spec, |c| {
         Amounts::of_list(c.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
-    };
+    });
+    sum.add(&Amounts::of_list(spec.overhead.as_ref()), 1);
+    sum.0.insert("pods".to_owned(), 1);
+    sum
+}
+
+/// What a pod may have at most, added up as what it asks for; nothing where it is not limited.
+pub fn limits_of(spec: &PodSpec) -> Amounts {
+    steps(spec, |c| {
+        Amounts::of_list(c.resources.as_ref().and_then(|resources| resources.limits.as_ref()))
+    })
+}
+
+/// The sum of the containers, or the largest step of the initialisation if that is more.
+fn steps(spec: &PodSpec, of: impl Fn(&Container) -> Amounts) -> Amounts {
     let (mut running, mut sidecars, mut peak) =
         (Amounts::default(), Amounts::default(), Amounts::default());
     for container in spec.init_containers.iter().flatten() {
@@ -88,8 +105,6 @@ pub fn requests(spec: &PodSpec) -> Amounts {
         running.add(&of(container), 1);
     }
     running.raise_to(&peak);
-    running.add(&Amounts::of_list(spec.overhead.as_ref()), 1);
-    running.0.insert("pods".to_owned(), 1);
     running
 }
 

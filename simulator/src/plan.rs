@@ -4,6 +4,9 @@
 //! Scenarios are expanded into plans; shrinking takes things out of plans; a plan is written as a
 //! scenario file that replays it.
 
+mod cron;
+mod limits;
+mod load;
 mod operation;
 mod template;
 
@@ -13,6 +16,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use self::cron::{Concurrency, CronJob};
+pub use self::limits::{LimitRange, Quota};
+pub use self::load::{Autoscaler, Load, Loads};
 pub(crate) use self::operation::DRAIN_TIMEOUT;
 pub use self::operation::{Budget, Operation, PlannedOperation, Target};
 pub use self::template::{BY_NODE, Neighbours, PodTemplate, Spread};

@@ -13,7 +13,9 @@ pub mod nodes;
 pub mod shapes;
 
 pub(crate) mod events;
+pub(crate) mod limits;
 pub(crate) mod names;
+pub(crate) mod scheduled;
 pub(crate) mod section;
 mod settings;
 pub(crate) mod suggest;

@@ -1,10 +1,13 @@
 //! [`Workload`]: what users do, described by how much and how often instead of one by one.
 
 pub mod arrivals;
+pub mod cron_jobs;
 pub mod jobs;
+pub mod namespaces;
 pub mod openb;
 pub mod pods;
 pub mod replay;
+pub mod scaling;
 pub mod sets;
 pub mod sizes;
 
@@ -16,7 +19,9 @@ use std::sync::Arc;
 use machine::RngTree;
 
 pub use arrivals::Arrivals;
+pub use cron_jobs::CronJobs;
 pub use jobs::Jobs;
+pub use namespaces::Namespaces;
 pub use pods::Pods;
 pub use replay::Replay;
 pub use sets::Sets;
@@ -36,7 +41,17 @@ use crate::trace::Trace;
 pub const OBJECTS_MAX: u64 = 20_000_000;
 
 /// The kinds of workloads.
-const KINDS: [&str; 6] = ["pods", "deployments", "stateful-sets", "daemon-sets", "jobs", "trace"];
+const KINDS: [&str; 9] = [
+    "pods",
+    "deployments",
+    "replication-controllers",
+    "stateful-sets",
+    "daemon-sets",
+    "jobs",
+    "cron-jobs",
+    "namespaces",
+    "trace",
+];
 
 /// What users do, by rates and distributions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,10 +69,14 @@ pub struct Workload {
 pub enum Kind {
     /// Bare pods.
     Pods(Box<Pods>),
-    /// Deployments, stateful sets or daemon sets.
+    /// Deployments, replication controllers, stateful sets or daemon sets.
     Sets(Box<Sets>),
     /// Jobs.
     Jobs(Box<Jobs>),
+    /// Cron jobs.
+    CronJobs(Box<CronJobs>),
+    /// Namespaces with their limits.
+    Namespaces(Box<Namespaces>),
     /// What a trace says.
     Trace(Replay),
 }
@@ -88,9 +107,16 @@ pub(crate) fn read(
     let kind = match text {
         "pods" => pods::read(section, templates).map(|pods| Kind::Pods(Box::new(pods))),
         "deployments" => set(Target::Deployment),
+        "replication-controllers" => set(Target::ReplicationController),
         "stateful-sets" => set(Target::StatefulSet),
         "daemon-sets" => set(Target::DaemonSet),
         "jobs" => jobs::read(section, templates).map(|jobs| Kind::Jobs(Box::new(jobs))),
+        "cron-jobs" => {
+            cron_jobs::read(section, templates).map(|cron| Kind::CronJobs(Box::new(cron)))
+        }
+        "namespaces" => {
+            namespaces::read(section).map(|namespaces| Kind::Namespaces(Box::new(namespaces)))
+        }
         _ => replay::read(section, dir, options).map(Kind::Trace),
     };
     section.finish();
@@ -104,6 +130,8 @@ impl Workload {
             Kind::Pods(pods) => pods.arrivals.endless(),
             Kind::Sets(sets) => sets.endless(),
             Kind::Jobs(jobs) => jobs.arrivals.endless(),
+            Kind::CronJobs(cron) => cron.endless(),
+            Kind::Namespaces(namespaces) => namespaces.endless(),
             Kind::Trace(_) => false,
         }
     }
@@ -114,6 +142,8 @@ impl Workload {
             Kind::Pods(pods) => pods.arrivals.expected(end),
             Kind::Sets(sets) => sets.expected(end),
             Kind::Jobs(jobs) => jobs.expected(end),
+            Kind::CronJobs(cron) => cron.expected(end),
+            Kind::Namespaces(namespaces) => namespaces.expected(end),
             Kind::Trace(replay) => u64::try_from(replay.trace.operations.len()).unwrap_or(u64::MAX),
         }
     }
@@ -133,6 +163,8 @@ impl Workload {
             Kind::Pods(pods) => pods.expand(&self.name, tree, draft),
             Kind::Sets(sets) => sets.expand(&self.name, tree, draft),
             Kind::Jobs(jobs) => jobs.expand(&self.name, tree, draft),
+            Kind::CronJobs(cron) => cron.expand(&self.name, tree, draft),
+            Kind::Namespaces(namespaces) => namespaces.expand(&self.name, tree, draft),
             Kind::Trace(replay) => replay.expand(draft),
         }
     }

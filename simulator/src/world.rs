@@ -17,6 +17,7 @@ mod objects;
 mod operations;
 mod process;
 mod store;
+mod usage;
 #[cfg(test)]
 mod volumes;
 mod watching;
@@ -46,7 +47,7 @@ use crate::bug::Bug;
 use crate::check::{Check, Occurrence, Violation};
 use crate::meter::Meter;
 use crate::outcome::Outcome;
-use crate::plan::{Component, Fault, Plan, SchedulerSettings};
+use crate::plan::{Component, Fault, Loads, Operation, Plan, SchedulerSettings};
 use crate::queue::Queue;
 use crate::span::Span;
 use crate::timeline::Timeline;
@@ -59,6 +60,8 @@ const EVENTS_OF_A_MOMENT_MAX: u64 = 20_000_000;
 const VIOLATIONS_MAX: usize = 16;
 /// By then everybody has heard of work that was done and written about it.
 const AFTER_WORK: Span = Span::secs(5);
+/// How long after the faults are healed cron jobs go on.
+pub(crate) const CRON_JOBS_GO_ON: Span = Span::secs(240);
 /// Samples of a run.
 const SAMPLES: u64 = 240;
 
@@ -147,6 +150,8 @@ enum Event {
     FaultRepeats { fault: u32 },
     /// All faults are healed.
     Heal,
+    /// Users suspend all cron jobs.
+    SuspendCronJobs,
     /// A node's heartbeats must be sent from now on.
     Unsteady { host: u32 },
     /// All nodes' heartbeats must be sent from now on.
@@ -191,6 +196,10 @@ pub struct World {
     faults: Vec<ActiveFault>,
     windows: Windows,
     store_down: bool,
+    /// What the pods of workloads use.
+    loads: Arc<Loads>,
+    /// Whether somebody is going to suspend the cron jobs.
+    cron_jobs_go_on: bool,
     next_operation: usize,
     retries: BTreeMap<u32, u32>,
     /// Nodes that are being drained, by operation.
@@ -255,6 +264,11 @@ impl World {
             faults: Vec::new(),
             windows: Windows::default(),
             store_down: false,
+            loads: Arc::new(Loads::of(&plan)),
+            cron_jobs_go_on: plan
+                .operations
+                .iter()
+                .any(|o| matches!(o.operation, Operation::CreateCronJob(_))),
             next_operation: 0,
             retries: BTreeMap::new(),
             drains: BTreeMap::new(),
@@ -370,6 +384,10 @@ impl World {
             Event::FaultEnds { fault } => self.end_fault(fault),
             Event::FaultRepeats { fault } => self.repeat_fault(fault),
             Event::Heal => self.heal(),
+            Event::SuspendCronJobs => {
+                self.cron_jobs_go_on = false;
+                self.suspend_cron_jobs();
+            }
             Event::Unsteady { host } => self.end_steadiness(host),
             Event::UnsteadyAll => self.end_all_steadiness(),
             Event::LookForRest => self.look_for_rest(),
@@ -383,6 +401,10 @@ impl World {
         self.phase = Phase::Liveness;
         self.tell(&Occurrence::Healed);
         self.last_write = self.last_write.max(self.now);
+        if self.cron_jobs_go_on {
+            let due = self.now + CRON_JOBS_GO_ON.duration();
+            self.queue.push(due, priority::OPERATION, Event::SuspendCronJobs);
+        }
         self.look_for_rest();
     }
 
@@ -395,7 +417,8 @@ impl World {
         let rested_at = silent_at.max(self.worked_at + AFTER_WORK.duration());
         let operations = self.next_operation < self.plan.operations.len()
             || !self.retries.is_empty()
-            || self.drains();
+            || self.drains()
+            || self.cron_jobs_go_on;
         if self.now >= rested_at && !operations {
             let healed = at(self.plan.heals_at());
             let settled = self.last_write.since(healed);

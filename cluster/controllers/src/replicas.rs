@@ -154,7 +154,8 @@ fn reconcile<T: Replicated>(cache: &Cache, key: &Key, now: Time) -> Plan {
     plan
 }
 
-/// The write that notes in the status that a pod could not be created or deleted.
+/// The write that notes in the status that a pod could not be created or deleted, and what pods
+/// there are.
 fn note_refusal<T: Replicated>(
     cache: &Cache,
     key: &Key,
@@ -167,19 +168,25 @@ fn note_refusal<T: Replicated>(
         Request::Delete { key, .. } if key.kind == Kind::Pod => "FailedDelete",
         _ => return None,
     };
-    let mut owner = cache.object(key)?.get::<T>()?.clone();
-    let mut status = owner.status();
+    let owner = cache.object(key)?.get::<T>()?;
+    let desired = owner.desired();
+    let census = Census::take(cache, owner, &desired);
+    // The status is the end of a plan, of which nothing is carried out after a refusal.
+    let mut status = observe(cache, owner, &desired, &census, now, &mut Plan::nothing());
     let conditions = status.conditions.get_or_insert_default();
-    if conditions.iter().any(|c| c.type_ == REPLICA_FAILURE) {
+    if !conditions.iter().any(|c| c.type_ == REPLICA_FAILURE) {
+        conditions.push(ReplicaSetCondition {
+            type_: REPLICA_FAILURE.to_owned(),
+            status: "True".to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(error.to_string()),
+            last_transition_time: Some(now.to_meta()),
+        });
+    }
+    if status == owner.status() {
         return None;
     }
-    conditions.push(ReplicaSetCondition {
-        type_: REPLICA_FAILURE.to_owned(),
-        status: "True".to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(error.to_string()),
-        last_transition_time: Some(now.to_meta()),
-    });
+    let mut owner = owner.clone();
     owner.set_status(status);
     Some(ownership::update_status(owner))
 }

@@ -139,8 +139,16 @@ impl FaultRate {
 /// the plan creates some.
 fn storm_targets(plan: &Plan) -> impl Iterator<Item = Target> + '_ {
     const ALWAYS: [Target; 4] = [Target::Pod, Target::Deployment, Target::ReplicaSet, Target::Node];
-    const CREATED: [Target; 4] =
-        [Target::StatefulSet, Target::DaemonSet, Target::Job, Target::PodDisruptionBudget];
+    const CREATED: [Target; 8] = [
+        Target::StatefulSet,
+        Target::DaemonSet,
+        Target::Job,
+        Target::PodDisruptionBudget,
+        Target::CronJob,
+        Target::HorizontalPodAutoscaler,
+        Target::ResourceQuota,
+        Target::PersistentVolumeClaim,
+    ];
     let creates = |target: &Target| plan.operations.iter().any(|o| created(o) == Some(*target));
     ALWAYS.into_iter().chain(CREATED.into_iter().filter(creates))
 }
@@ -151,6 +159,10 @@ const fn created(planned: &PlannedOperation) -> Option<Target> {
         Operation::CreateDaemonSet { .. } => Some(Target::DaemonSet),
         Operation::CreateJob { .. } => Some(Target::Job),
         Operation::CreateBudget(_) => Some(Target::PodDisruptionBudget),
+        Operation::CreateCronJob(_) => Some(Target::CronJob),
+        Operation::CreateAutoscaler(_) => Some(Target::HorizontalPodAutoscaler),
+        Operation::CreateQuota(_) => Some(Target::ResourceQuota),
+        Operation::SetClaimPolicy { .. } => Some(Target::PersistentVolumeClaim),
         _ => None,
     }
 }

@@ -4,8 +4,9 @@
 //! binding, and by what it has bound itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use api::{Key, Kind, Object, Pod, Request};
+use api::{Key, Kind, Object, Pod, Request, Time};
 use k8s_openapi::api::core::v1::Node;
 use machine::WatchEvent;
 
@@ -19,9 +20,21 @@ use crate::world::ProcessId;
 struct Shown {
     nodes: NodesShown,
     pods: BTreeMap<ProcessId, BTreeMap<Key, Object>>,
-    /// Where pods are to go, with their UIDs.
-    asked: BTreeMap<ProcessId, BTreeMap<Key, (String, String)>>,
+    /// Where pods are to go.
+    asked: BTreeMap<ProcessId, BTreeMap<Key, Asked>>,
 }
+
+/// A binding that was asked for.
+#[derive(Clone)]
+struct Asked {
+    uid: String,
+    node: String,
+    /// When it was refused, of which the scheduler hears later.
+    refused: Option<Time>,
+}
+
+/// The scheduler has heard of a refusal by then.
+const HEARD: Duration = Duration::from_secs(30);
 
 impl Shown {
     const fn new() -> Self {
@@ -40,10 +53,15 @@ impl Shown {
             }
             Occurrence::Called { by, request: Request::Bind { pod, uid, node } } => {
                 let asked = self.asked.entry(*by).or_default();
-                asked.insert(pod.clone(), (uid.clone(), node.clone()));
+                let (uid, node) = (uid.clone(), node.clone());
+                asked.insert(pod.clone(), Asked { uid, node, refused: None });
             }
             Occurrence::Answered { by: Some(by), request: Request::Bind { pod, .. }, .. } => {
-                self.asked.entry(*by).or_default().remove(pod);
+                let asked = self.asked.entry(*by).or_default();
+                asked.retain(|_, a| a.refused.is_none_or(|at| cluster.now().since(at) < HEARD));
+                if let Some(asked) = asked.get_mut(pod) {
+                    asked.refused = Some(cluster.now());
+                }
             }
             Occurrence::Started(process) | Occurrence::Crashed(process) => {
                 self.pods.remove(process);
@@ -95,7 +113,9 @@ impl Shown {
         let pods = self.pods.get(&by).into_iter().flatten().filter(move |(key, _)| *key != but);
         let place = |(key, object): (&'a Key, &'a Object)| {
             let pod = object.get::<Pod>().filter(|p| !oracle::has_ended(p))?;
-            let own = asked.and_then(|asked| asked.get(key)).filter(|(uid, _)| uid == object.uid());
+            let heard = |a: &Asked| a.refused.is_some_and(|at| cluster.now().since(at) >= HEARD);
+            let own = asked.and_then(|asked| asked.get(key));
+            let own = own.filter(|a| a.uid == object.uid() && !heard(a));
             let bound = || {
                 cluster.object(key).is_some_and(|o| {
                     o.uid() == object.uid() && o.get().is_some_and(|p| oracle::node_of(p).is_some())
@@ -103,7 +123,7 @@ impl Shown {
             };
             let node = match (oracle::node_of(pod), own) {
                 (Some(node), _) => node,
-                (None, Some((_, node))) if !sure || bound() => node,
+                (None, Some(own)) if !sure || bound() => own.node.as_str(),
                 _ => return None,
             };
             Some(Placed { pod, node: self.nodes.get(by, node)? })
@@ -130,7 +150,8 @@ enum Demand {
 /// spread are, at the moment of the decision.
 ///
 /// A pod counts against anti-affinity when it is sure to be where it is, and for affinity when it
-/// may be. Where the scheduler cannot know how its last bindings ended, spreading is not judged.
+/// may be: a binding that was refused may be for as long as the scheduler has not heard of it. Where
+/// the scheduler cannot know how its last bindings ended, spreading is not judged.
 #[derive(Clone)]
 pub(super) struct KeepsCompany {
     shown: Shown,

@@ -7,6 +7,7 @@ use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
 
 use super::asked::{Overshoot, Overshot};
 use super::brood::{Broods, known_owner};
+use super::quotas::is_short_of_template;
 use crate::check::{Check, Cluster, Occurrence};
 use crate::oracle::{self, sets};
 use crate::world::ProcessId;
@@ -268,7 +269,9 @@ impl Check for CountsOnce {
                     let active = i64::try_from(active.count()).unwrap_or(i64::MAX);
                     let left = spec.completions.map_or(i64::MAX, |n| i64::from(n) - succeeded);
                     let wanted = parallelism(object).unwrap_or(1).min(left);
-                    if active != wanted {
+                    let refused =
+                        is_short_of_template(cluster, &key.namespace, Some(&spec.template));
+                    if active != wanted && !(active < wanted && refused) {
                         found.push(format!("{key} has {active} pods at rest and wants {wanted}"));
                     }
                 }

@@ -6,7 +6,7 @@ use api::{Key, Kind, Object, Request};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::check::{Check, Cluster, Occurrence, Role};
-use crate::oracle;
+use crate::oracle::{self, schedules};
 
 /// The owner goes after all that blocks its deletion.
 const FOREGROUND: &str = "foregroundDeletion";
@@ -95,8 +95,14 @@ impl Check for Collected {
         let Occurrence::Committed { by, key, old, new, request, .. } = occurrence else { return };
         self.index(key, *old, *new);
         let Some(old) = old else { return };
-        // Only the garbage collector says what is to become of dependents.
-        let collects = matches!(request, Request::Delete { propagation: Some(_), .. })
+        // Only the garbage collector says what is to become of dependents and at which revision,
+        // and who deletes jobs that have finished when their time has come.
+        let in_time = old.get().and_then(schedules::expires_at).is_some();
+        let says = |request: &Request| {
+            matches!(request, Request::Delete { propagation: Some(_), revision: Some(_), .. })
+        };
+        let collects = says(request)
+            && !in_time
             && by.is_some_and(|by| cluster.role(by) == Role::ControllerManager);
         if collects && !oracle::is_going(old.meta()) {
             let alive = references(old)

@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Key, Kind, Name, Object, Pod, Request};
-use k8s_openapi::api::core::v1::Node;
+use api::{Key, Kind, Name, Object, Pod, Request, Time};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 use machine::WatchEvent;
 
 use crate::check::{Check, Cluster, Occurrence, Role};
-use crate::oracle;
+use crate::oracle::{self, volumes};
 use crate::world::ProcessId;
 
 /// The nodes as they were delivered to each process of one role.
@@ -121,12 +121,65 @@ impl Check for BoundOnce {
 }
 
 /// P10: the node of a binding was there when the scheduler decided, and took pods.
+///
+/// A pod that has claims without volumes gets its node when they have some, which may be long after
+/// the decision. So what is judged then is what the scheduler says to claims: for which node they
+/// shall get volumes.
 #[derive(Clone)]
-pub(super) struct NodeWasThere(NodesShown);
+pub(super) struct NodeWasThere {
+    nodes: NodesShown,
+    /// Since when claims have volumes.
+    bound: BTreeMap<Key, Time>,
+}
 
 impl Default for NodeWasThere {
     fn default() -> Self {
-        Self(NodesShown::new(Role::Scheduler))
+        Self { nodes: NodesShown::new(Role::Scheduler), bound: BTreeMap::new() }
+    }
+}
+
+impl NodeWasThere {
+    /// Why a pod should not have gone to a node, as far as the scheduler was shown.
+    fn wrong(&self, by: ProcessId, pod: &Pod, node: &str) -> Option<String> {
+        let Some(shown) = self.nodes.get(by, node) else {
+            return Some(", a node it was not shown".to_owned());
+        };
+        let why = oracle::taints_allow(pod.spec.as_ref()?, shown).err()?;
+        Some(format!(" although {why}"))
+    }
+
+    /// Whether all claims of the pod had volumes before it was made, so that nothing was waited for.
+    fn waits_for_nothing(&self, pod: &Pod) -> bool {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let made = pod.metadata.creation_timestamp.as_ref().map(Time::from_meta);
+        volumes::claims_of(pod).iter().all(|(claim, _)| {
+            let key = Key::new(Kind::PersistentVolumeClaim, namespace, claim);
+            self.bound.get(&key).is_some_and(|since| made.is_some_and(|made| *since <= made))
+        })
+    }
+
+    /// A scheduler says for which node a claim shall get a volume: the pods that wait for it, and
+    /// why they should not go there.
+    fn reserves(
+        &self,
+        cluster: &dyn Cluster,
+        by: ProcessId,
+        object: &Object,
+        found: &mut Vec<String>,
+    ) {
+        let Some(claim) = object.get::<PersistentVolumeClaim>() else { return };
+        let Some(node) = volumes::chosen_node(claim) else { return };
+        let key = object.key();
+        for pod in cluster.objects(Kind::Pod).filter_map(Object::get::<Pod>) {
+            let waits = oracle::node_of(pod).is_none()
+                && oracle::is_active(pod)
+                && pod.metadata.namespace.as_deref() == Some(&*key.namespace)
+                && volumes::claims_of(pod).iter().any(|(name, _)| *name == *key.name);
+            if waits && let Some(why) = self.wrong(by, pod, node) {
+                let component = cluster.component(by);
+                found.push(format!("{component} chooses {node} for {key}{why}"));
+            }
+        }
     }
 }
 
@@ -145,18 +198,30 @@ impl Check for NodeWasThere {
         occurrence: &Occurrence<'_>,
         found: &mut Vec<String>,
     ) {
-        self.0.observe(cluster, occurrence);
+        self.nodes.observe(cluster, occurrence);
+        match occurrence {
+            Occurrence::Committed { key, new, .. } if key.kind == Kind::PersistentVolumeClaim => {
+                let claim = new.and_then(Object::get::<PersistentVolumeClaim>);
+                if claim.is_some_and(volumes::is_bound) {
+                    self.bound.entry((*key).clone()).or_insert(cluster.now());
+                } else {
+                    self.bound.remove(*key);
+                }
+            }
+            Occurrence::Called {
+                by,
+                request: Request::Update { object: object @ Object::PersistentVolumeClaim(_), .. },
+            } if cluster.role(*by) == Role::Scheduler => {
+                self.reserves(cluster, *by, object, found);
+            }
+            _ => {}
+        }
         let Some((by, key, pod, node)) = asked_binding(cluster, occurrence) else { return };
-        let Some(shown) = self.0.get(by, node) else {
-            let component = cluster.component(by);
-            found.push(format!("{component} binds {key} to {node}, a node it was not shown"));
-            return;
-        };
-        if let Some(spec) = &pod.spec
-            && let Err(why) = oracle::taints_allow(spec, shown)
+        if self.waits_for_nothing(pod)
+            && let Some(why) = self.wrong(by, pod, node)
         {
             let component = cluster.component(by);
-            found.push(format!("{component} binds {key} to {node} although {why}"));
+            found.push(format!("{component} binds {key} to {node}{why}"));
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Pods that give way to more important ones: P17, P18 and P24.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use api::{Key, Kind, Object, PatchBody, Pod, Request, Time};
 use k8s_openapi::api::core::v1::Node;
+use machine::WatchEvent;
 
 use super::placement::asked_binding;
 use crate::check::{Check, Cluster, Occurrence, Role};
-use crate::oracle::{self, Amounts};
+use crate::oracle::{self, Amounts, company};
+use crate::plan::{Plan, PodTemplate};
 use crate::world::ProcessId;
 
 /// The condition of a pod that is taken from its node, and why it is.
@@ -78,12 +81,71 @@ struct Victims {
 /// That all victims together were needed is judged when they are displaced in the moment in which
 /// their node is promised, and by resources alone. A pod that gives way is marked as the target of
 /// a disruption before it is deleted.
+///
+/// Whether somebody waits is judged by what the scheduler was shown, too, and a little longer than
+/// that: the mark goes out first, and the deletion when the mark has its answer.
 #[derive(Clone, Default)]
 pub(super) struct GivesWay {
     victims: Victims,
+    /// Whether no pod can be more important than another.
+    all_equal: bool,
+    /// The priorities of pods that wait as each scheduler was shown them.
+    shown: BTreeMap<ProcessId, BTreeMap<Key, i32>>,
+    /// When each scheduler was shown that a pod waits no more, and its priority.
+    lately: Vec<(ProcessId, Time, i32)>,
 }
 
+/// A mark has its answer within that time, or the deletion is given up.
+const MARKED: Duration = Duration::from_secs(10);
+
 impl GivesWay {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let all_equal = plan.templates.iter().all(|t| t.priority == 0);
+        Self { all_equal, ..Self::default() }
+    }
+
+    fn waits_no_more(&mut self, now: Time, to: ProcessId, key: &Key) {
+        if let Some(priority) = self.shown.get_mut(&to).and_then(|shown| shown.remove(key)) {
+            self.lately.retain(|(_, at, _)| now.since(*at) < MARKED);
+            self.lately.push((to, now, priority));
+        }
+    }
+
+    fn delivered(&mut self, now: Time, to: ProcessId, event: &WatchEvent) {
+        match event {
+            WatchEvent::Changed(object @ Object::Pod(pod)) if may_displace(pod) => {
+                let shown = self.shown.entry(to).or_default();
+                shown.insert(object.key(), priority(pod));
+            }
+            WatchEvent::Changed(object @ Object::Pod(_)) => {
+                self.waits_no_more(now, to, &object.key());
+            }
+            WatchEvent::Deleted { key, .. } if key.kind == Kind::Pod => {
+                self.waits_no_more(now, to, key);
+            }
+            WatchEvent::Replaced { kind: Kind::Pod, objects, .. } => {
+                let waiting = objects.iter().filter_map(|o| Some((o.key(), o.get::<Pod>()?)));
+                let waiting: BTreeMap<Key, i32> = waiting
+                    .filter(|(_, pod)| may_displace(pod))
+                    .map(|(key, pod)| (key, priority(pod)))
+                    .collect();
+                let known = self.shown.get(&to).into_iter().flat_map(BTreeMap::keys);
+                let gone: Vec<Key> = known.filter(|k| !waiting.contains_key(k)).cloned().collect();
+                gone.iter().for_each(|key| self.waits_no_more(now, to, key));
+                self.shown.insert(to, waiting);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the scheduler has reason to believe that a pod waits that is more important.
+    fn believes(&self, now: Time, by: ProcessId, least: i32) -> bool {
+        let mut shown = self.shown.get(&by).into_iter().flat_map(BTreeMap::values);
+        let mut lately = self.lately.iter();
+        shown.any(|priority| *priority > least)
+            || lately.any(|(of, at, p)| *of == by && now.since(*at) < MARKED && *p > least)
+    }
+
     fn displaces(&mut self, cluster: &dyn Cluster, by: ProcessId, key: &Key) -> Option<String> {
         let victim = oracle::pod(cluster.object(key)).filter(|p| oracle::is_active(p))?;
         let now = cluster.now();
@@ -93,9 +155,7 @@ impl GivesWay {
         self.victims.keys.insert(key.clone());
         let waits = cluster.objects(Kind::Pod).filter_map(Object::get::<Pod>);
         let mut above = waits.filter(|p| may_displace(p) && priority(p) > priority(victim));
-        above
-            .next()
-            .is_none()
+        (above.next().is_none() && !self.believes(now, by, priority(victim)))
             .then(|| format!("{key} is displaced, and no pod waits that is more important"))
     }
 
@@ -120,9 +180,12 @@ impl GivesWay {
             ));
         }
         let of_moment = (self.victims.at, self.victims.by) == (cluster.now(), Some(by));
-        let demands = &cluster.plan().templates;
         // Others may have had to go for another reason than room.
-        let only_room = demands.iter().all(|t| t.host_port == 0 && !t.minds_others());
+        let minds = cluster.plan().templates.iter().any(PodTemplate::minds_others);
+        let pods = || cluster.objects(Kind::Pod).filter_map(Object::get::<Pod>);
+        let only_room = oracle::host_ports(spec).is_empty()
+            && oracle::volumes::claims_of(pod).is_empty()
+            && (!minds || company::is_indifferent(pod, pods()));
         if !of_moment || !only_room {
             return None;
         }
@@ -155,6 +218,14 @@ impl Check for GivesWay {
             found.extend(self.promises(cluster, promise));
         }
         match occurrence {
+            Occurrence::Delivered { to, event }
+                if !self.all_equal && cluster.role(*to) == Role::Scheduler =>
+            {
+                self.delivered(cluster.now(), *to, event);
+            }
+            Occurrence::Started(process) => {
+                self.shown.remove(process);
+            }
             Occurrence::Called { by, request: Request::Delete { key, .. } }
                 if key.kind == Kind::Pod && cluster.role(*by) == Role::Scheduler =>
             {

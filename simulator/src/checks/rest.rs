@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 use k8s_openapi::api::core::v1::Node;
 
 use super::brood::replicas;
+use super::quotas::{self, is_short_of_template};
 use crate::check::{Check, Cluster, Occurrence};
 use crate::oracle::{self, sets};
 
@@ -174,7 +175,7 @@ impl Check for ComesToRest {
     }
 }
 
-/// P28: at rest everybody has the pods that are asked for.
+/// P28: at rest everybody has the pods that are asked for, unless a quota has no room for them.
 #[derive(Clone, Default)]
 pub(super) struct RightNumber;
 
@@ -198,7 +199,9 @@ impl Check for RightNumber {
             for object in cluster.objects(kind).filter(|o| !oracle::is_going(o.meta())) {
                 let has = tallies.get(object.uid()).map_or(0, |tally| tally.active);
                 let wanted = replicas(object).unwrap_or(0);
-                if has != wanted {
+                let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+                let refused = || is_short_of_template(cluster, namespace, quotas::template(object));
+                if has > wanted || has < wanted && !refused() {
                     let key = object.key();
                     found.push(format!("{key} has {has} pods at rest and asks for {wanted}"));
                 }
@@ -227,6 +230,11 @@ fn ordinals_missing_or_too_many(cluster: &dyn Cluster) -> Vec<String> {
         let stuck = (first..end).find(unready).filter(|_| sets::is_ordered(set));
         if let Some(missing) = (first..end).find(|i| !numbered.contains_key(i))
             && stuck.is_none_or(|stuck| stuck >= missing)
+            && !is_short_of_template(
+                cluster,
+                object.meta().namespace.as_deref().unwrap_or_default(),
+                set.spec.as_ref().map(|s| &s.template),
+            )
         {
             found.push(format!("{} has no pod {missing} at rest", object.key()));
         }

@@ -16,6 +16,7 @@ use self::losses::Losses;
 use self::numbers::{Bounds, SetRow, Sets, is_observed, living};
 use self::plans::{DeploymentPlans, PodPlans, name_of, written};
 use super::brood::{Broods, Change, Life, Lives, PATIENCE, replicas};
+use super::quotas::is_short_of_template;
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle;
 use crate::plan::{Component, Fault, Outcome, Plan};
@@ -367,7 +368,12 @@ impl Check for RolloutEnds {
             let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
             let template = deployment.spec.as_ref().map(|s| plain(&s.template));
             let mut old = Vec::new();
-            let mut held_up = false;
+            // What a quota has no room for holds it up, too.
+            let mut held_up = is_short_of_template(
+                cluster,
+                &key.namespace,
+                deployment.spec.as_ref().map(|s| &s.template),
+            );
             for set in sets_of(cluster, uid) {
                 for pod in broods.of(set.metadata.uid.as_deref().unwrap_or_default()) {
                     let ready = oracle::pod(cluster.object(pod)).is_some_and(oracle::is_ready);

@@ -260,6 +260,9 @@ impl Check for Finalizers {
 }
 
 /// P41: at most one controller owns an object, and none takes it from another.
+///
+/// A claim of a stateful set is handed on: it goes with the set or, when its ordinal is no longer
+/// wanted, with its pod.
 #[derive(Clone, Default)]
 pub(super) struct OneController;
 
@@ -283,10 +286,18 @@ impl Check for OneController {
         let after = oracle::controller(new.meta());
         if let (Some(before), Some(after)) = (before, after)
             && before != after
+            && !is_handed_on(new)
         {
             found.push(format!("{key} was taken from controller {before} by {after}"));
         }
     }
+}
+
+/// Whether the object is a claim that belongs to a stateful set or to one of its pods.
+fn is_handed_on(object: &Object) -> bool {
+    let mut owners = object.meta().owner_references.iter().flatten();
+    object.kind() == Kind::PersistentVolumeClaim
+        && owners.all(|o| matches!(o.kind.as_str(), "StatefulSet" | "Pod"))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::{Key, Kind, Object, Pod, Request, Time};
 use k8s_openapi::api::core::v1::Node;
 
+use super::volumes;
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle::company::{self, Placed};
 use crate::oracle::{self, Amounts, HostPort};
@@ -84,8 +85,14 @@ impl<'a> Occupied<'a> {
     /// The first node that could take the pod.
     fn node_for(&self, cluster: &dyn Cluster, pod: &Pod) -> Option<String> {
         let mut nodes = cluster.objects(Kind::Node).filter_map(Object::get::<Node>);
-        nodes.find(|node| self.takes(node, pod))?.metadata.name.clone()
+        let takes =
+            |node: &&Node| self.takes(node, pod) && volumes::allow(cluster, pod, node).is_ok();
+        nodes.find(takes)?.metadata.name.clone()
     }
+}
+
+fn has_claims(pod: &Pod) -> bool {
+    !oracle::volumes::claims_of(pod).is_empty()
 }
 
 /// Who is where, if that matters to any pod.
@@ -137,8 +144,8 @@ impl Check for WorkConserving {
                 spec.node_selector,
                 spec.tolerations,
                 spec.affinity,
-                // Where others are is not the same for all.
-                minds.then_some(&pod.metadata)
+                // Where others are, and where volumes are, is not the same for all.
+                (minds || has_claims(pod)).then_some(&pod.metadata)
             );
             let occupied = occupied.get_or_insert_with(|| Occupied::read(cluster));
             let answer = answers.entry(question).or_insert_with(|| occupied.node_for(cluster, pod));
@@ -316,12 +323,16 @@ impl Waiting {
             return;
         }
         let occupied = Occupied::read(cluster);
-        if occupied.company.is_some() {
-            // What others do elsewhere takes room away, and gives it back.
-            return;
-        }
         for key in keys {
             let Some(pod) = oracle::pod(cluster.object(&key)) else { continue };
+            // What a claim gets meanwhile takes room away, and so does what others do elsewhere to
+            // those that mind it.
+            let minds = occupied.company.as_ref().is_some_and(|(placed, _)| {
+                !company::is_indifferent(pod, placed.iter().map(|p| p.pod))
+            });
+            if minds || has_claims(pod) {
+                continue;
+            }
             let Some(node) = occupied.node_for(cluster, pod) else { continue };
             let node: Arc<str> = node.into();
             self.of_node.entry(node.clone()).or_default().insert(key.clone());

@@ -44,6 +44,15 @@ pub fn has_demands(spec: &PodSpec) -> bool {
     !near(spec).is_empty() || !apart(spec).is_empty() || spread(spec).next().is_some()
 }
 
+/// Whether it does not matter to the pod where others are, nor to any of those where it is.
+pub fn is_indifferent<'a>(pod: &Pod, mut others: impl Iterator<Item = &'a Pod>) -> bool {
+    let means_it = |other: &Pod| {
+        let terms = other.spec.as_deref().map(apart).unwrap_or_default();
+        terms.iter().any(|term| means(other, term, pod))
+    };
+    !pod.spec.as_deref().is_some_and(has_demands) && !others.any(means_it)
+}
+
 /// The domain of a node: the value of a label.
 fn domain<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
     node.metadata.labels.as_ref()?.get(key).map(String::as_str)
@@ -164,4 +173,31 @@ pub fn spread_allows(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(name: &str, apart_from: Option<&str>) -> Pod {
+        let apart = apart_from.map_or(Value::Null, |app| {
+            json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+                {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": app}}}]}})
+        });
+        let value = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "d", "labels": {"app": name}},
+            "spec": {"containers": [], "affinity": apart}});
+        let object = api::codec::decode_any(value.to_string().as_bytes()).unwrap();
+        object.get::<Pod>().unwrap().clone()
+    }
+
+    #[test]
+    fn who_minds_nobody_and_is_minded_by_nobody_is_indifferent() {
+        let (plain, shy, rival) = (pod("a", None), pod("b", Some("c")), pod("c", Some("a")));
+        assert!(is_indifferent(&plain, [&plain, &shy].into_iter()));
+        assert!(!is_indifferent(&shy, [&plain].into_iter()));
+        assert!(!is_indifferent(&plain, [&shy, &rival].into_iter()));
+    }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Autoscaler, CronJob, LimitRange, Quota};
 use crate::span::Span;
 
 /// Something a user does at a time.
@@ -31,6 +32,16 @@ pub enum Target {
     DaemonSet,
     /// A job.
     Job,
+    /// A cron job.
+    CronJob,
+    /// An autoscaler of pods.
+    HorizontalPodAutoscaler,
+    /// A resource quota.
+    ResourceQuota,
+    /// A limit range.
+    LimitRange,
+    /// A claim of a volume.
+    PersistentVolumeClaim,
     /// A disruption budget.
     PodDisruptionBudget,
     /// A service.
@@ -155,6 +166,32 @@ pub enum Operation {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ttl_seconds: Option<u32>,
     },
+    /// Creates a cron job of pods labelled `app=NAME`.
+    CreateCronJob(Box<CronJob>),
+    /// Suspends a cron job, or lets it go on.
+    SuspendCronJob {
+        /// The cron job.
+        name: String,
+        /// Whether it is to make no jobs.
+        suspended: bool,
+    },
+    /// Creates an autoscaler, and the load by which it scales.
+    CreateAutoscaler(Box<Autoscaler>),
+    /// Creates a resource quota.
+    CreateQuota(Box<Quota>),
+    /// Changes how much a resource quota allows.
+    SetQuota(Box<Quota>),
+    /// Creates a limit range.
+    CreateLimitRange(Box<LimitRange>),
+    /// Says what becomes of the claims of a stateful set.
+    SetClaimPolicy {
+        /// The stateful set.
+        name: String,
+        /// Whether claims go with the stateful set.
+        delete_with_set: bool,
+        /// Whether claims go with pods that are scaled away.
+        delete_when_scaled: bool,
+    },
     /// Creates a disruption budget for the pods labelled `app=APP`.
     CreateBudget(Box<Budget>),
     /// Creates a service for the pods labelled `app=APP`.
@@ -255,7 +292,7 @@ pub enum Operation {
 
 impl Operation {
     /// The index of the template of the pods that it makes.
-    pub const fn template(&self) -> Option<u32> {
+    pub fn template(&self) -> Option<u32> {
         match self {
             Self::CreatePod { template, .. }
             | Self::CreateDeployment { template, .. }
@@ -265,12 +302,13 @@ impl Operation {
             | Self::CreateDaemonSet { template, .. }
             | Self::CreateJob { template, .. }
             | Self::SetTemplate { template, .. } => Some(*template),
+            Self::CreateCronJob(cron) => Some(cron.template),
             _ => None,
         }
     }
 
     /// The same, to be changed.
-    pub const fn template_mut(&mut self) -> Option<&mut u32> {
+    pub fn template_mut(&mut self) -> Option<&mut u32> {
         match self {
             Self::CreatePod { template, .. }
             | Self::CreateDeployment { template, .. }
@@ -280,6 +318,7 @@ impl Operation {
             | Self::CreateDaemonSet { template, .. }
             | Self::CreateJob { template, .. }
             | Self::SetTemplate { template, .. } => Some(template),
+            Self::CreateCronJob(cron) => Some(&mut cron.template),
             _ => None,
         }
     }
@@ -295,6 +334,8 @@ impl Operation {
             Self::CreateJob { completions, parallelism, .. } => {
                 Some(completions.unwrap_or(1).max(*parallelism))
             }
+            Self::CreateCronJob(cron) => Some(cron.completions.max(cron.parallelism)),
+            Self::CreateAutoscaler(autoscaler) => Some(autoscaler.max_replicas),
             _ => None,
         }
     }
@@ -310,6 +351,15 @@ impl Operation {
             Self::CreateJob { completions, parallelism, .. } => {
                 *completions = completions.map(|completions| completions.min(most));
                 *parallelism = most.min(*parallelism);
+            }
+            Self::CreateCronJob(cron) => {
+                cron.completions = most.min(cron.completions);
+                cron.parallelism = most.min(cron.parallelism);
+            }
+            // At least one, or the API server refuses it.
+            Self::CreateAutoscaler(autoscaler) => {
+                autoscaler.max_replicas = most.max(1).min(autoscaler.max_replicas);
+                autoscaler.min_replicas = autoscaler.min_replicas.min(autoscaler.max_replicas);
             }
             _ => {}
         }

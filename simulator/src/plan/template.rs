@@ -49,6 +49,9 @@ pub struct PodTemplate {
     pub scheduler: String,
     /// Whether it is held back by a scheduling gate.
     pub gated: bool,
+    /// Bytes of a volume that is made for each pod on its node, none when zero. In a stateful set
+    /// pods of one name keep it; else it goes with its pod.
+    pub storage: u64,
     /// Pods that must, or should, be in the same domain.
     pub near: Vec<Neighbours>,
     /// Pods that must not, or should not, be in the same domain.
@@ -123,6 +126,7 @@ impl Default for PodTemplate {
             grace_seconds: 30,
             scheduler: String::new(),
             gated: false,
+            storage: 0,
             near: Vec::new(),
             apart: Vec::new(),
             spread: Vec::new(),

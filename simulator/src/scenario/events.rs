@@ -8,6 +8,7 @@ use super::nodes::NodeGroup;
 use super::section::{Section, TIME, Value};
 use super::shapes::Catalogue;
 use super::suggest::did_you_mean;
+use super::{limits, scheduled};
 use crate::distribution::Distribution;
 use crate::plan::{
     Budget, Component, DRAIN_TIMEOUT, Fault, Operation, PlannedFault, PlannedOperation,
@@ -22,7 +23,7 @@ pub(crate) const REPLICAS_MAX: u32 = 20_000_000;
 const SUGGESTED: u64 = 200;
 
 /// What operations.
-const OPERATIONS: [&str; 20] = [
+const OPERATIONS: [&str; 27] = [
     "create-pod",
     "create-deployment",
     "create-replica-set",
@@ -30,6 +31,13 @@ const OPERATIONS: [&str; 20] = [
     "create-stateful-set",
     "create-daemon-set",
     "create-job",
+    "create-cron-job",
+    "suspend-cron-job",
+    "create-autoscaler",
+    "create-quota",
+    "set-quota",
+    "create-limit-range",
+    "set-claim-policy",
     "create-budget",
     "create-service",
     "create-namespace",
@@ -211,13 +219,7 @@ fn parts(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Operati
                 let problem = Problem::error(section.place(), "an indexed job lacks `completions`");
                 section.report(problem.label("how many indexes?"));
             }
-            let ends = template.and_then(|index| known.templates.value(index));
-            if ends.is_some_and(|t| t.restart_policy == "Always") {
-                let message = "pods of a job cannot have the restart policy `Always`";
-                let problem = Problem::error(section.place_of("template"), message);
-                let help = "give the template restart_policy = \"Never\" or \"OnFailure\"";
-                section.report(problem.help(help));
-            }
+            must_end(section, template, known);
             Operation::CreateJob {
                 name: name?,
                 template: template?,
@@ -227,6 +229,29 @@ fn parts(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Operati
                 backoff_limit,
                 ttl_seconds,
             }
+        }
+        "create-cron-job" => {
+            let (name, template) = (name(), template());
+            must_end(section, template, known);
+            Operation::CreateCronJob(Box::new(scheduled::cron_job(section, name, template)?))
+        }
+        "suspend-cron-job" => {
+            let (name, suspended) = (name(), section.truth("suspended").unwrap_or(true));
+            Operation::SuspendCronJob { name: name?, suspended }
+        }
+        "create-autoscaler" => {
+            Operation::CreateAutoscaler(Box::new(scheduled::autoscaler(section, name())?))
+        }
+        "create-quota" => Operation::CreateQuota(Box::new(limits::quota(section, name())?)),
+        "set-quota" => Operation::SetQuota(Box::new(limits::quota(section, name())?)),
+        "create-limit-range" => {
+            Operation::CreateLimitRange(Box::new(limits::limit_range(section, name())?))
+        }
+        "set-claim-policy" => {
+            let truth = |key| section.truth(key).unwrap_or(false);
+            let (name, delete_with_set) = (name(), truth("delete_with_set"));
+            let delete_when_scaled = truth("delete_when_scaled");
+            Operation::SetClaimPolicy { name: name?, delete_with_set, delete_when_scaled }
         }
         "create-budget" => {
             let (name, app) = (name(), section.need("app").and_then(|v| v.label_value()));
@@ -287,6 +312,17 @@ fn parts(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Operati
             Operation::Label { target, name, key: key?.to_owned(), value: value?.to_owned() }
         }
     })
+}
+
+/// Reports pods of a job that are started again for ever.
+fn must_end(section: &Section<'_>, template: Option<u32>, known: &Known<'_>) {
+    let ends = template.and_then(|index| known.templates.value(index));
+    if ends.is_some_and(|t| t.restart_policy == "Always") {
+        let message = "pods of a job cannot have the restart policy `Always`";
+        let problem = Problem::error(section.place_of("template"), message);
+        let help = "give the template restart_policy = \"Never\" or \"OnFailure\"";
+        section.report(problem.help(help));
+    }
 }
 
 /// What Kubernetes takes for both bounds of a deployment's rollout.
@@ -483,6 +519,12 @@ pub(crate) fn doubtful(operations: &[(std::ops::Range<usize>, PlannedOperation)]
             Operation::CreateDaemonSet { name, .. } => (Target::DaemonSet, name),
             Operation::CreateJob { name, .. } => (Target::Job, name),
             Operation::CreateBudget(budget) => (Target::PodDisruptionBudget, &budget.name),
+            Operation::CreateCronJob(cron) => (Target::CronJob, &cron.name),
+            Operation::CreateAutoscaler(autoscaler) => {
+                (Target::HorizontalPodAutoscaler, &autoscaler.name)
+            }
+            Operation::CreateQuota(quota) => (Target::ResourceQuota, &quota.name),
+            Operation::CreateLimitRange(range) => (Target::LimitRange, &range.name),
             Operation::CreateService { name, .. } => (Target::Service, name),
             Operation::CreateNamespace { name } => (Target::Namespace, name),
             Operation::Delete { target, name, .. } => {

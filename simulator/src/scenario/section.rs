@@ -241,6 +241,10 @@ impl<'a> Value<'a> {
         matches!(self.value.get_ref(), DeValue::Array(_))
     }
 
+    pub(crate) fn is_text(&self) -> bool {
+        matches!(self.value.get_ref(), DeValue::String(_))
+    }
+
     fn wrong_type(&self, wanted: &str) {
         let found = noun(self.value.get_ref());
         let help = match self.value.get_ref() {
@@ -392,7 +396,7 @@ impl<'a> Value<'a> {
     }
 
     /// A list of pairs of a number and an amount.
-    fn pairs<N, T>(
+    pub(crate) fn pairs<N, T>(
         &self,
         unit: &Unit<T>,
         number: impl Fn(&Self) -> Option<N>,

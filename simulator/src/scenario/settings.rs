@@ -12,7 +12,7 @@ pub(crate) const LENGTH_MAX: Span = Span::secs(3_650 * 86_400);
 /// What has ever been run together in one cluster, with room.
 const PROCESSES_MAX: u16 = 32;
 /// How many properties the catalogue has.
-const PROPERTIES: u32 = 54;
+const PROPERTIES: u32 = 58;
 /// The plugins of the scheduler.
 const PLUGINS: [&str; 10] = [
     "NodeName",

@@ -200,6 +200,9 @@ pub(crate) fn pod_manners(section: &Section<'_>, base: &PodTemplate) -> PodTempl
     if let Some(preempts) = section.truth("preempts") {
         template.preempts = preempts;
     }
+    if let Some(bytes) = bounded(section, "storage", MEMORY_MAX) {
+        template.storage = bytes;
+    }
     template.near.extend(section.sections("near").iter().map(neighbours));
     template.apart.extend(section.sections("apart").iter().map(neighbours));
     template.spread.extend(section.sections("spread").iter().map(spread));

@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::distribution::Distribution;
 use crate::plan::{
-    Budget, Component, Direction, Fault, Neighbours, Operation, Outcome, PlannedNode, Spread,
-    Target,
+    Autoscaler, Budget, Component, Concurrency, CronJob, Direction, Fault, LimitRange, Load,
+    Neighbours, Operation, Outcome, PlannedNode, Quota, Spread, Target,
 };
+use crate::workload::arrivals::Diurnal;
 
 const MINIMAL: &str = "[[nodes]]\nname = \"n-{i}\"\ncount = 3\n";
 
@@ -192,6 +193,60 @@ fn workloads_that_make_no_sense_are_refused() {
             "[[workload]]\nkind = \"deployments\"\ncount = 200\nreplicas = 1_000_000",
         ]),
     );
+}
+
+#[test]
+fn schedules_loads_limits_and_claims_that_make_no_sense_are_refused() {
+    let cron = "[[workload]]\nkind = \"cron-jobs\"\ncount = 1\nruns = \"1s\"\n";
+    let scaled = "[[workload]]\nkind = \"deployments\"\ncount = 1\nreplicas = 1\n";
+    let team = "[[workload]]\nkind = \"namespaces\"\ncount = 1\n";
+    let at = "[[operations]]\nat = \"1s\"\nname = \"a\"\n";
+    let text = |head: &str, rest: &str| format!("{head}{rest}");
+    let texts = [
+        text(cron, ""),
+        text(cron, "schedules = []\nconcurrency = [\"allow\"]"),
+        text(cron, "schedules = [\"* * * *\", \"@daily\", \"61 * * * *\"]"),
+        text(cron, "schedules = [\"* * * * *\"]\nschedule = 1\ndeadline_seconds = 9"),
+        text(cron, "schedules = [\"* * * * *\"]\nrestart_policy = \"Always\"\nfailing = 101"),
+        text(scaled, "autoscale = { load = \"1\" }"),
+        text(scaled, "autoscale = { min_replicas = 3, max_replicas = 2, load = 1 }"),
+        text(scaled, "autoscale = { max_replicas = 2, load = \"much\", percent = 3 }"),
+        text(scaled, "autoscale = { max_replicas = 2, load = \"1\", changes = {} }"),
+        text(scaled, "claims = { delete_with_set = true }\nstorage = \"much\""),
+        text(team, "quota = {}"),
+        text(team, "quota = { pods = -1, \"requests cpu\" = 1, memory = \"much\" }"),
+        text(team, "changes = { rate = 1, pods = 3 }"),
+        text(team, "limits = { min = { cpu = \"2\" }, max = { cpu = \"1\" } }"),
+        text(team, "limits = { least = { cpu = \"2\" } }\ntemplate = \"a\""),
+        text(at, "do = \"create-cron-job\"\nschedule = \"often\""),
+        text(at, "do = \"create-autoscaler\"\nmax_replicas = 3\nload = []"),
+        text(at, "do = \"create-autoscaler\"\nmax_replicas = 3\nload = \"1\"\ntarget = \"Job\""),
+        text(at, "do = \"create-autoscaler\"\nmax_replicas = 0\nload = [[\"2s\", 1], [\"1s\", 1]]"),
+        text(at, "do = \"create-quota\"\nhard = { pods = \"-1\" }"),
+        text(at, "do = \"create-limit-range\""),
+        text(at, "do = \"set-claim-policy\"\ndelete = true"),
+    ];
+    snapshot("limits", &said_of(&texts.each_ref().map(String::as_str)));
+}
+
+#[test]
+fn workloads_become_cron_jobs_autoscalers_quotas_and_claims() {
+    let text = format!(
+        "{MINIMAL}[settings]\nsafety = \"10m\"\n[[workload]]\nkind = \"cron-jobs\"\nname = \"c\"\n\
+         count = 1\nruns = \"5s\"\nschedules = [\"*/5 * * * *\"]\nconcurrency = [\"Forbid\"]\n\
+         suspensions = {{ count = 2, every = \"1m\" }}\n[[workload]]\nkind = \"namespaces\"\n\
+         name = \"t\"\ncount = 1\nquota = {{ pods = 4 }}\n\
+         changes = {{ count = 1, every = \"3m\", pods = 6 }}\n[[workload]]\n\
+         kind = \"stateful-sets\"\nname = \"t-0/s\"\ncount = 1\nreplicas = 1\n\
+         storage = \"1Gi\"\nclaims = {{ delete_with_set = true }}\nautoscale = {{ max_replicas = 3, \
+         load = \"1\", changes = {{ count = 1, every = \"2m\" }} }}\n"
+    );
+    let plan = expand(&text, 1);
+    let texts = Scenario::text_of_plan(&plan);
+    let operations: Vec<&str> = texts.lines().filter(|line| line.contains("do = ")).collect();
+    snapshot("workloads-limits", &operations.join("\n"));
+    assert!(plan.templates.iter().any(|t| t.storage == 1 << 30));
+    assert_eq!(Scenario::of_plan(&plan).unwrap().expand(plan.seed).unwrap(), plan);
 }
 
 #[test]
@@ -419,6 +474,7 @@ fn template() -> impl Strategy<Value = PodTemplate> {
                 scheduler,
                 gated,
                 preempts: gated,
+                storage: u64::from(host_port) << 20,
                 near: vec![
                     Neighbours::default(),
                     Neighbours { weight: 7, topology: "a.b/c".to_owned(), ..Neighbours::default() },
@@ -441,6 +497,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         Target::StatefulSet,
         Target::DaemonSet,
         Target::Job,
+        Target::CronJob,
         Target::PodDisruptionBudget,
         Target::Node,
     ];
@@ -478,6 +535,7 @@ fn operation() -> impl Strategy<Value = Operation> {
             template: 1
         }),
         of_sets(),
+        of_limits(),
         (node(), span()).prop_map(|(node, timeout)| Operation::Drain { node, timeout }),
         (word(), any::<bool>()).prop_map(|(name, paused)| Operation::Pause { name, paused }),
         (target.clone(), word(), flags).prop_map(|(target, name, (orphan, foreground))| {
@@ -539,6 +597,74 @@ fn of_sets() -> impl Strategy<Value = Operation> {
         }),
         (word(), 0..9_u32)
             .prop_map(|(name, partition)| Operation::SetPartition { name, partition }),
+    ]
+}
+
+fn of_limits() -> impl Strategy<Value = Operation> {
+    let optional = || proptest::option::of(10..99_u32);
+    let amounts =
+        || proptest::collection::btree_map(word(), (1..99_u32).prop_map(|n| n.to_string()), 1..3);
+    let policies = vec![Concurrency::Allow, Concurrency::Forbid, Concurrency::Replace];
+    let policy = proptest::sample::select(policies);
+    let numbers = (0..9_u32, 0..9_u32, 0..9_u32, 0..9_u32);
+    let cron = (word(), policy, optional(), optional(), any::<bool>(), numbers);
+    let diurnal = (1..9_u64, 0..9_u64, 1..=100_u32).prop_map(|(period, peak, percent)| Diurnal {
+        period: Span::secs(period),
+        peak: Span::secs(peak),
+        percent,
+    });
+    let steps = proptest::collection::btree_map(0..100_u64, 0..9_000_u64, 1..4);
+    let steps = steps.prop_map(|steps| {
+        steps.into_iter().map(|(at, milli)| (Span::secs(at), milli)).collect::<Vec<_>>()
+    });
+    let load =
+        (steps, proptest::option::of(diurnal)).prop_map(|(steps, diurnal)| Load { steps, diurnal });
+    let targets = vec![Target::Deployment, Target::StatefulSet, Target::ReplicationController];
+    let scaled = (word(), proptest::sample::select(targets), 1..4_u32, 4..9_u32, 1..200_u32, load);
+    prop_oneof![
+        cron.prop_map(|(name, concurrency, deadline_seconds, ttl_seconds, suspended, numbers)| {
+            let (successful_kept, failed_kept, completions, backoff_limit) = numbers;
+            Operation::CreateCronJob(Box::new(CronJob {
+                name,
+                template: 1,
+                schedule: "*/5 1-3 * * 1".to_owned(),
+                concurrency,
+                suspended,
+                deadline_seconds,
+                successful_kept,
+                failed_kept,
+                completions,
+                parallelism: completions,
+                backoff_limit,
+                ttl_seconds,
+            }))
+        }),
+        (word(), any::<bool>())
+            .prop_map(|(name, suspended)| Operation::SuspendCronJob { name, suspended }),
+        scaled.prop_map(|(name, target, min_replicas, max_replicas, cpu_percent, load)| {
+            Operation::CreateAutoscaler(Box::new(Autoscaler {
+                name,
+                target,
+                min_replicas,
+                max_replicas,
+                cpu_percent,
+                load,
+            }))
+        }),
+        (word(), amounts())
+            .prop_map(|(name, hard)| Operation::CreateQuota(Box::new(Quota { name, hard }))),
+        (word(), amounts())
+            .prop_map(|(name, hard)| Operation::SetQuota(Box::new(Quota { name, hard }))),
+        (word(), amounts()).prop_map(|(name, max)| {
+            Operation::CreateLimitRange(Box::new(LimitRange { name, max, ..LimitRange::default() }))
+        }),
+        (word(), any::<bool>(), any::<bool>()).prop_map(
+            |(name, delete_with_set, delete_when_scaled)| Operation::SetClaimPolicy {
+                name,
+                delete_with_set,
+                delete_when_scaled,
+            }
+        ),
     ]
 }
 

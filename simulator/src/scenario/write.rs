@@ -1,16 +1,17 @@
 //! A plan as the text of a scenario file: one line for each node, operation and fault, and only
 //! what differs from the defaults.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+mod scheduled;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Write};
 
 use super::nodes::NUMBER;
 use crate::distribution::{Amount, Distribution};
 use crate::plan::{
-    BY_NODE, Budget, DRAIN_TIMEOUT, Direction, Fault, Neighbours, Network, NodeShape, Operation,
-    Plan, PlannedFault, PlannedNode, PlannedOperation, PodTemplate, Runtime, SchedulerSettings,
-    Settings, Spread, Target,
+    BY_NODE, Budget, DRAIN_TIMEOUT, Direction, Fault, LimitRange, Neighbours, Network, NodeShape,
+    Operation, Plan, PlannedFault, PlannedNode, PlannedOperation, PodTemplate, Runtime,
+    SchedulerSettings, Settings, Spread, Target,
 };
 use crate::span::Span;
 
@@ -336,6 +337,40 @@ fn operation(planned: &PlannedOperation, templates: &[String]) -> String {
             keys.differing("backoff_limit", backoff_limit, &6, backoff_limit);
             keys.optional("ttl_seconds", *ttl_seconds);
         }
+        Operation::CreateCronJob(cron) => {
+            named(&mut keys, "create-cron-job", &cron.name);
+            template(&mut keys, cron.template);
+            scheduled::cron_job(&mut keys, cron);
+        }
+        Operation::SuspendCronJob { name, suspended } => {
+            named(&mut keys, "suspend-cron-job", name);
+            keys.differing("suspended", suspended, &true, suspended);
+        }
+        Operation::CreateAutoscaler(autoscaler) => {
+            named(&mut keys, "create-autoscaler", &autoscaler.name);
+            scheduled::autoscaler(&mut keys, autoscaler);
+        }
+        Operation::CreateQuota(quota) => {
+            named(&mut keys, "create-quota", &quota.name);
+            keys.labels("hard", &quota.hard);
+        }
+        Operation::SetQuota(quota) => {
+            named(&mut keys, "set-quota", &quota.name);
+            keys.labels("hard", &quota.hard);
+        }
+        Operation::CreateLimitRange(range) => {
+            let LimitRange { name, default_request, default, min, max } = range.as_ref();
+            named(&mut keys, "create-limit-range", name);
+            keys.labels("default_request", default_request);
+            keys.labels("default", default);
+            keys.labels("min", min);
+            keys.labels("max", max);
+        }
+        Operation::SetClaimPolicy { name, delete_with_set, delete_when_scaled } => {
+            named(&mut keys, "set-claim-policy", name);
+            keys.differing("delete_with_set", delete_with_set, &false, delete_with_set);
+            keys.differing("delete_when_scaled", delete_when_scaled, &false, delete_when_scaled);
+        }
         Operation::CreateBudget(budget) => {
             let Budget { name, app, min_available, max_unavailable } = budget.as_ref();
             named(&mut keys, "create-budget", name);
@@ -617,6 +652,7 @@ fn template_keys(template: &PodTemplate) -> Keys {
         scheduler,
         gated,
         preempts,
+        storage,
         near,
         apart,
         spread,
@@ -645,6 +681,7 @@ fn template_keys(template: &PodTemplate) -> Keys {
     keys.differing("scheduler", scheduler, &default.scheduler, text(scheduler));
     keys.differing("gated", gated, &false, gated);
     keys.differing("preempts", preempts, &true, preempts);
+    keys.differing("storage", storage, &0, memory(*storage));
     for (key, all) in [("near", near), ("apart", apart)] {
         if !all.is_empty() {
             let all: Vec<String> = all.iter().map(neighbours).collect();

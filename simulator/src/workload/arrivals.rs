@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::distribution::Distribution;
 use crate::scenario::diagnostics::Problem;
@@ -27,7 +28,8 @@ pub struct Arrivals {
 }
 
 /// A rate that rises and falls once in a period.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Diurnal {
     /// How long a day is.
     pub period: Span,
@@ -39,7 +41,7 @@ pub struct Diurnal {
 
 impl Diurnal {
     /// The rate at a moment in thousandths of the mean.
-    fn rate(self, at: Span) -> u64 {
+    pub(crate) fn rate(self, at: Span) -> u64 {
         let period = u128::from(self.period.0.max(1));
         // From the peak, in 65,536ths of a period.
         let since = (u128::from(at.0) + period - u128::from(self.peak.0) % period) % period;
@@ -167,7 +169,7 @@ impl Arrivals {
     }
 }
 
-fn diurnal(section: &Section<'_>) -> Option<Diurnal> {
+pub(crate) fn diurnal(section: &Section<'_>) -> Option<Diurnal> {
     let period = section.time("period").unwrap_or(Span::secs(86_400));
     let peak = section.time("peak").unwrap_or(Span::secs(14 * 3_600));
     let percent = section.need("percent").and_then(|v| v.whole(1..=100));

@@ -1,10 +1,11 @@
-//! Deployments, stateful sets and daemon sets, with services, budgets, rollouts and changes of their
-//! size.
+//! Deployments, replication controllers, stateful sets and daemon sets, with services, budgets,
+//! autoscalers, rollouts and changes of their size.
 
 use machine::RngTree;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+use super::scaling::{self, Autoscale};
 use super::{Arrivals, Draft, Sizes, pods};
 use crate::distribution::Distribution;
 use crate::plan::{Budget, Operation, PodTemplate, Target};
@@ -29,6 +30,11 @@ pub struct Sets {
     pub services: bool,
     /// `minAvailable` or `maxUnavailable` of the budget of each, if they have one.
     pub budget: Option<(Option<String>, Option<String>)>,
+    /// The autoscaler of each, if they have one.
+    pub autoscale: Option<Autoscale>,
+    /// What becomes of the claims of stateful sets, if that is said: whether they go with the set,
+    /// and with pods that are scaled away.
+    pub claims: Option<(bool, bool)>,
     /// When one of them is rolled out anew.
     pub rollouts: Option<Arrivals>,
     /// When one of them is scaled.
@@ -50,6 +56,11 @@ pub enum Kind {
         max_surge: String,
         /// `maxUnavailable` of all.
         max_unavailable: String,
+    },
+    /// Replication controllers.
+    ReplicationController {
+        /// How many pods each has.
+        replicas: Distribution<u64>,
     },
     /// Stateful sets.
     StatefulSet {
@@ -79,6 +90,7 @@ impl Kind {
                 let partition = section.whole("partition", 0..=REPLICAS_MAX).unwrap_or(0);
                 Self::StatefulSet { replicas: replicas?, parallel, partition }
             }
+            Target::ReplicationController => Self::ReplicationController { replicas: replicas()? },
             Target::DaemonSet => {
                 let (max_surge, max_unavailable) = daemon_bounds(section);
                 Self::DaemonSet { max_surge: max_surge?, max_unavailable: max_unavailable? }
@@ -104,6 +116,7 @@ impl Kind {
     const fn target(&self) -> Target {
         match self {
             Self::Deployment { .. } => Target::Deployment,
+            Self::ReplicationController { .. } => Target::ReplicationController,
             Self::StatefulSet { .. } => Target::StatefulSet,
             Self::DaemonSet { .. } => Target::DaemonSet,
         }
@@ -112,9 +125,9 @@ impl Kind {
     /// How many pods each has, where that is said.
     const fn replicas(&self) -> Option<&Distribution<u64>> {
         match self {
-            Self::Deployment { replicas, .. } | Self::StatefulSet { replicas, .. } => {
-                Some(replicas)
-            }
+            Self::Deployment { replicas, .. }
+            | Self::ReplicationController { replicas }
+            | Self::StatefulSet { replicas, .. } => Some(replicas),
             Self::DaemonSet { .. } => None,
         }
     }
@@ -123,6 +136,9 @@ impl Kind {
         match self.clone() {
             Self::Deployment { max_surge, max_unavailable, .. } => {
                 Operation::CreateDeployment { name, template, replicas, max_surge, max_unavailable }
+            }
+            Self::ReplicationController { .. } => {
+                Operation::CreateReplicationController { name, template, replicas }
             }
             Self::StatefulSet { parallel, partition, .. } => {
                 Operation::CreateStatefulSet { name, template, replicas, parallel, partition }
@@ -157,6 +173,7 @@ pub(super) fn read(
     if policy != "Always" {
         let what = match target {
             Target::StatefulSet => "stateful set",
+            Target::ReplicationController => "replication controller",
             Target::DaemonSet => "daemon set",
             _ => "deployment",
         };
@@ -176,7 +193,20 @@ pub(super) fn read(
         section.finish();
         arrivals
     };
-    let (rollouts, deletions) = (stream("rollouts"), stream("deletions"));
+    // Nobody replaces the pods of a replication controller.
+    let has_rollouts = target != Target::ReplicationController;
+    let rollouts = if has_rollouts { stream("rollouts") } else { None };
+    let deletions = stream("deletions");
+    let scales = target != Target::DaemonSet;
+    let autoscale = if scales { section.section("autoscale") } else { None };
+    let autoscale = autoscale.map(|section| scaling::read(&section));
+    let claims = if target == Target::StatefulSet { section.section("claims") } else { None };
+    let claims = claims.map(|section| {
+        let truth = |key| section.truth(key).unwrap_or(false);
+        let claims = (truth("delete_with_set"), truth("delete_when_scaled"));
+        section.finish();
+        claims
+    });
     let (mut scalings, mut scaled) = (None, None);
     if target != Target::DaemonSet
         && let Some(section) = section.section("scalings")
@@ -186,6 +216,8 @@ pub(super) fn read(
         section.finish();
     }
     let kind = kind?;
+    // An absent value is right, a wrong one is not.
+    let autoscale = autoscale.map_or(Some(None), |autoscale| autoscale.map(Some))?;
     for (what, of) in [("replicas", kind.replicas()), ("scalings", scaled.as_ref())] {
         if of.is_some_and(|of| of.upper() > u64::from(REPLICAS_MAX)) {
             let message = format!("`{}.{what}`: more pods than can be simulated", section.path());
@@ -200,6 +232,8 @@ pub(super) fn read(
         sizes,
         services,
         budget,
+        autoscale,
+        claims,
         rollouts,
         scalings,
         scaled,
@@ -219,7 +253,8 @@ struct Made {
 impl Sets {
     fn streams(&self) -> impl Iterator<Item = &Arrivals> {
         let changes = [&self.rollouts, &self.scalings, &self.deletions];
-        changes.into_iter().flatten().chain([&self.arrivals])
+        let loads = self.autoscale.iter().filter_map(|a| a.changes.as_ref());
+        changes.into_iter().flatten().chain([&self.arrivals]).chain(loads)
     }
 
     pub(super) fn endless(&self) -> bool {
@@ -234,6 +269,7 @@ impl Sets {
 
     pub(super) fn expand(&self, name: &str, tree: RngTree, draft: &mut Draft) {
         let mut made = self.create(name, tree, draft);
+        let created: Vec<Span> = made.iter().map(|m| m.created).collect();
         let deleted = self.delete(&made, tree, draft);
         let changes = |stream: &Option<Arrivals>, purpose: &str| -> Vec<Span> {
             let mut rng = tree.rng(purpose);
@@ -244,7 +280,9 @@ impl Sets {
         let exists = |at: Span, i: usize| deleted[i].is_none_or(|end| at < end);
         let mut rng = tree.rng("rolled out");
         for at in rollouts {
-            let Some(i) = one_of(&made, at, &mut rng).filter(|i| exists(at, *i)) else { continue };
+            let Some(i) = one_of(&created, at, &mut rng).filter(|i| exists(at, *i)) else {
+                continue;
+            };
             let set = &mut made[i];
             set.versions += 1;
             let mut template = set.template.clone();
@@ -258,7 +296,9 @@ impl Sets {
         }
         let (mut rng, mut sizes) = (tree.rng("scaled"), tree.rng("scaled to"));
         for at in scalings {
-            let Some(i) = one_of(&made, at, &mut rng).filter(|i| exists(at, *i)) else { continue };
+            let Some(i) = one_of(&created, at, &mut rng).filter(|i| exists(at, *i)) else {
+                continue;
+            };
             let Some(to) = self.scaled.as_ref().or(self.kind.replicas()) else { continue };
             let replicas = to.sample(&mut sizes);
             let (target, name) = (self.kind.target(), made[i].name.clone());
@@ -282,6 +322,15 @@ impl Sets {
             let replicas = self.kind.replicas().map_or(0, |r| pods_of(r.sample(&mut replicas)));
             let operation = self.kind.create(name.clone(), index, replicas);
             draft.operation(at, operation);
+            if let Some((delete_with_set, delete_when_scaled)) = self.claims {
+                let name = name.clone();
+                let policy =
+                    Operation::SetClaimPolicy { name, delete_with_set, delete_when_scaled };
+                draft.operation(at, policy);
+            }
+            if let Some(autoscale) = &self.autoscale {
+                autoscale.create(&name, self.kind.target(), at, tree, draft);
+            }
             if self.services {
                 let app = name.rsplit('/').next().unwrap_or(&name).to_owned();
                 draft.operation(at, Operation::CreateService { name: name.clone(), app });
@@ -307,9 +356,10 @@ impl Sets {
         let mut deleted = vec![None; made.len()];
         let Some(stream) = &self.deletions else { return deleted };
         let (mut times, mut rng) = (tree.rng("deletions"), tree.rng("deleted"));
+        let created: Vec<Span> = made.iter().map(|m| m.created).collect();
         let moments: Vec<Span> = stream.times(draft.end, &mut times).collect();
         for at in moments {
-            let Some(i) = one_of(made, at, &mut rng) else { continue };
+            let Some(i) = one_of(&created, at, &mut rng) else { continue };
             if deleted[i].is_some() {
                 continue;
             }
@@ -326,9 +376,9 @@ pub(super) fn pods_of(replicas: u64) -> u32 {
     u32::try_from(replicas).unwrap_or(u32::MAX)
 }
 
-/// One of those that have been created before a moment.
-fn one_of(made: &[Made], at: Span, rng: &mut ChaCha8Rng) -> Option<usize> {
-    let there = made.partition_point(|m| m.created < at);
+/// One of those that have been created before a moment, by when each was.
+pub(super) fn one_of(created: &[Span], at: Span, rng: &mut ChaCha8Rng) -> Option<usize> {
+    let there = created.partition_point(|created| *created < at);
     (there > 0).then(|| rng.random_range(0..there))
 }
 

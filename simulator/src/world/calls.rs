@@ -322,7 +322,10 @@ impl World {
                 Some(object) => Ok(Reply::Object(object.clone())),
                 None => Err(Status::not_found(key.kind, &key.name).into()),
             },
-            // Nothing is measured here.
+            Request::List { kind: Kind::PodMetrics, namespace, selector } => {
+                Ok(Reply::Objects(self.pods_use(namespace, selector)?))
+            }
+            // Nothing else is measured here.
             Request::List { .. } => Err(Status::no_route().into()),
             Request::ReadRevision(kind) => {
                 let revision = self.store.revision();

@@ -1,5 +1,8 @@
 //! API objects as users and kubelets of the simulated cluster make them.
 
+pub(super) mod limits;
+pub(super) mod scheduled;
+
 use std::collections::BTreeMap;
 
 use api::{ApiObject, Object, Pod, Shared};
@@ -125,7 +128,8 @@ pub(super) fn stateful_set(
         spec: Some(StatefulSetSpec {
             replicas: i32::try_from(replicas).ok(),
             selector: selector(&app),
-            template: pod_template(template, app),
+            template: limits::with_claims(pod_template(template, app)),
+            volume_claim_templates: limits::claim_templates(template.storage),
             pod_management_policy: Some(policy.to_owned()),
             update_strategy: Some(StatefulSetUpdateStrategy {
                 type_: Some("RollingUpdate".to_owned()),
@@ -388,6 +392,7 @@ pub(super) fn spec(template: &PodTemplate, runs: Option<Span>, own: &Labels) -> 
             period_seconds: Some(1),
             ..Probe::default()
         }),
+        volume_mounts: (template.storage > 0).then(|| vec![limits::mount()]),
         ..Container::default()
     };
     let tolerations = template.tolerations.iter().map(|(key, value, effect, seconds)| Toleration {
@@ -399,6 +404,7 @@ pub(super) fn spec(template: &PodTemplate, runs: Option<Span>, own: &Labels) -> 
     });
     PodSpec {
         containers: vec![container],
+        volumes: (template.storage > 0).then(|| vec![limits::of_pod(template.storage)]),
         // Admission refuses a priority without its class.
         priority_class_name: class_name(template),
         affinity: affinity(template, own),

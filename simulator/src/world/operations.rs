@@ -34,6 +34,11 @@ const fn kind_of(target: Target) -> Kind {
         Target::StatefulSet => Kind::StatefulSet,
         Target::DaemonSet => Kind::DaemonSet,
         Target::Job => Kind::Job,
+        Target::CronJob => Kind::CronJob,
+        Target::HorizontalPodAutoscaler => Kind::HorizontalPodAutoscaler,
+        Target::ResourceQuota => Kind::ResourceQuota,
+        Target::LimitRange => Kind::LimitRange,
+        Target::PersistentVolumeClaim => Kind::PersistentVolumeClaim,
         Target::PodDisruptionBudget => Kind::PodDisruptionBudget,
         Target::Service => Kind::Service,
         Target::Namespace => Kind::Namespace,
@@ -190,11 +195,16 @@ impl World {
         self.write(None, request, &operation, &admin()).map(|_| ())
     }
 
-    /// Creates the priority class of the pods that the operation makes, unless it is there.
+    /// Creates the priority class of the pods that the operation makes, and the storage class of
+    /// their volumes, unless they are there.
     fn ensure_class(&mut self, operation: &Operation) -> Result<(), Status> {
         let Some(template) = operation.template() else { return Ok(()) };
         let plan = Arc::clone(&self.plan);
         let template = &plan.templates[template as usize];
+        let storage = Key::cluster(Kind::StorageClass, objects::limits::CLASS);
+        if template.storage > 0 && self.store.get(&storage).is_none() {
+            self.as_admin(&Request::Create(objects::limits::storage_class()))?;
+        }
         let Some(name) = objects::class_name(template) else { return Ok(()) };
         if self.store.get(&Key::cluster(Kind::PriorityClass, &name)).is_some() {
             return Ok(());
@@ -264,6 +274,35 @@ impl World {
             Operation::CreateJob { template: index, .. } => {
                 Request::Create(objects::job(operation, template(*index))?)
             }
+            Operation::CreateCronJob(cron) => {
+                Request::Create(objects::scheduled::cron_job(cron, template(cron.template)))
+            }
+            Operation::SuspendCronJob { name, suspended } => {
+                let key = key(Target::CronJob, name);
+                present(&key)?;
+                merge(key, json!({"spec": {"suspend": suspended}}))
+            }
+            Operation::CreateAutoscaler(autoscaler) => {
+                let target = kind_of(autoscaler.target);
+                Request::Create(objects::scheduled::autoscaler(autoscaler, target))
+            }
+            Operation::CreateQuota(quota) => Request::Create(objects::limits::quota(quota)),
+            Operation::SetQuota(quota) => {
+                let key = key(Target::ResourceQuota, &quota.name);
+                present(&key)?;
+                merge(key, json!({"spec": {"hard": quota.hard}}))
+            }
+            Operation::CreateLimitRange(range) => {
+                Request::Create(objects::limits::limit_range(range))
+            }
+            Operation::SetClaimPolicy { name, delete_with_set, delete_when_scaled } => {
+                let key = key(Target::StatefulSet, name);
+                present(&key)?;
+                let word = |delete: &bool| if *delete { "Delete" } else { "Retain" };
+                let policy = json!({"whenDeleted": word(delete_with_set),
+                    "whenScaled": word(delete_when_scaled)});
+                merge(key, json!({"spec": {"persistentVolumeClaimRetentionPolicy": policy}}))
+            }
             Operation::CreateBudget(budget) => Request::Create(objects::budget(budget)),
             Operation::CreateService { name, app } => Request::Create(objects::service(name, app)),
             Operation::CreateNamespace { name } => Request::Create(objects::namespace(name)),
@@ -275,6 +314,10 @@ impl World {
             Operation::SetTemplate { target, name, template: index } => {
                 let object = present(&key(*target, name))?;
                 let pods = objects::pod_template(template(*index), objects::app_label(name));
+                let pods = match target {
+                    Target::StatefulSet => objects::limits::with_claims(pods),
+                    _ => pods,
+                };
                 Request::Update { object: with_template(object, pods)?, subresource: None }
             }
             Operation::SetPartition { name, partition } => {
@@ -332,6 +375,15 @@ impl World {
                 merge(key, json!({"metadata": {"labels": {label: value}}}))
             }
         })
+    }
+
+    /// Users suspend all cron jobs: what goes by the clock would never come to rest.
+    pub(super) fn suspend_cron_jobs(&mut self) {
+        let keys: Vec<Key> = self.store.objects(Kind::CronJob).map(Object::key).collect();
+        for key in keys {
+            // A cron job that is suspended already changes nothing.
+            let _ = self.as_admin(&merge(key, json!({"spec": {"suspend": true}})));
+        }
     }
 
     /// Somebody writes all objects of a kind: whoever has read one must read it again.

@@ -182,6 +182,30 @@ fn refusals_are_noted_until_the_number_is_right() {
 }
 
 #[test]
+fn refused_pods_do_not_keep_the_others_from_being_reported() {
+    let mut fixture = fixture(set(json!(3)), &["a web set Ready"]);
+    let plan = fixture.reconcile(&key());
+    let error = ApiError::from(Status::forbidden(Kind::Pod, "web-x", "exceeded quota"));
+    let note = |f: &Fixture<ReplicaSets>| {
+        ReplicaSets::new().note_refusal(&f.cache, &key(), &plan.requests[0], &error, f.now())
+    };
+    fixture.request(note(&fixture).unwrap());
+    let status = |f: &Fixture<ReplicaSets>| {
+        let value = api::codec::to_value(&f.store.objects[&key()]);
+        let status = &value["status"];
+        let reason = status["conditions"][0]["reason"].as_str().map(str::to_owned);
+        (status["replicas"].as_i64(), status["readyReplicas"].as_i64(), reason)
+    };
+    let failed = || Some("FailedCreate".to_owned());
+    assert_eq!(status(&fixture), (Some(1), Some(1), failed()));
+    assert!(note(&fixture).is_none());
+    // One that goes is told of, although the next creation is refused as well.
+    fixture.remove(&Key::new(Kind::Pod, "n", "a"));
+    fixture.request(note(&fixture).unwrap());
+    assert_eq!(status(&fixture), (Some(0), None, failed()));
+}
+
+#[test]
 fn changes_of_pods_concern_old_and_new_owners() {
     let mut fixture = fixture(set(json!(1)), &[]);
     assert_eq!(fixture.put(pod("a web set Running")), [key()]);

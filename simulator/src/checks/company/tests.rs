@@ -97,6 +97,25 @@ fn p13_near_or_the_first_of_its_kind() {
 }
 
 #[test]
+fn p13_a_refusal_counts_when_the_scheduler_has_heard_of_it() {
+    let db = pod("db", &json!({"metadata": {"labels": {"app": "db"}}}));
+    let pods = [db, asking("web", "web", "podAffinity", "db")];
+    let (mut case, scheduler) = case(KeepsCompany::near(), &pods);
+    bind(&mut case, scheduler, "db", "n3");
+    let uid = "u-db".to_owned();
+    let request = Request::Bind { pod: pod_key("db"), uid, node: "n3".to_owned() };
+    let refusal = api::Status::not_found(Kind::Pod, "db");
+    let answer =
+        Occurrence::Answered { by: Some(scheduler), request: &request, refusal: Some(&refusal) };
+    case.tell(&answer);
+    bind(&mut case, scheduler, "web", "n3");
+    case.is_right();
+    case.advance(30);
+    bind(&mut case, scheduler, "web", "n3");
+    case.is_wrong(&["binds pods/d/web to n3 although no pod that it must be near to"]);
+}
+
+#[test]
 fn p15_spread_over_domains() {
     let pods = [
         of_app("one", "web", "n1"),

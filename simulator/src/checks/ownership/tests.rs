@@ -10,7 +10,7 @@ fn collect(key: &Key) -> Request {
     Request::Delete {
         key: key.clone(),
         uid: None,
-        revision: None,
+        revision: Some(api::Revision(1)),
         grace_seconds: None,
         propagation: Some(Propagation::Background),
     }

@@ -74,6 +74,40 @@ fn p10_the_node_was_there_and_took_pods() {
 }
 
 #[test]
+fn p10_a_pod_that_waits_for_volumes_is_decided_about_earlier() {
+    let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]);
+    let waits = pod("a", &json!({"spec": {"volumes": volumes}}));
+    let claim = |phase: &str| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "c", "namespace": "d", "uid": "u-c", "annotations":
+                {"volume.kubernetes.io/selected-node": "n1"}},
+            "spec": {}, "status": {"phase": phase}})
+    };
+    let mut case = Case::new(NodeWasThere::default());
+    let scheduler = case.scheduler();
+    let cordoned = json!({"spec": {"unschedulable": true}});
+    case.put(None, &waits);
+    case.put(None, &node("n1", &cordoned));
+    case.show(scheduler, &node_key("n1"));
+    let object = crate::checks::made_up::object(&claim("Pending"));
+    case.call(scheduler, &Request::Update { object, subresource: None });
+    case.is_wrong(&[
+        "scheduler-0 chooses n1 for persistentvolumeclaims/d/c although it is cordoned",
+    ]);
+    // The decision was made before there was a volume.
+    case.put(None, &claim("Bound"));
+    case.call(scheduler, &bind("a", "n1"));
+    case.is_right();
+    // Who comes later has one at once.
+    case.delete(None, &pod_key("a"));
+    let mut later = waits;
+    later["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:05Z");
+    case.put(None, &later);
+    case.call(scheduler, &bind("a", "n1"));
+    case.is_wrong(&["scheduler-0 binds pods/d/a to n1 although it is cordoned"]);
+}
+
+#[test]
 fn p11_labels_are_honoured() {
     let find = |wanted: Value, labels: Value| {
         bound(LabelsHonoured::default(), &wanted, &json!({"metadata": {"labels": labels}}))

@@ -61,6 +61,26 @@ fn p17_the_less_important_give_way() {
 }
 
 #[test]
+fn p17_who_waited_a_moment_ago_is_believed_to_wait() {
+    let pods = [important("big", 10, "4"), running("a", 0, "2")];
+    let (mut case, scheduler) = case(GivesWay::default(), &pods);
+    case.show(scheduler, &pod_key("big"));
+    case.delete(None, &pod_key("big"));
+    // The scheduler has not heard of it for long.
+    case.advance(60);
+    case.call(scheduler, &deletion(&pod_key("a")));
+    case.is_right();
+    let (key, revision) = (pod_key("big"), case.revision());
+    case.deliver(scheduler, &WatchEvent::Deleted { key, revision });
+    case.advance(9);
+    case.call(scheduler, &deletion(&pod_key("a")));
+    case.is_right();
+    case.advance(1);
+    case.call(scheduler, &deletion(&pod_key("a")));
+    case.is_wrong(&["pods/d/a is displaced, and no pod waits"]);
+}
+
+#[test]
 fn p17_no_more_than_must() {
     let pods = [important("big", 10, "2"), running("a", 0, "2"), running("b", 1, "2")];
     let (mut case, scheduler) = case(GivesWay::default(), &pods);

@@ -147,4 +147,16 @@ fn p41_one_controller() {
     case.is_wrong(&["taken from controller u-r by u-q"]);
     case.put(None, &pod("a", &owners(json!([reference("q"), reference("r")]))));
     case.is_wrong(&["has 2 controllers"]);
+    // A claim goes with its set, or with its pod.
+    let claim = |kind: &str, name: &str| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "c", "namespace": "d", "uid": "u-c", "ownerReferences":
+                [{"apiVersion": "v1", "kind": kind, "name": name, "uid": format!("u-{name}"),
+                    "controller": true}]}})
+    };
+    case.put(None, &claim("StatefulSet", "s"));
+    case.put(None, &claim("Pod", "s-0"));
+    case.is_right();
+    case.put(None, &claim("ReplicaSet", "r"));
+    case.is_wrong(&["persistentvolumeclaims/d/c was taken from controller u-s-0 by u-r"]);
 }
