@@ -139,6 +139,7 @@ fn marked(secret: &Secret, now: Time) -> Request {
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "rows of tables read better without borrows")]
 mod tests {
     use serde_json::{Value, json};
 
