@@ -16,9 +16,10 @@ use crate::bootstrap_tokens::{self, is_token};
 
 const NAMESPACE: &str = "kube-public";
 const NAME: &str = "cluster-info";
-const SIGNED: &str = "kubeconfig";
+/// The key of what is signed.
+pub const SIGNED: &str = "kubeconfig";
 /// What the keys of signatures start with; the identifier of the token follows.
-const SIGNATURE: &str = "jws-kubeconfig-";
+pub const SIGNATURE: &str = "jws-kubeconfig-";
 /// The bytes of a block of SHA-256.
 const BLOCK: usize = 64;
 
@@ -72,8 +73,9 @@ fn key() -> Key {
     Key::new(Kind::ConfigMap, NAMESPACE, NAME)
 }
 
-/// The signature of the content without the content: HMAC with SHA-256, in the compact form.
-fn sign(content: &str, id: &str, token: &str) -> String {
+/// The signature of the content without the content, by the token of that identifier and secret:
+/// HMAC with SHA-256, in the compact form.
+pub fn sign(content: &str, id: &str, token: &str) -> String {
     let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","kid":"{id}"}}"#));
     let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(content));
     let signature = hmac(token.as_bytes(), signed.as_bytes());

@@ -18,12 +18,13 @@ use api::selector::Selector;
 use api::{ApiError, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec};
 use k8s_openapi::api::core::v1::Node;
-use machine::{Cache, Delta, Index, Plan, Reconciler};
+use machine::{Cache, Delta, Index, Memory, Plan, Reconciler};
 
 use self::history::History;
 use self::nodes::{Demand, Fit};
 use crate::labels::{Labels, Orphans};
 use crate::ownership::{self, Claim, required_labels, workload_selector};
+use crate::readiness::Readiness;
 use crate::replicas::seconds;
 use crate::revisions::POD_LABEL as HASH;
 use crate::selectors::{Selecting, Selectors};
@@ -76,8 +77,14 @@ impl Reconciler for DaemonSets {
     }
 
     fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
+        self.reconcile_with(cache, key, now, &mut Memory::default())
+    }
+
+    fn reconcile_with(&self, cache: &Cache, key: &Key, now: Time, memory: &mut Memory) -> Plan {
         let mut plan = Plan::nothing();
-        if let Some(pass) = Pass::new(cache, key, now, &mut plan) {
+        if let Some(mut pass) = Pass::new(cache, key, now, &mut plan) {
+            let pods = pass.pods.iter().copied();
+            pass.readiness = Readiness::note(memory, pass.min_ready(), pods, now);
             pass.run(&mut plan);
         }
         plan
@@ -164,6 +171,7 @@ struct Pass<'a> {
     /// The same by the node that they are bound or tied to, in order of seniority; without those
     /// that have ended and are being deleted.
     on_node: BTreeMap<&'a str, Vec<&'a Pod>>,
+    readiness: Readiness,
     now: Time,
 }
 
@@ -201,7 +209,8 @@ impl<'a> Pass<'a> {
         }
         let generation =
             meta::annotation(&set.metadata, GENERATION).filter(|text| text.parse::<i64>().is_ok());
-        Some(Self { cache, set, spec, history, generation, nodes, pods, on_node, now })
+        let readiness = Readiness::default();
+        Some(Self { cache, set, spec, history, generation, nodes, pods, on_node, readiness, now })
     }
 
     fn run(self, plan: &mut Plan) {
@@ -221,8 +230,12 @@ impl<'a> Pass<'a> {
         seconds(self.spec.min_ready_seconds)
     }
 
+    fn available_at(&self, pod: &Pod) -> Option<Time> {
+        self.readiness.available_at(pod, self.min_ready())
+    }
+
     fn is_available(&self, pod: &Pod) -> bool {
-        pods::available_at(pod, self.min_ready()).is_some_and(|at| at <= self.now)
+        self.available_at(pod).is_some_and(|at| at <= self.now)
     }
 
     /// Whether the pod is of today's template.

@@ -13,11 +13,12 @@ use api::selector::Selector;
 use api::{ApiError, ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use machine::{Announcement, Cache, Delta, Index, Plan, Reconciler};
+use machine::{Announcement, Cache, Delta, Index, Memory, Plan, Reconciler};
 
 use self::tally::PodTallies;
 use crate::labels::Orphans;
 use crate::ownership::{self, Claim};
+use crate::readiness::Readiness;
 use crate::selectors::{Selecting, Selectors};
 use crate::{announce, pods};
 
@@ -103,7 +104,11 @@ impl<T: Replicated> Reconciler for Replicas<T> {
     }
 
     fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
-        reconcile::<T>(cache, key, now)
+        self.reconcile_with(cache, key, now, &mut Memory::default())
+    }
+
+    fn reconcile_with(&self, cache: &Cache, key: &Key, now: Time, memory: &mut Memory) -> Plan {
+        reconcile::<T>(cache, key, now, memory)
     }
 
     fn note_refusal(
@@ -128,7 +133,7 @@ fn relevant(pod: &Pod) -> impl PartialEq + '_ {
 }
 
 /// Brings the number of pods to what `key` asks for and reports it.
-fn reconcile<T: Replicated>(cache: &Cache, key: &Key, now: Time) -> Plan {
+fn reconcile<T: Replicated>(cache: &Cache, key: &Key, now: Time, memory: &mut Memory) -> Plan {
     let mut plan = Plan::nothing();
     let Some(owner) = cache.object(key).and_then(Object::get::<T>) else { return plan };
     let desired = owner.desired();
@@ -145,7 +150,8 @@ fn reconcile<T: Replicated>(cache: &Cache, key: &Key, now: Time) -> Plan {
             delete_pods(cache, owner, census.owned - desired.replicas, now, &mut plan);
         }
     }
-    let status = observe(cache, owner, &desired, &census, now, &mut plan);
+    let readiness = Readiness::note(memory, desired.min_ready, owned_pods(cache, owner), now);
+    let status = observe(cache, owner, &desired, &census, &readiness, now, &mut plan);
     if status != owner.status() {
         let mut owner = owner.clone();
         owner.set_status(status);
@@ -381,14 +387,15 @@ fn observe<T: Replicated>(
     owner: &T,
     desired: &Desired<'_>,
     census: &Census,
+    readiness: &Readiness,
     now: Time,
     plan: &mut Plan,
 ) -> ReplicaSetStatus {
     let mut available = census.ready;
     if !desired.min_ready.is_zero() {
         available = 0;
-        for at in owned_pods(cache, owner).filter_map(|p| pods::available_at(p, desired.min_ready))
-        {
+        let available_at = |pod| readiness.available_at(pod, desired.min_ready);
+        for at in owned_pods(cache, owner).filter_map(available_at) {
             if at <= now {
                 available += 1;
             } else {

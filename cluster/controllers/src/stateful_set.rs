@@ -18,12 +18,13 @@ use std::time::Duration;
 use api::selector::Selector;
 use api::{ApiError, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec};
-use machine::{Cache, Delta, Index, Plan, Reconciler};
+use machine::{Cache, Delta, Index, Memory, Plan, Reconciler};
 
 use self::history::History;
 use crate::labels::{Labels, Orphans};
 use crate::ownership::{self, Claim, required_labels, workload_selector};
 use crate::pods;
+use crate::readiness::Readiness;
 use crate::replicas::seconds;
 use crate::revisions::POD_LABEL;
 use crate::selectors::{Selecting, Selectors};
@@ -68,8 +69,14 @@ impl Reconciler for StatefulSets {
     }
 
     fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
+        self.reconcile_with(cache, key, now, &mut Memory::default())
+    }
+
+    fn reconcile_with(&self, cache: &Cache, key: &Key, now: Time, memory: &mut Memory) -> Plan {
         let mut plan = Plan::nothing();
-        if let Some(pass) = Pass::new(cache, key, now, &mut plan) {
+        if let Some(mut pass) = Pass::new(cache, key, now, &mut plan) {
+            let pods = pass.pods.values().copied();
+            pass.readiness = Readiness::note(memory, pass.min_ready(), pods, now);
             pass.run(&mut plan);
         }
         plan
@@ -123,6 +130,7 @@ struct Pass<'a> {
     history: History<'a>,
     /// Its pods by their ordinals.
     pods: BTreeMap<i64, &'a Pod>,
+    readiness: Readiness,
     now: Time,
 }
 
@@ -137,7 +145,7 @@ impl<'a> Pass<'a> {
         } else {
             History::of(cache, set, plan)?
         };
-        Some(Self { cache, set, spec, history, pods, now })
+        Some(Self { cache, set, spec, history, pods, readiness: Readiness::default(), now })
     }
 
     fn run(self, plan: &mut Plan) {
@@ -187,10 +195,13 @@ impl<'a> Pass<'a> {
         seconds(self.spec.min_ready_seconds)
     }
 
+    fn available_at(&self, pod: &Pod) -> Option<Time> {
+        self.readiness.available_at(pod, self.min_ready())
+    }
+
     /// Whether the pod has been ready for long enough.
     fn is_available(&self, pod: &Pod) -> bool {
-        is_running(pod)
-            && pods::available_at(pod, self.min_ready()).is_some_and(|at| at <= self.now)
+        is_running(pod) && self.available_at(pod).is_some_and(|at| at <= self.now)
     }
 
     /// Whether the pod is available and stays so, as far as one can tell.

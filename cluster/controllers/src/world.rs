@@ -58,6 +58,24 @@ pub(crate) enum Fate {
 /// What is checked after every write.
 type Check = fn(&World);
 
+/// Where the controllers die, which start anew at once; calls are counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// The call never leaves.
+    Before(usize),
+    /// The call is carried out, and nobody hears the answer.
+    After(usize),
+}
+
+fn controllers() -> ControllerManager {
+    let config = Config {
+        cluster_cidr: Some("10.244.0.0/16".parse().unwrap()),
+        node_cidr_mask_size: 24,
+        root_ca_pem: Some("CA".to_owned()),
+    };
+    ControllerManager::new(all(config), None)
+}
+
 pub(crate) struct World {
     pub(crate) store: Store,
     machine: ControllerManager,
@@ -78,16 +96,13 @@ pub(crate) struct World {
     pub(crate) load_milli: i64,
     pub(crate) last_write: Time,
     pub(crate) check: Check,
+    /// Calls that the controllers have made, the one at which they died among them.
+    pub(crate) calls: usize,
+    pub(crate) crash: Option<Crash>,
 }
 
 impl World {
     pub(crate) fn new(seed: u64, nodes: usize, loss_percent: u32) -> Self {
-        let config = Config {
-            cluster_cidr: Some("10.244.0.0/16".parse().unwrap()),
-            node_cidr_mask_size: 24,
-            root_ca_pem: Some("CA".to_owned()),
-        };
-        let machine = ControllerManager::new(all(config), None);
         let mut world = Self {
             store: Store { now: START, ..Store::default() },
             queue: BTreeMap::new(),
@@ -104,7 +119,9 @@ impl World {
             load_milli: 0,
             last_write: START,
             check: |_| {},
-            machine,
+            machine: controllers(),
+            calls: 0,
+            crash: None,
         };
         for kind in world.machine.kinds() {
             let list = WatchEvent::Replaced { kind, objects: vec![], revision: Revision(0) };
@@ -144,6 +161,16 @@ impl World {
     pub(crate) fn revive_node(&mut self, name: &str) {
         self.dead.remove(name);
         self.push(self.store.now, Due::Heartbeat(name.to_owned()));
+        // The kubelet ends what was to end meanwhile.
+        let ends = |object: &&Object| {
+            object.get::<Pod>().is_some_and(|pod| pod.node() == name)
+                && meta::is_terminating(object.meta())
+        };
+        let keys: Vec<Key> = self.store.kind(Kind::Pod).filter(ends).map(Object::key).collect();
+        for key in keys {
+            let at = self.store.now + self.delay(100..3000);
+            self.push(at, Due::End(key));
+        }
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "callers write objects in place")]
@@ -400,7 +427,12 @@ impl World {
         self.machine.step(self.store.now, input, &mut out);
         for effect in out {
             match effect {
-                ApiEffect::Call { id, request } => self.call(id, request),
+                ApiEffect::Call { id, request } => {
+                    if self.call(id, request) {
+                        self.restart();
+                        return;
+                    }
+                }
                 ApiEffect::Record(report) => {
                     if let Request::Create(_) = self.recorder.write(&report) {
                         let Record { regarding, reason, message, .. } = &report.record;
@@ -412,8 +444,28 @@ impl World {
         }
     }
 
-    fn call(&mut self, id: CallId, request: Request) {
+    /// The controllers start anew: what they knew is gone, and so is what was on its way to them.
+    fn restart(&mut self) {
+        self.machine = controllers();
+        self.recorder = Recorder::default();
+        self.queue.retain(|_, due| !matches!(due, Due::Input(_)));
+        let revision = Revision(self.store.revision);
+        for kind in self.machine.kinds() {
+            let objects = self.store.kind(kind).cloned().collect();
+            let due = self.store.now + self.delay(0..300);
+            self.watch_due.insert(kind, due);
+            let list = WatchEvent::Replaced { kind, objects, revision };
+            self.push(due, Due::Input(ApiInput::Watch(list)));
+        }
+    }
+
+    /// Carries out a call; whether the controllers die at it.
+    fn call(&mut self, id: CallId, request: Request) -> bool {
         let now = self.store.now;
+        self.calls += 1;
+        if self.crash == Some(Crash::Before(self.calls)) {
+            return true;
+        }
         self.log.push(format!("{} {}", (now.0 - START.0) / 1_000_000, short(&request)));
         if request.writes().is_some() {
             self.last_write = now;
@@ -434,6 +486,7 @@ impl World {
         };
         let at = now + self.delay(0..20);
         self.push(at, Due::Input(ApiInput::Reply { id, result }));
+        self.crash == Some(Crash::After(self.calls))
     }
 
     /// Lets time pass.
@@ -474,6 +527,8 @@ impl World {
 
 #[cfg(test)]
 mod bad_input;
+#[cfg(test)]
+mod crashes;
 #[cfg(test)]
 mod storage;
 #[cfg(test)]

@@ -28,8 +28,7 @@ impl Pass<'_> {
         }
         // A pod beside the first one may be what a rollout waits for.
         for pod in self.on_node.values().flatten() {
-            if let Some(at) = pods::available_at(pod, self.min_ready()).filter(|at| *at > self.now)
-            {
+            if let Some(at) = self.available_at(pod).filter(|at| *at > self.now) {
                 plan.revisit_in(at.since(self.now));
             }
         }

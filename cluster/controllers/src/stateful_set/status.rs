@@ -18,7 +18,7 @@ impl Pass<'_> {
             if is_running(pod) && pods::is_ready(pod) {
                 ready += 1;
                 available += usize::from(self.is_available(pod));
-                let at = pods::available_at(pod, self.min_ready());
+                let at = self.available_at(pod);
                 if let Some(at) = at.filter(|at| *at > self.now) {
                     plan.revisit_in(at.since(self.now));
                 }

@@ -9,7 +9,7 @@ use super::*;
 
 const TOLERATIONS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
-fn template(app: &str, image: &str) -> Value {
+pub(super) fn template(app: &str, image: &str) -> Value {
     let tolerations: Vec<Value> = TOLERATIONS
         .iter()
         .map(|key| {
@@ -21,7 +21,12 @@ fn template(app: &str, image: &str) -> Value {
         "spec": {"containers": [{"name": "c", "image": image}], "tolerations": tolerations}})
 }
 
-fn deployment(world: &mut World, replicas: i32, surge: Value, unavailable: Value) -> Key {
+pub(super) fn deployment(
+    world: &mut World,
+    replicas: i32,
+    surge: Value,
+    unavailable: Value,
+) -> Key {
     world.create(json!({"apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": "web", "namespace": "default"},
         "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}},

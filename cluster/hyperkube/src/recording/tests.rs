@@ -1,7 +1,7 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use api::{ApiError, Kind, Object, Reply, Request, Revision, Status, Time, codec};
+use api::{ApiError, Key, Kind, Object, Reply, Request, Revision, Status, Time, codec};
 use machine::WatchEvent;
 use machine::{ApiEffect, ApiInput, ControllerManager, LeaderElector, Machine, RngTree};
 use scheduler::{Desk, Scheduler, SchedulerConfig};
@@ -207,6 +207,241 @@ fn a_controller_manager_is_repeated_and_its_recording_holds_no_secret() {
         assert!(text.contains(part), "{part}");
     }
     assert!(!text.contains(SECRET));
+}
+
+/// An API that holds objects, measures pods and signs.
+struct Store {
+    objects: BTreeMap<Key, Value>,
+    revision: u64,
+    now: Time,
+    news: Vec<WatchEvent>,
+}
+
+impl Store {
+    fn put(&mut self, mut value: Value) -> Object {
+        self.revision += 1;
+        let created = json!(self.now.to_meta());
+        let fields = value["metadata"].as_object_mut().unwrap();
+        fields.insert("resourceVersion".into(), self.revision.to_string().into());
+        fields.entry("uid").or_insert_with(|| format!("uid-{}", self.revision).into());
+        fields.entry("creationTimestamp").or_insert(created);
+        fields.entry("generation").or_insert(json!(1));
+        let stored = object(&value);
+        self.objects.insert(stored.key(), codec::to_value(&stored));
+        self.news.push(WatchEvent::Changed(stored.clone()));
+        stored
+    }
+
+    fn edit(&mut self, key: &Key, change: impl FnOnce(&mut Value)) -> Result<Reply, ApiError> {
+        let Some(mut value) = self.objects.get(key).cloned() else {
+            return Err(Status::not_found(key.kind, &key.name).into());
+        };
+        change(&mut value);
+        Ok(Reply::Object(self.put(value)))
+    }
+
+    /// What the pods of a namespace use, one and all.
+    fn measure(&self, namespace: &str) -> Reply {
+        let pods =
+            self.objects.keys().filter(|k| k.kind == Kind::Pod && &*k.namespace == namespace);
+        let at = self.now.to_meta();
+        let measured = pods.map(|key| {
+            object(&json!({"apiVersion": "metrics.k8s.io/v1beta1", "kind": "PodMetrics",
+                "metadata": {"name": key.name, "namespace": namespace}, "timestamp": at,
+                "window": "15s", "containers": [{"name": "c", "usage": {"cpu": "400m"}}]}))
+        });
+        Reply::Objects(measured.collect())
+    }
+
+    fn answer(&mut self, request: Request) -> Result<Reply, ApiError> {
+        match request {
+            Request::Create(object) => Ok(Reply::Object(self.put(codec::to_value(&object)))),
+            Request::Update { object, .. } => {
+                let wanted = codec::to_value(&object);
+                self.edit(&object.key(), |value| *value = wanted)
+            }
+            Request::Delete { key, .. } => {
+                self.revision += 1;
+                let revision = Revision(self.revision);
+                self.objects.remove(&key);
+                self.news.push(WatchEvent::Deleted { key, revision });
+                Ok(Reply::Done(revision))
+            }
+            Request::Patch { key, patch, .. } => {
+                let replicas = patch.body.json()["spec"]["replicas"].clone();
+                self.edit(&key, |value| value["spec"]["replicas"] = replicas)
+            }
+            Request::Sign(key) if key.kind == Kind::Secret => self.edit(&key, |value| {
+                value["metadata"]["annotations"]["kubernetes.io/service-account.uid"] =
+                    "uid-robot".into();
+                value["data"] = json!({"token": SECRET, "ca.crt": "Q0E=",
+                    "namespace": "ZGVmYXVsdA=="});
+            }),
+            Request::Sign(key) => {
+                self.edit(&key, |value| value["status"]["certificate"] = "eA==".into())
+            }
+            Request::List { namespace, .. } => Ok(self.measure(&namespace)),
+            Request::ReadRevision(kind) => {
+                let revision = Revision(self.revision);
+                self.news.push(WatchEvent::Progress { kind, revision });
+                Ok(Reply::Done(revision))
+            }
+            Request::Get(key) => Err(Status::not_found(key.kind, &key.name).into()),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    /// Runs the machine for so many steps of a second, with all that it hears of.
+    fn run(
+        &mut self,
+        machine: &mut impl Machine<Input = ApiInput, Effect = ApiEffect>,
+        kinds: impl IntoIterator<Item = Kind>,
+        seconds: u32,
+    ) {
+        let mut inputs = VecDeque::from([ApiInput::Wake]);
+        for kind in kinds {
+            let of_kind = self.objects.iter().filter(|(key, _)| key.kind == kind);
+            let objects = of_kind.map(|(_, value)| object(value)).collect();
+            let revision = Revision(self.revision);
+            inputs.push_back(ApiInput::Watch(WatchEvent::Replaced { kind, objects, revision }));
+        }
+        self.news.clear();
+        for _ in 0..seconds {
+            self.now = self.now + Duration::from_secs(1);
+            inputs.push_back(ApiInput::Wake);
+            for _ in 0..2_000 {
+                let Some(input) = inputs.pop_front() else { break };
+                let mut effects = Vec::new();
+                machine.step(self.now, input, &mut effects);
+                for effect in effects {
+                    if let ApiEffect::Call { id, request } = effect {
+                        let result = self.answer(request);
+                        inputs.push_back(ApiInput::Reply { id, result });
+                    }
+                }
+                inputs.extend(self.news.drain(..).map(ApiInput::Watch));
+            }
+        }
+    }
+}
+
+/// Something to do for each of the controllers that ask for more than writes, or write by the
+/// clock.
+fn chores() -> Vec<Value> {
+    let ready = json!([{"type": "Ready", "status": "True",
+        "lastTransitionTime": "2023-11-14T22:00:00Z"}]);
+    let resources = json!({"requests": {"cpu": "100m"}});
+    let template = json!({"metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "c", "resources": resources}]}});
+    let mut web = pod("web-0");
+    web["metadata"]["labels"] = json!({"app": "web"});
+    web["spec"]["nodeName"] = json!("node-1");
+    web["spec"]["containers"][0]["resources"] = resources;
+    web["status"] = json!({"phase": "Running", "startTime": "2023-11-14T22:00:00Z",
+        "conditions": ready});
+    let mut host = node("node-1");
+    host["metadata"]["labels"] = json!({"kubernetes.io/hostname": "node-1"});
+    vec![
+        host,
+        web,
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"},
+            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}},
+                "template": template}}),
+        json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"minReplicas": 1, "maxReplicas": 3,
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web"},
+                "metrics": [{"type": "Resource", "resource": {"name": "cpu",
+                    "target": {"type": "Utilization", "averageUtilization": 50}}}]}}),
+        json!({"apiVersion": "batch/v1", "kind": "CronJob",
+            "metadata": {"name": "tick", "namespace": "default"},
+            "spec": {"schedule": "* * * * *", "concurrencyPolicy": "Allow", "jobTemplate":
+                {"spec": {"template": {"spec": {"containers": [{"name": "c"}]}}}}}}),
+        json!({"apiVersion": "v1", "kind": "ResourceQuota",
+            "metadata": {"name": "q", "namespace": "default"},
+            "spec": {"hard": {"pods": "20"}}}),
+        json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+            "metadata": {"name": "local"}, "provisioner": "kprov.io/local",
+            "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer"}),
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data", "namespace": "default",
+                "finalizers": ["kubernetes.io/pvc-protection"],
+                "annotations": {"volume.kubernetes.io/selected-node": "node-1"}},
+            "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "local",
+                "volumeMode": "Filesystem", "resources": {"requests": {"storage": "1Gi"}}}}),
+        json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+            "metadata": {"name": "kubelet"},
+            "spec": {"request": "", "signerName": "kubernetes.io/legacy-unknown"},
+            "status": {"conditions": [{"type": "Approved", "status": "True"}]}}),
+        json!({"apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": "robot", "namespace": "default", "uid": "uid-robot"}}),
+        json!({"apiVersion": "v1", "kind": "Secret",
+            "type": "kubernetes.io/service-account-token",
+            "metadata": {"name": "robot", "namespace": "default",
+                "annotations": {"kubernetes.io/service-account.name": "robot"}}}),
+        json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+            "metadata": {"name": "bootstrap-token-abcdef", "namespace": "kube-system"},
+            "data": {"token-id": "YWJjZGVm", "token-secret": SECRET,
+                "usage-bootstrap-signing": "dHJ1ZQ=="}}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "cluster-info", "namespace": "kube-public"},
+            "data": {"kubeconfig": "clusters: []"}}),
+    ]
+}
+
+#[test]
+fn all_that_a_controller_manager_asks_for_is_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("manager.jsonl");
+    let config = controllers::Config {
+        cluster_cidr: Some("10.244.0.0/16".parse().unwrap()),
+        node_cidr_mask_size: 24,
+        root_ca_pem: Some("CA".into()),
+    };
+    let header = Header {
+        component: "kube-controller-manager".into(),
+        seed: 0,
+        identity: None,
+        settings: serde_json::to_value(&config).unwrap(),
+    };
+    let machine = ControllerManager::new(controllers::all(config), None);
+    let kinds = machine.kinds();
+    let mut machine = recording(&path).of(machine, &header).unwrap();
+    let now = Time(1_700_000_000_123_456_789);
+    let mut store = Store { objects: BTreeMap::new(), revision: 0, now, news: Vec::new() };
+    for value in chores() {
+        store.put(value);
+    }
+    store.run(&mut machine, kinds, 150);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let parity = replayed(&text);
+    assert_eq!(parity.difference, None);
+    assert!(parity.inputs > 150 && parity.effects > 30, "{parity:?}");
+    // Each of these was asked for, or answered.
+    for part in [
+        r#""kind":"PodMetrics""#,
+        r#"{"Sign":"#,
+        r#""certificate":"eA==""#,
+        r#""token":"""#,
+        r#""name":"tick-"#,
+        r#""subresource":"Scale""#,
+        r#"provisioned-by":"kprov.io/local""#,
+        r#""used":{"pods":"#,
+        r#""jws-kubeconfig-abcdef":"#,
+    ] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    assert!(!text.contains(SECRET) && !text.contains("opensesame"));
+    // What was signed by a token that is secret would tell of it.
+    let info = &store.objects[&Key::new(Kind::ConfigMap, "kube-public", "cluster-info")];
+    let signature = info["data"]["jws-kubeconfig-abcdef"].as_str().unwrap();
+    assert!(!text.contains(signature), "{signature}");
+    // Other measurements, other effects.
+    let busier = text.replace(r#""cpu":"400m""#, r#""cpu":"40m""#);
+    assert!(busier != text && replayed(&busier).difference.is_some());
 }
 
 #[test]
