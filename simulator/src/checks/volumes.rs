@@ -106,8 +106,8 @@ impl OneVolumeEach {
         for object in sets {
             let Some(set) = object.get::<StatefulSet>() else { continue };
             // One that an earlier set of the name has left to be deleted goes rightly.
-            let owners = claim.metadata.owner_references.iter().flatten();
-            let of_others = owners.into_iter().any(|o| o.uid != object.uid() && o.kind != "Pod");
+            let mut owners = claim.metadata.owner_references.iter().flatten();
+            let of_others = owners.any(|o| o.uid != object.uid() && o.kind != "Pod");
             if volumes::is_of_set(set, &key.name) && volumes::keeps_claims(set) && !of_others {
                 return Some(format!("{key} is deleted although {} keeps it", object.key()));
             }
