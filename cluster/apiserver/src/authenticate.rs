@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::hub::Hub;
-use crate::service_account::TokenAuthority;
+use crate::last_use::Uses;
+use crate::service_account::{Proof, TokenAuthority};
 use crate::start::StartError;
 
 /// The group of everybody who is known.
@@ -24,23 +25,26 @@ pub(crate) struct Authenticator {
     tokens: BTreeMap<[u8; 32], Caller>,
     bootstrap_tokens: bool,
     authority: TokenAuthority,
+    uses: Uses,
 }
 
 impl Authenticator {
+    /// Whoever holds the other end of `uses` notes which tokens in secrets are used.
     pub(crate) fn new(
         token_file: Option<&Path>,
         bootstrap_tokens: bool,
         authority: TokenAuthority,
+        uses: Uses,
     ) -> Result<Self, StartError> {
         let tokens = match token_file {
             Some(path) => parse_tokens(&crate::start::read(path)?)
                 .map_err(|why| StartError::Malformed { path: path.to_owned(), why })?,
             None => BTreeMap::new(),
         };
-        Ok(Self { tokens, bootstrap_tokens, authority })
+        Ok(Self { tokens, bootstrap_tokens, authority, uses })
     }
 
-    /// The caller of a request.
+    /// The caller of a request, and what the caller should know.
     ///
     /// # Errors
     /// `Unauthorized` when the request proves nobody.
@@ -50,35 +54,36 @@ impl Authenticator {
         certificate: Option<&Caller>,
         hub: &Hub,
         now: Time,
-    ) -> Result<Caller, Status> {
+    ) -> Result<(Caller, Option<&'static str>), Status> {
         if let Some(caller) = certificate {
-            return Ok(caller.clone());
+            return Ok((caller.clone(), None));
         }
         let token = bearer(headers).ok_or_else(Status::unauthorized)?;
-        self.token(&token, &[], hub, now).map(|(caller, _)| caller).ok_or_else(Status::unauthorized)
+        let Proof { accepted, warning, .. } = self.token(&token, &[], hub, now);
+        accepted.map(|(caller, _)| (caller, warning)).ok_or_else(Status::unauthorized)
     }
 
-    /// The caller a token stands for and the audiences it is good for, of those asked for (ours
-    /// when none are).
-    pub(crate) fn token(
-        &self,
-        token: &str,
-        audiences: &[String],
-        hub: &Hub,
-        now: Time,
-    ) -> Option<(Caller, Vec<String>)> {
+    /// What a token proves to one of these audiences; to us when there are none.
+    pub(crate) fn token(&self, token: &str, audiences: &[String], hub: &Hub, now: Time) -> Proof {
+        let accepted = |caller: Caller| Proof {
+            accepted: Some((caller, audiences.to_vec())),
+            ..Proof::default()
+        };
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some(caller) = self.tokens.get(&hash) {
-            return Some((caller.clone(), audiences.to_vec()));
+            return accepted(caller.clone());
         }
         if let Some(caller) = self.bootstrap_token(token, hub, now) {
-            return Some((caller, audiences.to_vec()));
+            return accepted(caller);
         }
-        let state = hub.read();
-        let (mut caller, audiences) =
-            self.authority.authenticate(token, audiences, &state.window, now)?;
-        caller.groups.push(AUTHENTICATED.to_owned());
-        Some((caller, audiences))
+        let mut proof = self.authority.authenticate(token, audiences, &hub.read().window, now);
+        if let Some(secret) = proof.unnoted.take() {
+            self.uses.tell(secret);
+        }
+        if let Some((caller, _)) = &mut proof.accepted {
+            caller.groups.push(AUTHENTICATED.to_owned());
+        }
+        proof
     }
 
     /// Makes and checks tokens of service accounts.

@@ -10,7 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use registry::{Caller, Operation};
 
-use crate::server::Server;
+use crate::last_use;
+use crate::server::{Server, now};
 use crate::write::Asked;
 
 const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "default"];
@@ -33,6 +34,7 @@ pub(crate) async fn bootstrap(server: &Arc<Server>) {
     objects.extend(registry::priority_class::system_classes());
     objects.extend(policy());
     objects.push(kubernetes_service(server));
+    objects.push(last_use::tracked_since(None, now()));
     for object in objects {
         while let Err(status) = ensure(server, &object).await {
             tracing::warn!(key = %object.key(), message = status.message,
@@ -87,6 +89,9 @@ fn brought_up_to_date(found: &Object, wanted: &Object) -> Option<Object> {
                 labels.entry(label.clone()).or_insert_with(|| value.clone());
             }
             (role != **found).then(|| role.into_object())
+        }
+        (Object::ConfigMap(_), Object::ConfigMap(_)) => {
+            Some(last_use::tracked_since(Some(found), now())).filter(|map| map != found)
         }
         (Object::ClusterRoleBinding(found), Object::ClusterRoleBinding(wanted)) => {
             let subjects = joined(found.subjects.as_deref(), wanted.subjects.as_deref())?;

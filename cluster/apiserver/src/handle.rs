@@ -38,7 +38,11 @@ pub(crate) async fn handle(
         Ok(Route::Resource(r)) => (r.verb.name(), (r.kind.plural(), r.known_subresource())),
         _ => ("other", ("", "")),
     };
-    let answer = match serve(server, certificate, request, route, &query).await {
+    let warning = match &route {
+        Ok(Route::Resource(r)) => deprecation(r.kind),
+        _ => None,
+    };
+    let mut answer = match serve(server, certificate, request, route, &query).await {
         Ok(answer) => answer,
         Err(status) => {
             if status.code >= 500 {
@@ -48,8 +52,23 @@ pub(crate) async fn handle(
             answer::refusal(&status)
         }
     };
+    if let Some(warning) = warning {
+        answer::warn(&mut answer, warning);
+    }
     server.metrics.note(verb, resource, answer.status().as_u16(), started.elapsed());
     answer
+}
+
+/// What clients are told of kinds that will not be served for ever.
+///
+/// Source: kubernetes 1.33, `k8s.io/api/core/v1`, `zz_generated.prerelease-lifecycle.go`.
+const fn deprecation(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::Endpoints => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        _ => None,
+    }
 }
 
 async fn serve(
@@ -63,8 +82,23 @@ async fn serve(
     if let Some(answer) = health::check(server, method, request.uri().path(), query).await {
         return Ok(answer);
     }
-    let caller =
+    let (caller, warning) =
         server.authenticator.authenticate(request.headers(), certificate, &server.hub, now())?;
+    let mut answer = answer(server, caller, request, route, query).await;
+    if let (Ok(answer), Some(warning)) = (&mut answer, warning) {
+        answer::warn(answer, warning);
+    }
+    answer
+}
+
+/// The answer to somebody who is known.
+async fn answer(
+    server: &Arc<Server>,
+    caller: Caller,
+    request: Request<Incoming>,
+    route: Result<Route, Status>,
+    query: &Query,
+) -> Result<Answer, Status> {
     let caller = impersonated(server, caller, request.headers())?;
     let route = route?;
     let asked = route.attributes(request.method(), query)?;

@@ -18,6 +18,7 @@ mod handle;
 mod health;
 mod hub;
 mod kubelet;
+mod last_use;
 mod masters;
 mod metrics;
 mod negotiate;

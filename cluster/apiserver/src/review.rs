@@ -111,7 +111,7 @@ fn token(server: &Server, asked: &TokenReview) -> Result<TokenReview, Status> {
     }
     let audiences = asked.spec.audiences.clone().unwrap_or_default();
     let found = server.authenticator.token(&token, &audiences, &server.hub, now());
-    let status = match found {
+    let status = match found.accepted {
         Some((caller, audiences)) => TokenReviewStatus {
             authenticated: Some(true),
             user: Some(user_info(&caller)),

@@ -21,12 +21,13 @@ use crate::bootstrap::bootstrap;
 use crate::config::Config;
 use crate::handle::handle;
 use crate::hub::Hub;
+use crate::last_use::Uses;
 use crate::metrics::Metrics;
 use crate::server::Server;
 use crate::service_account::TokenAuthority;
 use crate::start::{StartError, open_store};
 use crate::tls::{self, Acceptor};
-use crate::{expiry, masters};
+use crate::{expiry, last_use, masters};
 
 /// A client that does not finish its handshake holds a socket no longer.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -53,8 +54,9 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let acceptor = Arc::new(Acceptor::new(&config.tls)?);
     let authority = TokenAuthority::new(&config.service_accounts, config.audiences())?;
+    let (uses, used) = Uses::new();
     let authenticator =
-        Authenticator::new(config.token_file.as_deref(), config.bootstrap_tokens, authority)?;
+        Authenticator::new(config.token_file.as_deref(), config.bootstrap_tokens, authority, uses)?;
     let kubelet_tls = Arc::new(tls::kubelet_client(&config.kubelets)?);
     let store = open_store(&config.store).await?;
     let address = config.bind;
@@ -86,6 +88,7 @@ pub async fn run(
     let following = acceptor.clone();
     tasks.spawn(async move { following.follow_files().await });
     tasks.spawn(expiry::keep(server.clone()));
+    tasks.spawn(last_use::keep(server.clone(), used));
     let starting = server.clone();
     tasks.spawn(async move {
         starting.hub.filled().await;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use api::legacy_token::{INVALID_SINCE, LAST_USED, date};
 use api::{Key, Kind, Object, Time, meta};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::rand::SystemRandom;
@@ -16,7 +17,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use registry::Caller;
 use registry::window::Window;
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,14 @@ use crate::start::{StartError, read};
 /// How far clocks may differ.
 const LEEWAY: Duration = Duration::from_secs(10);
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// The issuer of tokens that live in secrets, and are good for as long as these are.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+
+/// What whoever uses a token that came with its account is told.
+const CAME_WITH_ACCOUNT: &str = "Use tokens from the TokenRequest API or manually created \
+                                 secret-based tokens instead of auto-generated secret-based tokens.";
 
 /// Makes and checks tokens of service accounts.
 pub(crate) struct TokenAuthority {
@@ -105,6 +112,18 @@ pub(crate) struct Reference {
     pub(crate) name: String,
     #[serde(default)]
     pub(crate) uid: String,
+}
+
+/// What a token proves.
+#[derive(Debug, Default)]
+pub(crate) struct Proof {
+    /// The account, and those of the audiences asked for that the token is good for; `None` when it
+    /// is not accepted.
+    pub(crate) accepted: Option<(Caller, Vec<String>)>,
+    /// The secret that holds the token, when it does not say yet that it was used today.
+    pub(crate) unnoted: Option<Key>,
+    /// What whoever uses the token should know.
+    pub(crate) warning: Option<&'static str>,
 }
 
 /// What a token is to be made for.
@@ -188,24 +207,36 @@ impl TokenAuthority {
         Some(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref())))
     }
 
-    /// The service account a token stands for, and those of the audiences asked for (ours when
-    /// none are) that it is good for.
+    /// What a token proves to one of these audiences; ours when there are none.
     pub(crate) fn authenticate(
         &self,
         token: &str,
         audiences: &[String],
         window: &Window,
         now: Time,
-    ) -> Option<(Caller, Vec<String>)> {
-        let payload = self.verify(token)?;
+    ) -> Proof {
+        let Some(payload) = self.verify(token) else { return Proof::default() };
         let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
         if let Ok(claims) = serde_json::from_slice::<LegacyClaims>(&payload) {
             let good: Vec<String> =
                 wanted.iter().filter(|a| self.audiences.contains(a)).cloned().collect();
-            let valid = !good.is_empty() && is_in_its_secret(&claims, token, window);
-            return valid.then(|| (legacy_caller(&claims), good));
+            return match secret_of(&claims, token, window).filter(|_| !good.is_empty()) {
+                Some((secret, account)) => legacy_proof(&claims, &secret, &account, good, now),
+                None => Proof::default(),
+            };
         }
-        let claims: Claims = serde_json::from_slice(&payload).ok()?;
+        Proof { accepted: self.bound(&payload, wanted, window, now), ..Proof::default() }
+    }
+
+    /// The account of a token that is bound to objects, and the audiences.
+    fn bound(
+        &self,
+        payload: &[u8],
+        wanted: &[String],
+        window: &Window,
+        now: Time,
+    ) -> Option<(Caller, Vec<String>)> {
+        let claims: Claims = serde_json::from_slice(payload).ok()?;
         let good: Vec<String> = wanted.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
         let begun = Time::from_secs(claims.nbf) <= now + LEEWAY;
         let lasting =
@@ -284,19 +315,45 @@ fn still_there(bound: &Bound, window: &Window) -> bool {
         && (bound.pod.is_some() || bound.node.as_ref().is_none_or(|r| exists(Kind::Node, r)))
 }
 
-/// Whether the account exists, and the secret that still holds the very token.
-fn is_in_its_secret(claims: &LegacyClaims, token: &str, window: &Window) -> bool {
+/// The secret that still holds the very token, with its account, if that exists.
+fn secret_of(claims: &LegacyClaims, token: &str, window: &Window) -> Option<(Object, Object)> {
     let find = |kind: Kind, name: &str| {
-        window.get(&Key::new(kind, &claims.namespace, name)).and_then(|e| e.object().ok())
+        let found = window.get(&Key::new(kind, &claims.namespace, name))?.object().ok()?;
+        (!meta::is_terminating(found.meta())).then_some(found)
     };
-    let going = |object: &Object| meta::is_terminating(object.meta());
-    let account = find(Kind::ServiceAccount, &claims.account);
-    let secret = find(Kind::Secret, &claims.secret);
-    let held = secret.as_ref().filter(|s| !going(s)).and_then(Object::get::<Secret>);
-    let held = held.and_then(|s| s.data.as_ref()).and_then(|data| data.get("token"));
-    claims.iss == LEGACY_ISSUER
-        && account.is_some_and(|a| a.uid() == claims.account_uid && !going(&a))
-        && held.is_some_and(|held| verify_slices_are_equal(&held.0, token.as_bytes()).is_ok())
+    let account = find(Kind::ServiceAccount, &claims.account)?;
+    let secret = find(Kind::Secret, &claims.secret)?;
+    let held = secret.get::<Secret>()?.data.as_ref()?.get("token")?;
+    let same = verify_slices_are_equal(&held.0, token.as_bytes()).is_ok();
+    let valid = claims.iss == LEGACY_ISSUER && account.uid() == claims.account_uid && same;
+    valid.then_some((secret, account))
+}
+
+/// What a token proves that is in this secret: nothing, if it was marked for not having been used.
+fn legacy_proof(
+    claims: &LegacyClaims,
+    secret: &Object,
+    account: &Object,
+    audiences: Vec<String>,
+    now: Time,
+) -> Proof {
+    let label = |name: &str| meta::label(secret.meta(), name).unwrap_or_default();
+    // Another server's clock may be in another day already.
+    let today = [date(now), date(now + DAY)];
+    let noted = today.iter().any(|day| label(LAST_USED) == day);
+    let marked = !label(INVALID_SINCE).is_empty();
+    if marked {
+        tracing::warn!(secret = %secret.key(), account = claims.sub,
+            "a token was refused that was marked invalid since it had not been used");
+    }
+    // What an account lists came with it; other tokens somebody asked for.
+    let listed = account.get::<ServiceAccount>().and_then(|a| a.secrets.as_deref());
+    let own = listed.unwrap_or_default().iter().any(|r| r.name.as_ref() == Some(&claims.secret));
+    Proof {
+        accepted: (!marked).then(|| (legacy_caller(claims), audiences)),
+        unnoted: (!noted).then(|| secret.key()),
+        warning: own.then_some(CAME_WITH_ACCOUNT),
+    }
 }
 
 fn legacy_caller(claims: &LegacyClaims) -> Caller {
@@ -450,7 +507,7 @@ mod tests {
                 window.apply(&change).unwrap();
             }
             let audiences = [audience.to_owned()];
-            let found = authority.authenticate(&token, &audiences, &window, later);
+            let found = authority.authenticate(&token, &audiences, &window, later).accepted;
             assert_eq!(found.is_some(), good, "{uid} {held:?} {deleted} {audience}");
             found
         };
@@ -467,6 +524,43 @@ mod tests {
     }
 
     #[test]
+    fn the_use_of_tokens_in_secrets_is_noted_once_a_day() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = authority(directory.path());
+        let mut bound = grant(0).bound;
+        bound.secret = Some(Reference { name: "s".to_owned(), uid: "x".to_owned() });
+        let token = authority.sign_legacy(&LegacyClaims::of(&bound).unwrap()).unwrap();
+        let check = |labels: Value, held: &str, accepted: bool, noted: bool| {
+            let mut window = window("u1");
+            let secret = json!({"apiVersion": "v1", "kind": "Secret",
+                "metadata": {"name": "s", "namespace": "ns", "uid": "x", "labels": labels},
+                "data": {"token": k8s_openapi::ByteString(held.as_bytes().to_vec())}});
+            let value =
+                api::codec::encode(&api::codec::decode_value(Kind::Secret, &secret).unwrap());
+            let change = registry::memory::Change {
+                key: "/registry/secrets/ns/s".into(),
+                value: Some(value.into()),
+                revision: Revision(4),
+            };
+            window.apply(&change).unwrap();
+            // 2001-09-09.
+            let found =
+                authority.authenticate(&token, &[], &window, Time::from_secs(1_000_000_000));
+            assert_eq!(found.accepted.is_some(), accepted, "{labels}");
+            let key = Key::new(Kind::Secret, "ns", "s");
+            assert_eq!(found.unnoted, (!noted).then_some(key), "{labels}");
+        };
+        check(json!({}), &token, true, false);
+        check(json!({LAST_USED: "2001-09-08"}), &token, true, false);
+        check(json!({LAST_USED: "2001-09-09"}), &token, true, true);
+        check(json!({LAST_USED: "2001-09-10"}), &token, true, true);
+        check(json!({INVALID_SINCE: "2001-09-01"}), &token, false, false);
+        check(json!({INVALID_SINCE: "x", LAST_USED: "2001-09-09"}), &token, false, true);
+        // Nobody but the token itself makes anything be written.
+        check(json!({}), "another", false, true);
+    }
+
+    #[test]
     fn tokens_hold_until_they_end_or_their_account_is_gone() {
         let directory = tempfile::tempdir().unwrap();
         let authority = authority(directory.path());
@@ -477,7 +571,7 @@ mod tests {
         let check = |uid: &str, audience: &str, seconds: u64, expected: bool| {
             let audiences = [audience.to_owned()];
             let now = start + Duration::from_secs(seconds);
-            let found = authority.authenticate(&token, &audiences, &window(uid), now);
+            let found = authority.authenticate(&token, &audiences, &window(uid), now).accepted;
             assert_eq!(found.is_some(), expected, "{uid} {audience} {seconds}");
         };
         check("u1", "api", 0, true);
@@ -485,13 +579,16 @@ mod tests {
         check("u1", "api", 620, false);
         check("u1", "other", 0, false);
         check("u2", "api", 0, false);
-        let (caller, _) = authority.authenticate(&token, &[], &window("u1"), start).unwrap();
+        let found = authority.authenticate(&token, &[], &window("u1"), start);
+        assert_eq!(found.unnoted, None, "only tokens in secrets are noted");
+        let (caller, _) = found.accepted.unwrap();
         assert_eq!(caller.name, "system:serviceaccount:ns:sa");
         assert_eq!(caller.groups, ["system:serviceaccounts", "system:serviceaccounts:ns"]);
         let mut forged = token.into_bytes();
         let middle = forged.len() / 2;
         forged[middle] ^= 1;
         let forged = String::from_utf8(forged).unwrap();
-        assert!(authority.authenticate(&forged, &[], &window("u1"), start).is_none());
+        let found = authority.authenticate(&forged, &[], &window("u1"), start);
+        assert!(found.accepted.is_none());
     }
 }

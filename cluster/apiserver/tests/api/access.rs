@@ -165,12 +165,51 @@ async fn tokens_may_live_in_secrets() {
     let engine = base64::engine::general_purpose::STANDARD;
     secret["data"] = json!({"token": engine.encode(token)});
     let path = format!("{secrets}/s");
-    assert_eq!(admin.call("PUT", &path, "application/json", &secret).await.0, 200);
-    admin.get(secrets).await;
+    let (code, put) = admin.call("PUT", &path, "application/json", &secret).await;
+    assert_eq!(code, 200);
+    let revision = put["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut events = admin.watch(&format!("{secrets}?watch=1&resourceVersion={revision}")).await;
     let (code, answer) = itself.post(review, &json!({})).await;
     assert_eq!(code, 201, "{answer}");
     let user = &answer["status"]["userInfo"];
     assert_eq!(user["username"], "system:serviceaccount:default:robot");
+    // Its use is noted, once a day.
+    let mut noted = events.next().await.unwrap()["object"].take();
+    let used = &noted["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"];
+    let day = used.as_str().unwrap_or_default().to_owned();
+    assert_eq!(day.len(), "2006-01-02".len(), "{noted}");
+    let (_, map) = admin
+        .get(
+            "/api/v1/namespaces/kube-system/configmaps/\
+             kube-apiserver-legacy-service-account-token-tracking",
+        )
+        .await;
+    assert!(map["data"]["since"].as_str().is_some_and(|since| *since <= *day), "{map}");
+    // One that nobody used for long is refused until the mark is removed.
+    let mark = "kubernetes.io/legacy-token-invalid-since";
+    for (value, code) in [(json!("2001-01-01"), 401), (json!(""), 201)] {
+        noted["metadata"]["labels"][mark] = value;
+        let (status, answer) = admin.call("PUT", &path, "application/json", &noted).await;
+        assert_eq!(status, 200, "{answer}");
+        noted = answer;
+        admin.get(secrets).await;
+        assert_eq!(itself.post(review, &json!({})).await.0, code);
+    }
+    // Whoever uses one that came with its account is told that there are better ones.
+    for (listed, told) in [(json!([]), false), (json!([{"name": "s"}]), true)] {
+        let body = json!({"secrets": listed});
+        let account = format!("{accounts}/robot");
+        let patch = "application/merge-patch+json";
+        assert_eq!(admin.call("PATCH", &account, patch, &body).await.0, 200);
+        admin.get(accounts).await;
+        let request = http::Request::post(review)
+            .header("content-type", "application/json")
+            .body(http_body_util::Full::from("{}"))
+            .unwrap();
+        let response = itself.send(request).await;
+        let warning = response.headers().get("warning").map(|v| v.to_str().unwrap());
+        assert_eq!(warning.is_some_and(|w| w.contains("Use tokens from the TokenRequest")), told);
+    }
     admin.call("DELETE", &path, "", "").await;
     admin.get(secrets).await;
     assert_eq!(itself.post(review, &json!({})).await.0, 401, "its secret is gone");

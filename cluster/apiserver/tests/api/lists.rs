@@ -146,3 +146,20 @@ async fn tables_and_metadata() {
     let refused = accepting(&admin, MAPS, "application/vnd.kubernetes.protobuf").await;
     assert_eq!(refused["code"], 406);
 }
+
+#[tokio::test]
+async fn clients_are_told_what_is_deprecated() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let warning = async |path: &str| {
+        let request = Request::get(path).body(Full::default()).unwrap();
+        let response = admin.send(request).await;
+        let value = response.headers().get("warning");
+        value.map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    let expected =
+        "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+    assert_eq!(warning("/api/v1/namespaces/default/endpoints").await, expected);
+    assert_eq!(warning("/api/v1/namespaces/default/endpoints/none").await, expected);
+    assert_eq!(warning("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices").await, "");
+}

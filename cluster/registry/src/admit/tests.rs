@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 mod admission;
 mod affinity;
 mod autoscalers;
+mod bad_input;
 mod cron_jobs;
 mod crud;
 mod daemon_sets;

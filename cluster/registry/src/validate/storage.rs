@@ -1,6 +1,6 @@
 //! Persistent volumes, claims and storage classes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::quantity::Quantity as Amount;
 use api::volume::{READ_WRITE_ONCE_POD, claim_phase, requested};
@@ -23,6 +23,8 @@ const POSITIVE: &str = "must be greater than zero";
 /// The parameters of a class: so many bytes, so many of them.
 const PARAMETER_BYTES_MAX: usize = 256 << 10;
 const PARAMETERS_MAX: usize = 512;
+/// Bytes of the name of a driver.
+const DRIVER_BYTES_MAX: usize = 63;
 
 pub(super) fn volume(volume: &PersistentVolume, causes: &mut Causes) {
     let path = Path::new("spec");
@@ -137,6 +139,24 @@ fn source(spec: &PersistentVolumeSpec, path: &Path<'_>, causes: &mut Causes) {
     if let Some(nfs) = &spec.nfs {
         pod_volume::nfs(nfs, &path.child("nfs"), causes);
     }
+    if let Some(csi) = &spec.csi {
+        let at = path.child("csi");
+        driver(&csi.driver, &at.child("driver"), causes);
+        if csi.volume_handle.is_empty() {
+            causes.required(&at.child("volumeHandle"), "");
+        }
+    }
+}
+
+/// Checks the name of a driver of volumes.
+fn driver(name: &str, path: &Path<'_>, causes: &mut Causes) {
+    if name.is_empty() {
+        causes.required(path, "");
+    }
+    if name.len() > DRIVER_BYTES_MAX {
+        causes.too_long(path, DRIVER_BYTES_MAX);
+    }
+    causes.invalid_each(path, name, names::subdomain(&name.to_lowercase()));
 }
 
 /// The sources by the names of their fields, in the order in which they are looked at, and whether
@@ -239,23 +259,54 @@ pub(super) fn claim_spec(spec: &PersistentVolumeClaimSpec, path: &Path<'_>, caus
     }
     class_name(spec.storage_class_name.as_deref(), path, causes);
     volume_mode(spec.volume_mode.as_deref(), path, causes);
-    for (field, name, kind) in [
-        (
-            "dataSource",
-            spec.data_source.as_ref().map(|s| &s.name),
-            spec.data_source.as_ref().map(|s| &s.kind),
-        ),
-        (
-            "dataSourceRef",
-            spec.data_source_ref.as_ref().map(|s| &s.name),
-            spec.data_source_ref.as_ref().map(|s| &s.kind),
-        ),
-    ] {
-        let at = path.child(field);
-        for (part, value) in [("name", name), ("kind", kind)] {
-            if value.is_some_and(String::is_empty) {
-                causes.required(&at.child(part), "");
+    data_sources(spec, path, causes);
+}
+
+/// Checks from what a volume is to be filled. Whichever of the two fields was given, the server has
+/// written the other one, too.
+fn data_sources(spec: &PersistentVolumeClaimSpec, path: &Path<'_>, causes: &mut Causes) {
+    let plain = spec.data_source.as_ref().map(|s| Source {
+        group: s.api_group.as_deref().unwrap_or_default(),
+        kind: &s.kind,
+        name: &s.name,
+    });
+    let of = spec.data_source_ref.as_ref().map(|s| Source {
+        group: s.api_group.as_deref().unwrap_or_default(),
+        kind: &s.kind,
+        name: &s.name,
+    });
+    for (field, source) in [("dataSource", &plain), ("dataSourceRef", &of)] {
+        if let Some(source) = source {
+            source.check(&path.child(field), causes);
+        }
+    }
+    if plain.is_some() && of.is_some() && plain != of {
+        causes.invalid_whole(path, "must match dataSourceRef");
+    }
+}
+
+/// What a volume is to be filled from.
+#[derive(PartialEq)]
+struct Source<'a> {
+    group: &'a str,
+    kind: &'a str,
+    name: &'a str,
+}
+
+impl Source<'_> {
+    fn check(&self, path: &Path<'_>, causes: &mut Causes) {
+        for (part, value) in [("name", self.name), ("kind", self.kind)] {
+            if value.is_empty() {
+                causes.required(&path.child(part), "");
             }
+        }
+        if self.group.is_empty() {
+            // Nothing else of the core group can be copied.
+            if self.kind != "PersistentVolumeClaim" {
+                causes.invalid(path, self.kind, "");
+            }
+        } else {
+            causes.invalid_each(&path.child("apiGroup"), self.group, names::subdomain(self.group));
         }
     }
 }
@@ -329,8 +380,14 @@ pub(super) fn class(class: &StorageClass, causes: &mut Causes) {
         Some(_) => {}
     }
     let at = Path::new("allowedTopologies");
+    let mut seen = Vec::new();
     for (i, term) in class.allowed_topologies.iter().flatten().enumerate() {
-        topology(term, &at.index(i), causes);
+        let at = at.index(i);
+        let meant = topology(term, &at, causes);
+        if seen.contains(&meant) {
+            causes.duplicate(&at.child("matchLabelExpressions"), "");
+        }
+        seen.push(meant);
     }
 }
 
@@ -348,19 +405,32 @@ fn parameters(class: &StorageClass, path: &Path<'_>, causes: &mut Causes) {
     }
 }
 
-fn topology(term: &TopologySelectorTerm, path: &Path<'_>, causes: &mut Causes) {
-    let mut seen = BTreeSet::new();
+/// Checks a term; returns what it means, however it is written.
+fn topology<'a>(
+    term: &'a TopologySelectorTerm,
+    path: &Path<'_>,
+    causes: &mut Causes,
+) -> BTreeMap<&'a String, BTreeSet<&'a String>> {
+    let mut meant = BTreeMap::new();
     for (i, label) in term.match_label_expressions.iter().flatten().enumerate() {
         let at = path.child("matchLabelExpressions");
         let at = at.index(i);
+        let of_values = at.child("values");
         if label.values.is_empty() {
-            causes.required(&at.child("values"), "");
+            causes.required(&of_values, "");
+        }
+        let mut values = BTreeSet::new();
+        for (i, value) in label.values.iter().enumerate() {
+            if !values.insert(value) {
+                causes.duplicate(&of_values.index(i), value);
+            }
         }
         causes.invalid_each(&at.child("key"), &label.key, names::qualified_name(&label.key));
-        if !seen.insert(&label.key) {
+        if meant.insert(&label.key, values).is_some() {
             causes.duplicate(&at.child("key"), &label.key);
         }
     }
+    meant
 }
 
 pub(super) fn class_update(new: &StorageClass, old: &StorageClass, causes: &mut Causes) {

@@ -22,10 +22,13 @@ fn job(world: &mut World, spec: Value) -> Key {
 }
 
 fn cron_job(world: &mut World, spec: Value) -> Key {
+    let mut template = job_template(json!({}));
+    // The API gives each job a selector of its own.
+    template["selector"] = selector("job");
     let mut object = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": meta("cron"),
         "spec": {"schedule": "*/5 * * * *", "concurrencyPolicy": "Allow", "suspend": false,
             "successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1,
-            "jobTemplate": {"spec": job_template(json!({}))}}});
+            "jobTemplate": {"spec": template}}});
     for (field, value) in spec.as_object().unwrap() {
         object["spec"][field] = value.clone();
     }
@@ -165,6 +168,27 @@ fn a_deadline_of_no_time_is_never_met() {
 }
 
 #[test]
+fn years_of_missed_times_make_one_job() {
+    let mut world = World::new(6, 2, 0);
+    world.fate = Fate::Succeeds;
+    let key = cron_job(&mut world, json!({"schedule": "* * * * *", "suspend": true}));
+    world.settle();
+    world.edit(&key, |v| {
+        v["metadata"]["creationTimestamp"] = "1990-01-01T00:00:00Z".into();
+        v["status"]["lastScheduleTime"] = "1990-01-01T00:00:00Z".into();
+        v["spec"]["suspend"] = false.into();
+    });
+    world.run_secs(20);
+    world.told("TooManyMissedTimes too many missed start times");
+    let created = |world: &World| world.log.iter().filter(|l| l.contains("create jobs/")).count();
+    assert!((1..=2).contains(&created(&world)), "{:#?}", world.log);
+    // It follows its schedule from then on, and keeps its history short.
+    world.run_secs(3600);
+    assert!((60..=63).contains(&created(&world)), "{}", created(&world));
+    assert!(world.count(Kind::Job, "default") <= 3 + 2, "{:#?}", world.log);
+}
+
+#[test]
 fn jobs_that_never_end_do_not_pile_up_where_that_is_forbidden() {
     for policy in ["Forbid", "Replace"] {
         let mut world = World::new(7, 0, 0);
@@ -176,4 +200,17 @@ fn jobs_that_never_end_do_not_pile_up_where_that_is_forbidden() {
             world.told("JobAlreadyActive Not starting job because prior execution is running");
         }
     }
+}
+
+#[test]
+fn histories_of_none_and_times_to_live_of_none() {
+    let mut world = World::new(8, 2, 0);
+    world.fate = Fate::Succeeds;
+    cron_job(&mut world, json!({"successfulJobsHistoryLimit": 0, "failedJobsHistoryLimit": 0}));
+    let key = job(&mut world, json!({"ttlSecondsAfterFinished": 0}));
+    // A job every five minutes.
+    world.calm(12 * 30);
+    assert!(world.store.get(&key).is_none());
+    assert!(world.count(Kind::Job, "default") <= 1, "{:#?}", world.log);
+    assert!(world.store.kind(Kind::Pod).count() <= 1);
 }

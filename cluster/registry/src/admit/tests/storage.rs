@@ -132,6 +132,20 @@ fn volumes_that_are_refused() {
         json!({"path": "/srv"}),
         "spec.nodeAffinity: Required value: Local volume requires node affinity",
     );
+    let mut driven = volume("x");
+    driven["spec"].as_object_mut().unwrap().remove("hostPath");
+    refused(
+        driven.clone(),
+        "/spec/csi",
+        json!({"driver": "csi.example.com", "volumeHandle": ""}),
+        "spec.csi.volumeHandle: Required value",
+    );
+    refused(
+        driven,
+        "/spec/csi",
+        json!({"driver": "a".repeat(64), "volumeHandle": "v"}),
+        "spec.csi.driver: Too long: may not be more than 63 bytes",
+    );
     let root = with(volume("x"), "/spec/persistentVolumeReclaimPolicy", json!("Recycle"));
     refused(
         root,
@@ -164,6 +178,34 @@ fn claims_and_classes_that_are_refused() {
         "spec.volumeMode: Unsupported value: \"Tape\": supported values: \"Block\", \
          \"Filesystem\"",
     );
+    // Both fields that say from what a volume is filled are written, and each is looked at.
+    check(
+        "/spec/dataSource",
+        json!({"kind": "Pod", "name": "p"}),
+        "[spec.dataSource: Invalid value: \"Pod\", spec.dataSourceRef: Invalid value: \"Pod\"]",
+    );
+    check(
+        "/spec/dataSourceRef",
+        json!({"apiGroup": "-", "kind": "X", "name": ""}),
+        "[spec.dataSource.name: Required value, spec.dataSource.apiGroup: Invalid value: \"-\": a \
+         lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or \
+         '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex \
+         used for validation is \
+         '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*'), \
+         spec.dataSourceRef.name: Required value, spec.dataSourceRef.apiGroup: Invalid value: \
+         \"-\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, \
+         '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', \
+         regex used for validation is \
+         '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')]",
+    );
+    let two =
+        with(claim("x"), "/spec/dataSource", json!({"kind": "PersistentVolumeClaim", "name": "a"}));
+    refused(
+        two,
+        "/spec/dataSourceRef",
+        json!({"kind": "PersistentVolumeClaim", "name": "b"}),
+        "spec: Invalid value: must match dataSourceRef",
+    );
     let check = |pointer: &str, new: Value, expected: &str| {
         refused(class("x", false), pointer, new, expected);
     };
@@ -178,6 +220,23 @@ fn claims_and_classes_that_are_refused() {
         json!("Later"),
         "volumeBindingMode: Unsupported value: \"Later\": supported values: \"Immediate\", \
          \"WaitForFirstConsumer\"",
+    );
+    let terms = |terms: &[Value]| {
+        let of = |term: &Value| json!({"matchLabelExpressions": term});
+        terms.iter().map(of).collect::<Vec<_>>().into()
+    };
+    let zone = |values: Value| json!({"key": "zone", "values": values});
+    check(
+        "/allowedTopologies",
+        terms(&[json!([zone(json!([])), zone(json!(["a", "a"]))])]),
+        "[allowedTopologies[0].matchLabelExpressions[0].values: Required value, \
+         allowedTopologies[0].matchLabelExpressions[1].values[1]: Duplicate value: \"a\", \
+         allowedTopologies[0].matchLabelExpressions[1].key: Duplicate value: \"zone\"]",
+    );
+    check(
+        "/allowedTopologies",
+        terms(&[json!([zone(json!(["a", "b"]))]), json!([zone(json!(["b", "a"]))])]),
+        "allowedTopologies[1].matchLabelExpressions: Duplicate value: \"\"",
     );
 }
 
