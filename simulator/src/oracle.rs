@@ -6,6 +6,7 @@
 
 pub mod company;
 pub mod sets;
+pub mod surplus;
 
 use std::collections::{BTreeMap, BTreeSet};
 
