@@ -67,4 +67,28 @@ pub enum Bug {
     /// A controller that was started anew counts only the pods whose readiness it has seen change
     /// (kubernetes#69967, #41697).
     CountOfThisLife,
+    /// An eviction is granted on what the budget's controller said last, and not taken from it:
+    /// while the controller is down the same allowance is spent again and again (kubernetes#34546).
+    AllowanceNotSpent,
+    /// How long pods have been ready is reckoned from the time that their nodes wrote, whatever the
+    /// clocks of those show (kubernetes#29229).
+    NodeTimeBelieved,
+    /// Two schedulers act, each for its own pods, and neither knows what the other has promised:
+    /// one makes room that the other gives away (kubernetes#130429).
+    PromisesOfOthersUnknown,
+    /// A pod that makes others give way is held back until that is done, and the end of the last of
+    /// them is missed when it comes earlier than the answers (kubernetes#139162).
+    HeldBackForGood,
+    /// Pods that are being deleted count where pods are to be spread (kubernetes#98215, #105661).
+    EndingPodsCounted,
+    /// Whoever lists anew takes the watch cache of any API server for the present state
+    /// (kubernetes#97294).
+    StaleServerTrusted,
+}
+
+impl Bug {
+    /// Whether API servers answer lists from the past with it, so that the past must be kept.
+    pub const fn lists_the_past(self) -> bool {
+        matches!(self, Self::AnyListAccepted | Self::StaleServerTrusted)
+    }
 }

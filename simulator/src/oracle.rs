@@ -8,6 +8,7 @@ pub mod company;
 pub mod limits;
 pub mod schedules;
 pub mod sets;
+pub mod surplus;
 pub mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};

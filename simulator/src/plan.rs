@@ -407,7 +407,8 @@ pub enum Fault {
         component: Component,
     },
     /// An API server's watch cache falls behind the store: watches through it are late, and lists
-    /// wait until it has caught up, for production asks for no others ([`Bug::AnyListAccepted`]).
+    /// wait until it has caught up, for production asks for no others ([`Bug::AnyListAccepted`],
+    /// [`Bug::StaleServerTrusted`]).
     LaggingServer {
         /// The API server.
         api_server: u16,

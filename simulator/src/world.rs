@@ -252,8 +252,11 @@ impl World {
             queue: Queue::new(),
             events: 0,
             events_of_moment: 0,
-            // Lists are consistent, but for one known bug.
-            store: Store::new(rng.child("store"), plan.settings.bug == Some(Bug::AnyListAccepted)),
+            // Lists are consistent, but for known bugs.
+            store: Store::new(
+                rng.child("store"),
+                plan.settings.bug.is_some_and(Bug::lists_the_past),
+            ),
             servers: (0..plan.settings.api_servers).map(|i| ApiServer::new(i, rng)).collect(),
             processes: Vec::new(),
             hosts: Vec::new(),

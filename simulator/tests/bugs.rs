@@ -10,30 +10,36 @@ use simulator::plan::Plan;
 use simulator::scenario::Scenario;
 use simulator::world::{Phase, World};
 
-/// The bugs with the property that finds each.
-const CORPUS: [(Bug, &str); 22] = [
-    (Bug::AnyListAccepted, "P36"),
-    (Bug::NoReadYourWrites, "P29"),
-    (Bug::RecreationUnnoticed, "P28"),
-    (Bug::StaleEndpointsCompared, "P42"),
-    (Bug::AbsenceBelieved, "P40"),
-    (Bug::CollisionUnresolved, "P34"),
-    (Bug::NoZoneThreshold, "P43"),
-    (Bug::SilenceOfAllBelieved, "P43"),
-    (Bug::LostRenewalIgnored, "P46"),
-    (Bug::SeveralActiveSchedulers, "P8"),
-    (Bug::UnknownBindingForgotten, "P8"),
-    (Bug::StaleFeasibility, "P10"),
-    (Bug::EventLostInCycle, "P25"),
-    (Bug::RetriesBlockQueue, "P23"),
-    (Bug::UnknownCreationAwaited, "P28"),
-    (Bug::DeletionUnobserved, "P28"),
-    (Bug::JobPodsDoubled, "P38"),
-    (Bug::DaemonPodsDoubled, "P37"),
-    (Bug::BudgetOverwritten, "P44"),
-    (Bug::EarlierPodForgotten, "P28"),
-    (Bug::ParallelismUnlimited, "P38"),
-    (Bug::CountOfThisLife, "P27"),
+/// The bugs with the properties that find each, and its row in the catalogue of regressions.
+const CORPUS: [(Bug, &[&str], u16); 28] = [
+    (Bug::AnyListAccepted, &["P36"], 1),
+    (Bug::NoReadYourWrites, &["P29"], 2),
+    (Bug::RecreationUnnoticed, &["P28"], 5),
+    (Bug::StaleEndpointsCompared, &["P42"], 6),
+    (Bug::AbsenceBelieved, &["P40"], 10),
+    (Bug::CollisionUnresolved, &["P33", "P34"], 13),
+    (Bug::NoZoneThreshold, &["P43"], 15),
+    (Bug::SilenceOfAllBelieved, &["P43"], 16),
+    (Bug::LostRenewalIgnored, &["P46"], 19),
+    (Bug::SeveralActiveSchedulers, &["P8"], 20),
+    (Bug::UnknownBindingForgotten, &["P8"], 21),
+    (Bug::StaleFeasibility, &["P10"], 22),
+    (Bug::EventLostInCycle, &["P25"], 27),
+    (Bug::RetriesBlockQueue, &["P23"], 28),
+    (Bug::UnknownCreationAwaited, &["P28"], 32),
+    (Bug::DeletionUnobserved, &["P28"], 38),
+    (Bug::JobPodsDoubled, &["P38"], 3),
+    (Bug::DaemonPodsDoubled, &["P37"], 4),
+    (Bug::BudgetOverwritten, &["P44"], 7),
+    (Bug::EarlierPodForgotten, &["P28"], 12),
+    (Bug::ParallelismUnlimited, &["P38"], 34),
+    (Bug::CountOfThisLife, &["P27"], 36),
+    (Bug::AllowanceNotSpent, &["P44"], 8),
+    (Bug::NodeTimeBelieved, &["P32"], 18),
+    (Bug::PromisesOfOthersUnknown, &["P24"], 24),
+    (Bug::HeldBackForGood, &["P22"], 25),
+    (Bug::EndingPodsCounted, &["P15"], 30),
+    (Bug::StaleServerTrusted, &["P5"], 31),
 ];
 
 fn folder() -> PathBuf {
@@ -72,7 +78,7 @@ fn run(mut plan: Plan, bug: Option<Bug>) -> (Outcome, String) {
 }
 
 fn check(bug: Bug) {
-    let (_, property) = CORPUS.iter().find(|(b, _)| *b == bug).expect("all are listed");
+    let (_, properties, _) = CORPUS.iter().find(|(b, ..)| *b == bug).expect("all are listed");
     let plan = plan(bug);
 
     let (right, timeline) = run(plan.clone(), None);
@@ -81,7 +87,8 @@ fn check(bug: Bug) {
 
     let (wrong, timeline) = run(plan.clone(), Some(bug));
     let found: BTreeSet<&str> = wrong.violations.iter().map(|v| v.property.as_str()).collect();
-    assert!(found.contains(property), "{property} is not found, but {found:?}\n{timeline}");
+    let missed: Vec<&&str> = properties.iter().filter(|p| !found.contains(*p)).collect();
+    assert!(missed.is_empty(), "{missed:?} are not found, but {found:?}\n{timeline}");
 
     for (bug, before) in [(None, right), (Some(bug), wrong)] {
         let (again, _) = run(plan.clone(), bug);
@@ -92,7 +99,7 @@ fn check(bug: Bug) {
 
 #[test]
 fn the_list_is_what_is_there() {
-    let listed: BTreeSet<String> = CORPUS.iter().map(|(bug, _)| name(*bug)).collect();
+    let listed: BTreeSet<String> = CORPUS.iter().map(|(bug, ..)| name(*bug)).collect();
     let entries = std::fs::read_dir(folder()).unwrap();
     let there: BTreeSet<String> = entries
         .map(|entry| entry.unwrap().path())
@@ -100,6 +107,16 @@ fn the_list_is_what_is_there() {
         .collect();
     assert_eq!(listed, there);
     assert_eq!(listed.len(), CORPUS.len());
+}
+
+#[test]
+fn each_scenario_says_whose_bug_it_was() {
+    for (bug, _, row) in CORPUS {
+        let path = folder().join(format!("{}.toml", name(bug)));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let begins = format!("# Row {row}, ");
+        assert!(text.starts_with(&begins), "{} does not begin with {begins:?}", path.display());
+    }
 }
 
 macro_rules! corpus {
@@ -112,7 +129,7 @@ macro_rules! corpus {
         #[test]
         fn every_bug_is_tested() {
             let tested = [$(Bug::$bug),*];
-            assert_eq!(tested, CORPUS.map(|(bug, _)| bug));
+            assert_eq!(tested, CORPUS.map(|(bug, ..)| bug));
         }
     };
 }
@@ -140,4 +157,10 @@ corpus! {
     earlier_pod_forgotten EarlierPodForgotten,
     parallelism_unlimited ParallelismUnlimited,
     count_of_this_life CountOfThisLife,
+    allowance_not_spent AllowanceNotSpent,
+    node_time_believed NodeTimeBelieved,
+    promises_of_others_unknown PromisesOfOthersUnknown,
+    held_back_for_good HeldBackForGood,
+    ending_pods_counted EndingPodsCounted,
+    stale_server_trusted StaleServerTrusted,
 }

@@ -196,7 +196,7 @@ fn clusters(of_templates: u32) -> impl Strategy<Value = Plan> {
 }
 
 /// Bugs whose blunders remember something, and those that are settings.
-const BUGS: [Bug; 22] = [
+const BUGS: [Bug; 28] = [
     Bug::AnyListAccepted,
     Bug::NoReadYourWrites,
     Bug::RecreationUnnoticed,
@@ -219,6 +219,12 @@ const BUGS: [Bug; 22] = [
     Bug::EarlierPodForgotten,
     Bug::ParallelismUnlimited,
     Bug::CountOfThisLife,
+    Bug::AllowanceNotSpent,
+    Bug::NodeTimeBelieved,
+    Bug::PromisesOfOthersUnknown,
+    Bug::HeldBackForGood,
+    Bug::EndingPodsCounted,
+    Bug::StaleServerTrusted,
 ];
 
 /// A process of the plan.

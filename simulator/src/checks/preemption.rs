@@ -332,11 +332,58 @@ impl Check for RoomIsKept {
     }
 }
 
+/// The room on a node that was promised to a pod.
+#[derive(Clone)]
+struct Room {
+    node: String,
+    since: Time,
+    /// Pods that came there later and had to go again.
+    given_away: usize,
+}
+
 /// P24: a pod for which others give way gets a node in the end, or they stop giving way.
+///
+/// They do not stop when it is promised one node after the other, or when those give way who have
+/// only come to its node after that was promised: so its room is given away again and again.
 #[derive(Clone, Default)]
 pub(super) struct PreemptionEnds {
     /// How often a node was promised to a pod, by UID.
     promises: BTreeMap<String, usize>,
+    rooms: BTreeMap<Key, Room>,
+}
+
+impl PreemptionEnds {
+    /// Notes what is promised to a pod.
+    fn promised(&mut self, now: Time, key: &Key, pod: Option<&Pod>) {
+        match pod.filter(|pod| may_displace(pod)).and_then(nominated) {
+            None => {
+                self.rooms.remove(key);
+            }
+            Some(node) => {
+                if self.rooms.get(key).is_none_or(|room| room.node != node) {
+                    let room = Room { node: node.to_owned(), since: now, given_away: 0 };
+                    self.rooms.insert(key.clone(), room);
+                }
+            }
+        }
+    }
+
+    /// A pod gives way.
+    fn gives_way(&mut self, victim: &Pod, found: &mut Vec<String>) {
+        let node = oracle::node_of(victim);
+        let came = api::meta::created_at(&victim.metadata);
+        let rooms = self.rooms.iter_mut().filter(|(_, room)| node == Some(&room.node));
+        for (key, room) in rooms.filter(|(_, room)| came > room.since) {
+            room.given_away += 1;
+            if room.given_away == PREEMPTIONS_MAX + 1 {
+                let node = &room.node;
+                found.push(format!(
+                    "the room on {node} that {key} was promised is given away again \
+                                    and again"
+                ));
+            }
+        }
+    }
 }
 
 impl Check for PreemptionEnds {
@@ -363,10 +410,21 @@ impl Check for PreemptionEnds {
                 found.push(format!("{key} is promised a node again and again, {node} at last"));
             }
         }
-        if let Occurrence::Committed { key, old: Some(old), new: None, .. } = occurrence
-            && key.kind == Kind::Pod
-        {
-            self.promises.remove(old.uid());
+        match occurrence {
+            Occurrence::Called { by, request: Request::Delete { key, .. } }
+                if key.kind == Kind::Pod && cluster.role(*by) == Role::Scheduler =>
+            {
+                if let Some(victim) = oracle::pod(cluster.object(key)) {
+                    self.gives_way(victim, found);
+                }
+            }
+            Occurrence::Committed { key, old, new, .. } if key.kind == Kind::Pod => {
+                self.promised(cluster.now(), key, oracle::pod(*new));
+                if let (Some(old), None) = (old, new) {
+                    self.promises.remove(old.uid());
+                }
+            }
+            _ => {}
         }
     }
 

@@ -11,7 +11,8 @@ use super::store::coordinates;
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::distribution::Distribution;
 use crate::oracle;
-use crate::plan::Plan;
+use crate::oracle::surplus::Worth;
+use crate::plan::{Fault, Plan, PlannedFault};
 use crate::span::Span;
 use crate::world::ProcessId;
 
@@ -249,16 +250,21 @@ impl Check for NoUndershoot {
 }
 
 /// P31: of surplus pods those go first that are of least use: without a node, then not yet
-/// running, then not ready.
+/// running, then not ready; then those whose end costs least, those beside most others of their
+/// owner, and the youngest.
 ///
-/// A controller plans once and deletes in batches, while pods change. Only pods whose standing
-/// has not changed for long are compared.
+/// A controller plans once and deletes in batches, while pods change. Only pods whose standing has
+/// not changed for long are compared. What depends on the other pods, and on the time, is judged of
+/// the first that is deleted after a long while, when all others have stood for long, too; and ages
+/// only where all clocks are right.
 #[derive(Clone, Default)]
 pub(super) struct LeastUsefulFirst {
     broods: Broods,
     standing: BTreeMap<Key, (Standing, Time)>,
     asked: BTreeSet<Key>,
     disrupted: Disrupted,
+    /// When a pod was last given up, by UID of the owner.
+    last_asked: BTreeMap<String, Time>,
 }
 
 /// How useful a pod is: assigned, running, ready.
@@ -285,17 +291,76 @@ impl LeastUsefulFirst {
         if replicas(owner)? == 0 || namespace.is_some_and(|n| oracle::is_going(n.meta())) {
             return None;
         }
-        let settled = |key: &Key| {
-            let (standing, since) = self.standing.get(key)?;
-            (cluster.now().since(*since) > SETTLED).then_some(*standing)
-        };
-        let victim = settled(key)?;
+        let now = cluster.now();
+        let before = self.last_asked.insert(owner.uid().to_owned(), now);
+        let victim = self.settled(now, key)?;
         let spared = self.broods.of(owner.uid()).find(|sibling| {
             !self.asked.contains(*sibling)
-                && settled(sibling).is_some_and(|s| s < victim)
+                && self.settled(now, sibling).is_some_and(|s| s < victim)
                 && oracle::pod(cluster.known(by, sibling)).is_some_and(oracle::is_active)
+        });
+        if let Some(spared) = spared {
+            return Some(format!(
+                "{key} is deleted as surplus although {spared} has long been of less use"
+            ));
+        }
+        let first = before.is_none_or(|at| now.since(at) > SETTLED);
+        let spared = first.then(|| self.of_less_worth(cluster, by, owner, key))??;
+        Some(format!("{key} is deleted as surplus although {spared} is worth less"))
+    }
+
+    /// The standing of a pod that has not changed for long.
+    fn settled(&self, now: Time, key: &Key) -> Option<Standing> {
+        let (standing, since) = self.standing.get(key)?;
+        (now.since(*since) > SETTLED).then_some(*standing)
+    }
+
+    /// A pod of the owner, of the same standing as the other, that should have gone before it.
+    fn of_less_worth(
+        &self,
+        cluster: &dyn Cluster,
+        by: ProcessId,
+        owner: &Object,
+        key: &Key,
+    ) -> Option<Key> {
+        let now = cluster.now();
+        let above = oracle::controller(owner.meta());
+        let sets = cluster.all_known(by, owner.kind())?;
+        let of_same = |set: &&Object| {
+            set.uid() == owner.uid() || (above.is_some() && oracle::controller(set.meta()) == above)
+        };
+        let related: BTreeSet<&str> = sets.into_iter().filter(of_same).map(Object::uid).collect();
+        let pods = cluster.all_known(by, Kind::Pod)?.into_iter();
+        let pods: Vec<(Key, &Pod)> = pods
+            .filter_map(|object| Some((object.key(), object.get::<Pod>()?)))
+            .filter(|(_, pod)| {
+                let owner = oracle::controller(&pod.metadata);
+                oracle::is_active(pod) && owner.is_some_and(|uid| related.contains(uid))
+            })
+            .collect();
+        if pods.iter().any(|(key, _)| self.settled(now, key).is_none()) {
+            return None;
+        }
+        let mut company: BTreeMap<&str, usize> = BTreeMap::new();
+        for node in pods.iter().filter_map(|(_, pod)| oracle::node_of(pod)) {
+            *company.entry(node).or_default() += 1;
+        }
+        let skewed = |f: &PlannedFault| matches!(f.fault, Fault::ClockSkew { .. });
+        let clocks_are_right = !cluster.plan().faults.iter().any(skewed);
+        let worth = |pod: &Pod| {
+            let beside = oracle::node_of(pod).and_then(|node| company.get(node)).copied();
+            let worth = Worth::of(pod, beside.unwrap_or(0), now);
+            if clocks_are_right { worth } else { worth.of_any_age() }
+        };
+        let (_, victim) = pods.iter().find(|(k, _)| k == key)?;
+        let standing = self.settled(now, key);
+        let spared = pods.iter().find(|(other, pod)| {
+            other != key
+                && oracle::controller(&pod.metadata) == Some(owner.uid())
+                && self.settled(now, other) == standing
+                && worth(pod).goes_before(worth(victim))
         })?;
-        Some(format!("{key} is deleted as surplus although {spared} has long been of less use"))
+        Some(spared.0.clone())
     }
 }
 
@@ -322,6 +387,12 @@ impl Check for LeastUsefulFirst {
             Occurrence::Committed { key, old, new, .. } if key.kind == Kind::Pod => {
                 self.broods.committed(key, *old, *new);
                 let Some(pod) = oracle::pod(*new) else {
+                    if let Some(owner) =
+                        oracle::pod(*old).and_then(|p| oracle::controller(&p.metadata))
+                        && self.broods.size(owner) == 0
+                    {
+                        self.last_asked.remove(owner);
+                    }
                     self.standing.remove(*key);
                     self.asked.remove(*key);
                     return;

@@ -43,13 +43,14 @@ struct Promise {
 /// sets give up in proportion to their sizes, available or not: the floor is lower by so many until
 /// enough are available again. When a pod is lost by another cause than the rollout the floor is
 /// gone until enough are available again, those not counted that were to go before, and no replica
-/// set reports more than it has. A pod that its controller did not know to be ready when it planned
-/// to delete it was not counted as available either, and may go; the floor stays as it is, since
-/// whoever sees fewer available pods than there are gives up fewer. Losses that no report had told
-/// when a deployment's controller made the replica set smaller are excused, also when enough other
-/// pods have become available meanwhile; and so are as many pods as that set got available without
-/// a report, since it was to give up one that was not. So are handovers between leaders and calls that are
-/// carried out late.
+/// set reports more than it has. With `minReadySeconds` those count that have been ready for so
+/// long by the clock of the world, and of those that are taken down only they are judged. A pod
+/// that its controller did not know to be ready when it planned to delete it was not counted as
+/// available either, and may go; the floor stays as it is, since whoever sees fewer available pods
+/// than there are gives up fewer. Losses that no report had told when a deployment's controller
+/// made the replica set smaller are excused, also when enough other pods have become available
+/// meanwhile; and so are as many pods as that set got available without a report, since it was to
+/// give up one that was not. So are handovers between leaders and calls that are carried out late.
 ///
 /// Source: kubernetes 1.33, `pkg/controller/deployment/sync.go`, `scale`.
 #[derive(Clone)]
@@ -61,7 +62,15 @@ pub(super) struct RolloutBounds {
     pod_plans: PodPlans,
     losses: Losses,
     acted: BTreeMap<Life, Time>,
+    /// Since when pods are ready, where it matters for how long.
+    ready_since: BTreeMap<Key, Time>,
     late_calls: bool,
+}
+
+/// How long pods of a deployment must be ready to be available.
+fn min_ready(deployment: &Deployment) -> Duration {
+    let seconds = deployment.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or(0);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 impl RolloutBounds {
@@ -84,12 +93,38 @@ impl RolloutBounds {
             pod_plans: PodPlans::default(),
             losses: Losses::default(),
             acted: BTreeMap::new(),
+            ready_since: BTreeMap::new(),
             late_calls: plan.faults.iter().any(|f| late(&f.fault)),
         }
     }
 
     fn one_acts(&self, now: Time) -> bool {
         self.acted.values().filter(|at| now.since(**at) < HANDOVER).count() <= 1
+    }
+
+    /// Notes since when a pod has been ready, or that it is no more; whether it had been for so
+    /// long.
+    fn follow(&mut self, now: Time, key: &Key, ready: bool, long: Duration) -> bool {
+        if long.is_zero() {
+            return true;
+        }
+        let since = if ready {
+            Some(*self.ready_since.entry(key.clone()).or_insert(now))
+        } else {
+            self.ready_since.remove(key)
+        };
+        since.is_some_and(|since| now.since(since) >= long)
+    }
+
+    /// How many pods of a deployment have been ready for so long.
+    fn available_for(&self, cluster: &dyn Cluster, uid: &str, long: Duration) -> i64 {
+        if long.is_zero() {
+            return self.sets.available(cluster, uid, &self.broods);
+        }
+        let since = |key: &Key| self.ready_since.get(key);
+        let keys = self.sets.rows(uid).flat_map(|(uid, _)| self.broods.of(uid));
+        let steady = keys.filter(|k| since(k).is_some_and(|at| cluster.now().since(*at) >= long));
+        i64::try_from(steady.count()).unwrap_or(i64::MAX)
     }
 
     /// Widens the bounds for a new state of the deployment, or narrows them when it is reached.
@@ -156,6 +191,8 @@ impl RolloutBounds {
         if available == [false, true] {
             self.losses.gained.insert((*key).clone(), (set.clone(), *revision));
         }
+        let long = living(cluster, &owner, &uid).map(min_ready).unwrap_or_default();
+        let was_available = self.follow(cluster.now(), key, available[1], long);
         if change.is_none() && available[0] == available[1] {
             return;
         }
@@ -175,7 +212,7 @@ impl RolloutBounds {
                 let managed = by.is_some_and(|by| cluster.role(by) == Role::ControllerManager)
                     && matches!(request, Request::Delete { grace_seconds: None, .. })
                     && !pods[0].is_some_and(|p| oracle::condition_is_true(p, "DisruptionTarget"));
-                let left = self.sets.available(cluster, &uid, &self.broods);
+                let left = self.available_for(cluster, &uid, long);
                 if !managed {
                     if let Some(promise) = self.promises.get_mut(&uid) {
                         promise.floor = 0;
@@ -183,6 +220,7 @@ impl RolloutBounds {
                     self.losses.lost.insert((*key).clone(), (set, *revision));
                 } else if judged
                     && known_to_be_ready
+                    && was_available
                     && left.saturating_add(self.losses.unknown(&set)) < promise.floor
                 {
                     found.push(format!(

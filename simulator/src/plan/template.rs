@@ -41,6 +41,9 @@ pub struct PodTemplate {
     pub exit_code: i32,
     /// How long after its start it is ready (a readiness probe is added when not zero).
     pub ready_after: Span,
+    /// How long it must be ready to count as available: `minReadySeconds` of the workloads, in
+    /// whole seconds, less than ten minutes.
+    pub min_ready: Span,
     /// `Always`, `OnFailure` or `Never`.
     pub restart_policy: String,
     /// `spec.terminationGracePeriodSeconds`.
@@ -122,6 +125,7 @@ impl Default for PodTemplate {
             runs: None,
             exit_code: 0,
             ready_after: Span::ZERO,
+            min_ready: Span::ZERO,
             restart_policy: "Always".to_owned(),
             grace_seconds: 30,
             scheduler: String::new(),

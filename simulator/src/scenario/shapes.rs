@@ -8,9 +8,12 @@ use super::diagnostics::Problem;
 use super::names;
 use super::section::{COUNT, CPU, MEMORY, Section, Value};
 use crate::plan::{Neighbours, NodeShape, PodTemplate, Spread};
+use crate::span::Span;
 
 /// A million CPUs; the registry's own arithmetic goes much further.
 pub(crate) const CPU_MILLI_MAX: u64 = 1_000_000_000;
+/// A rollout must make progress within ten minutes, and takes longer than that for each pod.
+const MIN_READY_MAX: Span = Span::secs(599);
 /// An exbibyte.
 pub(crate) const MEMORY_MAX: u64 = 1 << 60;
 
@@ -179,6 +182,14 @@ pub(crate) fn pod_manners(section: &Section<'_>, base: &PodTemplate) -> PodTempl
     }
     if let Some(after) = section.time("ready_after") {
         template.ready_after = after;
+    }
+    if let Some(min) = section.time("min_ready") {
+        if min > MIN_READY_MAX || !min.0.is_multiple_of(Span::secs(1).0) {
+            let problem =
+                Problem::error(section.place_of("min_ready"), "`min_ready` cannot be that");
+            section.report(problem.label("must be whole seconds, and at most 599s"));
+        }
+        template.min_ready = min;
     }
     if let Some(policy) = section.get("restart_policy") {
         const POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];

@@ -469,6 +469,7 @@ fn template() -> impl Strategy<Value = PodTemplate> {
                 runs,
                 exit_code,
                 ready_after,
+                min_ready: Span::secs(u64::from(grace_seconds)),
                 restart_policy: ["Always", "OnFailure", "Never"][policy].to_owned(),
                 grace_seconds,
                 scheduler,

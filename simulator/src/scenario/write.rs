@@ -647,6 +647,7 @@ fn template_keys(template: &PodTemplate) -> Keys {
         runs,
         exit_code,
         ready_after,
+        min_ready,
         restart_policy,
         grace_seconds,
         scheduler,
@@ -676,6 +677,7 @@ fn template_keys(template: &PodTemplate) -> Keys {
     }
     keys.differing("exit_code", exit_code, &0, exit_code);
     keys.differing("ready_after", ready_after, &Span::ZERO, format_args!("\"{ready_after}\""));
+    keys.differing("min_ready", min_ready, &Span::ZERO, format_args!("\"{min_ready}\""));
     keys.differing("restart_policy", restart_policy, &default.restart_policy, text(restart_policy));
     keys.differing("grace_seconds", grace_seconds, &default.grace_seconds, grace_seconds);
     keys.differing("scheduler", scheduler, &default.scheduler, text(scheduler));

@@ -6,11 +6,12 @@
 //! to a setting of production are put back where the machine is made.
 
 mod leases;
+mod preempting;
 mod reconciling;
 mod scheduling;
 mod sets;
 
-use api::{ApiError, Reply};
+use api::{ApiError, Object, Reply};
 use controllers::node_lifecycle::NodeLifecycle;
 use machine::{ApiEffect, ApiInput, CallId, Reconciler, WatchEvent};
 
@@ -64,6 +65,7 @@ pub(super) fn blunder(bug: Bug, program: Program) -> Option<Box<dyn Blunder>> {
             Bug::BudgetOverwritten => Box::new(sets::BudgetOverwritten),
             Bug::EarlierPodForgotten => Box::new(sets::EarlierPodForgotten),
             Bug::ParallelismUnlimited => Box::new(sets::ParallelismUnlimited),
+            Bug::NodeTimeBelieved => Box::new(sets::NodeTimeBelieved),
             Bug::CountOfThisLife => Box::<sets::CountOfThisLife>::default(),
             _ => return None,
         }),
@@ -72,6 +74,9 @@ pub(super) fn blunder(bug: Bug, program: Program) -> Option<Box<dyn Blunder>> {
             Bug::StaleFeasibility => Box::<scheduling::StaleFeasibility>::default(),
             Bug::EventLostInCycle => Box::<scheduling::EventLostInCycle>::default(),
             Bug::RetriesBlockQueue => Box::<scheduling::RetriesBlockQueue>::default(),
+            Bug::PromisesOfOthersUnknown => Box::new(preempting::OwnPodsOnly::of(program)),
+            Bug::HeldBackForGood => Box::<preempting::HeldBackForGood>::default(),
+            Bug::EndingPodsCounted => Box::new(scheduling::EndingPodsCounted),
             _ => return None,
         }),
         Program::Kubelet(_) => None,
@@ -85,6 +90,15 @@ pub(super) fn ignore_zone_threshold(reconcilers: &mut [Box<dyn Reconciler>]) {
     let name = lifecycle().name();
     for reconciler in reconcilers.iter_mut().filter(|r| r.name() == name) {
         *reconciler = lifecycle();
+    }
+}
+
+/// The objects that a watch brings, to be changed.
+fn objects(input: &mut Input) -> &mut [Object] {
+    match input {
+        Input::Api(ApiInput::Watch(WatchEvent::Changed(object))) => std::slice::from_mut(object),
+        Input::Api(ApiInput::Watch(WatchEvent::Replaced { objects, .. })) => objects,
+        _ => &mut [],
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::operations::{admin, merge};
 use super::{World, at};
+use crate::bug::Bug;
 use crate::check::Occurrence;
 use crate::oracle;
 use crate::span::Span;
@@ -179,7 +180,8 @@ impl World {
             }
             Ok(decision) => {
                 self.tell(&Occurrence::EvictionGranted { pod: &key });
-                if let Some(budget) = &decision.spend {
+                let spends = self.plan.settings.bug != Some(Bug::AllowanceNotSpent);
+                if let Some(budget) = decision.spend.as_ref().filter(|_| spends) {
                     let subresource = Some(Subresource::Status);
                     self.as_admin(&Request::Update { object: budget.clone(), subresource })?;
                 }

@@ -52,6 +52,12 @@ pub(super) fn pod(name: &str, template: &PodTemplate, spec: Shared<PodSpec>) -> 
     Pod { metadata, spec: Some(spec), ..Pod::default() }.into_object()
 }
 
+/// How long its pods must be ready, as workloads say it.
+fn min_ready_seconds(template: &PodTemplate) -> Option<i32> {
+    let seconds = i32::try_from(template.min_ready.duration().as_secs()).ok();
+    seconds.filter(|seconds| *seconds > 0)
+}
+
 /// A deployment of pods labelled `app=NAME`.
 pub(super) fn deployment(
     name: &str,
@@ -74,6 +80,7 @@ pub(super) fn deployment(
                     max_unavailable: Some(int_or_percent(max_unavailable)),
                 }),
             }),
+            min_ready_seconds: min_ready_seconds(template),
             ..DeploymentSpec::default()
         }),
         status: None,
@@ -90,7 +97,7 @@ pub(super) fn replica_set(name: &str, template: &PodTemplate, replicas: u32) -> 
             replicas: i32::try_from(replicas).ok(),
             selector: selector(&app),
             template: Some(pod_template(template, app)),
-            ..ReplicaSetSpec::default()
+            min_ready_seconds: min_ready_seconds(template),
         }),
         status: None,
     }
@@ -106,7 +113,7 @@ pub(super) fn replication_controller(name: &str, template: &PodTemplate, replica
             replicas: i32::try_from(replicas).ok(),
             selector: Some(app.clone()),
             template: Some(pod_template(template, app)),
-            ..ReplicationControllerSpec::default()
+            min_ready_seconds: min_ready_seconds(template),
         }),
         status: None,
     }
@@ -138,6 +145,7 @@ pub(super) fn stateful_set(
                     ..RollingUpdateStatefulSetStrategy::default()
                 }),
             }),
+            min_ready_seconds: min_ready_seconds(template),
             ..StatefulSetSpec::default()
         }),
         status: None,
@@ -165,6 +173,7 @@ pub(super) fn daemon_set(
                     max_unavailable: Some(int_or_percent(max_unavailable)),
                 }),
             }),
+            min_ready_seconds: min_ready_seconds(template),
             ..DaemonSetSpec::default()
         }),
         status: None,

@@ -221,8 +221,11 @@ impl World {
 
     fn scheduler_machine(&self, index: u16) -> Scheduler {
         let settings = &self.plan.settings;
-        let elected =
-            settings.leader_election && settings.bug != Some(Bug::SeveralActiveSchedulers);
+        let all_act = matches!(
+            settings.bug,
+            Some(Bug::SeveralActiveSchedulers | Bug::PromisesOfOthersUnknown)
+        );
+        let elected = settings.leader_election && !all_act;
         let elector = elected.then(|| {
             let identity = format!("scheduler-{index}_{}", self.life_token());
             LeaderElector::new("kube-scheduler", &identity)

@@ -149,3 +149,34 @@ fn p24_preemption_ends() {
     case.put(None, &promised);
     one_with(&case.at_rest(), &["pods/d/big still waits at rest for n1"]);
 }
+
+#[test]
+fn p24_room_is_not_given_away_again_and_again() {
+    let mut promised = important("big", 10, "4");
+    promised["status"] = json!({"nominatedNodeName": "n1"});
+    let (mut case, scheduler) = case(PreemptionEnds::default(), &[promised]);
+    let displaced = |case: &mut Case<PreemptionEnds>, name: &str, came: api::Time| {
+        let mut pod = running(name, 0, "4");
+        pod["metadata"]["creationTimestamp"] = json!(came.to_meta());
+        case.put(None, &pod);
+        case.call(scheduler, &deletion(&pod_key(name)));
+    };
+    // Those who were there before give way, however many they are.
+    let began = case.cluster.now();
+    for i in 0..=PREEMPTIONS_MAX {
+        displaced(&mut case, &format!("before-{i}"), began);
+    }
+    case.is_right();
+    case.advance(2);
+    let later = case.cluster.now();
+    for i in 0..PREEMPTIONS_MAX {
+        displaced(&mut case, &format!("after-{i}"), later);
+    }
+    case.is_right();
+    displaced(&mut case, "last", later);
+    case.is_wrong(&["the room on n1 that pods/d/big was promised is given away again and again"]);
+    // Another pod of that name begins anew.
+    case.delete(None, &pod_key("big"));
+    displaced(&mut case, "nobody-waits", later);
+    case.is_right();
+}

@@ -235,3 +235,68 @@ fn p31_the_least_useful_go_first() {
     case.call(manager, &deletion(&pod_key("useful")));
     case.is_right();
 }
+
+const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// Three pods that have long been ready, of which the last is as described.
+fn brood(last: &Value) -> (Case<LeastUsefulFirst>, ProcessId) {
+    let mut case = Case::new(LeastUsefulFirst::default());
+    let manager = case.manager();
+    case.put(None, &replica_set(2, 3));
+    case.show(manager, &replica_set_key());
+    let since = json!(case.cluster.now().to_meta());
+    for (name, node) in [("a", "n1"), ("b", "n2"), ("c", "n3")] {
+        let mut pod = replica(name, &json!({}));
+        crate::checks::made_up::merge(&mut pod, &placed(name, node, "Running"));
+        pod["status"]["conditions"][0]["lastTransitionTime"] = since.clone();
+        if name == "c" {
+            crate::checks::made_up::merge(&mut pod, last);
+        }
+        case.put(None, &pod);
+        case.show(manager, &pod_key(name));
+    }
+    case.advance(400);
+    (case, manager)
+}
+
+#[test]
+fn p31_worth_decides_between_those_of_equal_use() {
+    let check = |last: Value, wrong: bool| {
+        let (mut case, manager) = brood(&last);
+        case.call(manager, &deletion(&pod_key("a")));
+        if wrong {
+            case.is_wrong(&["pods/d/a is deleted as surplus although pods/d/c is worth less"]);
+        } else {
+            case.is_right();
+        }
+        // What follows may be of the same plan.
+        case.call(manager, &deletion(&pod_key("b")));
+        case.is_right();
+        let (mut case, manager) = brood(&last);
+        case.call(manager, &deletion(&pod_key("c")));
+        case.is_right();
+    };
+    let cost = |cost: &str| json!({"metadata": {"annotations": {COST: cost}}});
+    check(json!({}), false);
+    check(cost("-1"), true);
+    check(cost("nonsense"), false);
+}
+
+#[test]
+fn p31_the_crowded_and_the_young_go_first() {
+    // Beside another one of its owner.
+    let (mut case, manager) = brood(&json!({"spec": {"nodeName": "n2"}}));
+    case.call(manager, &deletion(&pod_key("a")));
+    case.is_wrong(&["pods/d/a is deleted as surplus although pods/d/b is worth less"]);
+    // Ready for a quarter of the time that the others are.
+    let (mut case, manager) = brood(&json!({}));
+    case.advance(2_000);
+    let mut late = replica("late", &json!({}));
+    crate::checks::made_up::merge(&mut late, &placed("late", "n4", "Running"));
+    late["status"]["conditions"][0]["lastTransitionTime"] = json!(case.cluster.now().to_meta());
+    case.put(None, &late);
+    case.show(manager, &pod_key("late"));
+    case.advance(400);
+    case.call(manager, &deletion(&pod_key("a")));
+    case.is_wrong(&["pods/d/a is deleted as surplus although pods/d/late is worth less"]);
+}

@@ -106,6 +106,36 @@ fn p32_not_too_many() {
 }
 
 #[test]
+fn p32_who_is_ready_for_a_moment_is_not_available() {
+    let history = |secs: u64| {
+        let mut case = Case::with_plan(RolloutBounds::new(&plan()), plan());
+        let manager = case.manager();
+        case.put(None, &deployment(2, "a", &json!({"spec": {"minReadySeconds": 30}})));
+        case.put(Some(manager), &set("w-a", 2, "a"));
+        for name in ["a1", "a2"] {
+            case.put(Some(manager), &unready("w-a", name));
+            case.put(None, &of("w-a", name));
+        }
+        case.advance(60);
+        case.put(Some(manager), &set("w-b", 1, "b"));
+        case.put(Some(manager), &unready("w-b", "b1"));
+        case.put(None, &of("w-b", "b1"));
+        case.advance(secs);
+        (case, manager)
+    };
+    let (mut case, manager) = history(29);
+    case.delete(Some(manager), &pod_key("a1"));
+    case.is_wrong(&["pods/d/a1", "leaves 1 available pods of deployments/d/w", "must have 2"]);
+    let (mut case, manager) = history(30);
+    case.delete(Some(manager), &pod_key("a1"));
+    case.is_right();
+    // It was not available itself.
+    let (mut case, manager) = history(29);
+    case.delete(Some(manager), &pod_key("b1"));
+    case.is_right();
+}
+
+#[test]
 fn p32_enough_stay_available() {
     let (mut case, manager) = rolling(&plan());
     case.put(Some(manager), &unready("w-b", "b1"));

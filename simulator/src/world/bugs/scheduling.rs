@@ -8,7 +8,7 @@ use api::{ApiError, Key, Kind, Name, Object, Pod, Request, Subresource, Time, me
 use k8s_openapi::api::core::v1::{Node, NodeSpec};
 use machine::{ApiEffect, ApiInput, CallId, WatchEvent};
 
-use super::{Blunder, answered, watched};
+use super::{Blunder, answered, objects, watched};
 use crate::oracle;
 use crate::world::process::{Input, Running};
 
@@ -92,6 +92,22 @@ impl Blunder for StaleFeasibility {
     }
 }
 
+/// A pod that is on its way to its end looks like one that stays.
+#[derive(Clone)]
+pub(super) struct EndingPodsCounted;
+
+impl Blunder for EndingPodsCounted {
+    fn hears(&mut self, _: &Running, mut input: Input, told: &mut Vec<Input>) {
+        for object in objects(&mut input) {
+            let bound = object.get::<Pod>().is_some_and(|pod| oracle::node_of(pod).is_some());
+            if bound && oracle::is_going(object.meta()) {
+                object.meta_mut().deletion_timestamp = None;
+            }
+        }
+        told.push(input);
+    }
+}
+
 /// The verdict that no node has room for a pod, with the write that tells of it under way.
 fn verdict(effect: &ApiEffect) -> Option<(CallId, &Key)> {
     match effect {
@@ -104,7 +120,7 @@ fn verdict(effect: &ApiEffect) -> Option<(CallId, &Key)> {
 }
 
 /// Whether a pod leaves its node.
-fn ends_pod(event: &WatchEvent) -> bool {
+pub(super) fn ends_pod(event: &WatchEvent) -> bool {
     match event {
         WatchEvent::Changed(object) => object.get().is_some_and(oracle::has_ended),
         WatchEvent::Deleted { key, .. } => key.kind == Kind::Pod,

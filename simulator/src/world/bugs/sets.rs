@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use api::{ApiObject, Key, Kind, Object, Patch, PatchKind, Pod, Request, Subresource, codec};
+use api::{
+    ApiObject, Key, Kind, Object, Patch, PatchKind, Pod, Request, Shared, Subresource, Time, codec,
+};
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::PodCondition;
 use machine::{ApiEffect, ApiInput, WatchEvent};
 use serde_json::{Value, json};
 
-use super::{Blunder, watched};
+use super::{Blunder, objects, watched};
 use crate::oracle::{self, sets};
 use crate::world::process::{Input, Running};
 
@@ -16,15 +19,6 @@ use crate::world::process::{Input, Running};
 fn owner_kind(pod: &Pod) -> Option<&str> {
     let mut owners = pod.metadata.owner_references.iter().flatten();
     owners.find(|o| o.controller == Some(true)).map(|o| o.kind.as_str())
-}
-
-/// The objects that a watch brings, to be changed.
-fn objects(input: &mut Input) -> &mut [Object] {
-    match input {
-        Input::Api(ApiInput::Watch(WatchEvent::Changed(object))) => std::slice::from_mut(object),
-        Input::Api(ApiInput::Watch(WatchEvent::Replaced { objects, .. })) => objects,
-        _ => &mut [],
-    }
 }
 
 /// Pods of owners of a kind get names that say nothing: that a name is taken protects from
@@ -172,6 +166,39 @@ impl Blunder for ParallelismUnlimited {
                 spec.completions = None;
                 *object = job.into_object();
             }
+        }
+        told.push(input);
+    }
+}
+
+/// Nobody sees a pod of a replica set become ready: it looks as if it always were, since a time
+/// that its node has written. Before it is, that is a time yet to come.
+#[derive(Clone)]
+pub(super) struct NodeTimeBelieved;
+
+/// After the end of every run.
+const YET_TO_COME: Time = Time::from_secs(4_102_444_800);
+
+impl Blunder for NodeTimeBelieved {
+    fn hears(&mut self, _: &Running, mut input: Input, told: &mut Vec<Input>) {
+        for object in objects(&mut input) {
+            let Some(pod) = object.get::<Pod>().filter(|pod| owner_kind(pod) == Some("ReplicaSet"))
+            else {
+                continue;
+            };
+            if !oracle::is_active(pod) || oracle::is_ready(pod) {
+                continue;
+            }
+            let mut status = pod.status.as_deref().cloned().unwrap_or_default();
+            let conditions = status.conditions.get_or_insert_default();
+            conditions.retain(|condition| condition.type_ != "Ready");
+            conditions.push(PodCondition {
+                type_: "Ready".to_owned(),
+                status: "True".to_owned(),
+                last_transition_time: Some(YET_TO_COME.to_meta()),
+                ..PodCondition::default()
+            });
+            *object = Pod { status: Some(Shared::new(status)), ..pod.clone() }.into_object();
         }
         told.push(input);
     }
