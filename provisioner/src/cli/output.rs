@@ -23,6 +23,22 @@ pub enum Failure {
     Inventory(Box<Diagnostics>),
     /// Hosts are unreachable or unfit.
     Unfit(Vec<Problem>),
+    /// The command line asks for what there is not: what, and what there is.
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What would be right.
+        advice: String,
+    },
+    /// A failure with an exit code of its own.
+    Coded {
+        /// The code.
+        exit: Exit,
+        /// The failure, with its causes.
+        message: String,
+        /// What to do about it.
+        advice: String,
+    },
     /// Anything else: what failed, why, and what to do.
     Other {
         /// The failure, with its causes.
@@ -114,12 +130,28 @@ impl Console {
                 self.note(&unfit(problems));
                 Exit::Unfit
             }
+            Failure::Usage { message, advice } => {
+                self.failed(message, advice);
+                Exit::BadInventory
+            }
+            Failure::Coded { exit, message, advice } => {
+                self.failed(message, advice);
+                *exit
+            }
             Failure::Other { message, advice } => {
-                let mark = console::style("error:").for_stderr().red().bold();
-                self.note(&format!("{mark} {message}\n  what to do: {advice}"));
+                self.failed(message, advice);
                 Exit::Failed
             }
         }
+    }
+
+    fn failed(&self, message: &str, advice: &str) {
+        if self.is_json() {
+            let value = serde_json::json!({ "error": message, "advice": advice });
+            _ = self.result(&value, String::new);
+        }
+        let mark = console::style("error:").for_stderr().red().bold();
+        self.note(&format!("{mark} {message}\n  what to do: {advice}"));
     }
 }
 

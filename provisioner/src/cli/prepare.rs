@@ -1,30 +1,56 @@
 //! The steps that all commands share, from the inventory to the plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::connect::{Asking, Connected, connect};
+use super::connect::{Asking, Connected, UNREACHABLE, connect};
 use super::output::{Console, Failure};
-use super::{Exit, PlanArgs, Source, Surroundings};
+use super::{Exit, Source, Surroundings};
 use crate::artifacts::{self, Artifacts};
 use crate::compose;
 use crate::execute::Hosts;
-use crate::facts::LockRequest;
-use crate::inventory::{self, Inventory};
+use crate::facts::{Facts, FactsQuery, LockRequest};
+use crate::inventory::{self, Inventory, Role};
 use crate::pki::{self, Pki};
-use crate::plan::{self, ContentDiff, Plan};
-use crate::preflight;
+use crate::plan::{self, Plan};
+use crate::preflight::{self, Problem};
 use crate::render::Templates;
 use crate::state::HostState;
+
+/// What a command wants to know.
+pub(super) struct Wish<'a> {
+    pub(super) source: &'a Source,
+    /// The hosts that it is about.
+    pub(super) chosen: BTreeSet<String>,
+    /// Hosts of old that are no longer in the inventory, to be asked as well.
+    pub(super) orphans: &'a [inventory::Host],
+    /// The cluster's state directory.
+    pub(super) state_dir: &'a Path,
+    /// The directory of its certificates: the state directory, or a copy that may change.
+    pub(super) certificates_in: &'a Path,
+    /// To write to the hosts; the masters are asked then, too, for the lease.
+    pub(super) lock: Option<&'a LockRequest>,
+    pub(super) force_unlock: bool,
+}
 
 /// Everything that is known before something is changed.
 pub(super) struct Prepared {
     pub(super) inventory: Inventory,
     pub(super) pki: Pki,
+    /// Of all hosts of the inventory.
     pub(super) desired: Vec<HostState>,
+    /// Connections, also to masters and orphans that the plan is not about.
     pub(super) hosts: Hosts,
+    pub(super) facts: BTreeMap<String, Facts>,
+    /// Of the chosen hosts that answered.
     pub(super) plan: Plan,
+    /// Dead hosts among all that were asked.
+    pub(super) unreachable: Vec<Problem>,
+    /// All other reasons not to begin.
+    pub(super) unfit: Vec<Problem>,
+    /// From when to when each host was asked.
+    pub(super) times: BTreeMap<String, (Instant, Instant)>,
     pub(super) phases: Vec<(String, Duration)>,
 }
 
@@ -63,51 +89,124 @@ pub(super) fn certificates(inventory: &Inventory, directory: &Path) -> Result<Pk
         .map_err(|error| Failure::new(&error, "the state directory must be whole and writable"))
 }
 
-/// Goes all the way to the plan. Every problem of every host is reported at once.
-pub(super) fn prepare(
+/// What should be, without asking any host.
+pub(super) fn composed(
     source: &Source,
     surroundings: &Surroundings,
-    console: &Console,
     certificates_in: &Path,
-    inventory: Inventory,
-    locking: (Option<&LockRequest>, bool),
-) -> Result<Prepared, Failure> {
-    let mut phases = Vec::new();
-    let began = Instant::now();
+    inventory: &Inventory,
+) -> Result<(Pki, Vec<HostState>), Failure> {
     let templates = templates(source)?;
-    let pki = certificates(&inventory, certificates_in)?;
+    let pki = certificates(inventory, certificates_in)?;
     for issued in &pki.issued {
         tracing::info!(certificate = issued.id, reason = %issued.reason, "issued");
     }
     let artifacts: Artifacts =
-        artifacts::resolve(&inventory, &surroundings.beside, &surroundings.cache)
+        artifacts::resolve(inventory, &surroundings.beside, &surroundings.cache)
             .map_err(|error| Failure::new(&error, "see [artifacts] of the inventory"))?;
-    let desired = compose::desired(&inventory, &pki, &templates, &artifacts)
+    let desired = compose::desired(inventory, &pki, &templates, &artifacts)
         .map_err(|error| Failure::new(&error, "correct the template or the inventory"))?;
+    Ok((pki, desired))
+}
+
+/// Goes all the way to the plan; problems of hosts are for the caller to judge.
+pub(super) fn gather(
+    wish: &Wish<'_>,
+    surroundings: &Surroundings,
+    console: &Console,
+    inventory: Inventory,
+) -> Result<Prepared, Failure> {
+    let mut phases = Vec::new();
+    let began = Instant::now();
+    let (pki, desired) = composed(wish.source, surroundings, wish.certificates_in, &inventory)?;
     phases.push(("compose".to_owned(), began.elapsed()));
     let began = Instant::now();
-    let (lock, force_unlock) = locking;
-    let state_dir = &state_dir(source, &inventory);
-    let asking = Asking { lock, force_unlock, source, state_dir };
-    let Connected { hosts, facts, mut problems } = connect(&inventory, &desired, &asking);
+    let asking = Asking {
+        lock: wish.lock,
+        force_unlock: wish.force_unlock,
+        source: wish.source,
+        state_dir: wish.state_dir,
+    };
+    // Whoever writes needs the masters as witnesses, even where they have nothing to do.
+    let asked = inventory.hosts.iter().filter_map(|host| {
+        let state = desired.iter().find(|state| state.host == host.name)?;
+        match wish.chosen.contains(&host.name) {
+            true => Some((host, FactsQuery::for_state(state))),
+            false if wish.lock.is_some() && host.has(Role::Master) => {
+                Some((host, FactsQuery::default()))
+            }
+            false => None,
+        }
+    });
+    let orphans = wish.orphans.iter().map(|host| (host, FactsQuery::default()));
+    let Connected { hosts, facts, problems, times } =
+        connect(asked.chain(orphans).collect(), &asking);
     phases.push(("connect and facts".to_owned(), began.elapsed()));
-    let reached: Vec<_> =
-        desired.iter().filter(|state| facts.contains_key(&state.host)).cloned().collect();
-    let plan = plan::plan(&reached, &facts);
+    let (unreachable, mut unfit): (Vec<_>, Vec<_>) =
+        problems.into_iter().partition(|problem| problem.check == UNREACHABLE);
+    let reached: Vec<_> = (desired.iter())
+        .filter(|state| wish.chosen.contains(&state.host) && facts.contains_key(&state.host))
+        .cloned()
+        .collect();
+    let plan = plan::plan(&reached, &facts).rolled(&inventory.rollout);
     for (state, host) in reached.iter().zip(&plan.hosts) {
-        problems.extend(preflight::check(state, &facts[&state.host], host));
+        unfit.extend(preflight::check(state, &facts[&state.host], host));
     }
-    if !problems.is_empty() {
-        problems.sort_by(|a, b| a.host.cmp(&b.host));
-        return Err(Failure::Unfit(problems));
-    }
+    unfit.sort_by(|a, b| a.host.cmp(&b.host));
     if console.verbose > 0 {
         for (name, facts) in &facts {
             let skew = facts.clock_skew_ms;
             tracing::info!(host = name, os = facts.os.pretty_name, kernel = facts.kernel, skew);
         }
     }
-    Ok(Prepared { inventory, pki, desired, hosts, plan, phases })
+    Ok(Prepared { inventory, pki, desired, hosts, facts, plan, unreachable, unfit, times, phases })
+}
+
+impl Prepared {
+    /// Refuses to begin when anything is in the way; dead hosts are not where they are allowed
+    /// and the members of etcd that are left have a quorum.
+    pub(super) fn fit(mut self, wish: &Wish<'_>, allow_unreachable: bool) -> Result<Self, Failure> {
+        let mut problems = std::mem::take(&mut self.unfit);
+        let dead: BTreeSet<_> =
+            self.unreachable.iter().map(|problem| problem.host.as_str()).collect();
+        let blocks = |problem: &&Problem| {
+            // A witness may be missing as long as the majority is there; see the lease.
+            wish.chosen.contains(&problem.host) && !allow_unreachable
+        };
+        problems.extend(self.unreachable.iter().filter(blocks).cloned());
+        if allow_unreachable && let Some(problem) = quorum_lost(&self.inventory, &dead) {
+            problems.push(problem);
+        }
+        if problems.is_empty() {
+            return Ok(self);
+        }
+        problems.sort_by(|a, b| a.host.cmp(&b.host));
+        Err(Failure::Unfit(problems))
+    }
+
+    /// The chosen hosts that are dead.
+    pub(super) fn left_out(&self, chosen: &BTreeSet<String>) -> Vec<&Problem> {
+        self.unreachable.iter().filter(|problem| chosen.contains(&problem.host)).collect()
+    }
+}
+
+/// Dead members of etcd must leave a quorum, or a restart of one more ends the cluster.
+fn quorum_lost(inventory: &Inventory, dead: &BTreeSet<&str>) -> Option<Problem> {
+    let members: Vec<_> = inventory.with_role(Role::Etcd).collect();
+    let (down, up): (Vec<&inventory::Host>, Vec<_>) =
+        members.iter().partition(|host| dead.contains(host.name.as_str()));
+    let needed = members.len() / 2 + 1;
+    let first = down.first()?;
+    (up.len() < needed).then(|| Problem {
+        host: first.name.clone(),
+        check: "quorum",
+        message: format!(
+            "{} of {} members of etcd are unreachable, and {needed} must be there",
+            down.len(),
+            members.len()
+        ),
+        advice: "bring the members back: --allow-unreachable cannot do without a quorum".to_owned(),
+    })
 }
 
 /// `kprov validate`: all that can be known without hosts.
@@ -138,77 +237,56 @@ pub(super) fn validate(source: &Source, console: &Console) -> Result<Exit, Failu
     })
 }
 
-/// `kprov plan`: shows and changes nothing, neither on hosts nor in the state directory.
-pub(super) fn plan(
-    args: &PlanArgs,
-    surroundings: &Surroundings,
-    console: &Console,
-) -> Result<Exit, Failure> {
-    let source = &args.source;
-    let inventory = inventory(source, console)?;
-    // Certificates that are due would be issued anew by an apply; here that happens to a copy.
+/// A copy of the state directory, in which certificates that are due may be issued without any
+/// consequence.
+pub(super) fn scratch(state_dir: &Path) -> Result<tempfile::TempDir, Failure> {
     let copy =
         tempfile::tempdir().map_err(|e| Failure::new(&e, "check the temporary directory"))?;
-    copy_directory(&state_dir(source, &inventory), copy.path())
+    copy_directory(state_dir, copy.path())
         .map_err(|error| Failure::new(&error, "check the state directory"))?;
-    let mut prepared =
-        prepare(source, surroundings, console, copy.path(), inventory, (None, false))?;
-    let diffs = match args.no_diff {
-        true => BTreeMap::new(),
-        false => diffs(&mut prepared),
-    };
-    let changes = !prepared.plan.is_empty();
-    let value = serde_json::json!({
-        "changes": changes,
-        "plan": prepared.plan,
-        "diffs": diffs,
-    });
-    console.result(&value, || {
-        let mut text = plan::summary(&prepared.plan, &diffs);
-        if !changes {
-            text.push_str("nothing to do\n");
-        }
-        text
-    })?;
-    Ok(if changes && args.exit_code { Exit::Changes } else { Exit::Ok })
-}
-
-/// Reads the present texts of changed files, only from hosts that have any.
-fn diffs(prepared: &mut Prepared) -> BTreeMap<String, Vec<ContentDiff>> {
-    let mut diffs = BTreeMap::new();
-    for plan in &prepared.plan.hosts {
-        let paths = plan.diffable();
-        let Some(host) = prepared.hosts.get_mut(&plan.host) else { continue };
-        if paths.is_empty() {
-            continue;
-        }
-        match host.read(&paths) {
-            Ok(now) => {
-                let state = prepared.desired.iter().find(|state| state.host == plan.host);
-                let state = state.expect("a plan is made from desired states");
-                diffs.insert(plan.host.clone(), plan.diffs(state, &now));
-            }
-            Err(error) => tracing::warn!(host = plan.host, %error, "cannot show differences"),
-        }
-    }
-    diffs
+    Ok(copy)
 }
 
 fn copy_directory(from: &Path, to: &Path) -> std::io::Result<()> {
     if !from.exists() {
         return Ok(());
     }
+    std::fs::create_dir_all(to)?;
+    std::fs::set_permissions(to, std::fs::metadata(from)?.permissions())?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
+        // Logs of earlier runs may be long, and say nothing about what is to come.
+        if entry.file_name() == crate::run_log::DIRECTORY {
+            continue;
+        }
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            let mode = entry.metadata()?.permissions();
-            std::fs::create_dir_all(&target)?;
-            std::fs::set_permissions(&target, mode)?;
             copy_directory(&entry.path(), &target)?;
         } else {
             std::fs::copy(entry.path(), &target)?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_members_of_etcd_must_leave_a_quorum() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("c.toml");
+        let text = "[cluster]\nname = \"c\"\n[groups.m]\nhosts = [\"m-[1-3]\"]\n\
+                    address_first = \"10.0.0.1\"\nroles = [\"etcd\", \"master\", \"node\"]\n";
+        std::fs::write(&path, text).unwrap();
+        let inventory = inventory::load(&path).unwrap();
+        let check = |dead: &[&str]| {
+            quorum_lost(&inventory, &dead.iter().copied().collect()).map(|p| p.message)
+        };
+        assert_eq!(check(&[]), None);
+        assert_eq!(check(&["m-2"]), None);
+        let lost = "2 of 3 members of etcd are unreachable, and 2 must be there";
+        assert_eq!(check(&["m-2", "m-3"]).as_deref(), Some(lost));
+    }
 }

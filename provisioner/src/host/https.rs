@@ -55,6 +55,10 @@ pub(super) enum Act<'a> {
     Get,
     /// This JSON is merged into it (RFC 7396).
     MergePatch(&'a str),
+    /// This JSON is posted to it.
+    Post(&'a str),
+    /// It is deleted.
+    Delete,
 }
 
 /// Asks over `stream`.
@@ -87,14 +91,15 @@ pub(super) fn ask(
 
 /// HTTP/1.0 and its closing connection save taking a chunked body apart.
 fn request(endpoint: &HttpsEndpoint, act: Act<'_>) -> String {
-    let (method, content, body) = match act {
-        Act::Get => ("GET", String::new(), ""),
-        Act::MergePatch(body) => {
-            let len = body.len();
-            let content =
-                format!("Content-Type: application/merge-patch+json\r\nContent-Length: {len}\r\n");
-            ("PATCH", content, body)
-        }
+    let (method, kind, body) = match act {
+        Act::Get => ("GET", "", ""),
+        Act::Delete => ("DELETE", "", ""),
+        Act::MergePatch(body) => ("PATCH", "application/merge-patch+json", body),
+        Act::Post(body) => ("POST", "application/json", body),
+    };
+    let content = match kind {
+        "" => String::new(),
+        kind => format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len()),
     };
     format!(
         "{method} {} HTTP/1.0\r\nHost: {}:{}\r\nAccept: application/json\r\n{content}\
