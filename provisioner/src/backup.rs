@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::pki::vault::{Cost, Header, Vault, VaultError};
+use crate::run_log;
 use crate::secret::Secret;
 
 const MAGIC: &str = "KPROV BACKUP 1";
@@ -175,6 +176,10 @@ fn append_directory<W: Write>(
         let kind = entry.file_type().map_err(failed)?;
         let Ok(own) = entry.file_name().into_string() else { continue };
         let name = format!("{name}/{own}");
+        if kind.is_dir() && own == run_log::DIRECTORY {
+            // What earlier runs said is long, and no part of the cluster.
+            continue;
+        }
         if kind.is_dir() {
             append_directory(tar, &name, &entry.path())?;
         } else if kind.is_file() {

@@ -45,8 +45,7 @@ async fn kprov(cluster: &Cluster, line: &str) -> Result<String> {
 }
 
 async fn listed(cluster: &Cluster) -> Result<Vec<Value>> {
-    let told: Value =
-        serde_json::from_str(&kprov(cluster, "certs list --output json").await?)?;
+    let told: Value = serde_json::from_str(&kprov(cluster, "certs list --output json").await?)?;
     ensure!(told["unreachable"].as_array().is_some_and(Vec::is_empty), "{told}");
     let rows = told["certificates"].as_array().context("no list of certificates")?.clone();
     ensure!(rows.len() > 12, "{told}");
@@ -79,8 +78,7 @@ async fn write_all_the_while(cluster: &Cluster, stop: &AtomicBool) -> Result<u32
             let context = format!("{}-{host}", cluster.inventory.name());
             let name = format!("write-{written}");
             let arguments = ["--context", &context, "--request-timeout=10s", "create", "configmap"];
-            let outcome =
-                cluster.try_kubectl(&[&arguments[..], &[name.as_str()]].concat()).await?;
+            let outcome = cluster.try_kubectl(&[&arguments[..], &[name.as_str()]].concat()).await?;
             // The answer to a write that was carried out may be lost with its server.
             if outcome.code == 0 || outcome.stderr.contains("already exists") {
                 said.clear();

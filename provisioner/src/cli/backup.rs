@@ -1,27 +1,31 @@
 //! `kprov backup` and `kprov restore`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::Args;
 
-use super::connect::{Asking, Connected, connect};
+use super::connect::{Asking, Connected, connect, every_host};
+use super::diary::Diary;
 use super::output::{Console, Failure};
-use super::{ApplyArgs, Exit, Source, Surroundings, apply, prepare, secrets};
+use super::{ApplyArgs, Exit, RunArgs, Source, Surroundings, apply, prepare, secrets};
 use crate::backup::{self, BackupError, Manifest, Unpacked};
+use crate::etcd::births;
 use crate::etcd::gateway::Gateway;
 use crate::etcd::snapshot;
 use crate::execute::Hosts;
-use crate::facts::{Facts, PathFact};
+use crate::facts::{Facts, FactsQuery, PathFact};
 use crate::inventory::{Inventory, Role};
-use crate::lock;
+use crate::last_known;
+use crate::lock::{self, Lease};
 use crate::pki::vault::VaultError;
 use crate::pki::{self, Pki};
 use crate::plan::Upload;
 use crate::preflight::Problem;
 use crate::record::Record;
-use crate::state::{Blob, HostState, Mode, Owner};
+use crate::state::{Blob, Mode, Owner};
 use crate::step::Step;
 
 /// Where every member keeps its data.
@@ -47,7 +51,7 @@ pub(super) struct RestoreArgs {
     /// The backup.
     archive: PathBuf,
     #[command(flatten)]
-    apply: ApplyArgs,
+    run: RunArgs,
     /// Really do it.
     #[arg(long)]
     yes: bool,
@@ -75,17 +79,17 @@ pub(super) fn connected(
     lock: Option<&crate::facts::LockRequest>,
     force_unlock: bool,
 ) -> Connected {
-    let states: Vec<_> = (inventory.hosts.iter())
-        .map(|host| {
-            let mut state = HostState::new(&inventory.cluster.name, &host.name);
-            if host.has(Role::Etcd) {
-                state.data.extend([DATA.to_owned(), format!("{DATA}/member")]);
-            }
-            state
-        })
-        .collect();
-    let asking = Asking { lock, force_unlock, source, state_dir };
-    connect(inventory, &states, &asking)
+    let mut asked = every_host(inventory);
+    for (_, query) in asked.iter_mut().filter(|(host, _)| host.has(Role::Etcd)) {
+        *query = about_data();
+    }
+    connect(asked, &Asking { lock, force_unlock, source, state_dir })
+}
+
+/// The question whether a host has data of etcd.
+fn about_data() -> FactsQuery {
+    let data: BTreeSet<_> = [DATA.to_owned(), format!("{DATA}/member")].into();
+    FactsQuery { paths: data.clone(), data, ..FactsQuery::default() }
 }
 
 pub(super) fn run(
@@ -183,7 +187,8 @@ pub(super) fn restore(
     surroundings: &Surroundings,
     console: &Console,
 ) -> Result<Exit, Failure> {
-    let (source, archive) = (&args.apply.source, &args.archive);
+    let began = Instant::now();
+    let (source, archive) = (&args.run.source, &args.archive);
     let sealed = backup::is_sealed(archive).map_err(|error| failure(&error))?;
     let passphrase = secrets::given(source.key_file.as_deref(), surroundings, || sealed)?;
     let scratch =
@@ -208,7 +213,7 @@ pub(super) fn restore(
     same_cluster(&state_dir, &unpacked)?;
     let lock = lock::request(jiff::Timestamp::now(), &surroundings.person, "restore");
     let locked = args.yes.then_some(&lock);
-    let mut connected = connected(source, &inventory, &state_dir, locked, args.apply.force_unlock);
+    let mut connected = connected(source, &inventory, &state_dir, locked, args.run.force_unlock);
     let mut problems = std::mem::take(&mut connected.problems);
     problems.extend(connected.facts.iter().filter_map(|(name, facts)| occupied(name, facts)));
     if !problems.is_empty() {
@@ -224,11 +229,29 @@ pub(super) fn restore(
     }
     take_state(&unpacked, &state_dir)?;
     if let Some(snapshot) = &unpacked.snapshot {
-        place_database(snapshot, &inventory, &mut connected)?;
+        let hosts: Vec<_> = inventory.with_role(Role::Etcd).map(|host| host.name.clone()).collect();
+        let name = &inventory.cluster.name;
+        let diary = Diary::new(&state_dir, name, "restore", began, &hosts, console);
+        let lease = Lease::of_masters(&inventory, &connected.facts)
+            .map_err(|problem| Failure::Unfit(vec![problem]));
+        let placed = lease.and_then(|lease| {
+            claim(&lease, &mut connected.hosts, source)?;
+            diary.said("place the database");
+            place_database(snapshot, &inventory, &mut connected, &diary)
+        });
+        diary.end(console, placed)?;
     }
     // The locks end with the connections; the apply takes its own.
     drop(connected);
-    apply::run(&args.apply, surroundings, console)
+    apply::run("restore", &ApplyArgs::whole(args.run.clone()), surroundings, console)
+}
+
+/// Takes the right to write away from every earlier run.
+pub(super) fn claim(lease: &Lease, hosts: &mut Hosts, source: &Source) -> Result<(), Failure> {
+    lease.claim(hosts, source.parallel).map_err(|message| Failure::Other {
+        message,
+        advice: "see `kprov unlock` for who works on the cluster".to_owned(),
+    })
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
@@ -273,7 +296,7 @@ fn take_state(unpacked: &Unpacked, state_dir: &Path) -> Result<(), Failure> {
     }
     let failed = |error| Failure::new(&error, "check the state directory");
     fs::create_dir_all(state_dir).map_err(failed)?;
-    for left in ["known_hosts", "etcd-members.json"] {
+    for left in ["known_hosts", births::FILE, last_known::FILE] {
         let _ = fs::remove_file(unpacked.state_dir.join(left));
     }
     prepare::copy_directory(&unpacked.state_dir, state_dir).map_err(failed)
@@ -284,6 +307,7 @@ fn place_database(
     snapshot: &Path,
     inventory: &Inventory,
     connected: &mut Connected,
+    diary: &Diary,
 ) -> Result<(), Failure> {
     let bad = |error: &dyn std::error::Error| Failure::new(error, "use another backup");
     let file = fs::OpenOptions::new().read(true).write(true).open(snapshot);
@@ -298,10 +322,7 @@ fn place_database(
         let steps = placing(inventory, &host.name, facts, &blob);
         let connection = connected.hosts.get_mut(&host.name).expect("it has facts");
         let uploads: BTreeMap<_, _> = [(sha256, Upload::Blob(blob.clone()))].into();
-        let done = connection
-            .push(&uploads, &mut |_| {})
-            .and_then(|()| connection.run(&steps, &mut |_| {}));
-        done.map_err(|error| Failure::new(&error, error.advice()))?;
+        diary.run(connection.as_mut(), &uploads, &steps)?;
     }
     Ok(())
 }
@@ -329,7 +350,7 @@ fn placing(inventory: &Inventory, host: &str, facts: &Facts, blob: &Blob) -> Vec
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::facts::{FactsQuery, LockRequest};
+    use crate::facts::LockRequest;
     use crate::host::fake::FakeMachine;
     use crate::record::Prior;
 
@@ -343,9 +364,7 @@ mod tests {
         let inventory = crate::inventory::load(&path).unwrap();
         let machine = FakeMachine::new("n1");
         let mut host = machine.connect();
-        let mut state = HostState::new("c", "n1");
-        state.data.extend([DATA.to_owned(), format!("{DATA}/member")]);
-        let query = FactsQuery::for_state(&state);
+        let query = about_data();
         let lock = LockRequest { owner: "test".to_owned() };
         let facts = host.facts(&query, Some(&lock)).unwrap();
         assert!(occupied("n1", &facts).is_none());

@@ -1,25 +1,25 @@
 //! `kprov etcd`, `kprov replace` and `kprov recover`: what concerns the members of etcd alone.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::backup::{DATA, connected};
+use super::backup::{DATA, claim, connected};
 use super::connect::Connected;
+use super::diary::Diary;
 use super::output::{Console, Failure};
+use super::select::known_host;
 use super::status::table;
-use super::{ApplyArgs, Exit, Source, Surroundings, apply, members, prepare};
-use crate::etcd::births::Births;
+use super::{ApplyArgs, Exit, RunArgs, Source, Surroundings, apply, members, prepare};
 use crate::etcd::gateway::{Gateway, MemberStatus};
-use crate::etcd::membership::{self, Change, Member, Wanted};
+use crate::etcd::membership::{self, Member, Planned};
 use crate::execute::Hosts;
 use crate::facts::LockRequest;
 use crate::host::Host;
 use crate::inventory::{self, Inventory, Role};
-use crate::lock;
+use crate::lock::{self, Lease};
 use crate::pki::Pki;
 use crate::plan::Upload;
 use crate::state::{Content, Mode, Owner};
@@ -70,7 +70,7 @@ pub(super) struct DefragArgs {
 #[derive(Debug, Args)]
 pub(super) struct ReplaceArgs {
     #[command(flatten)]
-    apply: ApplyArgs,
+    run: RunArgs,
     /// The host that lost its data, or has another machine behind its name now.
     host: String,
     /// Really do it.
@@ -99,6 +99,26 @@ struct Opened {
     pki: Pki,
     state_dir: std::path::PathBuf,
     connected: Connected,
+    began: Instant,
+}
+
+impl Opened {
+    fn diary(&self, command: &str, console: &Console) -> Diary {
+        let hosts: Vec<_> = self.connected.hosts.keys().cloned().collect();
+        let name = &self.inventory.cluster.name;
+        Diary::new(&self.state_dir, name, command, self.began, &hosts, console)
+    }
+
+    /// Has etcd remove a member, after no earlier run can write any more.
+    fn remove(&mut self, planned: &Planned, source: &Source, diary: &Diary) -> Result<(), Failure> {
+        let Self { inventory, pki, connected: Connected { hosts, facts, .. }, .. } = self;
+        let lease =
+            Lease::of_masters(inventory, facts).map_err(|problem| Failure::Unfit(vec![problem]))?;
+        claim(&lease, hosts, source)?;
+        diary.said(&format!("etcd: {}", planned.change));
+        let deadline = Instant::now() + HEALTH_WAIT;
+        members::carry_out(&planned.change, inventory, pki, hosts, deadline)
+    }
 }
 
 fn open(
@@ -108,11 +128,12 @@ fn open(
     lock: Option<&LockRequest>,
     force_unlock: bool,
 ) -> Result<Opened, Failure> {
+    let began = Instant::now();
     let inventory = prepare::inventory(source, console)?;
     let state_dir = prepare::state_dir(source, &inventory);
     let (_copy, pki) = prepare::certificates_of_copy(source, surroundings, &inventory, &state_dir)?;
     let connected = connected(source, &inventory, &state_dir, lock, force_unlock);
-    Ok(Opened { inventory, pki, state_dir, connected })
+    Ok(Opened { inventory, pki, state_dir, connected, began })
 }
 
 fn locked(surroundings: &Surroundings, command: &str) -> LockRequest {
@@ -247,7 +268,7 @@ fn remove(
     let hosts = &mut opened.connected.hosts;
     let current = members::observe(&opened.inventory, &opened.pki, hosts)
         .map_err(|reason| members::no_answer(&reason))?;
-    let Some(planned) = removal(&args.member, &current)? else {
+    let Some(planned) = members::removal(&args.member, &current)? else {
         return Err(Failure::Other {
             message: format!("etcd has no member {}", args.member),
             advice: "see `kprov etcd members`".to_owned(),
@@ -258,35 +279,11 @@ fn remove(
         console.note("nothing was changed; say --yes to do this");
         return Ok(Exit::Ok);
     }
-    let deadline = Instant::now() + HEALTH_WAIT;
-    members::carry_out(&planned.change, &opened.inventory, &opened.pki, hosts, deadline)?;
-    forget(&opened.state_dir, &opened.inventory, &[&args.member])?;
+    let diary = opened.diary("etcd remove", console);
+    let removed = opened.remove(&planned, &args.source, &diary);
+    diary.end(console, removed)?;
+    members::forget(&opened.state_dir, &opened.inventory, &[&args.member])?;
     Ok(Exit::Ok)
-}
-
-/// The removal of the member called `name`, if that is safe and there is one.
-fn removal(name: &str, current: &[Member]) -> Result<Option<membership::Planned>, Failure> {
-    let Some(leaving) = current.iter().find(|member| member.name == name) else {
-        return Ok(None);
-    };
-    let others = current.iter().filter(|member| member.id != leaving.id && !member.is_learner);
-    let wanted: Vec<_> = others
-        .map(|member| Wanted { name: member.name.clone(), peer_url: member.peer_url.clone() })
-        .collect();
-    let planned =
-        membership::next(&wanted, current).map_err(|refusal| members::refused(&refusal))?;
-    Ok(planned
-        .filter(|planned| matches!(planned.change, Change::Remove { id, .. } if id == leaving.id)))
-}
-
-fn forget(state_dir: &Path, inventory: &Inventory, names: &[&str]) -> Result<(), Failure> {
-    let failed = |error| Failure::new(&error, "check the state directory");
-    let known = Births::load(state_dir).map_err(failed)?;
-    let mut births = known.unwrap_or_else(|| Births::of(inventory));
-    for name in names {
-        births.forget(name);
-    }
-    births.save(state_dir).map_err(failed)
 }
 
 /// `kprov replace`: the old member goes, an apply brings the host back as a new one.
@@ -295,16 +292,11 @@ pub(super) fn replace(
     surroundings: &Surroundings,
     console: &Console,
 ) -> Result<Exit, Failure> {
-    let source = &args.apply.source;
+    let source = &args.run.source;
     let request = locked(surroundings, "replace");
     let lock = args.yes.then_some(&request);
-    let mut opened = open(source, surroundings, console, lock, args.apply.force_unlock)?;
-    let Some(host) = opened.inventory.host(&args.host) else {
-        return Err(Failure::Other {
-            message: format!("the inventory has no host {}", args.host),
-            advice: "see `kprov status` for the hosts' names".to_owned(),
-        });
-    };
+    let mut opened = open(source, surroundings, console, lock, args.run.force_unlock)?;
+    let host = known_host(&args.host, &opened.inventory)?;
     let Some(facts) = opened.connected.facts.get(&args.host) else {
         return Err(Failure::Unfit(
             opened.connected.problems.into_iter().filter(|p| p.host == args.host).collect(),
@@ -324,7 +316,7 @@ pub(super) fn replace(
         for member in current.iter_mut().filter(|member| member.name == args.host) {
             member.is_lost = true;
         }
-        planned = removal(&args.host, &current)?;
+        planned = members::removal(&args.host, &current)?;
     }
     let value = serde_json::json!({ "replaced": args.host, "etcd": planned });
     if !args.yes {
@@ -336,14 +328,15 @@ pub(super) fn replace(
         return Ok(Exit::Ok);
     }
     if let Some(planned) = &planned {
-        console.note(&format!("etcd: {planned}"));
-        let (deadline, hosts) = (Instant::now() + HEALTH_WAIT, &mut opened.connected.hosts);
-        members::carry_out(&planned.change, &opened.inventory, &opened.pki, hosts, deadline)?;
+        let diary = opened.diary("replace", console);
+        diary.say(&format!("etcd: {planned}"));
+        let removed = opened.remove(planned, source, &diary);
+        diary.end(console, removed)?;
     }
-    forget(&opened.state_dir, &opened.inventory, &[&args.host])?;
+    members::forget(&opened.state_dir, &opened.inventory, &[&args.host])?;
     // The locks end with the connections; the apply takes its own.
     drop(opened);
-    apply::run(&args.apply, surroundings, console)
+    apply::run("replace", &ApplyArgs::whole(args.run.clone()), surroundings, console)
 }
 
 /// Members in the order of defragmentation: the leader last, so that no election is for nothing.
@@ -360,23 +353,11 @@ fn defrag(
 ) -> Result<Exit, Failure> {
     let request = locked(surroundings, "etcd defrag");
     let mut opened = open(&args.source, surroundings, console, Some(&request), args.force_unlock)?;
+    let diary = opened.diary("etcd defrag", console);
     let (inventory, pki) = (&opened.inventory, &opened.pki);
-    let hosts = &mut opened.connected.hosts;
-    let before = statuses(inventory, pki, hosts);
     let members = inventory.with_role(Role::Etcd).count();
-    let mut report = BTreeMap::new();
-    for name in leader_last(&before) {
-        spare(inventory, pki, hosts, &name, members)?;
-        let host = inventory.host(&name).expect("statuses are of hosts of the inventory");
-        let connection = hosts.get_mut(&name).expect("it has answered before");
-        let gateway = Gateway::new(connection.as_mut(), host, pki);
-        let mut gateway = gateway.ok_or_else(|| no_certificate(&name))?;
-        let done = gateway.defragment().and_then(|()| gateway.status());
-        let after = done.map_err(|error| {
-            Failure::new(&error, "see the member's journal; the others were left alone")
-        })?;
-        report.insert(name.clone(), (before[&name].db_size, after.db_size));
-    }
+    let done = defragment(inventory, pki, &mut opened.connected.hosts, &diary);
+    let report = diary.end(console, done)?;
     console.result(&report, || {
         let size = crate::plan::size;
         let line = |(name, (from, to)): (&String, &(u64, u64))| {
@@ -389,6 +370,32 @@ fn defrag(
     }
     console.note(&format!("{} of {members} members did not answer", members - report.len()));
     Ok(Exit::Partial)
+}
+
+/// Defragments one member after the other; gives the sizes before and after, in bytes.
+fn defragment(
+    inventory: &Inventory,
+    pki: &Pki,
+    hosts: &mut Hosts,
+    diary: &Diary,
+) -> Result<BTreeMap<String, (u64, u64)>, Failure> {
+    let before = statuses(inventory, pki, hosts);
+    let members = inventory.with_role(Role::Etcd).count();
+    let mut report = BTreeMap::new();
+    for name in leader_last(&before) {
+        diary.said(&format!("defragment {name}"));
+        spare(inventory, pki, hosts, &name, members)?;
+        let host = inventory.host(&name).expect("statuses are of hosts of the inventory");
+        let connection = hosts.get_mut(&name).expect("it has answered before");
+        let gateway = Gateway::new(connection.as_mut(), host, pki);
+        let mut gateway = gateway.ok_or_else(|| no_certificate(&name))?;
+        let done = gateway.defragment().and_then(|()| gateway.status());
+        let after = done.map_err(|error| {
+            Failure::new(&error, "see the member's journal; the others were left alone")
+        })?;
+        report.insert(name.clone(), (before[&name].db_size, after.db_size));
+    }
+    Ok(report)
 }
 
 fn no_certificate(name: &str) -> Failure {
@@ -462,23 +469,39 @@ pub(super) fn recover(
         .filter(|host| host.name != survivor)
         .map(|host| host.name.clone())
         .collect();
-    // First the others, or an old majority that comes back would not know of the new cluster.
-    for name in &others {
-        if let Some(host) = hosts.get_mut(name) {
-            let done = host.run(&setting_aside(), &mut |_| {});
-            done.map_err(|error| Failure::new(&error, error.advice()))?;
-        }
-    }
-    let host = opened.inventory.host(&survivor).expect("it was chosen from the inventory");
-    let connection = hosts.get_mut(&survivor).expect("it was chosen among those reachable");
-    alone(connection.as_mut(), host, &opened.pki)?;
+    let diary = opened.diary("recover", console);
+    let done = go_on_alone(&mut opened, &survivor, &others, &args.source, &diary);
+    diary.end(console, done)?;
     let names: Vec<_> = others.iter().map(String::as_str).collect();
-    forget(&opened.state_dir, &opened.inventory, &names)?;
+    members::forget(&opened.state_dir, &opened.inventory, &names)?;
     console.note(&format!(
         "etcd runs on {survivor} alone; remove hosts that are lost for good from the inventory, \
          then `kprov apply` brings the others back one by one"
     ));
     Ok(Exit::Ok)
+}
+
+fn go_on_alone(
+    opened: &mut Opened,
+    survivor: &str,
+    others: &[String],
+    source: &Source,
+    diary: &Diary,
+) -> Result<(), Failure> {
+    let Opened { inventory, pki, connected: Connected { hosts, facts, .. }, .. } = opened;
+    // The masters may be lost as well, so nobody can ask for a majority of them.
+    claim(&Lease::of_these(facts), hosts, source)?;
+    diary.said("set the others aside");
+    // First the others, or an old majority that comes back would not know of the new cluster.
+    for name in others {
+        if let Some(host) = hosts.get_mut(name) {
+            diary.run(host.as_mut(), &BTreeMap::new(), &setting_aside())?;
+        }
+    }
+    diary.said(&format!("go on with {survivor}"));
+    let host = inventory.host(survivor).expect("it was chosen from the inventory");
+    let connection = hosts.get_mut(survivor).expect("it was chosen among those reachable");
+    alone(connection.as_mut(), host, pki, diary)
 }
 
 fn survivor(
@@ -517,15 +540,18 @@ fn setting_aside() -> Vec<Step> {
 }
 
 /// Has a member go on alone: started once with the order to forget the others, then without it.
-fn alone(host: &mut dyn Host, member: &inventory::Host, pki: &Pki) -> Result<(), Failure> {
-    let failed = |error: crate::host::HostError| Failure::new(&error, error.advice());
+fn alone(
+    host: &mut dyn Host,
+    member: &inventory::Host,
+    pki: &Pki,
+    diary: &Diary,
+) -> Result<(), Failure> {
     let order = Content::Text("[Service]\nEnvironment=ETCD_FORCE_NEW_CLUSTER=true\n".to_owned());
     let sha256 = order.digest();
     let uploads = [(sha256, Upload::Content(order))].into();
-    host.push(&uploads, &mut |_| {}).map_err(failed)?;
-    host.run(&starting_alone(sha256), &mut |_| {}).map_err(failed)?;
+    diary.run(host, &uploads, &starting_alone(sha256))?;
     wait_alone(host, member, pki)?;
-    host.run(&starting_as_ever(), &mut |_| {}).map_err(failed)?;
+    diary.run(host, &BTreeMap::new(), &starting_as_ever())?;
     wait_alone(host, member, pki)
 }
 
@@ -581,6 +607,7 @@ fn wait_alone(host: &mut dyn Host, member: &inventory::Host, pki: &Pki) -> Resul
 mod tests {
     use super::*;
     use crate::etcd::gateway::Header;
+    use crate::etcd::membership::Change;
     use crate::host::fake::FakeMachine;
 
     fn status(member: u64, leader: u64, raft_index: u64) -> MemberStatus {
@@ -632,13 +659,13 @@ mod tests {
             is_lost: false,
         };
         let mut current = [member(1, "a", true), member(2, "b", true), member(3, "c", true)];
-        let planned = removal("c", &current).unwrap().unwrap();
+        let planned = members::removal("c", &current).unwrap().unwrap();
         assert_eq!(planned.change, Change::Remove { id: 3, name: "c".to_owned() });
-        assert!(removal("d", &current).unwrap().is_none());
+        assert!(members::removal("d", &current).unwrap().is_none());
         current[1].is_healthy = false;
-        assert!(removal("c", &current).is_err());
+        assert!(members::removal("c", &current).is_err());
         // The one that is down may go.
-        assert!(removal("b", &current).unwrap().is_some());
+        assert!(members::removal("b", &current).unwrap().is_some());
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Hosts in memory join an etcd in memory, with runs that die at every step.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::artifacts::Artifacts;
+use crate::cli::output::Console;
 use crate::digest::Digest;
 use crate::facts::LockRequest;
 use crate::host::fake::etcd::FakeEtcd;
@@ -29,17 +29,6 @@ fn inventory(dir: &Path, last: u8) -> Inventory {
     );
     std::fs::write(&path, text).unwrap();
     crate::inventory::load(&path).unwrap()
-}
-
-fn surroundings() -> Surroundings {
-    Surroundings {
-        person: "ann".to_owned(),
-        no_color: true,
-        beside: ".".into(),
-        cache: ".".into(),
-        stop: Arc::new(AtomicBool::new(false)),
-        passphrase: OnceLock::new(),
-    }
 }
 
 impl Lab {
@@ -82,29 +71,55 @@ impl Lab {
             hosts.insert(state.host.clone(), host);
         }
         let births = births(known, &inventory, &facts, &mut hosts);
-        let (births, joins) = newcomers(births, &inventory, &pki, &facts, &mut hosts)?;
+        let ready = facts.keys().cloned().collect();
+        let found = newcomers(&births, &ready, &inventory, &pki, &facts, &mut hosts);
+        let (births, joins) = found.map_err(|problem| Failure::Unfit(vec![problem]))?;
         let desired = compose(&births);
-        let plan = plan::plan(&desired, &facts);
-        let phases = Vec::new();
-        let mut prepared =
-            Prepared { inventory, pki, desired, hosts, plan, facts, births, joins, phases };
-        let limits = Limits {
-            at_once: 2,
-            gate: Duration::from_secs(1),
-            deadline: Instant::now() + Duration::from_secs(60),
-        };
-        let surroundings = surroundings();
+        let plan = prepare::planned(&desired, &facts, &mut hosts, &inventory.rollout);
+        let (mut prepared, began) = (
+            Prepared {
+                inventory,
+                pki,
+                desired,
+                hosts,
+                plan,
+                facts,
+                births,
+                joins,
+                unreachable: Vec::new(),
+                unfit: Vec::new(),
+                times: BTreeMap::new(),
+                phases: Vec::new(),
+            },
+            Instant::now(),
+        );
+        let deadline = began + Duration::from_secs(60);
+        let limits = Limits { gate: Duration::from_secs(1), ..Limits::until(deadline, 2) };
         let console = Console::for_tests();
-        settle(&mut prepared, self.dir.path(), limits, &surroundings, &console)?;
-        let display = Display::new(&[], true);
+        let diary = Diary::begin(self.dir.path(), &prepared, "apply", began, &[], &console);
+        let lease = Lease::of_masters(&prepared.inventory, &prepared.facts)
+            .map_err(|problem| Failure::Unfit(vec![problem]))?;
+        let stop = AtomicBool::new(false);
+        let settling = Settling {
+            state_dir: self.dir.path(),
+            limits,
+            lease: &lease,
+            diary: &diary,
+            stop: &stop,
+        };
+        let mut report = Report::default();
+        settling.settle(&mut prepared, &mut report)?;
         let execution = Execution {
             desired: &prepared.desired,
             plan: &prepared.plan,
             limits,
-            observer: &display,
-            stop: &surroundings.stop,
+            observer: &diary,
+            stop: &stop,
+            lease: Some(&lease),
+            hooks: (&[], "c"),
+            nodes: &[],
         };
-        let report = execution.run(&mut prepared.hosts);
+        let report = execution.go_on(&mut prepared.hosts, report);
         let error = report.hosts.into_values().find_map(|outcome| outcome.error);
         error.map_or(Ok(()), |error| Err(failed(error.to_string())))
     }
@@ -183,9 +198,10 @@ fn a_member_whose_role_was_taken_is_not_stopped_before_it_is_removed() {
         hosts.insert(name.clone(), host);
     }
     let known = Births::load(lab.dir.path()).unwrap().unwrap();
-    let refused = newcomers(known.clone(), &inventory, &pki, &facts, &mut hosts).unwrap_err();
-    let Failure::Other { message, .. } = refused else { panic!("{refused:?}") };
-    assert_eq!(message, "m-3 has lost the role etcd and is a member of it");
+    let ready = facts.keys().cloned().collect();
+    let refused = newcomers(&known, &ready, &inventory, &pki, &facts, &mut hosts).unwrap_err();
+    assert_eq!(refused.host, "m-3");
+    assert_eq!(refused.message, "it has lost the role etcd and is a member of it");
     lab.etcd.lock().unwrap().members.retain(|member| member.name != "m-3");
-    assert!(newcomers(known, &inventory, &pki, &facts, &mut hosts).is_ok());
+    assert!(newcomers(&known, &ready, &inventory, &pki, &facts, &mut hosts).is_ok());
 }
