@@ -17,6 +17,7 @@ mod kubeconfig;
 mod members;
 mod output;
 mod prepare;
+mod recovery;
 mod reset;
 mod secrets;
 mod status;
@@ -122,10 +123,10 @@ enum Command {
     },
     /// Set a host up again that lost its data or has another machine behind its name.
     #[command(after_help = "Example:\n  kprov replace inventory/ha.toml node-3 --yes")]
-    Replace(etcd::ReplaceArgs),
+    Replace(recovery::ReplaceArgs),
     /// Go on with one member of etcd when a majority is lost for good.
     #[command(after_help = "Example:\n  kprov recover inventory/ha.toml --from node-2 --yes")]
-    Recover(etcd::RecoverArgs),
+    Recover(recovery::RecoverArgs),
     /// Keep everything that the cluster can be made of again in one sealed file.
     #[command(after_help = "Example:\n  KPROV_PASSPHRASE=… kprov backup inventory/ha.toml \
         --to ha.kbackup")]
@@ -267,8 +268,8 @@ impl Cli {
             Command::Status(source) => status::run(source, surroundings, &console),
             Command::Certs { command } => certs::run(command, surroundings, &console),
             Command::Etcd { command } => etcd::run(command, surroundings, &console),
-            Command::Replace(args) => etcd::replace(args, surroundings, &console),
-            Command::Recover(args) => etcd::recover(args, surroundings, &console),
+            Command::Replace(args) => recovery::replace(args, surroundings, &console),
+            Command::Recover(args) => recovery::recover(args, surroundings, &console),
             Command::Backup(args) => backup::run(args, surroundings, &console),
             Command::Restore(args) => backup::restore(args, surroundings, &console),
             Command::Import(args) => import::run(args, surroundings, &console),
