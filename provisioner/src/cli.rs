@@ -24,6 +24,7 @@ mod output;
 mod plan;
 mod prepare;
 mod prune;
+mod recovery;
 mod reset;
 mod secrets;
 mod select;
@@ -151,10 +152,10 @@ enum Command {
     },
     /// Set a host up again that lost its data or has another machine behind its name.
     #[command(after_help = "Example:\n  kprov replace inventory/ha.toml node-3 --yes")]
-    Replace(etcd::ReplaceArgs),
+    Replace(recovery::ReplaceArgs),
     /// Go on with one member of etcd when a majority is lost for good.
     #[command(after_help = "Example:\n  kprov recover inventory/ha.toml --from node-2 --yes")]
-    Recover(etcd::RecoverArgs),
+    Recover(recovery::RecoverArgs),
     /// Keep everything that the cluster can be made of again in one sealed file.
     #[command(after_help = "Example:\n  KPROV_PASSPHRASE=… kprov backup inventory/ha.toml \
         --to ha.kbackup")]
@@ -422,8 +423,8 @@ impl Cli {
             Command::Status(args) => status::run(args, surroundings, &console),
             Command::Certs { command } => certs::run(command, surroundings, &console),
             Command::Etcd { command } => etcd::run(command, surroundings, &console),
-            Command::Replace(args) => etcd::replace(args, surroundings, &console),
-            Command::Recover(args) => etcd::recover(args, surroundings, &console),
+            Command::Replace(args) => recovery::replace(args, surroundings, &console),
+            Command::Recover(args) => recovery::recover(args, surroundings, &console),
             Command::Backup(args) => backup::run(args, surroundings, &console),
             Command::Restore(args) => backup::restore(args, surroundings, &console),
             Command::Import(args) => import::run(args, surroundings, &console),

@@ -2,7 +2,8 @@
 //!
 //! The flow of an apply: [`state::HostState`] (what should be) and facts (what is) give a plan, a
 //! pure value; executing it makes no choices. This crate never talks to a cluster's API beyond the
-//! final question whether the nodes are ready and the label that tells masters from others.
+//! final question whether the nodes are ready and the label that tells masters from others; to etcd
+//! it speaks about its members and for backups.
 
 pub mod artifacts;
 pub mod backup;

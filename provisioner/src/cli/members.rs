@@ -10,7 +10,7 @@ use super::diary::Diary;
 use super::output::Failure;
 use super::prepare::{self, Prepared};
 use crate::etcd::births::{self, Births};
-use crate::etcd::gateway::Gateway;
+use crate::etcd::gateway::{Gateway, MemberEntry, peer_url};
 use crate::etcd::membership::{self, Change, Member, Planned, Wanted};
 use crate::execute::{Execution, Hosts, Limits, Report, chain};
 use crate::facts::{Facts, FactsQuery};
@@ -242,7 +242,7 @@ pub(super) fn observe(
         let Some(mut gateway) = Gateway::new(connection.as_mut(), host, pki) else { continue };
         match gateway.status() {
             Ok(status) => {
-                answered.insert(births_url(host), (status.leader != 0, status.is_learner));
+                answered.insert(peer_url(host), (status.leader != 0, status.is_learner));
                 // A learner does not answer for the others.
                 if list.is_none() && status.leader != 0 && !status.is_learner {
                     list = gateway.members().map_err(|error| reason = error.to_string()).ok();
@@ -252,23 +252,19 @@ pub(super) fn observe(
         }
     }
     let list = list.ok_or(reason)?;
-    let member = |entry: crate::etcd::gateway::MemberEntry| {
-        let peer_url = entry.peer_urls.into_iter().next().unwrap_or_default();
-        let is_healthy = answered.get(&peer_url).is_some_and(|(has_leader, _)| *has_leader);
+    let member = |entry: MemberEntry| {
+        let url = entry.peer_urls.into_iter().next().unwrap_or_default();
+        let is_healthy = answered.get(&url).is_some_and(|(has_leader, _)| *has_leader);
         Member {
             id: entry.id,
             name: entry.name,
             is_learner: entry.is_learner,
             is_healthy,
             is_lost: false,
-            peer_url,
+            peer_url: url,
         }
     };
     Ok(list.into_iter().map(member).collect())
-}
-
-fn births_url(host: &crate::inventory::Host) -> String {
-    crate::etcd::gateway::peer_url(host)
 }
 
 /// The changes of members, for people.

@@ -110,7 +110,7 @@ pub(super) fn pki_advice(error: &PkiError) -> &'static str {
             "set KPROV_PASSPHRASE, or name a --key-file"
         }
         PkiError::Sealed(VaultError::WrongPassphrase { .. }) => {
-            "check KPROV_PASSPHRASE or the --key-file; without the right one only `kprov import` helps"
+            "check KPROV_PASSPHRASE or the --key-file; without it only `kprov import` helps"
         }
         PkiError::Unusable { .. } => "give another certificate or key; nothing was changed",
         PkiError::Other { .. } => "run kprov certs rotate-ca, or name the present authority again",
@@ -289,7 +289,11 @@ pub(super) fn planned(
 
 /// The etcd members that are to get new certificates because those on the host have run out. Asked
 /// of the hosts, and only where an apply would restart etcd with another certificate.
-fn lapsed_members(plan: &Plan, hosts: &mut Hosts, now: jiff::Timestamp) -> BTreeSet<String> {
+pub(super) fn lapsed_members(
+    plan: &Plan,
+    hosts: &mut Hosts,
+    now: jiff::Timestamp,
+) -> BTreeSet<String> {
     let files = [LeafKind::EtcdPeer, LeafKind::EtcdServer].map(|kind| {
         let stem = kind.path().expect("members' certificates are on hosts");
         format!("{stem}.crt")
