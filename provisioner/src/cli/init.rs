@@ -98,7 +98,7 @@ impl Answers {
             None => out.push_str("agent = true\n"),
         }
         // Members of etcd must be odd in number: an even master more serves the API alone.
-        let members = self.masters.len() - usize::from(self.masters.len() % 2 == 0);
+        let members = self.masters.len() - usize::from(self.masters.len().is_multiple_of(2));
         let alone = self.nodes.is_empty();
         for (number, address) in self.masters.iter().enumerate() {
             let mut roles = vec!["\"master\""];
