@@ -316,12 +316,20 @@ pub fn load(path: &Path) -> Result<Inventory, Diagnostics> {
             return Err(Diagnostics::new(path, "".into(), vec![problem]));
         }
     };
+    of_text(path, &source)
+}
+
+/// Checks the text of an inventory that is, or will be, the file at `path`.
+///
+/// # Errors
+/// All that is wrong with it, at once.
+pub(crate) fn of_text(path: &Path, source: &str) -> Result<Inventory, Diagnostics> {
     let surroundings = Surroundings {
         dir: directory_of(path),
         home: std::env::home_dir(),
         is_file: &|path| path.is_file(),
     };
-    read(path, &source, &surroundings)
+    read(path, source, &surroundings)
 }
 
 /// Checks the inventory text `source`, without touching the file system.

@@ -114,7 +114,7 @@ impl LastKnown {
             SshAuth::Key(path) => std::path::absolute(path).ok(),
             SshAuth::Agent => None,
         };
-        let known_hosts = host.ssh.known_hosts.as_ref().map(|p| std::path::absolute(p));
+        let known_hosts = host.ssh.known_hosts.as_ref().map(std::path::absolute);
         let known = KnownHost {
             address: host.address,
             roles: host.roles.iter().map(|role| role.as_str().to_owned()).collect(),

@@ -47,7 +47,8 @@ pub(super) fn run(args: &InitArgs, console: &Console) -> Result<Exit, Failure> {
     let value = serde_json::json!({ "inventory": file, "hosts": hosts });
     console.result(&value, || {
         let file = file.display();
-        format!("{file} has {hosts} hosts; see kprov plan {file}, then kprov apply {file}\n")
+        let s = if hosts == 1 { "" } else { "s" };
+        format!("{file} has {hosts} host{s}; see kprov plan {file}, then kprov apply {file}\n")
     })
 }
 
@@ -74,17 +75,9 @@ fn missing(flag: &str) -> Failure {
 
 /// Refuses what `kprov validate` would refuse, before the file is there.
 fn check(text: &str, file: &Path) -> Result<(), Failure> {
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let scratch = tempfile::Builder::new()
-        .prefix(".kprov-init")
-        .suffix(".toml")
-        .tempfile_in(directory.unwrap_or_else(|| Path::new(".")))
-        .and_then(|mut scratch| scratch.write_all(text.as_bytes()).map(|()| scratch))
-        .map_err(|error| Failure::new(&error, format!("check {}", file.display())))?;
-    match inventory::load(scratch.path()) {
-        Ok(_) => Ok(()),
-        Err(diagnostics) => Err(Failure::Inventory(Box::new(diagnostics))),
-    }
+    inventory::of_text(file, text)
+        .map(|_| ())
+        .map_err(|diagnostics| Failure::Inventory(Box::new(diagnostics)))
 }
 
 impl Answers {
@@ -98,7 +91,7 @@ impl Answers {
             None => out.push_str("agent = true\n"),
         }
         // Members of etcd must be odd in number: an even master more serves the API alone.
-        let members = self.masters.len() - usize::from(self.masters.len() % 2 == 0);
+        let members = self.masters.len() - usize::from(self.masters.len().is_multiple_of(2));
         let alone = self.nodes.is_empty();
         for (number, address) in self.masters.iter().enumerate() {
             let mut roles = vec!["\"master\""];

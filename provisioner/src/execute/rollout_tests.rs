@@ -129,11 +129,16 @@ fn a_failure_in_a_batch_stops_those_after_it() {
 #[test]
 fn a_gate_must_pass_several_times_in_a_row() {
     let mut case = Case::new();
-    // Dead at one look, then well: the count starts anew, and two good looks are enough.
-    case.machines[0].state().dying.insert("kubelet.service".to_owned(), 1);
+    // Each look at a dead unit makes the count start anew: the sixth look is the second good one.
+    let looks = |looks: &[bool]| {
+        let looks = looks.iter().copied().collect();
+        case.machines[0].state().looks.insert("kubelet.service".to_owned(), looks);
+    };
+    looks(&[true, false, true, false, true]);
     let report = case.apply("2");
     assert!(report.is_success(), "{report:?}");
-    case.machines[0].state().dying.insert("kubelet.service".to_owned(), 1_000);
+    assert!(case.machines[0].state().looks["kubelet.service"].is_empty());
+    looks(&[false; 9]);
     case.gate = Duration::ZERO;
     let report = case.apply("3");
     let error = report.hosts["n1"].error.as_ref().unwrap().to_string();

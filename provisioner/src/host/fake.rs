@@ -1,7 +1,7 @@
 //! A host in memory: it understands the same plans as a real one, counts what is done to it and
 //! fails where it is told to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{CommandEnd, Host, HostError};
@@ -81,8 +81,8 @@ pub struct FakeState {
     pub commands: Vec<String>,
     /// How commands of the operator's end that do not end well.
     pub command_ends: BTreeMap<String, CommandEnd>,
-    /// How often a unit is found dead when systemd is asked, before it is found well.
-    pub dying: BTreeMap<String, u32>,
+    /// Whether a unit is found active at the next looks of gates; it is as it is after those.
+    pub looks: BTreeMap<String, VecDeque<bool>>,
     /// What the host says about itself.
     pub base: Facts,
 }
@@ -156,7 +156,7 @@ impl FakeMachine {
             fence: 0,
             commands: Vec::new(),
             command_ends: BTreeMap::new(),
-            dying: BTreeMap::new(),
+            looks: BTreeMap::new(),
             base,
         };
         let state = Arc::new(Mutex::new(state));

@@ -52,8 +52,11 @@ impl std::fmt::Display for Part {
 /// at work follow in the parts that `rollout` asks for: a bad change stops at the first of them.
 #[must_use]
 pub fn waves(hosts: &[HostPlan], rollout: &Rollout) -> Vec<Wave> {
-    let rolled: BTreeSet<&str> =
-        hosts.iter().filter(|host| is_rolled(host)).map(|host| host.host.as_str()).collect();
+    let in_parts = *rollout != Rollout::AT_ONCE;
+    let rolled: BTreeSet<&str> = (hosts.iter())
+        .filter(|host| in_parts && is_rolled(host))
+        .map(|host| host.host.as_str())
+        .collect();
     let mut waves = Vec::new();
     for stage in Stage::ALL {
         let mut by_interruption: BTreeMap<bool, Vec<String>> = BTreeMap::new();
@@ -63,13 +66,17 @@ pub fn waves(hosts: &[HostPlan], rollout: &Rollout) -> Vec<Wave> {
                 if stage == Stage::HostPrep && rolled.contains(host.host.as_str()) {
                     continue;
                 }
-                let interrupts = batch.interrupts && stage != Stage::HostPrep;
+                let interrupts = match stage {
+                    Stage::HostPrep => false,
+                    Stage::Node => batch.interrupts && in_parts,
+                    Stage::Etcd | Stage::ControlPlane => batch.interrupts,
+                };
                 by_interruption.entry(interrupts).or_default().push(host.host.clone());
             }
         }
         for (interrupts, names) in by_interruption {
             match (interrupts, stage) {
-                (true, Stage::Node) => waves.extend(rollout_waves(hosts, &rolled, names, rollout)),
+                (true, Stage::Node) => waves.extend(rollout_waves(hosts, &rolled, &names, rollout)),
                 (true, _) => {
                     let single = |host| Wave { stage, hosts: vec![host], part: None };
                     waves.extend(names.into_iter().map(single));
@@ -91,7 +98,7 @@ fn is_rolled(host: &HostPlan) -> bool {
 fn rollout_waves(
     hosts: &[HostPlan],
     rolled: &BTreeSet<&str>,
-    names: Vec<String>,
+    names: &[String],
     rollout: &Rollout,
 ) -> Vec<Wave> {
     let all = names.len();

@@ -74,24 +74,17 @@ impl Outcome<'_> {
     }
 
     fn exit(&self, interrupted: bool) -> Exit {
-        let not_removed = |removed: &&Removed| removed.error.is_some();
-        let failed_removals = self.removed.values().filter(not_removed);
-        let sick_removals = failed_removals.clone().any(|removed| !removed.unreachable);
-        if interrupted && !self.report.is_success() {
-            return Exit::Interrupted;
+        let removals = self.removed.values().filter(|removed| removed.error.is_some());
+        Ended {
+            interrupted,
+            well: self.report.is_success(),
+            well_but_for_lost: self.allow_unreachable && self.report.is_success_but_for_lost(),
+            changed: self.report.changed_something(),
+            unfinished: self.unfinished.is_some()
+                || removals.clone().any(|removed| !removed.unreachable),
+            away: !self.left_out.is_empty() || removals.count() > 0,
         }
-        if self.unfinished.is_some() || sick_removals {
-            return Exit::Partial;
-        }
-        match (
-            self.report.is_success(),
-            self.allow_unreachable && self.report.is_success_but_for_lost(),
-        ) {
-            (true, _) if self.left_out.is_empty() && failed_removals.count() == 0 => Exit::Ok,
-            (true, _) | (false, true) => Exit::Unreached,
-            (false, false) if self.report.changed_something() => Exit::Partial,
-            (false, false) => Exit::Failed,
-        }
+        .exit()
     }
 
     fn text(&self) -> String {
@@ -196,7 +189,59 @@ impl Outcome<'_> {
     }
 }
 
+/// How an apply ended, as far as the exit code tells.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ended {
+    interrupted: bool,
+    /// No host failed.
+    well: bool,
+    /// None failed but those that were lost on the way, and that was allowed.
+    well_but_for_lost: bool,
+    changed: bool,
+    /// The cluster lacks something, or a host that is there was not removed.
+    unfinished: bool,
+    /// A host was left out because it is out of reach.
+    away: bool,
+}
+
+impl Ended {
+    fn exit(self) -> Exit {
+        match self {
+            Self { interrupted: true, well: false, .. } => Exit::Interrupted,
+            Self { unfinished: true, .. } => Exit::Partial,
+            Self { well: true, away: false, .. } => Exit::Ok,
+            Self { well: true, .. } | Self { well_but_for_lost: true, .. } => Exit::Unreached,
+            Self { changed: true, .. } => Exit::Partial,
+            _ => Exit::Failed,
+        }
+    }
+}
+
 /// `1 host`, `2 hosts`.
 fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_tells_how_it_ended() {
+        let failed = Ended::default();
+        let well = Ended { well: true, well_but_for_lost: true, changed: true, ..failed };
+        let lost = Ended { well: false, ..well };
+        let check = |ended: Ended, expected| assert_eq!(ended.exit(), expected, "{ended:?}");
+        check(well, Exit::Ok);
+        check(Ended { changed: false, ..well }, Exit::Ok);
+        // All was done before the interruption could matter.
+        check(Ended { interrupted: true, ..well }, Exit::Ok);
+        check(Ended { away: true, ..well }, Exit::Unreached);
+        check(lost, Exit::Unreached);
+        check(Ended { unfinished: true, away: true, ..well }, Exit::Partial);
+        check(Ended { interrupted: true, ..lost }, Exit::Interrupted);
+        check(failed, Exit::Failed);
+        check(Ended { changed: true, ..failed }, Exit::Partial);
+        check(Ended { changed: true, away: true, ..failed }, Exit::Partial);
+    }
 }

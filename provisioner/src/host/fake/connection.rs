@@ -1,6 +1,6 @@
 //! A connection to a fake machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
@@ -125,8 +125,7 @@ impl Host for FakeHost {
         let mut facts = state.facts(query);
         // The looks of gates alone: those take no lock.
         for (unit, fact) in facts.units.iter_mut().filter(|_| lock.is_none()) {
-            if let Some(left @ 1..) = state.dying.get_mut(unit) {
-                *left -= 1;
+            if state.looks.get_mut(unit).and_then(VecDeque::pop_front) == Some(false) {
                 fact.active = "activating".to_owned();
             }
         }
