@@ -1,7 +1,7 @@
 //! Backups: everything that a cluster needs to be made again, in one sealed file.
 //!
-//! A line that says what it is, a line that says how to open it ([`Header`]), then pieces, each with
-//! its length before it. A piece is sealed with its number and whether it is the last one, so that
+//! A line that says what it is, a line that says how to open it ([`Header`]), then pieces, each
+//! with its length before it. A piece is sealed with its number and whether it is the last one, so that
 //! none can be left out, moved or cut off unnoticed. Inside is a tar archive: a [`Manifest`], the
 //! inventory, the state directory, and etcd's snapshot.
 
@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::pki::vault::{Cost, Header, Vault, VaultError};
+use crate::run_log;
 use crate::secret::Secret;
 
 const MAGIC: &str = "KPROV BACKUP 1";
@@ -175,6 +176,10 @@ fn append_directory<W: Write>(
         let kind = entry.file_type().map_err(failed)?;
         let Ok(own) = entry.file_name().into_string() else { continue };
         let name = format!("{name}/{own}");
+        if kind.is_dir() && own == run_log::DIRECTORY {
+            // What earlier runs said is long, and no part of the cluster.
+            continue;
+        }
         if kind.is_dir() {
             append_directory(tar, &name, &entry.path())?;
         } else if kind.is_file() {
@@ -405,7 +410,7 @@ mod tests {
         let inventory = dir.path().join("lab.toml");
         fs::write(&inventory, "[cluster]\n").unwrap();
         let mut snapshot = tempfile::tempfile().unwrap();
-        let bytes: Vec<u8> = (0..5 * PIECE / 2).map(|at| (at % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..=250_u8).cycle().take(5 * PIECE / 2).collect();
         snapshot.write_all(&bytes).unwrap();
         let file = dir.path().join("lab.kbackup");
         let manifest = Manifest::new("lab", Timestamp::UNIX_EPOCH, Some(("n1".to_owned(), 7)));
@@ -433,8 +438,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&key).unwrap(), "KEY MATERIAL");
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
         let snapshot = fs::read(back.snapshot.unwrap()).unwrap();
-        assert!(snapshot.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
-        assert_eq!(snapshot.len(), 5 * PIECE / 2);
+        assert!(snapshot.iter().copied().eq((0..=250_u8).cycle().take(5 * PIECE / 2)));
 
         let wrong = unpack(&made.file, Some(&Secret::new("wrong")), &made.dir.path().join("w"));
         let said = wrong.unwrap_err().to_string();

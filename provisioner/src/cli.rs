@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -11,19 +12,30 @@ mod apply;
 mod backup;
 mod certs;
 mod connect;
+mod diary;
+mod diff;
 mod etcd;
 mod import;
+mod init;
 mod kubeconfig;
+mod man;
 mod members;
 mod output;
+mod plan;
 mod prepare;
+mod prune;
+mod recovery;
 mod reset;
 mod secrets;
+mod select;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trace;
+mod unlock;
 
 pub use output::Failure;
+use select::Choice;
 
 use crate::secret::Secret;
 
@@ -35,7 +47,8 @@ pub enum Exit {
     Ok = 0,
     /// Something failed that has no code of its own.
     Failed = 1,
-    /// The inventory or the command line is wrong; no host was touched.
+    /// The inventory or the command line is wrong; no host was touched. For `diff --exit-code`:
+    /// hosts differ.
     BadInventory = 2,
     /// A host cannot be reached or is unfit; no host was changed.
     Unfit = 3,
@@ -43,13 +56,23 @@ pub enum Exit {
     Partial = 4,
     /// `plan --exit-code` found differences.
     Changes = 5,
+    /// All is done but for hosts that were out of reach and were allowed to be.
+    Unreached = 6,
+    /// A saved plan does not fit: hosts have changed since.
+    Drifted = 7,
+    /// A saved plan is damaged, or of another cluster, version or format.
+    ForeignPlan = 8,
+    /// A saved plan does not fit: the inventory, the certificates or the programs have changed.
+    InputsChanged = 9,
     /// Interrupted by the operator.
     Interrupted = 130,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 bad inventory or command line, 3 a host is \
 unreachable or unfit (nothing was changed), 4 partly applied (apply again), 5 plan --exit-code \
-found changes, 130 interrupted.";
+found changes, 6 done but for hosts out of reach (--allow-unreachable), 7 hosts changed since the \
+saved plan, 8 the saved plan is of another cluster, version or format, 9 its local inputs changed, \
+130 interrupted. diff --exit-code: 0 clean, 2 drift, 3 not all hosts could be judged.";
 
 /// Turns an inventory into a running Kubernetes cluster over SSH.
 #[derive(Debug, Parser)]
@@ -99,15 +122,22 @@ enum Command {
     Validate(Source),
     /// Show what an apply would change; change nothing.
     #[command(after_help = "Examples:\n  kprov plan inventory/lab.toml\n  \
-        kprov plan inventory/lab.toml --exit-code --output json")]
+        kprov plan inventory/lab.toml --exit-code --output json\n  \
+        kprov plan inventory/lab.toml -o today.kplan && kprov apply today.kplan")]
     Plan(PlanArgs),
+    /// Tell whether the hosts are as they should be, for a timer to ask.
+    #[command(after_help = "Examples:\n  kprov diff inventory/lab.toml\n  \
+        kprov diff inventory/lab.toml --exit-code --output json")]
+    Diff(DiffArgs),
     /// Bring all hosts to the desired state.
     #[command(after_help = "Examples:\n  kprov apply inventory/lab.toml\n  \
-        kprov apply inventory/lab.toml --timeout 5m --templates my-templates")]
+        kprov apply inventory/lab.toml --timeout 5m --templates my-templates\n  \
+        kprov apply inventory/lab.toml --hosts node-[01-10] --allow-unreachable\n  \
+        kprov apply today.kplan")]
     Apply(ApplyArgs),
     /// Show hosts, units, certificates and nodes.
     #[command(after_help = "Example:\n  kprov status inventory/lab.toml")]
-    Status(Source),
+    Status(StatusArgs),
     /// List, renew and replace certificates and their authorities.
     Certs {
         /// What to do.
@@ -122,10 +152,10 @@ enum Command {
     },
     /// Set a host up again that lost its data or has another machine behind its name.
     #[command(after_help = "Example:\n  kprov replace inventory/ha.toml node-3 --yes")]
-    Replace(etcd::ReplaceArgs),
+    Replace(recovery::ReplaceArgs),
     /// Go on with one member of etcd when a majority is lost for good.
     #[command(after_help = "Example:\n  kprov recover inventory/ha.toml --from node-2 --yes")]
-    Recover(etcd::RecoverArgs),
+    Recover(recovery::RecoverArgs),
     /// Keep everything that the cluster can be made of again in one sealed file.
     #[command(after_help = "Example:\n  KPROV_PASSPHRASE=… kprov backup inventory/ha.toml \
         --to ha.kbackup")]
@@ -145,6 +175,23 @@ enum Command {
     /// Give the hosts back as they were before kprov.
     #[command(after_help = "Example:\n  kprov reset inventory/lab.toml --yes")]
     Reset(ResetArgs),
+    /// Show who holds the hosts' locks, and take them away.
+    #[command(after_help = "Example:\n  kprov unlock inventory/lab.toml --yes")]
+    Unlock(UnlockArgs),
+    /// Show what the last run waited for, from its logs.
+    #[command(after_help = "Examples:\n  kprov trace inventory/lab.toml\n  \
+        kprov trace inventory/lab.toml --html run.html")]
+    Trace(TraceArgs),
+    /// Write a first inventory, from questions or flags.
+    #[command(after_help = "Examples:\n  kprov init prod.toml\n  \
+        kprov init prod.toml --name prod --masters 10.0.0.1 --nodes 10.0.0.2,10.0.0.3")]
+    Init(InitArgs),
+    /// Write manual pages into a directory.
+    #[command(after_help = "Example:\n  kprov man /usr/local/share/man/man1")]
+    Man {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// Print the JSON schema of inventories, for editors.
     Schema,
     /// Print a completion script for a shell.
@@ -158,7 +205,7 @@ enum Command {
 /// What nearly every command starts from.
 #[derive(Debug, Clone, Args)]
 struct Source {
-    /// The inventory file (TOML).
+    /// The inventory file (TOML); for `plan` and `apply` also a saved plan.
     inventory: PathBuf,
     /// Where certificates and host keys are kept; default `.kprov/CLUSTER` beside the inventory.
     #[arg(long, value_name = "DIR")]
@@ -174,14 +221,29 @@ struct Source {
     #[arg(long)]
     local: bool,
     /// How many hosts to work on at the same time.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_once)]
-    at_once: usize,
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = parallel)]
+    parallel: usize,
 }
 
 #[derive(Debug, Args)]
 struct PlanArgs {
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    choice: Choice,
+    /// Keep the plan in this file, for `kprov apply FILE` to carry out exactly. Certificates that
+    /// are due are issued into the state directory.
+    #[arg(short = 'o', long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Show the texts of new files as well.
+    #[arg(long, conflicts_with = "no_diff")]
+    diff: bool,
+    /// Show what would become of hosts that left the inventory.
+    #[arg(long)]
+    prune: bool,
+    /// Plan without hosts that are out of reach.
+    #[arg(long)]
+    allow_unreachable: bool,
     /// Exit with 5 when something would change.
     #[arg(long)]
     exit_code: bool,
@@ -191,7 +253,98 @@ struct PlanArgs {
 }
 
 #[derive(Debug, Args)]
+struct DiffArgs {
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    choice: Choice,
+    /// Exit with 2 when hosts differ, and with 3 when not all could be judged.
+    #[arg(long)]
+    exit_code: bool,
+    /// Leave out the differences within files.
+    #[arg(long)]
+    no_diff: bool,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    choice: Choice,
+}
+
+#[derive(Debug, Args)]
+struct UnlockArgs {
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    choice: Choice,
+    /// Really take the locks away: a run that holds them can write no more.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+struct TraceArgs {
+    #[command(flatten)]
+    source: Source,
+    /// The run, as --list names it; the last one when left out.
+    #[arg(long, value_name = "RUN")]
+    run: Option<String>,
+    /// Also draw it, into this file.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Name the runs that have left logs.
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    /// The inventory file to write.
+    #[arg(default_value = "inventory.toml")]
+    file: PathBuf,
+    /// Name of the cluster.
+    #[arg(long)]
+    name: Option<String>,
+    /// User to log in as.
+    #[arg(long)]
+    user: Option<String>,
+    /// Private key file; the SSH agent's keys are taken without one.
+    #[arg(long, value_name = "FILE")]
+    key: Option<String>,
+    /// Addresses of the masters.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    masters: Vec<Ipv4Addr>,
+    /// Addresses of the nodes; the masters are nodes when there are none.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    nodes: Vec<Ipv4Addr>,
+    /// Replace a file that is there.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
 struct ApplyArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    choice: Choice,
+    /// For a saved plan whose inventory is elsewhere now: where it is.
+    #[arg(long = "inventory", value_name = "FILE")]
+    inventory_file: Option<PathBuf>,
+    /// Take hosts that left the inventory out of the cluster, and give them back.
+    #[arg(long)]
+    prune: bool,
+    /// Do the others when hosts are out of reach, as long as etcd has its quorum.
+    #[arg(long)]
+    allow_unreachable: bool,
+}
+
+/// What every command that brings hosts to the desired state starts from.
+#[derive(Debug, Clone, Args)]
+struct RunArgs {
     #[command(flatten)]
     source: Source,
     /// Give up after this long, such as 90s or 10m.
@@ -221,9 +374,11 @@ struct ResetArgs {
     /// Really do it: all of the cluster's data on the hosts is deleted.
     #[arg(long)]
     yes: bool,
-    /// Only these hosts.
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    hosts: Vec<String>,
+    #[command(flatten)]
+    choice: Choice,
+    /// Reset the others when hosts are out of reach.
+    #[arg(long)]
+    allow_unreachable: bool,
     /// Give up after this long, such as 90s or 10m.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     timeout: Duration,
@@ -262,18 +417,23 @@ impl Cli {
         let console = output::Console::new(&self.global, surroundings.no_color);
         let result = match &self.command {
             Command::Validate(source) => prepare::validate(source, &console),
-            Command::Plan(args) => prepare::plan(args, surroundings, &console),
-            Command::Apply(args) => apply::run(args, surroundings, &console),
-            Command::Status(source) => status::run(source, surroundings, &console),
+            Command::Plan(args) => plan::run(args, surroundings, &console),
+            Command::Diff(args) => diff::run(args, surroundings, &console),
+            Command::Apply(args) => apply::run("apply", args, surroundings, &console),
+            Command::Status(args) => status::run(args, surroundings, &console),
             Command::Certs { command } => certs::run(command, surroundings, &console),
             Command::Etcd { command } => etcd::run(command, surroundings, &console),
-            Command::Replace(args) => etcd::replace(args, surroundings, &console),
-            Command::Recover(args) => etcd::recover(args, surroundings, &console),
+            Command::Replace(args) => recovery::replace(args, surroundings, &console),
+            Command::Recover(args) => recovery::recover(args, surroundings, &console),
             Command::Backup(args) => backup::run(args, surroundings, &console),
             Command::Restore(args) => backup::restore(args, surroundings, &console),
             Command::Import(args) => import::run(args, surroundings, &console),
             Command::Kubeconfig(args) => kubeconfig::run(args, surroundings, &console),
             Command::Reset(args) => reset::run(args, surroundings, &console),
+            Command::Unlock(args) => unlock::run(args, &console),
+            Command::Trace(args) => trace::run(args, &console),
+            Command::Init(args) => init::run(args, &console),
+            Command::Man { directory } => man::run(directory, &console),
             Command::Schema => {
                 let schema = crate::inventory::schema();
                 let text = serde_json::to_string_pretty(&schema);
@@ -290,7 +450,7 @@ impl Cli {
     }
 }
 
-fn at_once(text: &str) -> Result<usize, String> {
+fn parallel(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=256) => Ok(count),
         _ => Err("a number from 1 to 256".to_owned()),

@@ -1,23 +1,32 @@
 //! Carries a plan out, wave by wave, without making choices.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use crate::host::{Host, HostError, StepEvent};
+use crate::host::{Host, HostError, HttpsEndpoint, StepEvent};
+use crate::inventory::{Hook, HookMoment, Phase};
+use crate::lock::Lease;
 use crate::plan::{HostPlan, Plan, Wave};
-use crate::state::{Gate, HostState, Stage};
+use crate::ready;
+use crate::state::{HostState, Stage};
 
+#[cfg(test)]
+mod cuts;
 mod gate;
+mod hooks;
+mod parallel;
 mod quorum;
+mod report;
+#[cfg(test)]
+mod rollout_tests;
 #[cfg(test)]
 mod tests;
 
 pub use gate::GateError;
 pub(crate) use gate::chain;
+pub use parallel::in_parallel;
+pub use report::{ApplyError, Outcome, PhaseTime, Progressed, Report};
 
 /// The hosts of a run by name; each is used by one thread at a time.
 pub type Hosts = BTreeMap<String, Box<dyn Host>>;
@@ -29,14 +38,31 @@ pub struct Limits {
     pub at_once: usize,
     /// Longest wait for one health gate.
     pub gate: Duration,
+    /// How many times in a row a gate must pass after something that ran went down.
+    pub passes: u32,
     /// When the whole run must be over.
     pub deadline: Instant,
+    /// Whether hosts that are lost on the way stop nothing but themselves, as long as the members
+    /// of etcd that are left have a quorum.
+    pub allow_unreachable: bool,
+}
+
+impl Limits {
+    /// The usual bounds of a run that must be over at `deadline`.
+    #[must_use]
+    pub fn until(deadline: Instant, at_once: usize) -> Self {
+        let gate = Duration::from_secs(60);
+        Self { at_once, gate, passes: 1, deadline, allow_unreachable: false }
+    }
 }
 
 /// Who is told what happens; called from several threads.
 pub trait Observer: Sync {
     /// Something happened on `host`.
     fn event(&self, host: &str, event: &Progress<'_>);
+
+    /// A phase of the whole run begins; the one before it is over.
+    fn phase(&self, _name: &str) {}
 }
 
 /// What happens on a host.
@@ -55,89 +81,22 @@ pub enum Progress<'a> {
     Gate(&'a str),
     /// A note for the operator.
     Note(&'a str),
+    /// A hook begins.
+    Hook(&'a str),
+    /// What a hook printed.
+    Output(&'a str),
+    /// The host has nothing to do until others are as far.
+    Idle,
     /// All is done on this host.
     Done,
     /// The host failed.
     Failed(&'a ApplyError),
 }
 
-/// Why a host was not brought to its desired state.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// An operation on the host failed.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// A unit did not become healthy.
-    #[error(transparent)]
-    Gate(#[from] GateError),
-    /// Others failed first, and going on would have been unsafe.
-    #[error("not reached: {because}")]
-    NotReached {
-        /// Why the run was stopped.
-        because: String,
-    },
-}
-
-impl ApplyError {
-    /// What the operator can do about it.
-    #[must_use]
-    pub fn advice(&self) -> String {
-        match self {
-            Self::Host(error) => error.advice(),
-            Self::Gate(error) => error.advice(),
-            Self::NotReached { .. } => "apply again when the cause is gone".to_owned(),
-        }
-    }
-}
-
-/// What was done.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// By host; hosts without changes are not here.
-    pub hosts: BTreeMap<String, Outcome>,
-    /// Name and length of each phase, in order.
-    pub phases: Vec<(String, Duration)>,
-}
-
-/// What was done on one host.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Steps begun that change something a user sees.
-    pub steps: usize,
-    /// Units started or restarted.
-    pub restarted: Vec<String>,
-    /// Notes from the host.
-    pub notes: Vec<String>,
-    /// Why it is not done.
-    pub error: Option<ApplyError>,
-}
-
-impl Report {
-    /// Whether every host is as it should be.
-    #[must_use]
-    pub fn is_success(&self) -> bool {
-        self.hosts.values().all(|outcome| outcome.error.is_none())
-    }
-
-    /// Whether anything at all was changed on some host.
-    #[must_use]
-    pub fn changed_something(&self) -> bool {
-        self.hosts.values().any(|outcome| outcome.steps > 0)
-    }
-}
-
-/// One phase's time, for machines.
-#[derive(Debug, Clone, Serialize)]
-pub struct PhaseTime {
-    /// The phase.
-    pub phase: String,
-    /// Its length in milliseconds.
-    pub ms: u128,
-}
-
 /// Everything a run needs besides the hosts themselves.
 pub struct Execution<'a> {
-    /// Desired states; the health gates take their credentials from here.
+    /// Desired states of all hosts, also of those that the plan leaves out; the health gates take
+    /// their credentials from here.
     pub desired: &'a [HostState],
     /// What to do.
     pub plan: &'a Plan,
@@ -147,28 +106,65 @@ pub struct Execution<'a> {
     pub observer: &'a dyn Observer,
     /// Set when the operator wants to stop; looked at between steps' batches.
     pub stop: &'a AtomicBool,
+    /// The right to write, where the run needs one.
+    pub lease: Option<&'a Lease>,
+    /// The operator's commands around phases, and the cluster's name for them.
+    pub hooks: (&'a [Hook], &'a str),
+    /// Where to ask whether a restarted node is ready, one question a master; empty to not ask.
+    pub nodes: &'a [HttpsEndpoint],
 }
 
 impl Execution<'_> {
-    /// Sends all bytes, then runs the waves. Hosts that fail are left out of later waves; a failure
-    /// that touches etcd or the control plane ends the run, because the next member may be the
-    /// one that holds the quorum.
+    /// Claims the lease, sends all bytes, then runs the waves. Hosts that fail are left out of
+    /// later waves; a failure that touches etcd or the control plane ends the run, because the
+    /// next member may be the one that holds the quorum, and so does one of a node at work,
+    /// because the next nodes would fail as well.
     pub fn run(&self, hosts: &mut Hosts) -> Report {
+        let report = self.begin(hosts);
+        self.go_on(hosts, report)
+    }
+
+    /// The first part of [`Self::run`]: the lease, and the hooks before everything else.
+    pub fn begin(&self, hosts: &mut Hosts) -> Report {
         let mut report = Report::default();
-        for plan in self.plan.hosts.iter().filter(|plan| !plan.is_empty()) {
-            report.hosts.insert(plan.host.clone(), Outcome::default());
+        self.enlist(&mut report);
+        if report.hosts.is_empty() {
+            return report;
         }
-        let began = Instant::now();
-        let sending: Vec<_> =
-            self.plan.hosts.iter().filter(|plan| !plan.uploads.is_empty()).collect();
-        let names: BTreeSet<_> = sending.iter().map(|plan| plan.host.clone()).collect();
-        self.on_hosts(hosts, &names, &mut report, |host, plan, _| self.send(host, plan));
-        report.phases.push(("send".to_owned(), began.elapsed()));
-        for wave in &self.plan.waves {
-            let began = Instant::now();
-            self.wave(hosts, wave, &mut report);
-            report.phases.push((phase_name(wave), began.elapsed()));
+        if let Err(because) = self.claim(hosts) {
+            end_all(&mut report, &because);
         }
+        self.hooks(hosts, HookMoment::Before, Phase::Apply, &mut report);
+        report
+    }
+
+    /// The rest of [`Self::run`], maybe with another plan: what was done between the two may have
+    /// left less to do. `report` is that of [`Self::begin`].
+    pub fn go_on(&self, hosts: &mut Hosts, mut report: Report) -> Report {
+        self.enlist(&mut report);
+        if report.hosts.is_empty() {
+            return report;
+        }
+        if self.halted(&report, None).is_none() {
+            self.send_all(hosts, &mut report);
+        }
+        let mut waves = &self.plan.waves[..];
+        while let Some(first) = waves.first() {
+            let phase = phase_of(first);
+            let same = waves.iter().take_while(|wave| phase_of(wave) == phase).count();
+            let (now, later) = waves.split_at(same);
+            self.hooks(hosts, HookMoment::Before, phase, &mut report);
+            for wave in now {
+                let began = Instant::now();
+                let name = phase_name(wave);
+                self.observer.phase(&name);
+                self.wave(hosts, wave, &mut report);
+                report.phases.push((name, began.elapsed()));
+            }
+            self.hooks(hosts, HookMoment::After, phase, &mut report);
+            waves = later;
+        }
+        self.hooks(hosts, HookMoment::After, Phase::Apply, &mut report);
         for (host, outcome) in &report.hosts {
             match &outcome.error {
                 Some(error) => self.observer.event(host, &Progress::Failed(error)),
@@ -178,8 +174,34 @@ impl Execution<'_> {
         report
     }
 
+    fn enlist(&self, report: &mut Report) {
+        for plan in self.plan.hosts.iter().filter(|plan| !plan.is_empty()) {
+            report.hosts.entry(plan.host.clone()).or_default();
+        }
+    }
+
+    /// Makes sure that no older run can write any more, before this one writes.
+    fn claim(&self, hosts: &mut Hosts) -> Result<(), String> {
+        match self.lease {
+            Some(lease) => lease.claim(hosts, self.limits.at_once),
+            None => Ok(()),
+        }
+    }
+
+    fn send_all(&self, hosts: &mut Hosts, report: &mut Report) {
+        let began = Instant::now();
+        let sending = self.plan.hosts.iter().filter(|plan| !plan.uploads.is_empty());
+        let names: BTreeSet<_> = sending.map(|plan| plan.host.clone()).collect();
+        if names.is_empty() {
+            return;
+        }
+        self.observer.phase("send");
+        self.on_hosts(hosts, &names, report, |host, plan, _| self.send(host, plan));
+        report.phases.push(("send".to_owned(), began.elapsed()));
+    }
+
     fn wave(&self, hosts: &mut Hosts, wave: &Wave, report: &mut Report) {
-        let halted = self.halted(report).or_else(|| self.endangers_quorum(hosts, wave));
+        let halted = self.halted(report, Some(wave)).or_else(|| self.endangers_quorum(hosts, wave));
         let mut names = BTreeSet::new();
         for name in &wave.hosts {
             let outcome = report.hosts.entry(name.clone()).or_default();
@@ -194,24 +216,81 @@ impl Execution<'_> {
         self.on_hosts(hosts, &names, report, |host, plan, outcome| {
             self.batch(host, plan, wave.stage, outcome)
         });
+        if wave.part.is_some() && wave.stage == Stage::Node && self.limits.passes > 1 {
+            names.retain(|name| report.hosts.get(name).is_some_and(|o| o.error.is_none()));
+            self.nodes_ready(hosts, &names, report);
+        }
     }
 
-    /// Why nothing more may be done, if so.
-    fn halted(&self, report: &Report) -> Option<String> {
+    /// After the restart of nodes at work, the cluster itself must be content with them before
+    /// the next ones follow.
+    fn nodes_ready(&self, hosts: &mut Hosts, names: &BTreeSet<String>, report: &mut Report) {
+        let Some(asked) = names.iter().next() else { return };
+        if self.nodes.is_empty() {
+            return;
+        }
+        names.iter().for_each(|name| self.observer.event(name, &Progress::Gate("the node")));
+        let Some(host) = hosts.get_mut(asked) else { return };
+        let until = (Instant::now() + self.limits.gate).min(self.limits.deadline);
+        let passes = self.limits.passes;
+        let Err(missing) = ready::steadily(host.as_mut(), self.nodes, names, passes, until) else {
+            return;
+        };
+        for (name, why) in missing {
+            let outcome = report.hosts.entry(name.clone()).or_default();
+            let unit = format!("the node {name}");
+            let journal = match hosts.get_mut(&name) {
+                Some(host) => host.journal("kubelet.service", gate::JOURNAL_LINES),
+                None => continue,
+            };
+            let (waited, journal) = (self.limits.gate, journal.unwrap_or_default());
+            outcome.error = Some(GateError::Unhealthy { unit, waited, last: why, journal }.into());
+        }
+    }
+
+    /// Why nothing more may be done, if so; `wave` is what would be next.
+    fn halted(&self, report: &Report, wave: Option<&Wave>) -> Option<String> {
         if self.stop.load(Ordering::Relaxed) {
             return Some("the operator interrupted the run".to_owned());
         }
         if Instant::now() >= self.limits.deadline {
             return Some("the time allowed by --timeout is over".to_owned());
         }
-        let vital = |name: &str| {
-            let stages = [Stage::Etcd, Stage::ControlPlane];
-            let state = self.desired.iter().find(|state| state.host == name);
-            state.is_some_and(|state| state.units.iter().any(|u| stages.contains(&u.stage)))
+        if let Some(failure) = &report.hook_failure {
+            return Some(failure.clone());
+        }
+        let spared = |error: &ApplyError| {
+            self.limits.allow_unreachable && error.is_lost() && self.etcd_can_spare(report)
         };
-        let mut failed = report.hosts.iter().filter(|(_, outcome)| outcome.error.is_some());
-        let (name, _) = failed.find(|(name, _)| vital(name))?;
-        Some(format!("{name} failed, and it carries etcd or the control plane"))
+        let failed: Vec<_> = (report.hosts.iter())
+            .filter(|(_, outcome)| outcome.error.as_ref().is_some_and(|error| !spared(error)))
+            .map(|(name, _)| name)
+            .collect();
+        if let Some(name) = failed.iter().find(|name| self.is_vital(name)) {
+            return Some(format!("{name} failed, and it carries etcd or the control plane"));
+        }
+        if wave?.part.is_some() {
+            // Only what has had its turn can have failed by the change itself.
+            let name = failed.first()?;
+            return Some(format!("{name} failed, so that no further node at work is changed"));
+        }
+        None
+    }
+
+    fn is_vital(&self, name: &str) -> bool {
+        let stages = [Stage::Etcd, Stage::ControlPlane];
+        let state = self.desired.iter().find(|state| state.host == name);
+        state.is_some_and(|state| state.units.iter().any(|u| stages.contains(&u.stage)))
+    }
+
+    /// Whether the members of etcd that were lost on the way leave the others a quorum.
+    fn etcd_can_spare(&self, report: &Report) -> bool {
+        let members: Vec<_> = quorum::members(self.desired).map(|(state, _)| state).collect();
+        let lost = members.iter().filter(|state| {
+            let error = report.hosts.get(&state.host).and_then(|outcome| outcome.error.as_ref());
+            error.is_some_and(ApplyError::is_lost)
+        });
+        members.is_empty() || members.len() - lost.count() > members.len() / 2
     }
 
     /// Whether a wave takes an etcd member down that the others cannot spare now.
@@ -236,6 +315,7 @@ impl Execution<'_> {
             observer.event(&plan.host, &Progress::Sending { sent, total });
         })?;
         observer.event(&plan.host, &Progress::Sending { sent: total, total });
+        observer.event(&plan.host, &Progress::Idle);
         Ok(())
     }
 
@@ -267,13 +347,15 @@ impl Execution<'_> {
         }
         ran?;
         let state = self.desired.iter().find(|state| state.host == plan.host);
-        let asked = batch.gates.iter().filter(|(_, gate)| *gate != Gate::Active);
-        for (unit, gate) in asked {
+        // A start is watched once: what was down before can only get better.
+        let passes = if batch.interrupts { self.limits.passes } else { 1 };
+        let limits = Limits { passes, ..self.limits };
+        for (unit, gate) in batch.gates.iter().filter(|(_, gate)| gate.asks(passes)) {
             self.observer.event(&plan.host, &Progress::Gate(unit));
             let state = state.expect("a plan is made from desired states");
-            gate::wait(host, state, unit, gate, self.limits)?;
+            gate::wait(host, state, unit, gate, limits)?;
         }
-        self.observer.event(&plan.host, &Progress::Step("wait for the other hosts"));
+        self.observer.event(&plan.host, &Progress::Idle);
         Ok(())
     }
 
@@ -302,10 +384,27 @@ impl Execution<'_> {
     }
 }
 
+fn end_all(report: &mut Report, because: &str) {
+    for outcome in report.hosts.values_mut() {
+        outcome.error = Some(ApplyError::NotReached { because: because.to_owned() });
+    }
+}
+
+/// The phase that a wave is part of: all that a rollout does belongs to the nodes.
+fn phase_of(wave: &Wave) -> Phase {
+    match (wave.part, wave.stage) {
+        (Some(_), _) | (None, Stage::Node) => Phase::Node,
+        (None, Stage::HostPrep) => Phase::Host,
+        (None, Stage::Etcd) => Phase::Etcd,
+        (None, Stage::ControlPlane) => Phase::ControlPlane,
+    }
+}
+
 fn phase_name(wave: &Wave) -> String {
+    let part = wave.part.map_or(String::new(), |part| format!(" ({part})"));
     match &wave.hosts[..] {
-        [host] => format!("{} on {host}", wave.stage),
-        hosts => format!("{} on {} hosts", wave.stage, hosts.len()),
+        [host] => format!("{} on {host}{part}", wave.stage),
+        hosts => format!("{} on {} hosts{part}", wave.stage, hosts.len()),
     }
 }
 
@@ -316,35 +415,4 @@ fn with_journal(host: &mut dyn Host, unit: &str, output: String) -> String {
         }
         _ => output,
     }
-}
-
-/// Runs `work` on all items, at most `at_once` at a time; the answers are in the items' order.
-///
-/// Threads instead of tasks: every host blocks in libssh2, and borrowed hosts need no sharing.
-pub fn in_parallel<T: Send, R: Send>(
-    items: Vec<T>,
-    at_once: usize,
-    work: impl Fn(T) -> R + Sync,
-) -> Vec<R> {
-    let count = items.len();
-    let queue: Mutex<VecDeque<_>> = Mutex::new(items.into_iter().enumerate().collect());
-    let done = Mutex::new(BTreeMap::new());
-    let worker = || {
-        loop {
-            let next = lock(&queue).pop_front();
-            let Some((index, item)) = next else { return };
-            let result = work(item);
-            lock(&done).insert(index, result);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..count.min(at_once.max(1)) {
-            scope.spawn(worker);
-        }
-    });
-    done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_values().collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

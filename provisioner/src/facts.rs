@@ -131,6 +131,10 @@ pub struct Facts {
     pub loaded: BTreeMap<String, LoadedImage>,
     /// Whether bytes that a broken-off run sent still lie in the staging area.
     pub staged: bool,
+    /// The highest generation of a run that has written here; see [`crate::lock`].
+    pub fence: u64,
+    /// Who holds the host's lock, when that was asked for without taking it.
+    pub holder: Option<String>,
 }
 
 impl Facts {

@@ -107,6 +107,22 @@ pub trait Host: Send {
     /// # Errors
     /// When no TLS server answers.
     fn served(&mut self, endpoint: &HttpsEndpoint) -> Result<Vec<Vec<u8>>, HostError>;
+    /// Deletes what an HTTPS endpoint holds, as seen from the host.
+    ///
+    /// # Errors
+    /// When there is no valid answer.
+    fn delete(&mut self, endpoint: &HttpsEndpoint) -> Result<HttpsAnswer, HostError>;
+
+    /// Runs a command of the operator's as root and kills it, with all that it started, when
+    /// `limit` has passed. Needs the lock.
+    ///
+    /// # Errors
+    /// The loss of the connection or the lock; the command's own failure is none.
+    fn command(&mut self, command: &str, limit: Duration) -> Result<CommandEnd, HostError>;
+
+    /// Numbers the writes that follow: a host refuses those of a lower generation than it has
+    /// seen. See [`crate::lock`].
+    fn set_generation(&mut self, generation: u64);
 
     /// The last `lines` lines of a unit's journal.
     ///
@@ -119,6 +135,15 @@ pub trait Host: Send {
     /// # Errors
     /// When the host cannot be asked.
     fn break_lock(&mut self) -> Result<Option<String>, HostError>;
+}
+
+/// How a command of the operator's ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandEnd {
+    /// Its exit code, `-1` for a signal; none when it was killed at its limit.
+    pub code: Option<i32>,
+    /// What it printed, on both of its outputs.
+    pub output: String,
 }
 
 /// What [`Host::run`] tells while it runs.
@@ -290,7 +315,7 @@ impl HostError {
                 )
             }
             Self::Facts(FactsError::Locked { .. }) => {
-                "wait for the other run; if its operator is gone for good, use --force-unlock"
+                "wait for the other run; if its operator is gone for good, use kprov unlock"
                     .to_owned()
             }
             Self::Facts(FactsError::Busy) => "wait for it, then try again".to_owned(),

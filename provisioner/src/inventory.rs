@@ -6,6 +6,7 @@
 //!
 //! Hosts are sorted by name: their order in the file carries no meaning.
 
+mod conduct;
 mod diagnostics;
 mod document;
 mod fleet;
@@ -31,9 +32,11 @@ use std::{
 
 use ipnet::Ipv4Net;
 
+pub use conduct::{BatchSize, Hook, HookMoment, Rollout};
 pub use diagnostics::{Diagnostics, Finding, Problem, Severity};
-pub use document::{Backend, HostKeyPolicy, KeyAlgorithm, ProxyMode, Role};
+pub use document::{Backend, HookPlace, HostKeyPolicy, KeyAlgorithm, Phase, ProxyMode, Role};
 pub use schema::schema;
+pub(crate) use suggest::did_you_mean;
 
 use crate::digest::Digest;
 
@@ -57,6 +60,10 @@ pub struct Inventory {
     pub pki: PkiSettings,
     /// Options of the components.
     pub components: Components,
+    /// How changes reach nodes that are at work.
+    pub rollout: Rollout,
+    /// Commands around the phases of an apply, in the order of the file.
+    pub hooks: Vec<Hook>,
     /// All hosts, sorted by name.
     pub hosts: Vec<Host>,
     /// What the operator should know although the inventory is usable.
@@ -202,6 +209,8 @@ pub struct Host {
     pub address: Ipv4Addr,
     /// What it does.
     pub roles: BTreeSet<Role>,
+    /// The groups that name it.
+    pub groups: BTreeSet<String>,
     /// Labels of the node.
     pub labels: BTreeMap<String, String>,
     /// Taints of the node.
@@ -307,12 +316,20 @@ pub fn load(path: &Path) -> Result<Inventory, Diagnostics> {
             return Err(Diagnostics::new(path, "".into(), vec![problem]));
         }
     };
+    of_text(path, &source)
+}
+
+/// Checks the text of an inventory that is, or will be, the file at `path`.
+///
+/// # Errors
+/// All that is wrong with it, at once.
+pub(crate) fn of_text(path: &Path, source: &str) -> Result<Inventory, Diagnostics> {
     let surroundings = Surroundings {
         dir: directory_of(path),
         home: std::env::home_dir(),
         is_file: &|path| path.is_file(),
     };
-    read(path, &source, &surroundings)
+    read(path, source, &surroundings)
 }
 
 /// Checks the inventory text `source`, without touching the file system.
@@ -356,6 +373,14 @@ pub(crate) fn read(
         }
         _ => Err(diagnostics),
     }
+}
+
+/// Expands `node-[01-03]` into names; a pattern without brackets is one name.
+///
+/// # Errors
+/// Why it is no pattern, in one line.
+pub(crate) fn expand_hosts(pattern: &str) -> Result<Vec<String>, String> {
+    ranges::expand(pattern).map_err(|error| error.to_string())
 }
 
 /// The `index`-th address of `range`; the last one if there are not so many.

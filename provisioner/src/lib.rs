@@ -2,7 +2,8 @@
 //!
 //! The flow of an apply: [`state::HostState`] (what should be) and facts (what is) give a plan, a
 //! pure value; executing it makes no choices. This crate never talks to a cluster's API beyond the
-//! final question whether the nodes are ready and the label that tells masters from others.
+//! final question whether the nodes are ready and the label that tells masters from others; to etcd
+//! it speaks about its members and for backups.
 
 pub mod artifacts;
 pub mod backup;
@@ -16,6 +17,8 @@ pub mod host;
 pub mod import;
 pub mod inventory;
 pub mod kubeconfig;
+pub mod last_known;
+pub mod leave;
 pub mod lock;
 pub mod pki;
 pub mod plan;
@@ -26,6 +29,8 @@ pub mod ready;
 pub mod record;
 pub mod render;
 pub mod role_label;
+pub mod run_log;
 pub mod secret;
 pub mod state;
 pub mod step;
+pub mod trace;

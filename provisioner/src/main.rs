@@ -33,7 +33,7 @@ fn main() -> anyhow::Result<ExitCode> {
         let mut work = tokio::task::spawn_blocking(move || cli.run(&surroundings));
         tokio::select! {
             exit = &mut work => return exit,
-            _ = tokio::signal::ctrl_c() => {}
+            () = interruption() => {}
         }
         // The first interruption ends the run between two batches, so that its summary is true
         // and the locks are released in order; the second one ends it at once.
@@ -41,12 +41,24 @@ fn main() -> anyhow::Result<ExitCode> {
         tracing::warn!("stopping after the present step; interrupt again to stop at once");
         tokio::select! {
             exit = &mut work => exit,
-            _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+            () = interruption() => Ok(Exit::Interrupted),
         }
     })?;
     // A blocked host must not keep the program: its connection ends with the process.
     runtime.shutdown_background();
     Ok(ExitCode::from(exit as u8))
+}
+
+/// Waits for Ctrl-C, or for a polite request to end.
+async fn interruption() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        },
+        Err(_) => _ = tokio::signal::ctrl_c().await,
+    }
 }
 
 /// All that the program takes from its environment.

@@ -3,8 +3,8 @@
 //! [`ensure`] keeps them in a directory of the operator's machine: what is there and still right is
 //! used again, what is missing or no longer right is made. Two authorities sign: one for etcd, one
 //! for everything else. The authorities are pinned by fingerprint when they are first made, and
-//! are replaced by a [`Rotation`] only: a directory with another authority is refused. They may also
-//! come from outside: named by the inventory, or signed by somebody else on request.
+//! are replaced by a [`Rotation`] only: a directory with another authority is refused. They may
+//! also come from outside: named by the inventory, or signed by somebody else on request.
 //!
 //! Where a passphrase is given, all secrets of the directory are sealed with it ([`vault`]).
 //!

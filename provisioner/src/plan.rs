@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::facts::Facts;
+use crate::inventory::Rollout;
 use crate::record::Record;
 use crate::state::{Blob, Content, Gate, HostState, Stage};
 use crate::step::Step;
 
+mod file;
 mod host;
 mod inputs;
 mod lapsed;
@@ -19,14 +21,15 @@ mod show;
 mod tests;
 mod wave;
 
+pub use file::{Basis, FORMAT, PlanSource, SavedPlan, SavedPlanError, is_saved_plan};
 pub(crate) use host::HostPlanner;
-pub use removal::{reset, reset_state, reset_summary};
+pub use removal::{nothing, reset, reset_state, reset_summary};
 pub(crate) use show::size;
-pub use show::{ContentDiff, DiffSource, summary};
-pub use wave::{Wave, waves};
+pub use show::{ContentDiff, DiffSource, change_line, rollout_summary, summary};
+pub use wave::{Part, Wave, waves};
 
 /// All that an apply will do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// One entry a host, in the order of the desired states; hosts without changes are here too.
     pub hosts: Vec<HostPlan>,
@@ -41,6 +44,12 @@ impl Plan {
         self.hosts.iter().all(HostPlan::is_empty)
     }
 
+    /// The same plan, its nodes in the parts that `rollout` asks for.
+    #[must_use]
+    pub fn rolled(self, rollout: &Rollout) -> Self {
+        Self { waves: waves(&self.hosts, rollout), hosts: self.hosts }
+    }
+
     /// The plan of one host.
     #[must_use]
     pub fn host(&self, name: &str) -> Option<&HostPlan> {
@@ -49,7 +58,7 @@ impl Plan {
 }
 
 /// What will be done to one host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPlan {
     /// The host's name.
     pub host: String,
@@ -89,7 +98,7 @@ impl HostPlan {
 }
 
 /// The steps of one stage on one host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
     /// In order.
     pub steps: Vec<Step>,
@@ -126,7 +135,7 @@ impl Upload {
 }
 
 /// One difference between what is and what should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields say what the variant's sentence says")]
 pub enum Change {
@@ -151,7 +160,7 @@ pub enum Change {
 }
 
 /// What happens to a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Nothing is there now.
@@ -163,7 +172,7 @@ pub enum Action {
 }
 
 /// What happens to a unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnitAction {
     /// It does not run now.
@@ -193,7 +202,7 @@ pub fn plan(desired: &[HostState], facts: &BTreeMap<String, Facts>) -> Plan {
             HostPlanner::new(state, facts).plan()
         })
         .collect();
-    let waves = waves(&hosts);
+    let waves = waves(&hosts, &Rollout::AT_ONCE);
     Plan { hosts, waves }
 }
 

@@ -103,6 +103,7 @@ fn plain(event: &Progress<'_>) -> Option<String> {
         {
             None
         }
+        Progress::Idle => None,
         // The caller reports failures in full.
         Progress::Failed(_) => Some("failed".to_owned()),
         other => Some(live(other)),
@@ -115,6 +116,9 @@ fn live(event: &Progress<'_>) -> String {
         Progress::Step(step) => (*step).to_owned(),
         Progress::Gate(unit) => format!("wait until {unit} is healthy"),
         Progress::Note(note) => format!("note: {note}"),
+        Progress::Hook(hook) => format!("hook {hook}"),
+        Progress::Output(line) => format!("| {line}"),
+        Progress::Idle => "wait for the other hosts".to_owned(),
         Progress::Done => "done".to_owned(),
         Progress::Failed(error) => {
             format!("failed: {}", error.to_string().lines().next().unwrap_or_default())

@@ -88,6 +88,43 @@ pub fn wait(
     }
 }
 
+/// Waits until every node of `expected` is ready at `passes` looks in a row, whichever API server
+/// answers.
+///
+/// # Errors
+/// Those that are not, and why, when `until` has come.
+pub fn steadily(
+    host: &mut dyn Host,
+    requests: &[HttpsEndpoint],
+    expected: &BTreeSet<String>,
+    passes: u32,
+    until: Instant,
+) -> Result<(), BTreeMap<String, String>> {
+    let mut passed = 0;
+    loop {
+        let mut seen = Err("there is no API server to ask".to_owned());
+        for request in requests {
+            seen = nodes(host, request);
+            if seen.is_ok() {
+                break;
+            }
+        }
+        let missing: BTreeMap<_, _> = (expected.iter())
+            .filter_map(|name| Some((name.clone(), why_not(&seen, name)?)))
+            .collect();
+        passed = if missing.is_empty() { passed + 1 } else { 0 };
+        if passed >= passes {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            let unsteady = format!("ready at {passed} of {passes} looks in a row");
+            let unsteady = expected.iter().map(|name| (name.clone(), unsteady.clone()));
+            return Err(if missing.is_empty() { unsteady.collect() } else { missing });
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
 fn why_not(seen: &Result<BTreeMap<String, NodeReadiness>, String>, name: &str) -> Option<String> {
     match seen.as_ref().map(|nodes| nodes.get(name)) {
         Ok(Some(node)) => (!node.ready).then(|| node.message.clone()),

@@ -215,7 +215,7 @@ impl fmt::Display for Stage {
 }
 
 /// How to know that a unit works.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gate {
     /// systemd says that it is active; a `Type=notify` unit says so itself when it is ready.
@@ -226,7 +226,7 @@ pub enum Gate {
 }
 
 /// A health endpoint over TLS.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpsGate {
     /// Address that the unit listens on, as reached from the host itself; also the name that
     /// its certificate must carry.
@@ -242,7 +242,7 @@ pub struct HttpsGate {
 }
 
 /// Where a client certificate and its key are in the desired state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientFiles {
     /// Path in `files` of the certificate (PEM).
     pub cert: String,

@@ -3,14 +3,14 @@
 //! A plan is a list of steps and executing makes no choices. Every step is idempotent, and each is
 //! atomic as far as a later run can see: a crash leaves it done or not done.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::record::{Prior, Record};
 use crate::state::{Mode, Owner};
 
 /// One action on one host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are those of the state and record types")]
 pub enum Step {

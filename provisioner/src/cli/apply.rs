@@ -1,216 +1,349 @@
 //! `kprov apply`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::output::{Console, Failure, seconds};
-use super::prepare::{self, Prepared};
-use super::{ApplyArgs, Exit, Surroundings, members};
-use crate::execute::{Execution, Limits, PhaseTime, Report, chain};
+use super::diary::Diary;
+use super::members::{self, Settling};
+use super::output::{Console, Failure};
+use super::prepare::{self, Composition, Prepared, Wish};
+use super::prune::{self, Departed};
+use super::select::Choice;
+use super::{ApplyArgs, Exit, RunArgs, Source, Surroundings};
+use crate::etcd::births::Births;
+use crate::execute::{Execution, Limits, Report};
+use crate::facts::LockRequest;
 use crate::host::HttpsEndpoint;
 use crate::inventory::{self, API_SERVER_PORT, Inventory, Role};
-use crate::lock;
+use crate::lock::{self, Lease};
 use crate::pki::{LeafKind, Pki};
-use crate::plan;
-use crate::progress::Display;
+use crate::plan::{self, SavedPlan, is_saved_plan};
 use crate::ready;
 use crate::role_label;
 
-/// Longest wait for one unit's health, within the run's own limit.
-pub(super) const GATE_WAIT: Duration = Duration::from_secs(60);
+mod outcome;
 
+use outcome::Outcome;
+
+impl ApplyArgs {
+    /// An apply to all hosts.
+    pub(super) fn whole(run: RunArgs) -> Self {
+        let choice = Choice::default();
+        Self { run, choice, inventory_file: None, prune: false, allow_unreachable: false }
+    }
+}
+
+/// Brings the hosts to the desired state; `command` is what the operator asked for.
 pub(super) fn run(
+    command: &str,
     args: &ApplyArgs,
     surroundings: &Surroundings,
     console: &Console,
 ) -> Result<Exit, Failure> {
     let began = Instant::now();
-    let deadline = began + args.timeout;
-    let inventory = prepare::inventory(&args.source, console)?;
-    let state_dir = prepare::state_dir(&args.source, &inventory);
-    let lock = lock::request(jiff::Timestamp::now(), &surroundings.person, "apply");
-    let locking = (Some(&lock), args.force_unlock);
-    let mut prepared =
-        prepare::prepare(&args.source, surroundings, console, &state_dir, inventory, locking)?;
-    let mut phases = std::mem::take(&mut prepared.phases);
-
-    let limits = Limits { at_once: args.source.at_once, gate: GATE_WAIT, deadline };
-    let joining = Instant::now();
-    if members::settle(&mut prepared, &state_dir, limits, surroundings, console)? {
-        phases.push(("etcd members".to_owned(), joining.elapsed()));
+    let lock = lock::request(jiff::Timestamp::now(), &surroundings.person, command);
+    let source = &args.run.source;
+    if is_saved_plan(&source.inventory) {
+        return saved(args, surroundings, console, began, &lock);
     }
-    for host in &prepared.plan.hosts {
-        for warning in &host.warnings {
-            console.note(&format!("warning: {}: {warning}", host.host));
-        }
+    if args.inventory_file.is_some() {
+        return Err(Failure::Usage {
+            message: "--inventory is for saved plans".to_owned(),
+            advice: "kprov apply INVENTORY, or kprov apply PLAN --inventory INVENTORY".to_owned(),
+        });
     }
-    if console.verbose > 0 {
-        console.note(plan::summary(&prepared.plan, &BTreeMap::new()).trim_end());
-    }
-    let changed: Vec<_> = (prepared.plan.hosts.iter())
-        .filter(|host| !host.is_empty())
-        .map(|host| host.host.clone())
-        .collect();
-    let display = Display::new(&changed, console.is_json());
-    let execution = Execution {
-        desired: &prepared.desired,
-        plan: &prepared.plan,
-        limits,
-        observer: &display,
-        stop: &surroundings.stop,
+    let inventory = prepare::inventory(source, console)?;
+    let chosen = args.choice.choose(&inventory)?;
+    let state_dir = prepare::state_dir(source, &inventory);
+    let departed = Departed::read(&state_dir, &inventory)?;
+    let orphans = departed.hosts(args.prune);
+    let wish = Wish {
+        source,
+        chosen,
+        orphans: &orphans,
+        state_dir: &state_dir,
+        certificates_in: &state_dir,
+        lock: Some(&lock),
+        force_unlock: args.run.force_unlock,
     };
-    let mut report = execution.run(&mut prepared.hosts);
-    phases.append(&mut report.phases);
-    let mut not_ready = None;
-    if report.is_success() && !report.hosts.is_empty() && !args.no_wait {
-        let began = Instant::now();
-        not_ready = wait_ready(&mut prepared, deadline, &display).err();
-        phases.push(("nodes ready".to_owned(), began.elapsed()));
+    let prepared = prepare::gather(&wish, surroundings, console, inventory)?;
+    let prepared = prepared.fit(&wish, args.allow_unreachable)?;
+    if !args.prune {
+        departed.note(console);
     }
-    let (mut labelled, mut not_labelled) = (Vec::new(), None);
-    if report.is_success() && not_ready.is_none() && !args.no_wait {
-        let began = Instant::now();
-        match label_masters(&mut prepared) {
-            Ok(changed) => labelled = changed,
-            Err(error) => not_labelled = Some(error),
-        }
-        phases.push(("label masters".to_owned(), began.elapsed()));
-    }
-    let unfinished = not_ready.or(not_labelled);
-    display.finish();
-    let outcome = Outcome {
-        report,
-        phases,
-        unfinished,
-        labelled,
-        total: began.elapsed(),
-        prepared: &prepared,
-    };
-    outcome.show(console, surroundings)
+    let limited = args.choice.is_limited();
+    let wish = &wish;
+    let run = Run { command, args, surroundings, console, began, wish, departed, limited };
+    run.carry_out(prepared)
 }
 
-struct Outcome<'a> {
-    report: Report,
-    phases: Vec<(String, Duration)>,
-    /// What the cluster itself lacks though all hosts are as they should be.
-    unfinished: Option<String>,
-    /// Nodes whose role label was changed.
-    labelled: Vec<String>,
-    total: Duration,
-    prepared: &'a Prepared,
+/// Carries a saved plan out, exactly, or refuses.
+fn saved(
+    args: &ApplyArgs,
+    surroundings: &Surroundings,
+    console: &Console,
+    began: Instant,
+    lock: &LockRequest,
+) -> Result<Exit, Failure> {
+    if args.choice.is_limited() || args.prune {
+        return Err(Failure::Usage {
+            message: "a saved plan is carried out as a whole".to_owned(),
+            advice: "give --hosts and --groups to kprov plan -o, and --prune to an apply of the \
+                     inventory"
+                .to_owned(),
+        });
+    }
+    let refused = |error| super::plan::refused(&error);
+    let saved = SavedPlan::read(&args.run.source.inventory).map_err(refused)?;
+    let (place, given) = (&saved.source, &args.run.source);
+    let source = Source {
+        inventory: args.inventory_file.clone().unwrap_or_else(|| place.inventory.clone()),
+        state_dir: given.state_dir.clone().or_else(|| Some(place.state_dir.clone())),
+        templates: given.templates.clone().or_else(|| place.templates.clone()),
+        key_file: given.key_file.clone(),
+        local: place.local,
+        parallel: given.parallel,
+    };
+    let inventory = prepare::inventory(&source, console)?;
+    let state_dir = prepare::state_dir(&source, &inventory);
+    // The certificates of the plan are there or it is refused: none is issued for it now.
+    let scratch = prepare::scratch(&state_dir)?;
+    let composition = Composition::new(&source, surroundings, scratch.path(), &inventory)?;
+    let births = prepare::known_births(&state_dir)?.unwrap_or_else(|| Births::of(&inventory));
+    let desired = composition.desired(&inventory, &births)?;
+    saved.check_inputs(&desired, &inventory.hooks).map_err(refused)?;
+    let departed = Departed::read(&state_dir, &inventory)?;
+    let chosen = Choice::of(saved.basis.keys().cloned()).choose(&inventory)?;
+    let wish = Wish {
+        source: &source,
+        chosen,
+        orphans: &[],
+        state_dir: &state_dir,
+        certificates_in: scratch.path(),
+        lock: Some(lock),
+        force_unlock: args.run.force_unlock,
+    };
+    let prepared = prepare::gather(&wish, surroundings, console, inventory)?;
+    let mut prepared = prepared.fit(&wish, false)?;
+    members::none_join(&prepared.joins, Exit::Drifted)?;
+    let Prepared { desired, facts, plan, .. } = &prepared;
+    prepared.plan = saved.check_hosts(desired, facts, plan).map_err(refused)?;
+    let limited = saved.basis.len() < prepared.inventory.hosts.len();
+    let (command, wish) = ("apply", &wish);
+    let run = Run { command, args, surroundings, console, began, wish, departed, limited };
+    run.carry_out(prepared)
 }
 
-impl Outcome<'_> {
-    fn show(&self, console: &Console, surroundings: &Surroundings) -> Result<Exit, Failure> {
-        console.result(&self.json(), || self.text())?;
-        for (host, outcome) in &self.report.hosts {
-            if let Some(error) = &outcome.error {
-                let mark = console::style("error:").for_stderr().red().bold();
-                let (error, advice) = (chain(error), error.advice());
-                console.note(&format!("{mark} {host}: {error}\n  what to do: {advice}"));
+/// A run that has begun to write.
+pub(super) struct Going<'a> {
+    pub(super) diary: &'a Diary,
+    pub(super) lease: &'a Lease,
+    pub(super) limits: Limits,
+}
+
+/// What an apply needs from here on.
+struct Run<'a> {
+    command: &'a str,
+    args: &'a ApplyArgs,
+    surroundings: &'a Surroundings,
+    console: &'a Console,
+    began: Instant,
+    wish: &'a Wish<'a>,
+    departed: Departed,
+    /// Whether hosts of the inventory are left out on purpose.
+    limited: bool,
+}
+
+impl Run<'_> {
+    fn carry_out(mut self, mut prepared: Prepared) -> Result<Exit, Failure> {
+        let Self { command, args, surroundings, console, began, wish, .. } = self;
+        let mut phases = std::mem::take(&mut prepared.phases);
+        for host in &prepared.plan.hosts {
+            for warning in &host.warnings {
+                console.note(&format!("warning: {}: {warning}", host.host));
             }
         }
-        if let Some(error) = &self.unfinished {
-            let mark = console::style("error:").for_stderr().red().bold();
-            console.note(&format!("{mark} {error}"));
-            return Ok(Exit::Partial);
+        if console.verbose > 0 {
+            console.note(plan::summary(&prepared.plan, &BTreeMap::new()).trim_end());
         }
-        if self.report.is_success() {
-            return Ok(Exit::Ok);
-        }
-        let interrupted = surroundings.stop.load(std::sync::atomic::Ordering::Relaxed);
-        Ok(match (interrupted, self.report.changed_something()) {
-            (true, _) => Exit::Interrupted,
-            (false, true) => Exit::Partial,
-            (false, false) => Exit::Failed,
-        })
-    }
-
-    fn text(&self) -> String {
-        let mut out = String::new();
-        let width = self.prepared.plan.hosts.iter().map(|h| h.host.len()).max().unwrap_or(0);
-        for plan in &self.prepared.plan.hosts {
-            let line = match self.report.hosts.get(&plan.host) {
-                None => "up to date".to_owned(),
-                Some(outcome) => {
-                    let changes = counted(plan.changes.len(), "change");
-                    let mut line = match (&outcome.error, outcome.steps) {
-                        (None, _) => changes,
-                        (Some(_), 0) => format!("none of {changes} made"),
-                        (Some(_), _) => format!("failed within {changes}"),
-                    };
-                    if !outcome.restarted.is_empty() {
-                        line.push_str(&format!(", started {}", outcome.restarted.join(" ")));
-                    }
-                    for note in &outcome.notes {
-                        line.push_str(&format!("\n{:width$}    note: {note}", ""));
-                    }
-                    line
-                }
-            };
-            out.push_str(&format!("{:width$}  {line}\n", plan.host));
-        }
-        for name in &self.labelled {
-            out.push_str(&format!("{name:width$}  role label changed\n"));
-        }
-        let slow = self.phases.iter().filter(|(_, time)| time.as_millis() > 0);
-        let phases: Vec<_> =
-            slow.map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
-        out.push_str(&format!("time: {}\n", phases.join(", ")));
-        let changed = self.report.hosts.len();
-        let result = match (self.report.is_success() && self.unfinished.is_none(), changed) {
-            (true, 0) if self.labelled.is_empty() => "nothing to do".to_owned(),
-            (true, 0) => format!("{} labelled", counted(self.labelled.len(), "node")),
-            (true, count) => format!("{} changed", counted(count, "host")),
-            (false, _) => "not complete".to_owned(),
+        let lease = Lease::of_masters(&prepared.inventory, &prepared.facts)
+            .map_err(|problem| Failure::Unfit(vec![problem]))?;
+        let changed: Vec<_> = (prepared.plan.hosts.iter())
+            .filter(|host| !host.is_empty())
+            .map(|host| host.host.clone())
+            .collect();
+        let diary = Diary::begin(wish.state_dir, &prepared, command, began, &changed, console);
+        let deadline = began + args.run.timeout;
+        let limits = Limits {
+            passes: prepared.inventory.rollout.passes,
+            allow_unreachable: args.allow_unreachable,
+            ..Limits::until(deadline, args.run.source.parallel)
         };
-        out.push_str(&format!("{result} in {}\n", seconds(self.total)));
-        out
+        let run = Going { diary: &diary, lease: &lease, limits };
+        let (mut report, joined) = match self.bring(&mut prepared, &run) {
+            Ok(done) => done,
+            Err(failure) => {
+                diary.close(console);
+                return Err(failure);
+            }
+        };
+        phases.append(&mut report.phases);
+        let well = |report: &Report| match args.allow_unreachable {
+            true => report.is_success_but_for_lost(),
+            false => report.is_success(),
+        };
+        let asks = !args.run.no_wait;
+        let mut not_ready = None;
+        if well(&report) && !report.hosts.is_empty() && asks {
+            let began = Instant::now();
+            diary.said("nodes ready");
+            not_ready = wait_ready(&mut prepared, wish, &report, deadline, &diary).err();
+            phases.push(("nodes ready".to_owned(), began.elapsed()));
+        }
+        let (mut labelled, mut not_labelled) = (Vec::new(), None);
+        if well(&report) && not_ready.is_none() && asks && !self.limited {
+            let began = Instant::now();
+            match label_masters(&mut prepared) {
+                Ok(changed) => labelled = changed,
+                Err(error) => not_labelled = Some(error),
+            }
+            phases.push(("label masters".to_owned(), began.elapsed()));
+        }
+        let unfinished = not_ready.or(not_labelled);
+        let mut removed = BTreeMap::new();
+        if args.prune && well(&report) && unfinished.is_none() {
+            let removals = self.departed.removals(&prepared);
+            removed = prune::run(&removals, &mut prepared, &run, wish.state_dir, surroundings);
+        }
+        self.remember(&prepared, &report, &removed);
+        let log = diary.finish();
+        let outcome = Outcome {
+            left_out: prepared.left_out(&wish.chosen),
+            report,
+            phases,
+            unfinished,
+            joined,
+            labelled,
+            removed,
+            allow_unreachable: args.allow_unreachable,
+            total: began.elapsed(),
+            prepared: &prepared,
+            log,
+        };
+        outcome.show(console, surroundings)
     }
 
-    fn json(&self) -> serde_json::Value {
-        let hosts: BTreeMap<_, _> = (self.prepared.plan.hosts.iter())
-            .map(|plan| {
-                let outcome = self.report.hosts.get(&plan.host);
-                let error = outcome.and_then(|outcome| outcome.error.as_ref());
-                let value = serde_json::json!({
-                    "generation": plan.generation,
-                    "changes": plan.changes,
-                    "started": outcome.map(|outcome| &outcome.restarted),
-                    "notes": outcome.map(|outcome| &outcome.notes),
-                    "error": error.map(|error| chain(error)),
-                });
-                (plan.host.clone(), value)
-            })
-            .collect();
-        let phases: Vec<_> = (self.phases.iter())
-            .map(|(phase, time)| PhaseTime { phase: phase.clone(), ms: time.as_millis() })
-            .collect();
-        serde_json::json!({
-            "success": self.report.is_success() && self.unfinished.is_none(),
-            "changed_hosts": self.report.hosts.len(),
-            "hosts": hosts,
-            "unfinished": self.unfinished,
-            "labelled": self.labelled,
-            "phases": phases,
-            "total_ms": self.total.as_millis(),
-        })
+    /// Carries the plan out, after new members of etcd have joined; gives their names.
+    fn bring(
+        &self,
+        prepared: &mut Prepared,
+        run: &Going<'_>,
+    ) -> Result<(Report, Vec<String>), Failure> {
+        let nodes: Vec<_> = match self.args.run.no_wait {
+            true => Vec::new(),
+            false => nodes_requests(&prepared.inventory, &prepared.pki)
+                .into_iter()
+                .map(|(_, request)| request)
+                .collect(),
+        };
+        let mut hosts = std::mem::take(&mut prepared.hosts);
+        let mut report = self.execution(prepared, run, &nodes).begin(&mut hosts);
+        prepared.hosts = hosts;
+        let mut joined = Vec::new();
+        if report.is_success() {
+            let began = Instant::now();
+            let settling = Settling {
+                state_dir: self.wish.state_dir,
+                limits: run.limits,
+                lease: run.lease,
+                diary: run.diary,
+                stop: &self.surroundings.stop,
+            };
+            joined = settling.settle(prepared, &mut report)?;
+            if !joined.is_empty() {
+                report.phases.push(("etcd members".to_owned(), began.elapsed()));
+            }
+        }
+        let mut hosts = std::mem::take(&mut prepared.hosts);
+        let report = self.execution(prepared, run, &nodes).go_on(&mut hosts, report);
+        prepared.hosts = hosts;
+        Ok((report, joined))
+    }
+
+    fn execution<'a>(
+        &'a self,
+        prepared: &'a Prepared,
+        run: &Going<'a>,
+        nodes: &'a [HttpsEndpoint],
+    ) -> Execution<'a> {
+        Execution {
+            desired: &prepared.desired,
+            plan: &prepared.plan,
+            limits: run.limits,
+            observer: run.diary,
+            stop: &self.surroundings.stop,
+            lease: Some(run.lease),
+            hooks: (&prepared.inventory.hooks, &prepared.inventory.cluster.name),
+            nodes,
+        }
+    }
+
+    /// Keeps where the hosts are, for the day that they leave the inventory.
+    fn remember(
+        &mut self,
+        prepared: &Prepared,
+        report: &Report,
+        removed: &BTreeMap<String, prune::Removed>,
+    ) {
+        let known = &mut self.departed.known;
+        let touched = |name: &str| {
+            let begun = report.hosts.get(name).is_none_or(|outcome| outcome.steps > 0);
+            prepared.plan.host(name).is_some() && begun
+        };
+        let hosts = prepared.inventory.hosts.iter();
+        hosts.filter(|host| touched(&host.name)).for_each(|host| known.remember(host));
+        for (name, removed) in removed {
+            if removed.error.is_none() {
+                known.forget(name);
+            }
+        }
+        if let Err(error) = known.write(self.wish.state_dir) {
+            self.console.note(&format!("warning: {}", crate::execute::chain(&error)));
+        }
     }
 }
 
-/// Asks the API server of the first master through that host's connection.
-fn wait_ready(prepared: &mut Prepared, deadline: Instant, display: &Display) -> Result<(), String> {
+/// Asks an API server through the connection of its own host, or of any other.
+fn wait_ready(
+    prepared: &mut Prepared,
+    wish: &Wish<'_>,
+    report: &Report,
+    deadline: Instant,
+    diary: &Diary,
+) -> Result<(), String> {
     let inventory = &prepared.inventory;
-    let expected: BTreeSet<_> =
-        inventory.with_role(Role::Node).map(|host| host.name.clone()).collect();
-    let mut requests = nodes_requests(inventory, &prepared.pki).into_iter();
-    let Some((master, request)) = requests.next() else { return Ok(()) };
-    let Some(host) = prepared.hosts.get_mut(&master) else { return Ok(()) };
+    let lost = |name: &str| {
+        let error = report.hosts.get(name).and_then(|outcome| outcome.error.as_ref());
+        error.is_some() || !prepared.hosts.contains_key(name)
+    };
+    let expected: BTreeSet<_> = (inventory.with_role(Role::Node))
+        .filter(|host| wish.chosen.contains(&host.name) && !lost(&host.name))
+        .map(|host| host.name.clone())
+        .collect();
+    let requests = nodes_requests(inventory, &prepared.pki);
+    let own = requests.iter().find(|(master, _)| !lost(master));
+    let Some((master, request)) = own.or_else(|| requests.first()) else { return Ok(()) };
+    let via = match lost(master) {
+        false => Some(master),
+        true => expected.first().or_else(|| prepared.hosts.keys().find(|name| !lost(name))),
+    };
+    let via = via.cloned();
+    let Some(host) = via.and_then(|via| prepared.hosts.get_mut(&via)) else { return Ok(()) };
     let mut said = None;
-    let waited = ready::wait(host.as_mut(), &request, &expected, deadline, |missing| {
+    let waited = ready::wait(host.as_mut(), request, &expected, deadline, |missing| {
         if said != Some(missing) {
             said = Some(missing);
-            display.say(&format!("waiting for {missing} of {} nodes to be ready", expected.len()));
+            diary.say(&format!("waiting for {missing} of {} nodes to be ready", expected.len()));
         }
     });
     let Err(error) = waited else { return Ok(()) };
@@ -234,8 +367,9 @@ fn label_masters(prepared: &mut Prepared) -> Result<Vec<String>, String> {
     if nodes.is_disjoint(&masters) {
         return Ok(Vec::new());
     }
-    let mut requests = nodes_requests(inventory, &prepared.pki).into_iter();
-    let Some((master, request)) = requests.next() else { return Ok(Vec::new()) };
+    let requests = nodes_requests(inventory, &prepared.pki);
+    let reached = requests.into_iter().find(|(name, _)| prepared.hosts.contains_key(name));
+    let Some((master, request)) = reached else { return Ok(Vec::new()) };
     let Some(host) = prepared.hosts.get_mut(&master) else { return Ok(Vec::new()) };
     role_label::ensure(host.as_mut(), &request, &nodes, &masters)
         .map_err(|error| format!("the masters could not be labelled as such: {error}"))
@@ -255,9 +389,4 @@ pub(super) fn nodes_requests(inventory: &Inventory, pki: &Pki) -> Vec<(String, H
         (master.name.clone(), request)
     };
     inventory.with_role(Role::Master).map(request).collect()
-}
-
-/// `1 host`, `2 hosts`.
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

@@ -1,29 +1,42 @@
 //! `kprov backup` and `kprov restore`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::Args;
 
-use super::connect::{Asking, Connected, connect};
+use super::connect::{Asking, Connected, connect, every_host};
+use super::diary::Diary;
 use super::output::{Console, Failure};
-use super::{ApplyArgs, Exit, Source, Surroundings, apply, prepare, secrets};
+use super::{
+    ApplyArgs, Exit, RunArgs, Source, Surroundings, apply, prepare, recovery, secrets,
+};
 use crate::backup::{self, BackupError, Manifest, Unpacked};
+use crate::etcd::births;
 use crate::etcd::gateway::Gateway;
 use crate::etcd::snapshot;
 use crate::execute::Hosts;
-use crate::facts::{Facts, PathFact};
-use crate::inventory::{Inventory, Role};
-use crate::lock;
+use crate::facts::{Facts, FactsQuery, PathFact};
+use crate::inventory::{Host, Inventory, Role};
+use crate::last_known;
+use crate::lock::{self, Lease};
 use crate::pki::vault::VaultError;
 use crate::pki::{self, Pki};
 use crate::plan::Upload;
 use crate::preflight::Problem;
 use crate::record::Record;
-use crate::state::{Blob, HostState, Mode, Owner};
+use crate::state::{Blob, Content, Mode, Owner};
 use crate::step::Step;
 
+/// Has etcd write a snapshot of its log after a few entries. Under `/run`: a boot forgets it.
+const EAGER: &str = "/run/systemd/system/etcd.service.d/kprov-restore.conf";
+/// A restored database is not in the log that the member begins anew. Whoever joins later would be
+/// sent that log from its first entry on and lack everything older; from the first snapshot on, he
+/// is sent the database. etcd's own count is 100,000 entries; an API server's start writes more
+/// than these.
+const EAGER_TEXT: &str = "[Service]\nEnvironment=ETCD_SNAPSHOT_COUNT=10\n";
 /// Where every member keeps its data.
 pub(super) const DATA: &str = "/var/lib/etcd";
 
@@ -47,7 +60,7 @@ pub(super) struct RestoreArgs {
     /// The backup.
     archive: PathBuf,
     #[command(flatten)]
-    apply: ApplyArgs,
+    run: RunArgs,
     /// Really do it.
     #[arg(long)]
     yes: bool,
@@ -75,17 +88,17 @@ pub(super) fn connected(
     lock: Option<&crate::facts::LockRequest>,
     force_unlock: bool,
 ) -> Connected {
-    let states: Vec<_> = (inventory.hosts.iter())
-        .map(|host| {
-            let mut state = HostState::new(&inventory.cluster.name, &host.name);
-            if host.has(Role::Etcd) {
-                state.data.extend([DATA.to_owned(), format!("{DATA}/member")]);
-            }
-            state
-        })
-        .collect();
-    let asking = Asking { lock, force_unlock, source, state_dir };
-    connect(inventory, &states, &asking)
+    let mut asked = every_host(inventory);
+    for (_, query) in asked.iter_mut().filter(|(host, _)| host.has(Role::Etcd)) {
+        *query = about_data();
+    }
+    connect(asked, &Asking { lock, force_unlock, source, state_dir })
+}
+
+/// The question whether a host has data of etcd.
+fn about_data() -> FactsQuery {
+    let data: BTreeSet<_> = [DATA.to_owned(), format!("{DATA}/member")].into();
+    FactsQuery { paths: data.clone(), data, ..FactsQuery::default() }
 }
 
 pub(super) fn run(
@@ -183,7 +196,8 @@ pub(super) fn restore(
     surroundings: &Surroundings,
     console: &Console,
 ) -> Result<Exit, Failure> {
-    let (source, archive) = (&args.apply.source, &args.archive);
+    let began = Instant::now();
+    let (source, archive) = (&args.run.source, &args.archive);
     let sealed = backup::is_sealed(archive).map_err(|error| failure(&error))?;
     let passphrase = secrets::given(source.key_file.as_deref(), surroundings, || sealed)?;
     let scratch =
@@ -208,7 +222,7 @@ pub(super) fn restore(
     same_cluster(&state_dir, &unpacked)?;
     let lock = lock::request(jiff::Timestamp::now(), &surroundings.person, "restore");
     let locked = args.yes.then_some(&lock);
-    let mut connected = connected(source, &inventory, &state_dir, locked, args.apply.force_unlock);
+    let mut connected = connected(source, &inventory, &state_dir, locked, args.run.force_unlock);
     let mut problems = std::mem::take(&mut connected.problems);
     problems.extend(connected.facts.iter().filter_map(|(name, facts)| occupied(name, facts)));
     if !problems.is_empty() {
@@ -224,11 +238,65 @@ pub(super) fn restore(
     }
     take_state(&unpacked, &state_dir)?;
     if let Some(snapshot) = &unpacked.snapshot {
-        place_database(snapshot, &inventory, &mut connected)?;
+        let hosts: Vec<_> = inventory.with_role(Role::Etcd).map(|host| host.name.clone()).collect();
+        let name = &inventory.cluster.name;
+        let diary = Diary::new(&state_dir, name, "restore", began, &hosts, console);
+        let lease = Lease::of_masters(&inventory, &connected.facts)
+            .map_err(|problem| Failure::Unfit(vec![problem]));
+        let placed = lease.and_then(|lease| {
+            claim(&lease, &mut connected.hosts, source)?;
+            diary.said("place the database");
+            place_database(snapshot, &inventory, &mut connected, &diary)
+        });
+        diary.end(console, placed)?;
     }
     // The locks end with the connections; the apply takes its own.
     drop(connected);
-    apply::run(&args.apply, surroundings, console)
+    let whole = ApplyArgs::whole(args.run.clone());
+    let exit = apply::run("restore", &whole, surroundings, console)?;
+    if exit == Exit::Ok && unpacked.snapshot.is_some() {
+        start_as_ever(args, &inventory, &state_dir, surroundings, console)?;
+    }
+    Ok(exit)
+}
+
+/// Takes the order to write snapshots early back, and restarts the members one by one without it.
+fn start_as_ever(
+    args: &RestoreArgs,
+    inventory: &Inventory,
+    state_dir: &Path,
+    surroundings: &Surroundings,
+    console: &Console,
+) -> Result<(), Failure> {
+    let (source, began) = (&args.run.source, Instant::now());
+    let pki = prepare::certificates(source, surroundings, inventory, state_dir)?;
+    let lock = lock::request(jiff::Timestamp::now(), &surroundings.person, "restore");
+    let mut connected = connected(source, inventory, state_dir, Some(&lock), false);
+    if !connected.problems.is_empty() {
+        return Err(Failure::Unfit(connected.problems));
+    }
+    let members: Vec<_> = inventory.with_role(Role::Etcd).collect();
+    let names: Vec<_> = members.iter().map(|host| host.name.clone()).collect();
+    let name = &inventory.cluster.name;
+    let diary = Diary::new(state_dir, name, "restore", began, &names, console);
+    let lease = Lease::of_masters(inventory, &connected.facts)
+        .map_err(|problem| Failure::Unfit(vec![problem]));
+    let claimed = lease.and_then(|lease| claim(&lease, &mut connected.hosts, source));
+    let restart = |member: &&Host| {
+        let host = connected.hosts.get_mut(&member.name).expect("all hosts are connected");
+        diary.run(host.as_mut(), &BTreeMap::new(), &recovery::starting_as_ever(EAGER))?;
+        recovery::wait_healthy(host.as_mut(), member, &pki)
+    };
+    let done = claimed.and_then(|()| members.iter().try_for_each(restart));
+    diary.end(console, done)
+}
+
+/// The right to write, taken away from every earlier run.
+pub(super) fn claim(lease: &Lease, hosts: &mut Hosts, source: &Source) -> Result<(), Failure> {
+    lease.claim(hosts, source.parallel).map_err(|message| Failure::Other {
+        message,
+        advice: "see `kprov unlock` for who works on the cluster".to_owned(),
+    })
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
@@ -273,7 +341,7 @@ fn take_state(unpacked: &Unpacked, state_dir: &Path) -> Result<(), Failure> {
     }
     let failed = |error| Failure::new(&error, "check the state directory");
     fs::create_dir_all(state_dir).map_err(failed)?;
-    for left in ["known_hosts", "etcd-members.json"] {
+    for left in ["known_hosts", births::FILE, last_known::FILE] {
         let _ = fs::remove_file(unpacked.state_dir.join(left));
     }
     prepare::copy_directory(&unpacked.state_dir, state_dir).map_err(failed)
@@ -284,6 +352,7 @@ fn place_database(
     snapshot: &Path,
     inventory: &Inventory,
     connected: &mut Connected,
+    diary: &Diary,
 ) -> Result<(), Failure> {
     let bad = |error: &dyn std::error::Error| Failure::new(error, "use another backup");
     let file = fs::OpenOptions::new().read(true).write(true).open(snapshot);
@@ -297,11 +366,10 @@ fn place_database(
         let facts = &connected.facts[&host.name];
         let steps = placing(inventory, &host.name, facts, &blob);
         let connection = connected.hosts.get_mut(&host.name).expect("it has facts");
-        let uploads: BTreeMap<_, _> = [(sha256, Upload::Blob(blob.clone()))].into();
-        let done = connection
-            .push(&uploads, &mut |_| {})
-            .and_then(|()| connection.run(&steps, &mut |_| {}));
-        done.map_err(|error| Failure::new(&error, error.advice()))?;
+        let eager = Content::Text(EAGER_TEXT.to_owned());
+        let uploads: BTreeMap<_, _> =
+            [(sha256, Upload::Blob(blob.clone())), (eager.digest(), Upload::Content(eager))].into();
+        diary.run(connection.as_mut(), &uploads, &steps)?;
     }
     Ok(())
 }
@@ -321,7 +389,9 @@ fn placing(inventory: &Inventory, host: &str, facts: &Facts, blob: &Blob) -> Vec
     }));
     let path = format!("{snap}/db");
     let (mode, owner, sha256) = (Mode::PRIVATE, Owner::root(), blob.sha256);
-    steps.extend([Step::Install { path, mode, owner, sha256 }, Step::ClearStaging]);
+    steps.push(Step::Install { path, mode, owner, sha256 });
+    steps.extend(recovery::with_order(EAGER, crate::digest::Digest::of(EAGER_TEXT.as_bytes())));
+    steps.push(Step::ClearStaging);
     steps
 }
 
@@ -329,7 +399,7 @@ fn placing(inventory: &Inventory, host: &str, facts: &Facts, blob: &Blob) -> Vec
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::facts::{FactsQuery, LockRequest};
+    use crate::facts::LockRequest;
     use crate::host::fake::FakeMachine;
     use crate::record::Prior;
 
@@ -342,19 +412,24 @@ mod tests {
         fs::write(&path, text).unwrap();
         let inventory = crate::inventory::load(&path).unwrap();
         let machine = FakeMachine::new("n1");
+        let (mode, owner) = (Mode::EXECUTABLE, Owner::root());
+        let run = PathFact::Directory { mode, owner, empty: false };
+        machine.state().paths.insert("/run".to_owned(), run);
         let mut host = machine.connect();
-        let mut state = HostState::new("c", "n1");
-        state.data.extend([DATA.to_owned(), format!("{DATA}/member")]);
-        let query = FactsQuery::for_state(&state);
+        let query = about_data();
         let lock = LockRequest { owner: "test".to_owned() };
         let facts = host.facts(&query, Some(&lock)).unwrap();
         assert!(occupied("n1", &facts).is_none());
         let blob = Blob { sha256: Digest::of(b"db"), len: 2, source: "/nowhere".into() };
-        let uploads = [(blob.sha256, Upload::Blob(blob.clone()))].into();
+        let eager = Content::Text(EAGER_TEXT.to_owned());
+        let uploads =
+            [(blob.sha256, Upload::Blob(blob.clone())), (eager.digest(), Upload::Content(eager))];
+        let uploads = uploads.into();
         host.push(&uploads, &mut |_| {}).unwrap();
         host.run(&placing(&inventory, "n1", &facts, &blob), &mut |_| {}).unwrap();
         let placed = machine.state().paths[&format!("{DATA}/member/snap/db")].clone();
         assert!(matches!(placed, PathFact::File { mode: Mode::PRIVATE, len: 2, .. }), "{placed:?}");
+        assert!(machine.state().paths.contains_key(EAGER));
         let record = machine.state().record.clone().unwrap();
         assert_eq!(record.data[DATA], Prior::Absent);
         // Now it is in use, and a second restore is refused.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::output::{Console, Failure};
-use super::{ApplyArgs, Exit, Source, Surroundings, apply, prepare, secrets};
+use super::select::Choice;
+use super::{ApplyArgs, Exit, RunArgs, Source, Surroundings, apply, prepare, secrets};
 use crate::pki::{self, Access, LeafKind, PkiError, Which};
 use crate::secret::Secret;
 
@@ -21,7 +22,7 @@ pub(super) enum CertsCommand {
     List(ListArgs),
     /// Make certificates anew and bring them to the hosts; needs no working API server.
     #[command(after_help = "Examples:\n  kprov certs renew inventory/lab.toml\n  \
-        kprov certs renew inventory/lab.toml --host node-1 --kind apiserver,etcd-server")]
+        kprov certs renew inventory/lab.toml --hosts node-1 --kind apiserver,etcd-server")]
     Renew(RenewArgs),
     /// Replace the authorities in stages, without an outage; run it again to go on after a failure.
     #[command(after_help = "Examples:\n  kprov certs rotate-ca inventory/lab.toml --yes\n  \
@@ -56,10 +57,9 @@ pub(super) struct ListArgs {
 #[derive(Debug, Args)]
 pub(super) struct RenewArgs {
     #[command(flatten)]
-    apply: ApplyArgs,
-    /// Only those of these hosts.
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    host: Vec<String>,
+    run: RunArgs,
+    #[command(flatten)]
+    choice: Choice,
     /// Only these kinds, such as apiserver or etcd-peer.
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = kind)]
     kind: Vec<LeafKind>,
@@ -68,7 +68,7 @@ pub(super) struct RenewArgs {
 #[derive(Debug, Args)]
 pub(super) struct RotateArgs {
     #[command(flatten)]
-    apply: ApplyArgs,
+    run: RunArgs,
     /// Which authority to replace; that of the cluster takes the service-account key with it.
     #[arg(long, value_enum, default_value_t = Authorities::All)]
     authority: Authorities,
@@ -223,15 +223,11 @@ fn renew(
     surroundings: &Surroundings,
     console: &Console,
 ) -> Result<Exit, Failure> {
-    let opened = Opened::new(&args.apply.source, surroundings, console)?.existing()?;
-    if let Some(unknown) = args.host.iter().find(|name| opened.inventory.host(name).is_none()) {
-        return Err(Failure::Other {
-            message: format!("the inventory has no host {unknown}"),
-            advice: "see `kprov certs list` for the hosts' names".to_owned(),
-        });
-    }
+    let opened = Opened::new(&args.run.source, surroundings, console)?.existing()?;
+    let hosts = args.choice.choose(&opened.inventory)?;
     let chosen = |kind: LeafKind, host: &str| {
-        (args.host.is_empty() || args.host.iter().any(|name| name == host))
+        // Some certificates are of no host, but of all.
+        (!args.choice.is_limited() || hosts.contains(host))
             && (args.kind.is_empty() || args.kind.contains(&kind))
     };
     let now = jiff::Timestamp::now();
@@ -244,7 +240,8 @@ fn renew(
         });
     }
     console.note(&format!("{} certificates made anew", pki.issued.len()));
-    apply::run(&args.apply, surroundings, console)
+    let apply = ApplyArgs { choice: args.choice.clone(), ..ApplyArgs::whole(args.run.clone()) };
+    apply::run("certs renew", &apply, surroundings, console)
 }
 
 fn import(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::Source;
 use crate::execute::{Hosts, in_parallel};
@@ -9,9 +10,11 @@ use crate::facts::{Facts, FactsError, FactsQuery, LockRequest};
 use crate::host::known_hosts::KnownHosts;
 use crate::host::ssh::{self, Target};
 use crate::host::{Host, HostError, local};
-use crate::inventory::{self, Inventory, SshAuth};
+use crate::inventory::{self, SshAuth};
 use crate::preflight::Problem;
-use crate::state::HostState;
+
+/// The check that a dead host fails; a host that answers and refuses fails others.
+pub(super) const UNREACHABLE: &str = "unreachable";
 
 /// What came of connecting to all hosts.
 pub(super) struct Connected {
@@ -19,6 +22,18 @@ pub(super) struct Connected {
     pub(super) facts: BTreeMap<String, Facts>,
     /// Of those that did not answer.
     pub(super) problems: Vec<Problem>,
+    /// From when to when each host was asked.
+    pub(super) times: BTreeMap<String, (Instant, Instant)>,
+}
+
+impl Connected {
+    /// Takes in others.
+    pub(super) fn extend(&mut self, others: Self) {
+        self.hosts.extend(others.hosts);
+        self.facts.extend(others.facts);
+        self.problems.extend(others.problems);
+        self.times.extend(others.times);
+    }
 }
 
 /// How to ask for facts.
@@ -29,23 +44,26 @@ pub(super) struct Asking<'a> {
     pub(super) state_dir: &'a Path,
 }
 
-/// Connects to the hosts of `states` and asks each for its facts, all in parallel.
+/// What is asked of every host that is only looked at.
+pub(super) fn every_host(inventory: &inventory::Inventory) -> Vec<(&inventory::Host, FactsQuery)> {
+    inventory.hosts.iter().map(|host| (host, FactsQuery::default())).collect()
+}
+
+/// Connects to hosts and asks each for its facts, all in parallel.
 pub(super) fn connect(
-    inventory: &Inventory,
-    states: &[HostState],
+    hosts: Vec<(&inventory::Host, FactsQuery)>,
     asking: &Asking<'_>,
 ) -> Connected {
     let mut known: BTreeMap<PathBuf, Result<KnownHosts, String>> = BTreeMap::new();
-    let hosts = states.iter().filter_map(|state| Some((inventory.host(&state.host)?, state)));
-    let hosts: Vec<_> = hosts.collect();
     for (host, _) in &hosts {
         let file = known_hosts_file(host, asking.state_dir);
         let open = |file: &Path| KnownHosts::open(file).map_err(|e| crate::execute::chain(&e));
         known.entry(file.clone()).or_insert_with(|| open(&file));
     }
-    let answers = in_parallel(hosts, asking.source.at_once, |(host, state)| {
+    let answers = in_parallel(hosts, asking.source.parallel, |(host, query)| {
+        let began = Instant::now();
         let answer = match &known[&known_hosts_file(host, asking.state_dir)] {
-            Ok(known) => one(host, known, state, asking).map_err(|e| problem(&host.name, &e)),
+            Ok(known) => one(host, known, &query, asking).map_err(|e| problem(&host.name, &e)),
             Err(error) => Err(Problem {
                 host: host.name.clone(),
                 check: "known-hosts",
@@ -53,11 +71,12 @@ pub(super) fn connect(
                 advice: "check that the file can be read".to_owned(),
             }),
         };
-        (host.name.clone(), answer)
+        (host.name.clone(), answer, (began, Instant::now()))
     });
-    let (hosts, facts) = (Hosts::new(), BTreeMap::new());
-    let mut connected = Connected { hosts, facts, problems: Vec::new() };
-    for (name, answer) in answers {
+    let (hosts, facts, times) = (Hosts::new(), BTreeMap::new(), BTreeMap::new());
+    let mut connected = Connected { hosts, facts, problems: Vec::new(), times };
+    for (name, answer, time) in answers {
+        connected.times.insert(name.clone(), time);
         match answer {
             Ok((host, facts)) => {
                 connected.hosts.insert(name.clone(), host);
@@ -72,19 +91,18 @@ pub(super) fn connect(
 fn one(
     host: &inventory::Host,
     known: &KnownHosts,
-    state: &HostState,
+    query: &FactsQuery,
     asking: &Asking<'_>,
 ) -> Result<(Box<dyn Host>, Facts), HostError> {
     let mut connection = match asking.source.local {
         true => local::open(&host.name).map_err(HostError::Local)?,
         false => ssh::connect(&target(host), known)?,
     };
-    let query = FactsQuery::for_state(state);
-    let facts = match connection.facts(&query, asking.lock) {
+    let facts = match connection.facts(query, asking.lock) {
         Err(HostError::Facts(FactsError::Locked { owner })) if asking.force_unlock => {
             connection.break_lock()?;
             tracing::warn!(host = host.name, owner, "took the lock away");
-            connection.facts(&query, asking.lock)?
+            connection.facts(query, asking.lock)?
         }
         answer => answer?,
     };
@@ -116,7 +134,9 @@ fn known_hosts_file(host: &inventory::Host, state_dir: &Path) -> PathBuf {
 /// A failed connection is one more reason not to begin.
 fn problem(host: &str, error: &HostError) -> Problem {
     let check = match error {
-        HostError::Unreachable { .. } | HostError::Handshake { .. } => "unreachable",
+        HostError::Unreachable { .. } | HostError::Handshake { .. } | HostError::Lost { .. } => {
+            UNREACHABLE
+        }
         HostError::HostKeyChanged { .. } | HostError::HostKeyUnknown { .. } => "host-key",
         HostError::KnownHosts { .. } => "known-hosts",
         HostError::Authentication { .. } => "authentication",

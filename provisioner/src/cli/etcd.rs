@@ -1,36 +1,27 @@
-//! `kprov etcd`, `kprov replace` and `kprov recover`: what concerns the members of etcd alone.
+//! `kprov etcd`: the members, one that goes, and their disks.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::backup::{DATA, connected};
+use super::backup::{claim, connected};
 use super::connect::Connected;
+use super::diary::Diary;
 use super::output::{Console, Failure};
 use super::status::table;
-use super::{ApplyArgs, Exit, Source, Surroundings, apply, members, prepare};
-use crate::etcd::births::Births;
+use super::{Exit, Source, Surroundings, members, prepare};
 use crate::etcd::gateway::{Gateway, MemberStatus};
-use crate::etcd::membership::{self, Change, Member, Wanted};
+use crate::etcd::membership::{self, Member, Planned};
 use crate::execute::Hosts;
 use crate::facts::LockRequest;
-use crate::host::Host;
-use crate::inventory::{self, Inventory, Role};
-use crate::lock;
+use crate::inventory::{Inventory, Role};
+use crate::lock::{self, Lease};
 use crate::pki::Pki;
-use crate::plan::Upload;
-use crate::state::{Content, Mode, Owner};
-use crate::step::Step;
 
-const UNIT: &str = "etcd.service";
-/// Tells etcd at its next start that it is alone. Under `/run`, so that no boot can find it.
-const ALONE: &str = "/run/systemd/system/etcd.service.d/kprov-recover.conf";
 /// Longest wait for a member to become healthy.
-const HEALTH_WAIT: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(300);
+pub(super) const HEALTH_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum EtcdCommand {
@@ -67,55 +58,50 @@ pub(super) struct DefragArgs {
     force_unlock: bool,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct ReplaceArgs {
-    #[command(flatten)]
-    apply: ApplyArgs,
-    /// The host that lost its data, or has another machine behind its name now.
-    host: String,
-    /// Really do it.
-    #[arg(long)]
-    yes: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct RecoverArgs {
-    #[command(flatten)]
-    source: Source,
-    /// The member to go on from; default: the one whose log is the longest.
-    #[arg(long, value_name = "NAME")]
-    from: Option<String>,
-    /// Really do it: what the lost members had and this one has not is gone.
-    #[arg(long)]
-    yes: bool,
-    /// Take the hosts' locks away from another run.
-    #[arg(long)]
-    force_unlock: bool,
-}
-
 /// An inventory, its certificates and its hosts, whoever is reachable.
-struct Opened {
-    inventory: Inventory,
-    pki: Pki,
-    state_dir: std::path::PathBuf,
-    connected: Connected,
+pub(super) struct Opened {
+    pub(super) inventory: Inventory,
+    pub(super) pki: Pki,
+    pub(super) state_dir: std::path::PathBuf,
+    pub(super) connected: Connected,
+    began: Instant,
 }
 
-fn open(
+impl Opened {
+    pub(super) fn diary(&self, command: &str, console: &Console) -> Diary {
+        let hosts: Vec<_> = self.connected.hosts.keys().cloned().collect();
+        let name = &self.inventory.cluster.name;
+        Diary::new(&self.state_dir, name, command, self.began, &hosts, console)
+    }
+
+    /// Has etcd remove a member, after no earlier run can write any more.
+    pub(super) fn remove(&mut self, planned: &Planned, source: &Source, diary: &Diary) -> Result<(), Failure> {
+        let Self { inventory, pki, connected: Connected { hosts, facts, .. }, .. } = self;
+        let lease =
+            Lease::of_masters(inventory, facts).map_err(|problem| Failure::Unfit(vec![problem]))?;
+        claim(&lease, hosts, source)?;
+        diary.said(&format!("etcd: {}", planned.change));
+        let deadline = Instant::now() + HEALTH_WAIT;
+        members::carry_out(&planned.change, inventory, pki, hosts, deadline)
+    }
+}
+
+pub(super) fn open(
     source: &Source,
     surroundings: &Surroundings,
     console: &Console,
     lock: Option<&LockRequest>,
     force_unlock: bool,
 ) -> Result<Opened, Failure> {
+    let began = Instant::now();
     let inventory = prepare::inventory(source, console)?;
     let state_dir = prepare::state_dir(source, &inventory);
     let (_copy, pki) = prepare::certificates_of_copy(source, surroundings, &inventory, &state_dir)?;
     let connected = connected(source, &inventory, &state_dir, lock, force_unlock);
-    Ok(Opened { inventory, pki, state_dir, connected })
+    Ok(Opened { inventory, pki, state_dir, connected, began })
 }
 
-fn locked(surroundings: &Surroundings, command: &str) -> LockRequest {
+pub(super) fn locked(surroundings: &Surroundings, command: &str) -> LockRequest {
     lock::request(jiff::Timestamp::now(), &surroundings.person, command)
 }
 
@@ -216,7 +202,11 @@ fn text(rows: &[Row]) -> comfy_table::Table {
 }
 
 /// What each member that answers says about itself, by host.
-fn statuses(inventory: &Inventory, pki: &Pki, hosts: &mut Hosts) -> BTreeMap<String, MemberStatus> {
+pub(super) fn statuses(
+    inventory: &Inventory,
+    pki: &Pki,
+    hosts: &mut Hosts,
+) -> BTreeMap<String, MemberStatus> {
     let mut statuses = BTreeMap::new();
     for host in inventory.with_role(Role::Etcd) {
         let Some(connection) = hosts.get_mut(&host.name) else { continue };
@@ -247,7 +237,7 @@ fn remove(
     let hosts = &mut opened.connected.hosts;
     let current = members::observe(&opened.inventory, &opened.pki, hosts)
         .map_err(|reason| members::no_answer(&reason))?;
-    let Some(planned) = removal(&args.member, &current)? else {
+    let Some(planned) = members::removal(&args.member, &current)? else {
         return Err(Failure::Other {
             message: format!("etcd has no member {}", args.member),
             advice: "see `kprov etcd members`".to_owned(),
@@ -258,92 +248,11 @@ fn remove(
         console.note("nothing was changed; say --yes to do this");
         return Ok(Exit::Ok);
     }
-    let deadline = Instant::now() + HEALTH_WAIT;
-    members::carry_out(&planned.change, &opened.inventory, &opened.pki, hosts, deadline)?;
-    forget(&opened.state_dir, &opened.inventory, &[&args.member])?;
+    let diary = opened.diary("etcd remove", console);
+    let removed = opened.remove(&planned, &args.source, &diary);
+    diary.end(console, removed)?;
+    members::forget(&opened.state_dir, &opened.inventory, &[&args.member])?;
     Ok(Exit::Ok)
-}
-
-/// The removal of the member called `name`, if that is safe and there is one.
-fn removal(name: &str, current: &[Member]) -> Result<Option<membership::Planned>, Failure> {
-    let Some(leaving) = current.iter().find(|member| member.name == name) else {
-        return Ok(None);
-    };
-    let others = current.iter().filter(|member| member.id != leaving.id && !member.is_learner);
-    let wanted: Vec<_> = others
-        .map(|member| Wanted { name: member.name.clone(), peer_url: member.peer_url.clone() })
-        .collect();
-    let planned =
-        membership::next(&wanted, current).map_err(|refusal| members::refused(&refusal))?;
-    Ok(planned
-        .filter(|planned| matches!(planned.change, Change::Remove { id, .. } if id == leaving.id)))
-}
-
-fn forget(state_dir: &Path, inventory: &Inventory, names: &[&str]) -> Result<(), Failure> {
-    let failed = |error| Failure::new(&error, "check the state directory");
-    let known = Births::load(state_dir).map_err(failed)?;
-    let mut births = known.unwrap_or_else(|| Births::of(inventory));
-    for name in names {
-        births.forget(name);
-    }
-    births.save(state_dir).map_err(failed)
-}
-
-/// `kprov replace`: the old member goes, an apply brings the host back as a new one.
-pub(super) fn replace(
-    args: &ReplaceArgs,
-    surroundings: &Surroundings,
-    console: &Console,
-) -> Result<Exit, Failure> {
-    let source = &args.apply.source;
-    let request = locked(surroundings, "replace");
-    let lock = args.yes.then_some(&request);
-    let mut opened = open(source, surroundings, console, lock, args.apply.force_unlock)?;
-    let Some(host) = opened.inventory.host(&args.host) else {
-        return Err(Failure::Other {
-            message: format!("the inventory has no host {}", args.host),
-            advice: "see `kprov status` for the hosts' names".to_owned(),
-        });
-    };
-    let Some(facts) = opened.connected.facts.get(&args.host) else {
-        return Err(Failure::Unfit(
-            opened.connected.problems.into_iter().filter(|p| p.host == args.host).collect(),
-        ));
-    };
-    if facts.record.is_some() {
-        return Err(Failure::Other {
-            message: format!("{} is not fresh: kprov has set it up before", args.host),
-            advice: format!("`kprov reset --hosts {} --yes` gives it back first", args.host),
-        });
-    }
-    let mut planned = None;
-    if host.has(Role::Etcd) {
-        let hosts = &mut opened.connected.hosts;
-        let mut current = members::observe(&opened.inventory, &opened.pki, hosts)
-            .map_err(|reason| members::no_answer(&reason))?;
-        for member in current.iter_mut().filter(|member| member.name == args.host) {
-            member.is_lost = true;
-        }
-        planned = removal(&args.host, &current)?;
-    }
-    let value = serde_json::json!({ "replaced": args.host, "etcd": planned });
-    if !args.yes {
-        console.result(&value, || match &planned {
-            Some(planned) => format!("etcd: {planned}\nthen an apply sets {} up", args.host),
-            None => format!("an apply sets {} up", args.host),
-        })?;
-        console.note("nothing was changed; say --yes to do this");
-        return Ok(Exit::Ok);
-    }
-    if let Some(planned) = &planned {
-        console.note(&format!("etcd: {planned}"));
-        let (deadline, hosts) = (Instant::now() + HEALTH_WAIT, &mut opened.connected.hosts);
-        members::carry_out(&planned.change, &opened.inventory, &opened.pki, hosts, deadline)?;
-    }
-    forget(&opened.state_dir, &opened.inventory, &[&args.host])?;
-    // The locks end with the connections; the apply takes its own.
-    drop(opened);
-    apply::run(&args.apply, surroundings, console)
 }
 
 /// Members in the order of defragmentation: the leader last, so that no election is for nothing.
@@ -360,23 +269,11 @@ fn defrag(
 ) -> Result<Exit, Failure> {
     let request = locked(surroundings, "etcd defrag");
     let mut opened = open(&args.source, surroundings, console, Some(&request), args.force_unlock)?;
+    let diary = opened.diary("etcd defrag", console);
     let (inventory, pki) = (&opened.inventory, &opened.pki);
-    let hosts = &mut opened.connected.hosts;
-    let before = statuses(inventory, pki, hosts);
     let members = inventory.with_role(Role::Etcd).count();
-    let mut report = BTreeMap::new();
-    for name in leader_last(&before) {
-        spare(inventory, pki, hosts, &name, members)?;
-        let host = inventory.host(&name).expect("statuses are of hosts of the inventory");
-        let connection = hosts.get_mut(&name).expect("it has answered before");
-        let gateway = Gateway::new(connection.as_mut(), host, pki);
-        let mut gateway = gateway.ok_or_else(|| no_certificate(&name))?;
-        let done = gateway.defragment().and_then(|()| gateway.status());
-        let after = done.map_err(|error| {
-            Failure::new(&error, "see the member's journal; the others were left alone")
-        })?;
-        report.insert(name.clone(), (before[&name].db_size, after.db_size));
-    }
+    let done = defragment(inventory, pki, &mut opened.connected.hosts, &diary);
+    let report = diary.end(console, done)?;
     console.result(&report, || {
         let size = crate::plan::size;
         let line = |(name, (from, to)): (&String, &(u64, u64))| {
@@ -391,7 +288,33 @@ fn defrag(
     Ok(Exit::Partial)
 }
 
-fn no_certificate(name: &str) -> Failure {
+/// Defragments one member after the other; gives the sizes before and after, in bytes.
+fn defragment(
+    inventory: &Inventory,
+    pki: &Pki,
+    hosts: &mut Hosts,
+    diary: &Diary,
+) -> Result<BTreeMap<String, (u64, u64)>, Failure> {
+    let before = statuses(inventory, pki, hosts);
+    let members = inventory.with_role(Role::Etcd).count();
+    let mut report = BTreeMap::new();
+    for name in leader_last(&before) {
+        diary.said(&format!("defragment {name}"));
+        spare(inventory, pki, hosts, &name, members)?;
+        let host = inventory.host(&name).expect("statuses are of hosts of the inventory");
+        let connection = hosts.get_mut(&name).expect("it has answered before");
+        let gateway = Gateway::new(connection.as_mut(), host, pki);
+        let mut gateway = gateway.ok_or_else(|| no_certificate(&name))?;
+        let done = gateway.defragment().and_then(|()| gateway.status());
+        let after = done.map_err(|error| {
+            Failure::new(&error, "see the member's journal; the others were left alone")
+        })?;
+        report.insert(name.clone(), (before[&name].db_size, after.db_size));
+    }
+    Ok(report)
+}
+
+pub(super) fn no_certificate(name: &str) -> Failure {
     Failure::Other {
         message: format!("there is no certificate to ask etcd on {name} with"),
         advice: "apply the inventory first".to_owned(),
@@ -429,159 +352,11 @@ fn spare(
     })
 }
 
-const WARNING: &str = "\
-etcd goes on with one member's data alone. Everything that only the lost members had is gone, and
-the API's history may have gaps: controllers and nodes may act on what they remember. Use this only
-when a majority of the members is lost for good.";
-
-/// `kprov recover`: a new cluster of the one member that is left.
-pub(super) fn recover(
-    args: &RecoverArgs,
-    surroundings: &Surroundings,
-    console: &Console,
-) -> Result<Exit, Failure> {
-    let request = locked(surroundings, "recover");
-    let lock = args.yes.then_some(&request);
-    let mut opened = open(&args.source, surroundings, console, lock, args.force_unlock)?;
-    let hosts = &mut opened.connected.hosts;
-    let statuses = statuses(&opened.inventory, &opened.pki, hosts);
-    if let Some((name, _)) = statuses.iter().find(|(_, status)| status.leader != 0) {
-        return Err(Failure::Other {
-            message: format!("etcd has a leader, says {name}: there is nothing to recover"),
-            advice: "see `kprov etcd members`; for one lost host, `kprov replace`".to_owned(),
-        });
-    }
-    let survivor = survivor(args.from.as_deref(), &opened.inventory, hosts, &statuses)?;
-    let value = serde_json::json!({ "from": survivor, "warning": WARNING });
-    console.result(&value, || format!("{WARNING}\nIt would go on from {survivor}.\n"))?;
-    if !args.yes {
-        console.note("nothing was changed; say --yes to do this");
-        return Ok(Exit::Ok);
-    }
-    let others: Vec<_> = (opened.inventory.with_role(Role::Etcd))
-        .filter(|host| host.name != survivor)
-        .map(|host| host.name.clone())
-        .collect();
-    // First the others, or an old majority that comes back would not know of the new cluster.
-    for name in &others {
-        if let Some(host) = hosts.get_mut(name) {
-            let done = host.run(&setting_aside(), &mut |_| {});
-            done.map_err(|error| Failure::new(&error, error.advice()))?;
-        }
-    }
-    let host = opened.inventory.host(&survivor).expect("it was chosen from the inventory");
-    let connection = hosts.get_mut(&survivor).expect("it was chosen among those reachable");
-    alone(connection.as_mut(), host, &opened.pki)?;
-    let names: Vec<_> = others.iter().map(String::as_str).collect();
-    forget(&opened.state_dir, &opened.inventory, &names)?;
-    console.note(&format!(
-        "etcd runs on {survivor} alone; remove hosts that are lost for good from the inventory, \
-         then `kprov apply` brings the others back one by one"
-    ));
-    Ok(Exit::Ok)
-}
-
-fn survivor(
-    from: Option<&str>,
-    inventory: &Inventory,
-    hosts: &Hosts,
-    statuses: &BTreeMap<String, MemberStatus>,
-) -> Result<String, Failure> {
-    let failed = |message: String| Failure::Other {
-        message,
-        advice: "name the member to go on from with --from".to_owned(),
-    };
-    match from {
-        Some(name) => {
-            let is_member = inventory.host(name).is_some_and(|host| host.has(Role::Etcd));
-            match is_member && hosts.contains_key(name) {
-                true => Ok(name.to_owned()),
-                false => Err(failed(format!("{name} is no reachable member of etcd"))),
-            }
-        }
-        None => {
-            let longest = statuses.iter().max_by_key(|(_, status)| status.raft_index);
-            let name = longest.map(|(name, _)| name.clone());
-            name.ok_or_else(|| failed("no member of etcd says how long its log is".to_owned()))
-        }
-    }
-}
-
-/// Stops a member and keeps its data under another name, so that it can join again as a new one.
-fn setting_aside() -> Vec<Step> {
-    vec![
-        Step::Forget { unit: UNIT.to_owned() },
-        Step::Stop { unit: UNIT.to_owned() },
-        Step::SetAside { path: DATA.to_owned() },
-    ]
-}
-
-/// Has a member go on alone: started once with the order to forget the others, then without it.
-fn alone(host: &mut dyn Host, member: &inventory::Host, pki: &Pki) -> Result<(), Failure> {
-    let failed = |error: crate::host::HostError| Failure::new(&error, error.advice());
-    let order = Content::Text("[Service]\nEnvironment=ETCD_FORCE_NEW_CLUSTER=true\n".to_owned());
-    let sha256 = order.digest();
-    let uploads = [(sha256, Upload::Content(order))].into();
-    host.push(&uploads, &mut |_| {}).map_err(failed)?;
-    host.run(&starting_alone(sha256), &mut |_| {}).map_err(failed)?;
-    wait_alone(host, member, pki)?;
-    host.run(&starting_as_ever(), &mut |_| {}).map_err(failed)?;
-    wait_alone(host, member, pki)
-}
-
-fn starting_alone(sha256: crate::digest::Digest) -> Vec<Step> {
-    let directory = |path: &str| Step::MakeDirectory {
-        path: path.to_owned(),
-        mode: Mode::EXECUTABLE,
-        owner: Owner::root(),
-    };
-    let (path, mode, owner) = (ALONE.to_owned(), Mode::PUBLIC, Owner::root());
-    vec![
-        Step::Stop { unit: UNIT.to_owned() },
-        directory("/run/systemd"),
-        directory("/run/systemd/system"),
-        directory("/run/systemd/system/etcd.service.d"),
-        Step::Install { path, mode, owner, sha256 },
-        Step::Reload,
-        Step::Restart { unit: UNIT.to_owned() },
-    ]
-}
-
-fn starting_as_ever() -> Vec<Step> {
-    vec![
-        Step::Restore { path: ALONE.to_owned(), prior: crate::record::Prior::Absent },
-        Step::Reload,
-        Step::Restart { unit: UNIT.to_owned() },
-        Step::ClearStaging,
-    ]
-}
-
-fn wait_alone(host: &mut dyn Host, member: &inventory::Host, pki: &Pki) -> Result<(), Failure> {
-    let mut gateway =
-        Gateway::new(host, member, pki).ok_or_else(|| no_certificate(&member.name))?;
-    let until = Instant::now() + HEALTH_WAIT;
-    loop {
-        let reason = match gateway.status().and_then(|status| Ok((status, gateway.members()?))) {
-            Ok((status, members)) if status.leader != 0 && members.len() == 1 => return Ok(()),
-            Ok((_, members)) => format!("it has {} members", members.len()),
-            Err(error) => error.to_string(),
-        };
-        if Instant::now() >= until {
-            return Err(Failure::Other {
-                message: format!("etcd on {} does not go on alone: {reason}", member.name),
-                advice: "see journalctl -u etcd there; the same command may be run again"
-                    .to_owned(),
-            });
-        }
-        std::thread::sleep(PAUSE);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::etcd::gateway::Header;
-    use crate::host::fake::FakeMachine;
+    use crate::etcd::membership::Change;
 
     fn status(member: u64, leader: u64, raft_index: u64) -> MemberStatus {
         MemberStatus {
@@ -603,25 +378,6 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_log_survives_unless_told_otherwise() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("c.toml");
-        let text = "[cluster]\nname = \"c\"\n[groups.m]\nhosts = [\"m-[1-3]\"]\n\
-                    address_first = \"10.0.0.1\"\nroles = [\"etcd\", \"master\", \"node\"]\n";
-        std::fs::write(&path, text).unwrap();
-        let inventory = inventory::load(&path).unwrap();
-        let mut hosts = Hosts::new();
-        hosts.insert("m-1".to_owned(), FakeMachine::new("m-1").connect());
-        let statuses = [("m-1", 5), ("m-2", 9)];
-        let statuses = statuses.map(|(n, at)| (n.to_owned(), status(1, 0, at))).into();
-        let choose = |from| survivor(from, &inventory, &hosts, &statuses).ok();
-        assert_eq!(choose(None).as_deref(), Some("m-2"));
-        assert_eq!(choose(Some("m-1")).as_deref(), Some("m-1"));
-        assert_eq!(choose(Some("m-3")), None, "it is not reachable");
-        assert!(survivor(None, &inventory, &hosts, &BTreeMap::new()).is_err());
-    }
-
-    #[test]
     fn a_removal_that_would_lose_the_quorum_is_refused() {
         let member = |id: u64, name: &str, is_healthy| Member {
             id,
@@ -632,45 +388,12 @@ mod tests {
             is_lost: false,
         };
         let mut current = [member(1, "a", true), member(2, "b", true), member(3, "c", true)];
-        let planned = removal("c", &current).unwrap().unwrap();
+        let planned = members::removal("c", &current).unwrap().unwrap();
         assert_eq!(planned.change, Change::Remove { id: 3, name: "c".to_owned() });
-        assert!(removal("d", &current).unwrap().is_none());
+        assert!(members::removal("d", &current).unwrap().is_none());
         current[1].is_healthy = false;
-        assert!(removal("c", &current).is_err());
+        assert!(members::removal("c", &current).is_err());
         // The one that is down may go.
-        assert!(removal("b", &current).unwrap().is_some());
-    }
-
-    #[test]
-    fn a_member_is_started_alone_once_and_its_old_data_are_kept() {
-        use crate::facts::{FactsQuery, LockRequest, PathFact};
-        let machine = FakeMachine::new("m-1");
-        let directory =
-            || PathFact::Directory { mode: Mode::EXECUTABLE, owner: Owner::root(), empty: false };
-        {
-            let mut state = machine.state();
-            for path in ["/run", DATA, "/var/lib/etcd/member"] {
-                state.paths.insert(path.to_owned(), directory());
-            }
-            let unit = state.units.entry(UNIT.to_owned()).or_default();
-            (unit.installed, unit.active) = (true, true);
-            state.started.insert(UNIT.to_owned(), crate::digest::Digest::of(b"x"));
-        }
-        let mut host = machine.connect();
-        let lock = LockRequest { owner: "test".to_owned() };
-        host.facts(&FactsQuery::default(), Some(&lock)).unwrap();
-        let order = Content::Text("[Service]\n".to_owned());
-        let sha256 = order.digest();
-        host.push(&[(sha256, Upload::Content(order))].into(), &mut |_| {}).unwrap();
-        host.run(&starting_alone(sha256), &mut |_| {}).unwrap();
-        assert!(machine.state().paths.contains_key(ALONE));
-        assert!(machine.state().units[UNIT].runs_with.contains_key(ALONE));
-        host.run(&starting_as_ever(), &mut |_| {}).unwrap();
-        assert!(!machine.state().units[UNIT].runs_with.contains_key(ALONE));
-        host.run(&setting_aside(), &mut |_| {}).unwrap();
-        let state = machine.state();
-        assert!(!state.units[UNIT].active && !state.started.contains_key(UNIT));
-        assert!(!state.paths.contains_key(DATA));
-        assert!(state.paths.contains_key("/var/lib/etcd.kprov-aside/member"));
+        assert!(members::removal("b", &current).unwrap().is_some());
     }
 }

@@ -30,11 +30,19 @@ pub(super) fn run(
     let text = kubeconfig::admin(&inventory, &pki, &templates)
         .map_err(|error| Failure::new(&error, "correct the template"))?;
     let Some(file) = &args.merge else {
+        if console.is_json() {
+            let value: Value = serde_saphyr::from_str(text.expose())
+                .map_err(|error| Failure::new(&error, "correct the template"))?;
+            return console.result(&value, String::new);
+        }
         // The one place where a secret is printed: it is what was asked for.
         return console.text(text.expose());
     };
     let advice = "correct the file, or print the kubeconfig without --merge";
     merge_into(file, text.expose()).map_err(|error| Failure::new(&error, advice))?;
+    let (context, file_name) = (&inventory.cluster.name, file.display().to_string());
+    let value = serde_json::json!({ "context": context, "merged": file_name });
+    console.result(&value, String::new)?;
     console.note(&format!("merged the context {} into {}", inventory.cluster.name, file.display()));
     Ok(Exit::Ok)
 }

@@ -1,21 +1,24 @@
 //! The members of etcd: who they are, and bringing new ones into a running cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::Surroundings;
-use super::output::{Console, Failure};
-use super::prepare::Prepared;
+use super::Exit;
+use super::diary::Diary;
+use super::output::Failure;
+use super::prepare::{self, Prepared};
 use crate::etcd::births::{self, Births};
-use crate::etcd::gateway::Gateway;
+use crate::etcd::gateway::{Gateway, MemberEntry, peer_url};
 use crate::etcd::membership::{self, Change, Member, Planned, Wanted};
-use crate::execute::{Execution, Hosts, Limits, chain};
+use crate::execute::{Execution, Hosts, Limits, Report, chain};
 use crate::facts::{Facts, FactsQuery};
-use crate::inventory::{Inventory, Role};
+use crate::inventory::{Hook, Inventory, Phase, Role};
+use crate::lock::Lease;
 use crate::pki::Pki;
 use crate::plan::{self, HostPlan, Plan};
-use crate::progress::Display;
+use crate::preflight::Problem;
 use crate::state::{HostState, Stage};
 
 /// The unit of every member.
@@ -52,15 +55,33 @@ fn has_run(facts: &Facts) -> bool {
     facts.started.contains_key(UNIT)
 }
 
-/// The changes that bring hosts of the inventory into a running etcd of which they are no members.
-/// Members that are not in the inventory stay: to remove one takes an order of its own.
+/// Whether it matters to one of the chosen hosts who the members are, so that all of them must be
+/// asked.
+pub(super) fn are_concerned(
+    known: Option<&Births>,
+    inventory: &Inventory,
+    facts: &BTreeMap<String, Facts>,
+    chosen: &BTreeSet<String>,
+) -> bool {
+    let joins =
+        |births: &Births| births.newcomers(inventory).iter().any(|name| chosen.contains(name));
+    known.is_none_or(joins) || !leaving(inventory, facts).is_empty()
+}
+
+/// The changes that bring those hosts of the inventory into a running etcd that are `ready` for it
+/// and no members, with what they are told. Members that are not in the inventory stay: to remove
+/// one takes an order of its own.
+///
+/// # Errors
+/// The host that is in the way, and how.
 pub(super) fn newcomers(
-    mut births: Births,
+    births: &Births,
+    ready: &BTreeSet<String>,
     inventory: &Inventory,
     pki: &Pki,
     facts: &BTreeMap<String, Facts>,
     hosts: &mut Hosts,
-) -> Result<(Births, Vec<Planned>), Failure> {
+) -> Result<(Births, Vec<Planned>), Problem> {
     let etcd = || inventory.with_role(Role::Etcd).map(|host| facts.get(&host.name));
     if etcd().all(|facts| facts.is_some_and(|facts| !has_run(facts))) {
         // Nothing runs anywhere: all begin together, whatever was before.
@@ -68,14 +89,57 @@ pub(super) fn newcomers(
     }
     no_member_is_stopped(inventory, pki, facts, hosts)?;
     let newcomers = births.newcomers(inventory);
-    if newcomers.is_empty() || !etcd().flatten().any(has_run) {
-        return Ok((births, Vec::new()));
+    let first = newcomers.iter().find(|name| ready.contains(*name));
+    let Some(first) = first.filter(|_| etcd().flatten().any(has_run)) else {
+        return Ok((births.clone(), Vec::new()));
+    };
+    let current = observe(inventory, pki, hosts).map_err(|reason| unknown(first, &reason))?;
+    let wanted = wanted(inventory, &current, ready);
+    let planned = membership::plan(&wanted, &current).map_err(|refusal| Problem {
+        host: first.clone(),
+        check: CHECK,
+        message: format!("it cannot join etcd: {refusal}"),
+        advice: advice(&refusal).to_owned(),
+    })?;
+    let halfway = planned.iter().find_map(|planned| match &planned.change {
+        Change::Start { name } if !ready.contains(name) => Some(name),
+        _ => None,
+    });
+    if let Some(name) = halfway {
+        return Err(Problem {
+            host: first.clone(),
+            check: CHECK,
+            message: format!("it cannot join etcd before {name}, which is halfway in"),
+            advice: format!("apply to {name} as well; it must be reachable"),
+        });
     }
-    let current = observe(inventory, pki, hosts).map_err(|reason| no_answer(&reason))?;
-    let wanted = wanted(inventory, &current);
-    let planned = membership::plan(&wanted, &current).map_err(|refusal| refused(&refusal))?;
+    let mut births = births.clone();
     births.join(&current, &wanted, &planned);
     Ok((births, planned))
+}
+
+/// What it is that is wrong with a host.
+const CHECK: &str = "etcd-members";
+
+fn unknown(host: &str, reason: &str) -> Problem {
+    Problem {
+        host: host.to_owned(),
+        check: CHECK,
+        message: no_answer_because(reason),
+        advice: NO_ANSWER.to_owned(),
+    }
+}
+
+/// Hosts that have lost the role and run etcd still.
+fn leaving<'a>(
+    inventory: &'a Inventory,
+    facts: &BTreeMap<String, Facts>,
+) -> Vec<&'a crate::inventory::Host> {
+    let runs = |host: &&crate::inventory::Host| {
+        let record = facts.get(&host.name).and_then(|facts| facts.record.as_ref());
+        !host.has(Role::Etcd) && record.is_some_and(|record| record.unit(UNIT).is_some())
+    };
+    inventory.hosts.iter().filter(runs).collect()
 }
 
 /// A host that has lost the role still runs etcd until an apply stops it. As long as it is a member,
@@ -85,29 +149,30 @@ fn no_member_is_stopped(
     pki: &Pki,
     facts: &BTreeMap<String, Facts>,
     hosts: &mut Hosts,
-) -> Result<(), Failure> {
-    let runs = |host: &&crate::inventory::Host| {
-        let record = facts.get(&host.name).and_then(|facts| facts.record.as_ref());
-        !host.has(Role::Etcd) && record.is_some_and(|record| record.unit(UNIT).is_some())
-    };
-    let leaving: Vec<_> = inventory.hosts.iter().filter(runs).collect();
-    if leaving.is_empty() {
-        return Ok(());
-    }
-    let current = observe(inventory, pki, hosts).map_err(|reason| no_answer(&reason))?;
+) -> Result<(), Problem> {
+    let leaving = leaving(inventory, facts);
+    let Some(first) = leaving.first() else { return Ok(()) };
+    let current = observe(inventory, pki, hosts).map_err(|reason| unknown(&first.name, &reason))?;
     let is_member = |name: &str| current.iter().any(|member| member.name == name);
     match leaving.iter().find(|host| is_member(&host.name)) {
         None => Ok(()),
-        Some(host) => Err(Failure::Other {
-            message: format!("{} has lost the role etcd and is a member of it", host.name),
+        Some(host) => Err(Problem {
+            host: host.name.clone(),
+            check: CHECK,
+            message: "it has lost the role etcd and is a member of it".to_owned(),
             advice: format!("`kprov etcd remove INVENTORY {} --yes` first", host.name),
         }),
     }
 }
 
-/// The members of the inventory, and those besides them that there are now.
-fn wanted(inventory: &Inventory, current: &[Member]) -> Vec<Wanted> {
+/// The members of the inventory that are `ready` or members already, and those besides them that
+/// there are now.
+fn wanted(inventory: &Inventory, current: &[Member], ready: &BTreeSet<String>) -> Vec<Wanted> {
     let mut all = in_inventory(inventory);
+    all.retain(|wanted| {
+        ready.contains(&wanted.name)
+            || current.iter().any(|member| membership::same(wanted, member))
+    });
     for member in current.iter().filter(|member| !member.is_learner) {
         let (name, peer_url) = (member.name.clone(), member.peer_url.clone());
         // A host that has moved is wanted at its new address only.
@@ -124,23 +189,44 @@ pub(super) fn in_inventory(inventory: &Inventory) -> Vec<Wanted> {
     members.map(|(name, peer_url)| Wanted { name, peer_url }).collect()
 }
 
+const NO_ANSWER: &str = "bring a majority of the members up first; if it is lost for good, see \
+                         `kprov recover`";
+
+fn no_answer_because(reason: &str) -> String {
+    format!("no member of etcd tells who the members are: {reason}")
+}
+
 pub(super) fn no_answer(reason: &str) -> Failure {
-    Failure::Other {
-        message: format!("no member of etcd tells who the members are: {reason}"),
-        advice: "bring a majority of the members up first; if it is lost for good, see \
-                 `kprov recover`"
-            .to_owned(),
-    }
+    Failure::Other { message: no_answer_because(reason), advice: NO_ANSWER.to_owned() }
 }
 
 pub(super) fn refused(refusal: &membership::Refusal) -> Failure {
-    let advice = match refusal {
+    Failure::new(refusal, advice(refusal))
+}
+
+fn advice(refusal: &membership::Refusal) -> &'static str {
+    match refusal {
         membership::Refusal::NoQuorum { .. } => {
             "bring a majority up again; if it is lost for good, see `kprov recover`"
         }
         _ => "bring the members that are not healthy up again first; nothing was changed",
-    };
-    Failure::new(refusal, advice)
+    }
+}
+
+/// Refuses a saved plan that would have to change who the members are: that is done by looking
+/// anew after each change, and no list of steps.
+pub(super) fn none_join(joins: &[Planned], exit: Exit) -> Result<(), Failure> {
+    if joins.is_empty() {
+        return Ok(());
+    }
+    let changes: String = joins.iter().map(|planned| format!("\n    {planned}")).collect();
+    Err(Failure::Coded {
+        exit,
+        message: format!(
+            "a saved plan holds no changes of etcd's members, and some are due:{changes}"
+        ),
+        advice: "apply the inventory itself first".to_owned(),
+    })
 }
 
 /// Asks a healthy member who the members are, and each of them how it is.
@@ -156,7 +242,7 @@ pub(super) fn observe(
         let Some(mut gateway) = Gateway::new(connection.as_mut(), host, pki) else { continue };
         match gateway.status() {
             Ok(status) => {
-                answered.insert(births_url(host), (status.leader != 0, status.is_learner));
+                answered.insert(peer_url(host), (status.leader != 0, status.is_learner));
                 // A learner does not answer for the others.
                 if list.is_none() && status.leader != 0 && !status.is_learner {
                     list = gateway.members().map_err(|error| reason = error.to_string()).ok();
@@ -166,23 +252,19 @@ pub(super) fn observe(
         }
     }
     let list = list.ok_or(reason)?;
-    let member = |entry: crate::etcd::gateway::MemberEntry| {
-        let peer_url = entry.peer_urls.into_iter().next().unwrap_or_default();
-        let is_healthy = answered.get(&peer_url).is_some_and(|(has_leader, _)| *has_leader);
+    let member = |entry: MemberEntry| {
+        let url = entry.peer_urls.into_iter().next().unwrap_or_default();
+        let is_healthy = answered.get(&url).is_some_and(|(has_leader, _)| *has_leader);
         Member {
             id: entry.id,
             name: entry.name,
             is_learner: entry.is_learner,
             is_healthy,
             is_lost: false,
-            peer_url,
+            peer_url: url,
         }
     };
     Ok(list.into_iter().map(member).collect())
-}
-
-fn births_url(host: &crate::inventory::Host) -> String {
-    crate::etcd::gateway::peer_url(host)
 }
 
 /// The changes of members, for people.
@@ -196,59 +278,168 @@ pub(super) fn shown(planned: &[Planned]) -> String {
     }
 }
 
-/// Brings the new members into etcd, one after the other, and writes down what they were told.
-/// Says whether there was anything to do.
-pub(super) fn settle(
-    prepared: &mut Prepared,
-    state_dir: &Path,
-    limits: Limits,
-    surroundings: &Surroundings,
-    console: &Console,
-) -> Result<bool, Failure> {
-    let written = Births::load(state_dir).ok().flatten();
-    let save = |births: &Births| {
-        let saved = births.save(state_dir);
-        saved.map_err(|error| Failure::new(&error, "check the state directory"))
-    };
-    // Before anything of it is on a host, so that a run that dies is taken up by the next one.
-    if written.as_ref() != Some(&prepared.births) {
-        save(&prepared.births)?;
-    }
-    let joined = !prepared.joins.is_empty();
-    if joined {
-        join(prepared, limits, surroundings, console)?;
-        replan(prepared)?;
-    }
-    if prepared.births.all_joined() {
-        save(&prepared.births)?;
-    }
-    Ok(joined)
+/// What it takes to bring members into etcd.
+pub(super) struct Settling<'a> {
+    pub(super) state_dir: &'a Path,
+    pub(super) limits: Limits,
+    pub(super) lease: &'a Lease,
+    pub(super) diary: &'a Diary,
+    pub(super) stop: &'a AtomicBool,
 }
 
-fn join(
-    prepared: &mut Prepared,
-    limits: Limits,
-    surroundings: &Surroundings,
-    console: &Console,
-) -> Result<(), Failure> {
-    // Three changes a member, and each may be looked at once more after a hiccup.
-    let turns = 6 * prepared.inventory.hosts.len();
-    for _ in 0..turns {
-        let current = observe(&prepared.inventory, &prepared.pki, &mut prepared.hosts)
-            .map_err(|reason| no_answer(&reason))?;
-        let wanted = wanted(&prepared.inventory, &current);
-        let next = membership::next(&wanted, &current).map_err(|refusal| refused(&refusal))?;
-        let Some(planned) = next else { return Ok(()) };
-        console.note(&format!("etcd: {planned}"));
-        match &planned.change {
-            Change::Start { name } => start(prepared, name, limits, surroundings, console)?,
-            change => {
-                let (inventory, pki) = (&prepared.inventory, &prepared.pki);
-                carry_out(change, inventory, pki, &mut prepared.hosts, limits.deadline)?;
+impl Settling<'_> {
+    /// Brings the new members into etcd, one after the other, and writes down what they were told.
+    /// What was done on hosts is added to `report`; gives the names of those that have joined.
+    pub(super) fn settle(
+        &self,
+        prepared: &mut Prepared,
+        report: &mut Report,
+    ) -> Result<Vec<String>, Failure> {
+        // Before anything of it is on a host, so that a run that dies is taken up by the next one.
+        write_down(&prepared.births, self.state_dir)?;
+        let mut joined = Vec::new();
+        if !prepared.joins.is_empty() {
+            self.join(prepared, report, &mut joined)?;
+            replan(prepared)?;
+        }
+        if prepared.births.all_joined() {
+            write_down(&prepared.births, self.state_dir)?;
+        }
+        Ok(joined)
+    }
+
+    fn join(
+        &self,
+        prepared: &mut Prepared,
+        report: &mut Report,
+        joined: &mut Vec<String>,
+    ) -> Result<(), Failure> {
+        // Orders to etcd are writes as well, and no host checks their lease.
+        self.lease.claim(&mut prepared.hosts, self.limits.at_once).map_err(|why| stuck(&why))?;
+        let ready: BTreeSet<_> = prepared.plan.hosts.iter().map(|plan| plan.host.clone()).collect();
+        // Three changes a member, and each may be looked at once more after a hiccup.
+        let turns = 6 * prepared.inventory.hosts.len();
+        for _ in 0..turns {
+            let current = observe(&prepared.inventory, &prepared.pki, &mut prepared.hosts)
+                .map_err(|reason| no_answer(&reason))?;
+            let wanted = wanted(&prepared.inventory, &current, &ready);
+            let next = membership::next(&wanted, &current).map_err(|refusal| refused(&refusal))?;
+            let Some(planned) = next else { return Ok(()) };
+            self.diary.said(&format!("etcd: {}", planned.change));
+            self.diary.say(&format!("etcd: {planned}"));
+            match &planned.change {
+                Change::Start { name } => self.start(prepared, name, report)?,
+                change => {
+                    let (inventory, pki) = (&prepared.inventory, &prepared.pki);
+                    let deadline = self.limits.deadline;
+                    carry_out(change, inventory, pki, &mut prepared.hosts, deadline)?;
+                }
+            }
+            if let Change::Promote { name, .. } = &planned.change {
+                joined.push(name.clone());
             }
         }
+        Err(stuck("the members of etcd do not settle"))
     }
-    Err(stuck("the members of etcd do not settle"))
+
+    /// Brings one host as far as a running etcd; the rest of its plan comes with all the others'.
+    fn start(
+        &self,
+        prepared: &mut Prepared,
+        name: &str,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        let state = prepared.desired.iter().find(|state| state.host == name).cloned();
+        let (Some(state), true) = (state, prepared.hosts.contains_key(name)) else {
+            return Err(stuck(&format!("{name} is to join etcd and cannot be reached")));
+        };
+        let facts = [(name.to_owned(), facts_again(prepared, &state)?)].into();
+        let whole = plan::plan(std::slice::from_ref(&state), &facts);
+        let plan = until_etcd(whole);
+        // Those around the whole run have their turn when it begins and ends.
+        let of_phases = |hook: &&Hook| matches!(hook.phase, Phase::Host | Phase::Etcd);
+        let hooks: Vec<_> = prepared.inventory.hooks.iter().filter(of_phases).cloned().collect();
+        let execution = Execution {
+            desired: std::slice::from_ref(&state),
+            plan: &plan,
+            limits: self.limits,
+            observer: self.diary,
+            stop: self.stop,
+            lease: Some(self.lease),
+            hooks: (&hooks, &prepared.inventory.cluster.name),
+            nodes: &[],
+        };
+        let mut done = execution.run(&mut prepared.hosts);
+        if let Some(failure) = done.hook_failure {
+            return Err(stuck(&failure));
+        }
+        report.phases.append(&mut done.phases);
+        if let Some(outcome) = done.hosts.remove(name) {
+            if let Some(error) = outcome.error {
+                return Err(Failure::new(&error, error.advice()));
+            }
+            let whole = report.hosts.entry(name.to_owned()).or_default();
+            whole.steps += outcome.steps;
+            whole.restarted.extend(outcome.restarted);
+            whole.notes.extend(outcome.notes);
+        }
+        wait_for_learner(prepared, name, self.limits.deadline)
+    }
+}
+
+/// Writes the births down where they are not.
+pub(super) fn write_down(births: &Births, state_dir: &Path) -> Result<(), Failure> {
+    if Births::load(state_dir).ok().flatten().as_ref() == Some(births) {
+        return Ok(());
+    }
+    let saved = births.save(state_dir);
+    saved.map_err(|error| Failure::new(&error, "check the state directory"))
+}
+
+/// Takes the member called `name` out of etcd, if there is one and the others keep a quorum, and
+/// out of what is written down. Says whether there was one.
+pub(super) fn leave(
+    name: &str,
+    prepared: &mut Prepared,
+    state_dir: &Path,
+    deadline: Instant,
+) -> Result<bool, Failure> {
+    let Prepared { inventory, pki, hosts, .. } = prepared;
+    let current = observe(inventory, pki, hosts).map_err(|reason| no_answer(&reason))?;
+    let planned = removal(name, &current)?;
+    if let Some(planned) = &planned {
+        carry_out(&planned.change, inventory, pki, hosts, deadline)?;
+    }
+    forget(state_dir, inventory, &[name])?;
+    Ok(planned.is_some())
+}
+
+/// The removal of the member called `name`, if that is safe and there is one.
+pub(super) fn removal(name: &str, current: &[Member]) -> Result<Option<Planned>, Failure> {
+    let Some(leaving) = current.iter().find(|member| member.name == name) else {
+        return Ok(None);
+    };
+    let others = current.iter().filter(|member| member.id != leaving.id && !member.is_learner);
+    let wanted: Vec<_> = others
+        .map(|member| Wanted { name: member.name.clone(), peer_url: member.peer_url.clone() })
+        .collect();
+    let planned = membership::next(&wanted, current).map_err(|refusal| refused(&refusal))?;
+    Ok(planned
+        .filter(|planned| matches!(planned.change, Change::Remove { id, .. } if id == leaving.id)))
+}
+
+/// Writes down that hosts are members no more.
+pub(super) fn forget(
+    state_dir: &Path,
+    inventory: &Inventory,
+    names: &[&str],
+) -> Result<(), Failure> {
+    let known = prepare::known_births(state_dir)?;
+    let mut births = known.unwrap_or_else(|| Births::of(inventory));
+    for name in names {
+        births.forget(name);
+    }
+    write_down(&births, state_dir)
 }
 
 fn stuck(message: &str) -> Failure {
@@ -317,37 +508,6 @@ fn leaves(change: &Change, member: u64) -> bool {
     matches!(change, Change::Remove { id, .. } if *id == member)
 }
 
-/// Brings one host as far as a running etcd; the rest of its plan comes with all the others'.
-fn start(
-    prepared: &mut Prepared,
-    name: &str,
-    limits: Limits,
-    surroundings: &Surroundings,
-    console: &Console,
-) -> Result<(), Failure> {
-    let state = prepared.desired.iter().find(|state| state.host == name).cloned();
-    let (Some(state), true) = (state, prepared.hosts.contains_key(name)) else {
-        return Err(stuck(&format!("{name} is to join etcd and cannot be reached")));
-    };
-    let facts = [(name.to_owned(), facts_again(prepared, &state)?)].into();
-    let whole = plan::plan(std::slice::from_ref(&state), &facts);
-    let plan = until_etcd(whole);
-    let display = Display::new(&[name.to_owned()], console.is_json());
-    let execution = Execution {
-        desired: std::slice::from_ref(&state),
-        plan: &plan,
-        limits,
-        observer: &display,
-        stop: &surroundings.stop,
-    };
-    let mut report = execution.run(&mut prepared.hosts);
-    display.finish();
-    match report.hosts.remove(name).and_then(|outcome| outcome.error) {
-        Some(error) => Err(Failure::new(&error, error.advice())),
-        None => wait_for_learner(prepared, name, limits.deadline),
-    }
-}
-
 /// Waits until the member that has started says that it has a leader.
 fn wait_for_learner(prepared: &mut Prepared, name: &str, deadline: Instant) -> Result<(), Failure> {
     let host = prepared.inventory.host(name).expect("members are hosts of the inventory");
@@ -388,10 +548,10 @@ fn facts_again(prepared: &mut Prepared, state: &HostState) -> Result<Facts, Fail
     facts.map_err(|error| Failure::Other { message: chain(&error), advice: error.advice() })
 }
 
-/// Plans anew for the hosts that have been worked on.
+/// Plans anew, with what is true now of the hosts that have been worked on.
 fn replan(prepared: &mut Prepared) -> Result<(), Failure> {
     let reached: Vec<_> = (prepared.desired.iter())
-        .filter(|state| prepared.facts.contains_key(&state.host))
+        .filter(|state| prepared.plan.host(&state.host).is_some())
         .cloned()
         .collect();
     let started: Vec<_> = (prepared.joins.iter())
@@ -404,7 +564,8 @@ fn replan(prepared: &mut Prepared) -> Result<(), Failure> {
         let facts = facts_again(prepared, state)?;
         prepared.facts.insert(state.host.clone(), facts);
     }
-    prepared.plan = plan::plan(&reached, &prepared.facts);
+    let Prepared { inventory, facts, hosts, .. } = prepared;
+    prepared.plan = prepare::planned(&reached, facts, hosts, &inventory.rollout);
     Ok(())
 }
 

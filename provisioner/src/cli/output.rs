@@ -23,6 +23,22 @@ pub enum Failure {
     Inventory(Box<Diagnostics>),
     /// Hosts are unreachable or unfit.
     Unfit(Vec<Problem>),
+    /// The command line asks for what there is not: what, and what there is.
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What would be right.
+        advice: String,
+    },
+    /// A failure with an exit code of its own.
+    Coded {
+        /// The code.
+        exit: Exit,
+        /// The failure, with its causes.
+        message: String,
+        /// What to do about it.
+        advice: String,
+    },
     /// Anything else: what failed, why, and what to do.
     Other {
         /// The failure, with its causes.
@@ -35,6 +51,20 @@ pub enum Failure {
 impl Failure {
     pub(super) fn new(error: &dyn std::error::Error, advice: impl Into<String>) -> Self {
         Self::Other { message: chain(error), advice: advice.into() }
+    }
+
+    /// What failed, without what to do about it.
+    pub(super) fn message(&self) -> String {
+        match self {
+            Self::Inventory(_) => "the inventory has errors".to_owned(),
+            Self::Unfit(problems) => {
+                let lines = problems.iter().map(|p| format!("{}: {}", p.host, p.message));
+                lines.collect::<Vec<_>>().join("; ")
+            }
+            Self::Usage { message, .. }
+            | Self::Coded { message, .. }
+            | Self::Other { message, .. } => message.clone(),
+        }
     }
 }
 
@@ -120,12 +150,28 @@ impl Console {
                 self.note(&unfit(problems));
                 Exit::Unfit
             }
+            Failure::Usage { message, advice } => {
+                self.failed(message, advice);
+                Exit::BadInventory
+            }
+            Failure::Coded { exit, message, advice } => {
+                self.failed(message, advice);
+                *exit
+            }
             Failure::Other { message, advice } => {
-                let mark = console::style("error:").for_stderr().red().bold();
-                self.note(&format!("{mark} {message}\n  what to do: {advice}"));
+                self.failed(message, advice);
                 Exit::Failed
             }
         }
+    }
+
+    fn failed(&self, message: &str, advice: &str) {
+        if self.is_json() {
+            let value = serde_json::json!({ "error": message, "advice": advice });
+            _ = self.result(&value, String::new);
+        }
+        let mark = console::style("error:").for_stderr().red().bold();
+        self.note(&format!("{mark} {message}\n  what to do: {advice}"));
     }
 }
 

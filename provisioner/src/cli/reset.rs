@@ -1,16 +1,20 @@
 //! `kprov reset`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::connect::{Asking, Connected, connect};
+use super::connect::{Asking, Connected, UNREACHABLE, connect};
+use super::diary::Diary;
 use super::output::{Console, Failure, seconds};
-use super::{Exit, ResetArgs, Surroundings, apply, prepare};
+use super::{Exit, ResetArgs, Surroundings, prepare};
 use crate::execute::{Execution, Limits, Report, chain};
-use crate::lock;
+use crate::facts::FactsQuery;
+use crate::inventory::Rollout;
+use crate::last_known::LastKnown;
+use crate::lock::{self, Lease};
 use crate::plan::{self, Plan};
 use crate::preflight::Problem;
-use crate::progress::Display;
 
 pub(super) fn run(
     args: &ResetArgs,
@@ -20,17 +24,11 @@ pub(super) fn run(
     let began = Instant::now();
     let inventory = prepare::inventory(&args.source, console)?;
     let state_dir = prepare::state_dir(&args.source, &inventory);
-    let chosen: BTreeSet<_> = args.hosts.iter().map(String::as_str).collect();
-    if let Some(unknown) = chosen.iter().find(|name| inventory.host(name).is_none()) {
-        return Err(Failure::Other {
-            message: format!("the inventory has no host {unknown}"),
-            advice: "see `kprov status` for the hosts' names".to_owned(),
-        });
-    }
-    let states: Vec<_> = (inventory.hosts.iter())
-        .filter(|host| chosen.is_empty() || chosen.contains(host.name.as_str()))
-        .map(|host| plan::reset_state(&inventory.cluster.name, &host.name))
-        .collect();
+    let chosen = args.choice.choose(&inventory)?;
+    let states: Vec<_> =
+        (chosen.iter()).map(|name| plan::reset_state(&inventory.cluster.name, name)).collect();
+    let hosts = inventory.hosts.iter().filter(|host| chosen.contains(&host.name));
+    let hosts = hosts.map(|host| (host, FactsQuery::default())).collect();
     let lock = lock::request(jiff::Timestamp::now(), &surroundings.person, "reset");
     let asking = Asking {
         lock: args.yes.then_some(&lock),
@@ -38,14 +36,16 @@ pub(super) fn run(
         source: &args.source,
         state_dir: &state_dir,
     };
-    let mut connected = connect(&inventory, &states, &asking);
-    let problems = problems(&mut connected, &inventory.cluster.name);
+    let mut connected = connect(hosts, &asking);
+    let (dead, problems): (Vec<_>, Vec<_>) = problems(&mut connected, &inventory.cluster.name)
+        .into_iter()
+        .partition(|problem| args.allow_unreachable && problem.check == UNREACHABLE);
     if !problems.is_empty() {
         return Err(Failure::Unfit(problems));
     }
     let hosts: Vec<_> =
         connected.facts.iter().map(|(name, facts)| plan::reset(name, facts)).collect();
-    let plan = Plan { waves: plan::waves(&hosts), hosts };
+    let plan = Plan { waves: plan::waves(&hosts, &Rollout::AT_ONCE), hosts };
     if !args.yes {
         let text = plan::reset_summary(&plan);
         console.result(&plan, || text)?;
@@ -55,17 +55,34 @@ pub(super) fn run(
         return Ok(Exit::Ok);
     }
     let names: Vec<_> = connected.hosts.keys().cloned().collect();
-    let display = Display::new(&names, console.is_json());
-    let limits = Limits {
-        at_once: args.source.at_once,
-        gate: apply::GATE_WAIT,
-        deadline: began + args.timeout,
+    let name = &inventory.cluster.name;
+    let diary = Diary::new(&state_dir, name, "reset", began, &names, console);
+    let execution = Execution {
+        desired: &states,
+        plan: &plan,
+        limits: Limits::until(began + args.timeout, args.source.parallel),
+        observer: &diary,
+        stop: &surroundings.stop,
+        lease: Some(&Lease::of_these(&connected.facts)),
+        hooks: (&[], name),
+        nodes: &[],
     };
-    let stop = &surroundings.stop;
-    let execution = Execution { desired: &states, plan: &plan, limits, observer: &display, stop };
     let report = execution.run(&mut connected.hosts);
-    display.finish();
-    show(&plan, &report, began.elapsed(), console)
+    diary.finish();
+    forget(&state_dir, &report, console);
+    show(&plan, &report, &dead, began.elapsed(), console)
+}
+
+/// A host that was given back is ours no more, wherever it goes.
+fn forget(state_dir: &Path, report: &Report, console: &Console) {
+    let forgotten = LastKnown::read(state_dir).and_then(|mut known| {
+        let done = report.hosts.iter().filter(|(_, outcome)| outcome.error.is_none());
+        done.for_each(|(host, _)| known.forget(host));
+        known.write(state_dir)
+    });
+    if let Err(error) = forgotten {
+        console.note(&format!("warning: {}", chain(&error)));
+    }
 }
 
 /// Hosts that did not answer, and hosts of others.
@@ -93,7 +110,13 @@ fn problems(connected: &mut Connected, cluster: &str) -> Vec<Problem> {
     problems
 }
 
-fn show(plan: &Plan, report: &Report, took: Duration, console: &Console) -> Result<Exit, Failure> {
+fn show(
+    plan: &Plan,
+    report: &Report,
+    dead: &[Problem],
+    took: Duration,
+    console: &Console,
+) -> Result<Exit, Failure> {
     let mut text = String::new();
     for plan in &plan.hosts {
         let line = match report.hosts.get(&plan.host) {
@@ -106,12 +129,16 @@ fn show(plan: &Plan, report: &Report, took: Duration, console: &Console) -> Resu
         };
         text.push_str(&format!("{}: {line}\n", plan.host));
     }
+    for problem in dead {
+        text.push_str(&format!("{}: left out, {}\n", problem.host, problem.message));
+    }
     text.push_str(&format!("reset in {}\n", seconds(took)));
     let notes: BTreeMap<_, _> =
         report.hosts.iter().map(|(host, outcome)| (host, &outcome.notes)).collect();
     let value = serde_json::json!({
         "success": report.is_success(),
         "notes": notes,
+        "left_out": dead,
         "total_ms": took.as_millis(),
     });
     console.result(&value, || text)?;
@@ -121,5 +148,9 @@ fn show(plan: &Plan, report: &Report, took: Duration, console: &Console) -> Resu
             console.note(&format!("error: {host}: {error}\n  what to do: {advice}"));
         }
     }
-    Ok(if report.is_success() { Exit::Ok } else { Exit::Partial })
+    Ok(match (report.is_success(), dead.is_empty()) {
+        (true, true) => Exit::Ok,
+        (true, false) => Exit::Unreached,
+        (false, _) => Exit::Partial,
+    })
 }

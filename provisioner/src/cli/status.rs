@@ -7,14 +7,13 @@ use serde::Serialize;
 use super::connect::{Asking, connect};
 use super::output::{Console, Failure};
 use super::prepare;
-use super::{Exit, Source, Surroundings, apply, secrets};
+use super::{Exit, StatusArgs, Surroundings, apply, secrets};
 use crate::execute::in_parallel;
 use crate::facts::{Facts, FactsQuery, UnitFact};
 use crate::host::Host;
 use crate::pki::{self, Access, Rotation, Surveyed};
 use crate::preflight::Problem;
 use crate::ready::{self, NodeReadiness};
-use crate::state::HostState;
 
 #[derive(Serialize)]
 struct Status {
@@ -36,6 +35,8 @@ struct HostStatus {
     os: String,
     kernel: String,
     generation: Option<u64>,
+    /// Who holds the host's lock now.
+    locked: Option<String>,
     units: BTreeMap<String, UnitFact>,
 }
 
@@ -47,10 +48,11 @@ struct Certificate {
 }
 
 pub(super) fn run(
-    source: &Source,
+    args: &StatusArgs,
     surroundings: &Surroundings,
     console: &Console,
 ) -> Result<Exit, Failure> {
+    let source = &args.source;
     let inventory = prepare::inventory(source, console)?;
     let state_dir = prepare::state_dir(source, &inventory);
     if !state_dir.exists() {
@@ -65,21 +67,20 @@ pub(super) fn run(
     let certificates = certificates(pki::survey(&inventory, &access).map_err(failed)?);
     // One that is made anew to ask with is not kept: to look must not change what is there.
     let (_copy, pki) = prepare::certificates_of_copy(source, surroundings, &inventory, &state_dir)?;
-    let states: Vec<_> = inventory
-        .hosts
-        .iter()
-        .map(|host| HostState::new(&inventory.cluster.name, &host.name))
-        .collect();
+    let chosen = args.choice.choose(&inventory)?;
+    let asked = inventory.hosts.iter().filter(|host| chosen.contains(&host.name));
+    let asked = asked.map(|host| (host, FactsQuery::default())).collect();
     let asking = Asking { lock: None, force_unlock: false, source, state_dir: &state_dir };
-    let mut connected = connect(&inventory, &states, &asking);
+    let mut connected = connect(asked, &asking);
     let facts = std::mem::take(&mut connected.facts);
     let asked =
         connected.hosts.iter_mut().filter_map(|(name, h)| Some((name, h, facts.get(name)?)));
-    let hosts = in_parallel(asked.collect(), source.at_once, |(name, host, facts)| {
+    let hosts = in_parallel(asked.collect(), source.parallel, |(name, host, facts)| {
         let status = HostStatus {
             os: facts.os.pretty_name.clone(),
             kernel: facts.kernel.clone(),
             generation: facts.record.as_ref().map(|record| record.generation),
+            locked: facts.holder.clone(),
             units: units_of(host.as_mut(), facts),
         };
         (name.clone(), status)
@@ -87,12 +88,18 @@ pub(super) fn run(
     let hosts = hosts.into_iter().collect();
     let (mut nodes, mut nodes_error) = (BTreeMap::new(), None);
     for (master, request) in apply::nodes_requests(&inventory, &pki) {
-        let answer = match connected.hosts.get_mut(&master) {
+        // A master that was not asked for answers over the cluster's own network.
+        let own = connected.hosts.contains_key(&master);
+        let via = if own { Some(master.clone()) } else { connected.hosts.keys().next().cloned() };
+        let via = via.filter(|_| own || !chosen.contains(&master));
+        let answer = match via.and_then(|via| connected.hosts.get_mut(&via)) {
             Some(host) => ready::nodes(host.as_mut(), &request),
             None => Err(format!("{master} is unreachable")),
         };
         match answer {
-            Ok(found) => {
+            Ok(mut found) => {
+                let limited = args.choice.is_limited();
+                found.retain(|name, _| !limited || chosen.contains(name));
                 (nodes, nodes_error) = (found, None);
                 break;
             }
@@ -159,6 +166,11 @@ impl Status {
             table.add_row([problem.host.as_str(), "-", &problem.message, "", ""]);
         }
         let mut out = format!("{table}\n\n");
+        for (name, host) in &self.hosts {
+            if let Some(holder) = &host.locked {
+                out.push_str(&format!("{name} is locked by {holder}\n"));
+            }
+        }
         match &self.nodes_error {
             Some(error) => out.push_str(&format!("nodes: {error}\n")),
             None => {

@@ -106,7 +106,8 @@ of() { sed -n "s/^$1 //p" "$2" 2>/dev/null || :; }
 [ "$(of trust $new)" = "$(of trust $old)" ] || rm -f /var/lib/kubelet/kubeconfig
 if [ "$(of signer $new)" != "$(of signer $old)" ]; then
   rm -f /var/lib/kubelet/kubeconfig
-  rm -f /var/lib/kubelet/pki/kubelet-client-current.pem /var/lib/kubelet/pki/kubelet-server-current.pem
+  rm -f /var/lib/kubelet/pki/kubelet-client-current.pem
+  rm -f /var/lib/kubelet/pki/kubelet-server-current.pem
 fi
 mkdir -p /var/lib/kubelet
 cp "$new" "$old.new"

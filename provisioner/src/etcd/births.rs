@@ -14,7 +14,8 @@ use super::gateway::peer_url;
 use super::membership::{Change, Member, Planned, Wanted, imagine, same};
 use crate::inventory::{Inventory, Role};
 
-const FILE: &str = "etcd-members.json";
+/// The file within the state directory.
+pub const FILE: &str = "etcd-members.json";
 /// The variable of etcd's environment file that names the first members.
 const VARIABLE: &str = "ETCD_INITIAL_CLUSTER=";
 

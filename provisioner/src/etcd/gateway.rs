@@ -146,7 +146,7 @@ impl<'a> Gateway<'a> {
     /// When there is no good answer.
     pub fn members(&mut self) -> Result<Vec<MemberEntry>, GatewayError> {
         let answer = self.call("list its members", "/v3/cluster/member/list", &json!({}))?;
-        let list: MemberList = self.read("list its members", answer)?;
+        let list: MemberList = self.read("list its members", &answer)?;
         Ok(list.members)
     }
 
@@ -156,7 +156,7 @@ impl<'a> Gateway<'a> {
     /// When there is no good answer.
     pub fn status(&mut self) -> Result<MemberStatus, GatewayError> {
         let answer = self.call("tell its status", "/v3/maintenance/status", &json!({}))?;
-        self.read("tell its status", answer)
+        self.read("tell its status", &answer)
     }
 
     /// Adds a member without a vote; gives its number.
@@ -166,7 +166,7 @@ impl<'a> Gateway<'a> {
     pub fn add_learner(&mut self, peer_url: &str) -> Result<u64, GatewayError> {
         let body = json!({ "peerURLs": [peer_url], "isLearner": true });
         let answer = self.call("add a member", "/v3/cluster/member/add", &body)?;
-        let added: Added = self.read("add a member", answer)?;
+        let added: Added = self.read("add a member", &answer)?;
         Ok(added.member.id)
     }
 
@@ -252,9 +252,9 @@ impl<'a> Gateway<'a> {
     fn read<T: for<'de> Deserialize<'de>>(
         &self,
         act: &'static str,
-        body: Vec<u8>,
+        body: &[u8],
     ) -> Result<T, GatewayError> {
-        let read = serde_json::from_slice(&body);
+        let read = serde_json::from_slice(body);
         read.map_err(|error| self.error(act, format!("its answer is not understood: {error}")))
     }
 }

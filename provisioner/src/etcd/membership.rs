@@ -65,6 +65,19 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The host that it is about, or the address of one that never started.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        match self {
+            Self::AddLearner { name, .. }
+            | Self::Start { name }
+            | Self::Promote { name, .. }
+            | Self::Remove { name, .. } => name,
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -259,7 +272,9 @@ fn works(member: &Member) -> bool {
     member.is_healthy && !member.is_lost
 }
 
-pub(super) fn same(wanted: &Wanted, member: &Member) -> bool {
+/// Whether `member` is the one that is wanted.
+#[must_use]
+pub fn same(wanted: &Wanted, member: &Member) -> bool {
     let named = member.name.is_empty() || member.name == wanted.name;
     named && member.peer_url == wanted.peer_url
 }

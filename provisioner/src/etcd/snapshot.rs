@@ -5,6 +5,7 @@
 //! database says how far the old log had come, and entries before that would be passed over. So
 //! that number is set to zero, in place, and the old members' list is emptied. These are the two
 //! things that etcd's own restore does to the file; with them done here, hosts need no tool for it.
+//! What it does besides is to begin the log with a snapshot: see `cli::backup` for how that is had.
 //!
 //! Source: the file format of bbolt 1.3, `page.go`, `bucket.go`, `db.go`; etcd 3.4,
 //! `clientv3/snapshot/v3_snapshot.go`.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Limits;
+use crate::facts::FactsQuery;
 use crate::host::{Host, HttpsEndpoint};
 use crate::secret::Secret;
 use crate::state::{Content, Gate, HostState, HttpsGate};
@@ -63,29 +64,62 @@ pub(super) fn wait(
     gate: &Gate,
     limits: Limits,
 ) -> Result<(), GateError> {
-    let gate = match gate {
-        // The step that started the unit has made sure of it.
-        Gate::Active => return Ok(()),
-        Gate::Https(gate) => gate,
+    let request = match gate {
+        Gate::Active => None,
+        Gate::Https(gate) => Some(request(state, unit, gate)?),
     };
-    let request = request(state, unit, gate)?;
     let began = Instant::now();
     let until = (began + limits.gate).min(limits.deadline);
+    let mut passed = 0;
     loop {
-        let last = match host.get(&request) {
-            Ok(answer) if answer.status == 200 => return Ok(()),
-            Ok(answer) => {
-                let body = String::from_utf8_lossy(&answer.body);
-                format!("{} answers {} {}", request.endpoint(), answer.status, body.trim())
-            }
-            Err(error) => chain(&error),
+        let answer = match &request {
+            Some(request) => asked(host, request),
+            None => active(host, unit),
         };
+        // One good answer between two bad ones is no health: the count starts anew.
+        passed = if answer.is_ok() { passed + 1 } else { 0 };
+        if passed >= limits.passes.max(1) {
+            return Ok(());
+        }
         if Instant::now() >= until {
+            let last = answer
+                .err()
+                .unwrap_or_else(|| format!("{passed} of {} good answers in a row", limits.passes));
             let journal = host.journal(unit, JOURNAL_LINES).unwrap_or_default();
             let (unit, waited) = (unit.to_owned(), began.elapsed());
             return Err(GateError::Unhealthy { unit, waited, last, journal });
         }
         std::thread::sleep(PAUSE);
+    }
+}
+
+fn asked(host: &mut dyn Host, request: &HttpsEndpoint) -> Result<(), String> {
+    match host.get(request) {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        Ok(answer) => {
+            let body = String::from_utf8_lossy(&answer.body);
+            Err(format!("{} answers {} {}", request.endpoint(), answer.status, body.trim()))
+        }
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+/// A unit that dies soon after its start is active at times: only several looks tell.
+fn active(host: &mut dyn Host, unit: &str) -> Result<(), String> {
+    let units = [unit.to_owned()].into();
+    let facts = host.facts(&FactsQuery { units, ..FactsQuery::default() }, None);
+    let facts = facts.map_err(|error| chain(&error))?;
+    match facts.units.get(unit).map(|unit| unit.active.as_str()) {
+        Some("active") => Ok(()),
+        Some(state) => Err(format!("systemd calls it {state}")),
+        None => Err("systemd does not know it".to_owned()),
+    }
+}
+
+impl Gate {
+    /// Whether there is anything to ask: the step that started a unit has seen it active once.
+    pub(super) fn asks(&self, passes: u32) -> bool {
+        passes > 1 || *self != Self::Active
     }
 }
 

@@ -3,10 +3,18 @@
 use std::time::Duration;
 
 use super::{Hosts, Limits, gate};
-use crate::state::{HostState, Stage};
+use crate::state::{HostState, Stage, UnitState};
 
 /// How long a member may take to show that it is healthy.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The members of etcd among `desired`, with their units.
+pub(super) fn members(desired: &[HostState]) -> impl Iterator<Item = (&HostState, &UnitState)> {
+    desired.iter().filter_map(|state| {
+        let unit = state.units.iter().find(|unit| unit.stage == Stage::Etcd)?;
+        Some((state, unit))
+    })
+}
 
 /// Asks the members that stay up while the one on `interrupted` restarts.
 ///
@@ -18,14 +26,8 @@ pub(super) fn check(
     interrupted: &str,
     limits: Limits,
 ) -> Result<(), String> {
-    let limits = Limits { gate: PATIENCE.min(limits.gate), ..limits };
-    let members: Vec<_> = desired
-        .iter()
-        .filter_map(|state| {
-            let unit = state.units.iter().find(|unit| unit.stage == Stage::Etcd)?;
-            Some((state, unit))
-        })
-        .collect();
+    let limits = Limits { gate: PATIENCE.min(limits.gate), passes: 1, ..limits };
+    let members: Vec<_> = members(desired).collect();
     // One member has no quorum to lose: a restart is a short outage that was asked for.
     if members.len() < 2 {
         return Ok(());
@@ -33,7 +35,9 @@ pub(super) fn check(
     let quorum = members.len() / 2 + 1;
     let mut unhealthy = Vec::new();
     for (state, unit) in members.iter().filter(|(state, _)| state.host != interrupted) {
-        let answer = match hosts.get_mut(&state.host) {
+        // A member that this run does not work on is asked over the cluster's own network.
+        let from = if hosts.contains_key(&state.host) { &state.host } else { interrupted };
+        let answer = match hosts.get_mut(from) {
             Some(host) => gate::wait(host.as_mut(), state, &unit.name, &unit.health, limits),
             None => continue,
         };

@@ -1,6 +1,7 @@
 use super::*;
 use crate::facts::{Facts, FactsQuery, LockRequest, PathFact};
 use crate::host::fake::FakeMachine;
+use crate::inventory::Rollout;
 use crate::plan::{self, Change};
 use crate::state::{Content, DirectoryState, FileState, Gate, LinkState, Mode, Owner, UnitState};
 use proptest::prelude::*;
@@ -19,21 +20,30 @@ fn apply(machines: &[FakeMachine], desired: &[HostState]) -> Result<Report, Host
     }
     let plan = plan::plan(desired, &facts);
     let stop = AtomicBool::new(false);
-    let limits = Limits {
-        at_once: 3,
-        gate: Duration::ZERO,
-        deadline: Instant::now() + Duration::from_secs(60),
-    };
-    let execution = Execution { desired, plan: &plan, limits, observer: &Silent, stop: &stop };
+    let masters = desired.iter().map(|state| state.host.clone()).collect();
+    let lease = Lease::of_majority(&masters, &facts).unwrap();
+    let execution = Execution { lease: Some(&lease), ..execution(desired, &plan, &stop) };
     Ok(execution.run(&mut hosts))
 }
 
-struct Silent;
+/// An execution without hooks, which waits for nothing.
+pub(super) fn execution<'a>(
+    desired: &'a [HostState],
+    plan: &'a Plan,
+    stop: &'a AtomicBool,
+) -> Execution<'a> {
+    let until = Instant::now() + Duration::from_secs(600);
+    let limits = Limits { gate: Duration::ZERO, ..Limits::until(until, 3) };
+    let (observer, hooks, nodes): (_, (&[_], _), &[_]) = (&Silent, (&[], "lab"), &[]);
+    Execution { desired, plan, limits, observer, stop, lease: None, hooks, nodes }
+}
+
+pub(super) struct Silent;
 impl Observer for Silent {
     fn event(&self, _host: &str, _event: &Progress<'_>) {}
 }
 
-fn file(path: &str, text: &str) -> FileState {
+pub(super) fn file(path: &str, text: &str) -> FileState {
     FileState {
         path: path.to_owned(),
         mode: Mode::PUBLIC,
@@ -42,7 +52,7 @@ fn file(path: &str, text: &str) -> FileState {
     }
 }
 
-fn unit(name: &str, stage: Stage, inputs: &[&str]) -> UnitState {
+pub(super) fn unit(name: &str, stage: Stage, inputs: &[&str]) -> UnitState {
     let own = format!("/etc/systemd/system/{name}");
     UnitState {
         name: name.to_owned(),
@@ -54,7 +64,7 @@ fn unit(name: &str, stage: Stage, inputs: &[&str]) -> UnitState {
 }
 
 /// A master with etcd: two units that share a program, one configuration each.
-fn desired(host: &str, version: &str) -> HostState {
+pub(super) fn desired(host: &str, version: &str) -> HostState {
     let mut state = HostState::new("lab", host);
     state.directories.push(DirectoryState {
         path: "/etc/kubernetes".to_owned(),
@@ -94,7 +104,7 @@ fn desired(host: &str, version: &str) -> HostState {
     state
 }
 
-fn machines(count: usize) -> Vec<FakeMachine> {
+pub(super) fn machines(count: usize) -> Vec<FakeMachine> {
     let machine = |number| {
         let machine = FakeMachine::new(format!("n{number}"));
         let mut state = machine.state();
@@ -114,12 +124,12 @@ fn machines(count: usize) -> Vec<FakeMachine> {
     (1..=count).map(machine).collect()
 }
 
-fn all_desired(count: usize, version: &str) -> Vec<HostState> {
+pub(super) fn all_desired(count: usize, version: &str) -> Vec<HostState> {
     (1..=count).map(|number| desired(&format!("n{number}"), version)).collect()
 }
 
 /// Every unit runs, and with exactly the inputs that are there.
-fn assert_converged(machine: &FakeMachine, desired: &HostState) {
+pub(super) fn assert_converged(machine: &FakeMachine, desired: &HostState) {
     let state = machine.state();
     for file in &desired.files {
         let fact = state.paths.get(&file.path);
@@ -219,16 +229,11 @@ fn reset(machine: &FakeMachine, name: &str) -> Report {
     let lock = LockRequest { owner: "test".to_owned() };
     let facts = host.facts(&FactsQuery::for_state(&state), Some(&lock)).unwrap();
     let hosts = vec![plan::reset(name, &facts)];
-    let plan = Plan { waves: plan::waves(&hosts), hosts };
+    let plan = Plan { waves: plan::waves(&hosts, &Rollout::AT_ONCE), hosts };
     let stop = AtomicBool::new(false);
-    let limits = Limits {
-        at_once: 1,
-        gate: Duration::ZERO,
-        deadline: Instant::now() + Duration::from_secs(60),
-    };
     let desired = [state];
-    let execution =
-        Execution { desired: &desired, plan: &plan, limits, observer: &Silent, stop: &stop };
+    let lease = Lease::of_these(&[(name.to_owned(), facts)].into());
+    let execution = Execution { lease: Some(&lease), ..execution(&desired, &plan, &stop) };
     let mut hosts: Hosts = [(name.to_owned(), host)].into();
     execution.run(&mut hosts)
 }

@@ -104,6 +104,8 @@ fn fact(facts: &mut Facts, key: &str, rest: &str) {
         "arch" => rest.clone_into(&mut facts.arch),
         "systemd" => facts.systemd = true,
         "staged" => facts.staged = true,
+        "fence" => facts.fence = rest.trim().parse().unwrap_or(0),
+        "holder" => facts.holder = Some(rest.to_owned()),
         "firewall" => facts.firewall = Some(rest.to_owned()),
         "os" => os_release(facts, rest),
         "lacks" => _ = facts.missing_programs.insert(rest.to_owned()),

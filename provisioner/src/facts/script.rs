@@ -82,6 +82,9 @@ pub fn script(query: &FactsQuery, lock: Option<&LockRequest>) -> String {
         add(&mut out, format!("ss -tulnp 2>/dev/null | awk -v ports='{ports}' '{LISTENERS}'"));
     }
     out.push_str(RECORD);
+    if lock.is_none() {
+        out.push_str(HOLDER);
+    }
     if query.docker {
         out.push_str("wait; cat \"$t\"; rm -f \"$t\"\n");
     }
@@ -185,6 +188,12 @@ for f in @DIR@/images/*; do
   [ -f "$f" ] && read -r l <"$f" && say "=loaded $l"
 done
 [ -d @DIR@/staging ] && say "=staged"
+[ -f @DIR@/fence ] && say "=fence $(cat @DIR@/fence)"
+"#;
+
+/// Not by trying the lock: that would be in the way of somebody who takes it at this moment.
+const HOLDER: &str = r#"[ -f /run/kprov/owner ] && { read -r who && read -r pid; } </run/kprov/owner &&
+  kill -0 "$pid" 2>/dev/null && say "=holder $who"
 "#;
 
 #[cfg(test)]

@@ -1,25 +1,25 @@
 //! A host in memory: it understands the same plans as a real one, counts what is done to it and
 //! fails where it is told to.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use super::{Host, HostError, HttpsAnswer, HttpsEndpoint, StepEvent};
+use super::{CommandEnd, Host, HostError};
 use crate::digest::Digest;
 use crate::facts::{
-    DockerFact, Facts, FactsError, FactsQuery, LoadedImage, LockRequest, ModuleFact, OsRelease,
-    PathFact, UnitFact,
+    DockerFact, Facts, FactsQuery, LoadedImage, ModuleFact, OsRelease, PathFact, UnitFact,
 };
-use crate::plan::Upload;
 use crate::record::{Prior, Record};
 use crate::state::{Mode, Owner};
 use crate::step::Step;
 
+mod connection;
 pub mod etcd;
+mod weather;
 
+use connection::{FakeHost, lost};
 use etcd::FakeEtcd;
+pub use weather::{Climate, Counts, Weather};
 
 /// A machine; any number of connections ([`FakeMachine::connect`]) share its state.
 #[derive(Debug, Clone)]
@@ -27,6 +27,7 @@ pub struct FakeMachine {
     name: String,
     state: Arc<Mutex<FakeState>>,
     etcd: Option<Arc<Mutex<FakeEtcd>>>,
+    weather: Option<Arc<Weather>>,
 }
 
 /// What is true of a fake machine.
@@ -70,8 +71,18 @@ pub struct FakeState {
     pub texts: BTreeMap<String, String>,
     /// Certificates (DER) that servers show, by `ADDRESS:PORT`.
     pub served: BTreeMap<String, Vec<Vec<u8>>>,
-    /// Bodies of answers to what is sent, by endpoint.
+    /// Bodies of answers, by endpoint.
     pub answers: BTreeMap<String, String>,
+    /// What was sent to endpoints other than questions: method, endpoint and body.
+    pub sent: Vec<String>,
+    /// The highest generation that has written here.
+    pub fence: u64,
+    /// Commands of the operator's that ran here.
+    pub commands: Vec<String>,
+    /// How commands of the operator's end that do not end well.
+    pub command_ends: BTreeMap<String, CommandEnd>,
+    /// Whether a unit is found active at the next looks of gates; it is as it is after those.
+    pub looks: BTreeMap<String, VecDeque<bool>>,
     /// What the host says about itself.
     pub base: Facts,
 }
@@ -141,22 +152,33 @@ impl FakeMachine {
             texts: BTreeMap::new(),
             served: BTreeMap::new(),
             answers: BTreeMap::new(),
+            sent: Vec::new(),
+            fence: 0,
+            commands: Vec::new(),
+            command_ends: BTreeMap::new(),
+            looks: BTreeMap::new(),
             base,
         };
-        Self { name: name.into(), state: Arc::new(Mutex::new(state)), etcd: None }
+        let state = Arc::new(Mutex::new(state));
+        Self { name: name.into(), state, etcd: None, weather: None }
     }
 
     /// The same machine as one of those that `etcd` runs on.
     #[must_use]
-    pub fn with_etcd(mut self, etcd: &Arc<Mutex<FakeEtcd>>) -> Self {
-        self.etcd = Some(Arc::clone(etcd));
-        self
+    pub fn with_etcd(self, etcd: &Arc<Mutex<FakeEtcd>>) -> Self {
+        Self { etcd: Some(Arc::clone(etcd)), ..self }
+    }
+
+    /// The same machine under `weather`.
+    #[must_use]
+    pub fn under(self, weather: Arc<Weather>) -> Self {
+        Self { weather: Some(weather), ..self }
     }
 
     /// Opens a connection.
     #[must_use]
     pub fn connect(&self) -> Box<dyn Host> {
-        Box::new(FakeHost { machine: self.clone(), owner: None })
+        Box::new(FakeHost::new(self.clone()))
     }
 
     /// The machine's state, to look at and to change.
@@ -196,6 +218,7 @@ impl FakeState {
         facts.started = self.started.clone();
         facts.loaded = self.loaded.clone();
         facts.staged = !self.staged.is_empty();
+        facts.fence = self.fence;
         facts
     }
 
@@ -287,6 +310,7 @@ impl FakeState {
             Step::RemoveData { path, prior } => self.remove_data(path, prior),
             Step::RemoveRecord => {
                 self.record = None;
+                self.fence = 0;
                 self.kept.clear();
                 self.started.clear();
                 self.loaded.clear();
@@ -368,185 +392,22 @@ impl FakeState {
             *left -= 1;
             return Ok(());
         }
-        let source = io::Error::new(io::ErrorKind::ConnectionReset, "the test cut the connection");
-        Err(HostError::Lost { doing: doing.to_owned(), source })
-    }
-}
-
-struct FakeHost {
-    machine: FakeMachine,
-    owner: Option<String>,
-}
-
-impl FakeHost {
-    fn locked(&self) -> Result<MutexGuard<'_, FakeState>, HostError> {
-        let mut state = self.machine.state();
-        if self.owner.is_none() || state.lock != self.owner {
-            return Err(HostError::LockLost);
-        }
-        state.round_trips += 1;
-        Ok(state)
-    }
-}
-
-impl FakeHost {
-    /// The member on this machine answers while its unit runs.
-    fn ask_etcd(
-        &self,
-        etcd: &mut FakeEtcd,
-        endpoint: &HttpsEndpoint,
-        json: &str,
-    ) -> Result<HttpsAnswer, HostError> {
-        let runs = self.machine.state().units.get("etcd.service").is_some_and(|unit| unit.active);
-        let answer = match runs {
-            true => etcd.answer(&endpoint.address, &self.machine.name, &endpoint.path, json),
-            false => None,
-        };
-        let (status, body) = answer.ok_or_else(|| HostError::Https {
-            endpoint: endpoint.endpoint(),
-            source: io::ErrorKind::ConnectionRefused.into(),
-        })?;
-        Ok(HttpsAnswer { status, body: body.to_string().into_bytes() })
-    }
-}
-
-impl Host for FakeHost {
-    fn name(&self) -> &str {
-        &self.machine.name
+        Err(lost(doing))
     }
 
-    fn facts(
-        &mut self,
-        query: &FactsQuery,
-        lock: Option<&LockRequest>,
-    ) -> Result<Facts, HostError> {
-        let mut state = self.machine.state();
-        state.round_trips += 1;
-        state.cut("gather facts")?;
-        if let Some(request) = lock {
-            if let Some(owner) = &state.lock {
-                return Err(FactsError::Locked { owner: owner.clone() }.into());
+    /// What a power failure leaves: files, and the units that start at boot, with what is there.
+    fn reboot(&mut self) {
+        self.lock = None;
+        self.modules.clear();
+        let paths = self.paths.clone();
+        let names: Vec<_> = self.units.keys().cloned().collect();
+        for name in names {
+            let there = self.has_unit(&name);
+            let Some(unit) = self.units.get_mut(&name) else { continue };
+            unit.active = unit.enabled && there;
+            if unit.active {
+                unit.runs_with.clone_from(&paths);
             }
-            state.lock = Some(request.owner.clone());
-            self.owner = Some(request.owner.clone());
-        }
-        Ok(state.facts(query))
-    }
-
-    fn read(&mut self, paths: &[String]) -> Result<BTreeMap<String, String>, HostError> {
-        // A fake machine keeps digests, and only those texts that a test has given it.
-        let state = self.machine.state();
-        let text = |path: &String| Some((path.clone(), state.texts.get(path)?.clone()));
-        Ok(paths.iter().filter_map(text).collect())
-    }
-
-    fn push(
-        &mut self,
-        uploads: &BTreeMap<Digest, Upload>,
-        sent: &mut dyn FnMut(u64),
-    ) -> Result<(), HostError> {
-        let mut state = self.locked()?;
-        state.staged.clear();
-        let mut total = 0;
-        for (digest, upload) in uploads {
-            state.cut("send files")?;
-            state.staged.insert(*digest, upload.len());
-            total += upload.len();
-            sent(total);
-        }
-        Ok(())
-    }
-
-    fn run(
-        &mut self,
-        steps: &[Step],
-        seen: &mut dyn FnMut(StepEvent<'_>),
-    ) -> Result<(), HostError> {
-        let mut state = self.locked()?;
-        for step in steps {
-            let name = step.describe();
-            state.cut(&name)?;
-            seen(StepEvent::Begin(step));
-            let failing = state.failing.contains(&name);
-            let done = if failing { Err("told to fail".to_owned()) } else { state.apply(step) };
-            done.map_err(|output| HostError::Step {
-                step: name.clone(),
-                code: 1,
-                output,
-                unit: step.unit().map(str::to_owned),
-            })?;
-            state.cut(&name)?;
-        }
-        Ok(())
-    }
-
-    fn get(&mut self, endpoint: &HttpsEndpoint) -> Result<HttpsAnswer, HostError> {
-        let status = self.machine.state().unhealthy.get(&endpoint.endpoint()).copied();
-        Ok(HttpsAnswer { status: status.unwrap_or(200), body: Vec::new() })
-    }
-
-    fn merge_patch(
-        &mut self,
-        endpoint: &HttpsEndpoint,
-        _json: &str,
-    ) -> Result<HttpsAnswer, HostError> {
-        self.get(endpoint)
-    }
-
-    fn post(
-        &mut self,
-        endpoint: &HttpsEndpoint,
-        json: &str,
-        _patience: Duration,
-    ) -> Result<HttpsAnswer, HostError> {
-        if let Some(etcd) = self.machine.etcd.clone() {
-            return self.ask_etcd(
-                &mut etcd.lock().unwrap_or_else(PoisonError::into_inner),
-                endpoint,
-                json,
-            );
-        }
-        let state = self.machine.state();
-        let body = state.answers.get(&endpoint.endpoint()).cloned();
-        let status = if body.is_some() { 200 } else { 404 };
-        Ok(HttpsAnswer { status, body: body.unwrap_or_default().into_bytes() })
-    }
-
-    fn download(
-        &mut self,
-        endpoint: &HttpsEndpoint,
-        _json: &str,
-        sink: &mut dyn io::Write,
-    ) -> Result<(), HostError> {
-        let body = self.machine.state().answers.get(&endpoint.endpoint()).cloned();
-        let wrap = |source| HostError::Https { endpoint: endpoint.endpoint(), source };
-        let body = body.ok_or_else(|| wrap(io::ErrorKind::ConnectionRefused.into()))?;
-        sink.write_all(body.as_bytes()).map_err(wrap)
-    }
-
-    fn served(&mut self, endpoint: &HttpsEndpoint) -> Result<Vec<Vec<u8>>, HostError> {
-        let at = format!("{}:{}", endpoint.address, endpoint.port);
-        let shown = self.machine.state().served.get(&at).cloned();
-        shown.ok_or_else(|| HostError::Https {
-            endpoint: endpoint.endpoint(),
-            source: io::ErrorKind::ConnectionRefused.into(),
-        })
-    }
-
-    fn journal(&mut self, unit: &str, _lines: u32) -> Result<String, HostError> {
-        Ok(format!("the journal of {unit}"))
-    }
-
-    fn break_lock(&mut self) -> Result<Option<String>, HostError> {
-        Ok(self.machine.state().lock.take())
-    }
-}
-
-impl Drop for FakeHost {
-    fn drop(&mut self) {
-        let mut state = self.machine.state();
-        if self.owner.is_some() && state.lock == self.owner {
-            state.lock = None;
         }
     }
 }

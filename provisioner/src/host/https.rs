@@ -61,8 +61,10 @@ pub(super) enum Act<'a> {
     Get,
     /// This JSON is merged into it (RFC 7396).
     MergePatch(&'a str),
-    /// This JSON is sent to it.
+    /// This JSON is posted to it.
     Post(&'a str),
+    /// It is deleted.
+    Delete,
 }
 
 /// Asks over `stream`.
@@ -228,13 +230,15 @@ impl ServerCertVerifier for Onlooker {
 
 /// HTTP/1.0 and its closing connection save taking a chunked body apart.
 fn request(endpoint: &HttpsEndpoint, act: Act<'_>) -> String {
-    let sent = |kind: &str, body: &str| {
-        format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len())
+    let (method, kind, body) = match act {
+        Act::Get => ("GET", "", ""),
+        Act::Delete => ("DELETE", "", ""),
+        Act::MergePatch(body) => ("PATCH", "application/merge-patch+json", body),
+        Act::Post(body) => ("POST", "application/json", body),
     };
-    let (method, content, body) = match act {
-        Act::Get => ("GET", String::new(), ""),
-        Act::MergePatch(body) => ("PATCH", sent("application/merge-patch+json", body), body),
-        Act::Post(body) => ("POST", sent("application/json", body), body),
+    let content = match kind {
+        "" => String::new(),
+        kind => format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len()),
     };
     format!(
         "{method} {} HTTP/1.0\r\nHost: {}:{}\r\nAccept: application/json\r\n{content}\

@@ -1,6 +1,7 @@
 //! Steps as a script for a POSIX shell running as root.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::facts::sysctl_path;
@@ -14,17 +15,25 @@ pub(super) const LOCK_LOST: i32 = 76;
 /// Longest wait for systemd to call a unit active, in seconds: its own limit is 90 by default.
 const START_WAIT_S: u32 = 120;
 
+/// Who may write: the holder of the lock, unless a later run has written since.
+pub(super) struct Claim<'a> {
+    /// The one line that names the run.
+    pub(super) owner: &'a str,
+    /// The run's generation.
+    pub(super) generation: u64,
+}
+
 /// The script that runs `steps`. It prints `=step N` when step N begins, `=note TEXT` for notes
 /// and `=failed N CODE` at a failure; all other lines are output of commands.
 ///
 /// All of it is one function, so a script that was cut short in transit does nothing.
-pub(super) fn steps(owner: &str, steps: &[Step]) -> String {
-    let mut out = prelude(owner);
+pub(super) fn steps(claim: &Claim<'_>, steps: &[Step]) -> String {
+    let mut out = prelude(claim);
     out.push_str(HEARTBEAT);
     out.push_str(FUNCTIONS);
-    out.push_str("main() {\n");
+    out.push_str("main() {\n:\n");
     for (number, step) in steps.iter().enumerate() {
-        let _ = writeln!(out, "s {number}; {}", command(step));
+        let _ = writeln!(out, "s {number}; {}", of_step(step));
     }
     out.push_str("}\nmain </dev/null\nsay =done\n");
     out.replace("@DIR@", DIRECTORY).replace("@WAIT@", &START_WAIT_S.to_string())
@@ -32,14 +41,37 @@ pub(super) fn steps(owner: &str, steps: &[Step]) -> String {
 
 /// The command that unpacks a tar stream of uploads into an empty staging area and checks it.
 /// The shell's standard input is the stream itself, so this one is an argument, not a stream.
-pub(super) fn unpack(owner: &str) -> String {
+pub(super) fn unpack(claim: &Claim<'_>) -> String {
     let text = format!(
         "{}mkdir -p @DIR@ @DIR@/staging\nrm -rf @DIR@/staging/*\ncd @DIR@/staging\n\
          tar -xf - --no-same-owner\nsha256sum --quiet -c SUMS\nsay =done\n",
-        prelude(owner)
+        prelude(claim)
     );
     text.replace("@DIR@", DIRECTORY)
 }
+
+/// The script that runs a command of the operator's. It prints `=code CODE` at the end; all other
+/// lines are the command's.
+pub(super) fn command(claim: &Claim<'_>, command: &str, limit: Duration) -> String {
+    // Whole seconds are what every `timeout` understands.
+    let limit_s = limit.as_secs().max(1);
+    let text = format!(
+        "{}{HEARTBEAT}main() {{\ncode=0\n\
+         timeout -k {KILL_AFTER_S} {limit_s} sh -c {} 8>&- || code=$?\n\
+         say \"=code $code\"\n}}\nmain </dev/null\n",
+        prelude(claim),
+        quote(command)
+    );
+    text.replace("@DIR@", DIRECTORY)
+}
+
+/// Whether an exit code of [`command`] says that the command's time was over.
+pub(super) fn was_killed(code: i32) -> bool {
+    [124, 137].contains(&code)
+}
+
+/// How long a command may take to end when it is asked to, in seconds.
+const KILL_AFTER_S: u32 = 2;
 
 /// The name of the list of digests within the staging area.
 pub(super) const SUMS: &str = "SUMS";
@@ -55,7 +87,7 @@ kill -KILL "$pid"
 "#
 }
 
-fn prelude(owner: &str) -> String {
+fn prelude(claim: &Claim<'_>) -> String {
     format!(
         r#"set -eu
 umask 077
@@ -67,8 +99,16 @@ exec 8>>/run/kprov/busy
 flock -w 10 8 || exit {LOCK_LOST}
 {{ read -r who && read -r pid; }} </run/kprov/owner || exit {LOCK_LOST}
 [ "$who" = {owner} ] && kill -0 "$pid" || exit {LOCK_LOST}
+f=0; [ ! -f @DIR@/fence ] || read -r f <@DIR@/fence || :
+case $f in ''|*[!0-9]*) f=0 ;; esac
+[ "$f" -le {generation} ] || exit {LOCK_LOST}
+if [ "$f" -lt {generation} ]; then
+  mkdir -p @DIR@; echo {generation} >@DIR@/fence.new
+  sync @DIR@/fence.new; mv -fT -- @DIR@/fence.new @DIR@/fence
+fi
 "#,
-        owner = quote(owner)
+        owner = quote(claim.owner),
+        generation = claim.generation,
     )
 }
 
@@ -183,7 +223,7 @@ remove_network() {
 }
 "#;
 
-fn command(step: &Step) -> String {
+fn of_step(step: &Step) -> String {
     let q = |text: &str| quote(text);
     match step {
         Step::BackUp { path } => format!("back_up {}", q(path)),

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Host, HostError, HttpsAnswer, HttpsEndpoint, StepEvent, https, script};
+use super::{CommandEnd, Host, HostError, HttpsAnswer, HttpsEndpoint, StepEvent, https, script};
 use crate::digest::Digest;
 use crate::facts::{self, Facts, FactsQuery, LockRequest};
 use crate::plan::Upload;
@@ -66,11 +66,13 @@ pub(super) struct ShellHost<T> {
     transport: T,
     /// The process that holds the lock and who it says it is; it ends with this value.
     lock: Option<(String, Box<dyn Process>)>,
+    /// Of the run, 0 until it has one.
+    generation: u64,
 }
 
 impl<T: Transport> ShellHost<T> {
     pub(super) fn new(name: impl Into<String>, transport: T) -> Self {
-        Self { name: name.into(), transport, lock: None }
+        Self { name: name.into(), transport, lock: None, generation: 0 }
     }
 
     /// Starts a shell as root that reads its script from standard input.
@@ -103,8 +105,9 @@ impl<T: Transport> ShellHost<T> {
         Ok(output)
     }
 
-    fn owner(&self) -> Result<String, HostError> {
-        self.lock.as_ref().map(|(owner, _)| owner.clone()).ok_or(HostError::LockLost)
+    fn claim(&self) -> Result<script::Claim<'_>, HostError> {
+        let (owner, _) = self.lock.as_ref().ok_or(HostError::LockLost)?;
+        Ok(script::Claim { owner, generation: self.generation })
     }
 
     fn ask(
@@ -193,7 +196,7 @@ impl<T: Transport> Host for ShellHost<T> {
         sent: &mut dyn FnMut(u64),
     ) -> Result<(), HostError> {
         const DOING: &str = "send files";
-        let unpack = format!("sh -c {}", quote(&script::unpack(&self.owner()?)));
+        let unpack = format!("sh -c {}", quote(&script::unpack(&self.claim()?)));
         let command = self.as_root(&unpack);
         let process = self.transport.exec(&command, PUSH_SILENCE);
         let mut process = process.map_err(lost(DOING))?;
@@ -221,7 +224,7 @@ impl<T: Transport> Host for ShellHost<T> {
         steps: &[Step],
         seen: &mut dyn FnMut(StepEvent<'_>),
     ) -> Result<(), HostError> {
-        let text = script::steps(&self.owner()?, steps);
+        let text = script::steps(&self.claim()?, steps);
         let mut at: Option<&Step> = None;
         let doing = |at: Option<&Step>| at.map_or_else(|| "run steps".to_owned(), Step::describe);
         let started = self.shell(&text, STEP_SILENCE);
@@ -294,6 +297,45 @@ impl<T: Transport> Host for ShellHost<T> {
 
     fn served(&mut self, endpoint: &HttpsEndpoint) -> Result<Vec<Vec<u8>>, HostError> {
         self.over_tcp(endpoint, https::ANSWER_TIMEOUT, |stream| https::served(stream, endpoint))
+    }
+
+    fn delete(&mut self, endpoint: &HttpsEndpoint) -> Result<HttpsAnswer, HostError> {
+        self.ask(endpoint, https::Act::Delete, https::ANSWER_TIMEOUT)
+    }
+
+    fn command(&mut self, command: &str, limit: Duration) -> Result<CommandEnd, HostError> {
+        const DOING: &str = "run a command";
+        let text = script::command(&self.claim()?, command, limit);
+        let mut process = self.shell(&text, STEP_SILENCE).map_err(lost(DOING))?;
+        process.end_input().map_err(lost(DOING))?;
+        let mut lines = Lines::new(process.as_mut());
+        let (mut output, mut ended) = (String::new(), None);
+        // Not to the end of the output: what the command left behind may keep that open.
+        while let (None, Some(line)) = (ended, lines.next().map_err(lost(DOING))?) {
+            if let Some(code) = line.strip_prefix("=code ") {
+                ended = code.parse::<i32>().ok();
+            } else if line != "=alive" && output.len() < OUTPUT_BYTES_MAX {
+                output.push_str(&line);
+                output.push('\n');
+            }
+        }
+        match ended {
+            Some(code) if script::was_killed(code) => Ok(CommandEnd { code: None, output }),
+            Some(code) => Ok(CommandEnd { code: Some(code), output }),
+            None => match process.wait().map_err(lost(DOING))? {
+                script::LOCK_LOST => Err(HostError::LockLost),
+                code => Err(HostError::Step {
+                    step: DOING.to_owned(),
+                    code,
+                    output: facts::last_lines(&output, OUTPUT_LINES_SHOWN),
+                    unit: None,
+                }),
+            },
+        }
+    }
+
+    fn set_generation(&mut self, generation: u64) {
+        self.generation = generation;
     }
 
     fn journal(&mut self, unit: &str, lines: u32) -> Result<String, HostError> {

@@ -26,6 +26,10 @@ pub(crate) struct Document {
     pub(crate) pki: PkiSection,
     /// Options of the components.
     pub(crate) components: ComponentsSection,
+    /// How changes reach nodes that are at work.
+    pub(crate) rollout: RolloutSection,
+    /// Commands that run before or after a phase of an apply, in this order.
+    pub(crate) hooks: Vec<HookSection>,
     /// What holds for every host.
     pub(crate) defaults: HostSettings,
     /// Sets of hosts that share settings, by name.
@@ -254,6 +258,86 @@ pub(crate) struct ComponentsSection {
 pub(crate) struct ComponentSection {
     /// Further command-line flags, without the leading dashes; they win over kprov's own.
     pub(crate) args: BTreeMap<String, Scalar>,
+}
+
+/// How changes reach nodes that are at work.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RolloutSection {
+    /// Nodes that change at the same time: a number, or a part of all such as `25%`. Default: `25%`.
+    pub(crate) batch: Option<Scalar>,
+    /// Nodes that change before all others. Default: 1.
+    #[schemars(range(max = 1000))]
+    pub(crate) canary: Option<u16>,
+    /// How many times in a row a health gate must pass after something that ran was restarted.
+    /// Default: 3.
+    #[schemars(range(min = 1, max = 100))]
+    pub(crate) passes: Option<u8>,
+}
+
+/// A command that runs before or after a phase of an apply that has something to do.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "command"]))]
+pub(crate) struct HookSection {
+    /// What it is called in reports.
+    pub(crate) name: Option<String>,
+    /// The phase that it runs before.
+    pub(crate) before: Option<Phase>,
+    /// The phase that it runs after, when that has gone well.
+    pub(crate) after: Option<Phase>,
+    /// Where it runs. Default: `operator`.
+    pub(crate) on: Option<HookPlace>,
+    /// With `on = "hosts"`: names of hosts, `node-[01-40]` for forty; all that the phase changes
+    /// when left out.
+    pub(crate) hosts: Vec<String>,
+    /// A command for a POSIX shell; on hosts it runs as root.
+    pub(crate) command: Option<String>,
+    /// Seconds after which it is killed and the run ends. Default: 60.
+    #[schemars(range(min = 1, max = 3600))]
+    pub(crate) timeout_s: Option<u16>,
+}
+
+/// A part of an apply.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, serde::Serialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// All of it.
+    Apply,
+    /// Kernel settings, files of no unit, images.
+    Host,
+    /// The members of etcd.
+    Etcd,
+    /// The components of masters.
+    ControlPlane,
+    /// The components of nodes.
+    Node,
+}
+
+impl Phase {
+    /// The word in the inventory.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Apply => "apply",
+            Self::Host => "host",
+            Self::Etcd => "etcd",
+            Self::ControlPlane => "control-plane",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// Where a hook runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HookPlace {
+    /// On the machine that kprov runs on.
+    Operator,
+    /// On hosts.
+    Hosts,
 }
 
 /// Settings that a host has, from itself, its groups or the defaults, nearest first.

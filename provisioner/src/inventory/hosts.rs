@@ -255,6 +255,7 @@ fn host(resolver: &mut Resolver<'_>, entry: &Entry, members: &Members) -> Option
         name: entry.name.clone(),
         address: entry.address?,
         roles,
+        groups: groups.iter().map(|(name, _)| (*name).to_owned()).collect(),
         labels,
         taints: taints.into_values().collect(),
         ssh: ssh(resolver, &layers),

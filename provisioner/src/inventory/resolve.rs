@@ -10,7 +10,7 @@ use toml::{Spanned, de::DeTable};
 
 use super::{
     ArtifactSource, Backend, Cluster, Components, Diagnostics, GivenAuthority, Inventory,
-    KeyAlgorithm, Network, PkiSettings, ProxyMode, Surroundings,
+    KeyAlgorithm, Network, PkiSettings, ProxyMode, Surroundings, conduct,
     diagnostics::Problem,
     document::{ArtifactSection, AuthoritySection, Document},
     hosts, nth_address,
@@ -42,6 +42,8 @@ pub(super) fn resolve(
     let pki = resolver.pki();
     let components = resolver.components();
     let hosts = hosts::resolve(&mut resolver, &cluster, broken);
+    let rollout = conduct::rollout(&mut resolver);
+    let hooks = conduct::hooks(&mut resolver, &hosts, broken);
     Some(Inventory {
         path: path.to_owned(),
         cluster,
@@ -50,6 +52,8 @@ pub(super) fn resolve(
         etcd,
         pki,
         components,
+        rollout,
+        hooks,
         hosts,
         warnings: Diagnostics::new(path, "".into(), Vec::new()),
     })

@@ -326,6 +326,45 @@ fn a_large_inventory_is_read() {
 }
 
 #[test]
+fn rollouts_and_hooks_are_read() {
+    let inventory = parse(&good("")).unwrap();
+    assert_eq!((inventory.rollout, inventory.hooks.len()), (Rollout::default(), 0));
+    let more = "[rollout]\nbatch = 3\ncanary = 0\npasses = 1\n\n[[hooks]]\nname = \"h\"\n\
+                after = \"control-plane\"\non = \"hosts\"\nhosts = [\"a\"]\n\
+                command = \"true\"\ntimeout_s = 5\n[[hooks]]\nname = \"i\"\n\
+                before = \"apply\"\ncommand = \"true\"\n";
+    let inventory = parse(&good(more)).unwrap();
+    let rollout = Rollout { batch: BatchSize::Count(3), canary: 0, passes: 1 };
+    assert_eq!(inventory.rollout, rollout);
+    let [hook, other] = &inventory.hooks[..] else { panic!("{:?}", inventory.hooks) };
+    assert_eq!((hook.moment, hook.phase), (HookMoment::After, Phase::ControlPlane));
+    assert_eq!(hook.hosts, ["a".to_owned()].into());
+    assert_eq!(hook.when(), "after control-plane, on 1 hosts, for 5 s at most");
+    assert_eq!(other.when(), "before apply, here, for 60 s at most");
+}
+
+#[test]
+fn mistakes_in_rollouts_and_hooks_are_told() {
+    let check = |more: &str, expected: &str| {
+        let said = findings(&good(more));
+        assert!(said.contains(expected), "{more}: {said}");
+    };
+    check("[rollout]\nbatch = \"0%\"\n", "`0%` is no size of a batch");
+    check("[rollout]\nbatch = true\n", "`true` is no size of a batch");
+    check("[rollout]\nbatches = 3\n", "did you mean `batch`?");
+    let hook = |rest: &str| format!("[[hooks]]\nname = \"h\"\ncommand = \"true\"\n{rest}");
+    check(&hook(""), "needs either `before` or `after` [neither is given]");
+    check(&hook("before = \"node\"\nafter = \"node\"\n"), "[both are given]");
+    check(&hook("before = \"nodes\"\n"), "did you mean `node`?");
+    check(&hook("before = \"node\"\nhosts = [\"a\"]\n"), "on = \"hosts\"");
+    let unknown = "before = \"node\"\non = \"hosts\"\nhosts = [\"ab\"]\n";
+    check(&hook(unknown), "names an unknown host `ab` [no such host] | did you mean `a`?");
+    check("[[hooks]]\nname = \"h\"\nbefore = \"node\"\n", "command");
+    let empty = "[[hooks]]\nname = \"h\"\ncommand = \" \"\nbefore = \"node\"\n";
+    check(empty, "the hook `h` has no command");
+}
+
+#[test]
 fn the_schema_names_every_setting_of_the_example() {
     let schema = schema();
     insta::with_settings!({

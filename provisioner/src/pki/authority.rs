@@ -142,7 +142,7 @@ impl Authority {
         Some(Self { credential, der, issuer: Some(issuer) })
     }
 
-    /// Keeps the authority in `store`, the key first: a certificate without its key would look lost.
+    /// Keeps the authority in `store`, the key first: one without its key would look lost.
     fn write(self, store: &Store, stem: &str) -> Result<Self, PkiError> {
         store.write(&format!("{stem}.key"), self.credential.key.expose())?;
         store.write(&format!("{stem}.crt"), &self.credential.cert)?;

@@ -27,7 +27,7 @@ impl Plan {
         self.waves.retain(|wave| !wave.hosts.is_empty());
         let at = self.waves.iter().position(|wave| wave.stage >= Stage::Etcd);
         let at = at.unwrap_or(self.waves.len());
-        self.waves.insert(at, Wave { stage: Stage::Etcd, hosts });
+        self.waves.insert(at, Wave { stage: Stage::Etcd, hosts, part: None });
     }
 }
 
@@ -36,6 +36,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::inventory::Rollout;
     use crate::plan::{Batch, HostPlan, waves};
 
     #[test]
@@ -52,7 +53,7 @@ mod tests {
             }
         };
         let hosts = vec![host("a"), host("b"), host("c")];
-        let mut plan = Plan { waves: waves(&hosts), hosts };
+        let mut plan = Plan { waves: waves(&hosts, &Rollout::AT_ONCE), hosts };
         let shown = |plan: &Plan| -> Vec<String> {
             let text = |wave: &Wave| format!("{}: {}", wave.stage, wave.hosts.join(" "));
             plan.waves.iter().map(text).collect()

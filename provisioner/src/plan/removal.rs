@@ -87,24 +87,30 @@ fn stop(unit: &OwnedUnit) -> Vec<Step> {
 /// but to remove what a run sent that was killed before it wrote one.
 #[must_use]
 pub fn reset(host: &str, facts: &Facts) -> HostPlan {
-    let mut plan = HostPlan {
+    let mut plan = nothing(host);
+    if let Some(record) = &facts.record {
+        plan.changes = reset_changes(record);
+        let batch = Batch { steps: reset_steps(record, facts), ..Batch::default() };
+        plan.batches.insert(Stage::HostPrep, batch);
+    } else if facts.staged || facts.fence > 0 {
+        plan.changes.push(Change::Record);
+        let batch = Batch { steps: vec![Step::RemoveRecord], ..Batch::default() };
+        plan.batches.insert(Stage::HostPrep, batch);
+    }
+    plan
+}
+
+/// The plan that leaves a host alone.
+#[must_use]
+pub fn nothing(host: &str) -> HostPlan {
+    HostPlan {
         host: host.to_owned(),
         generation: 0,
         changes: Vec::new(),
         batches: BTreeMap::new(),
         uploads: BTreeMap::new(),
         warnings: Vec::new(),
-    };
-    if let Some(record) = &facts.record {
-        plan.changes = reset_changes(record);
-        let batch = Batch { steps: reset_steps(record, facts), ..Batch::default() };
-        plan.batches.insert(Stage::HostPrep, batch);
-    } else if facts.staged {
-        plan.changes.push(Change::Record);
-        let batch = Batch { steps: vec![Step::RemoveRecord], ..Batch::default() };
-        plan.batches.insert(Stage::HostPrep, batch);
     }
-    plan
 }
 
 fn reset_steps(record: &Record, facts: &Facts) -> Vec<Step> {

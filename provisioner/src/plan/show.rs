@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use similar::TextDiff;
 
 use super::{Action, Change, HostPlan, Plan, UnitAction};
-use crate::state::{Content, HostState};
+use crate::state::{Content, HostState, Stage};
 
 /// A text that differs between host and desired state.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -38,17 +38,28 @@ impl HostPlan {
         self.changes.iter().filter_map(path).collect()
     }
 
-    /// The diffs of all changed texts that `now` has. Secrets have none, by type.
+    /// The diffs of all changed texts that `now` has; with `whole`, also those of texts that are
+    /// new. Secrets have none, by type.
     #[must_use]
-    pub fn diffs(&self, desired: &HostState, now: &DiffSource) -> Vec<ContentDiff> {
-        let diff = |path: String| {
+    pub fn diffs(&self, desired: &HostState, now: &DiffSource, whole: bool) -> Vec<ContentDiff> {
+        let diff = |(path, old): (String, Option<&String>)| {
             let Content::Text(new) = &desired.file(&path)?.content else { return None };
-            let old = now.get(&path)?;
-            let diff = TextDiff::from_lines(old.as_str(), new.as_str());
+            let old = old.map_or("", String::as_str);
+            let diff = TextDiff::from_lines(old, new.as_str());
             let diff = diff.unified_diff().context_radius(3).to_string();
             Some(ContentDiff { path, diff })
         };
-        self.diffable().into_iter().filter_map(diff).collect()
+        let changed = self.diffable().into_iter().filter_map(|path| {
+            let old = now.get(&path)?;
+            Some((path, Some(old)))
+        });
+        let created = self.changes.iter().filter_map(|change| match change {
+            Change::File { path, action: Action::Create, secret: false, len } => {
+                (whole && *len <= DIFF_BYTES_MAX).then(|| (path.clone(), None))
+            }
+            _ => None,
+        });
+        changed.chain(created).filter_map(diff).collect()
     }
 }
 
@@ -66,7 +77,7 @@ pub fn summary(plan: &Plan, diffs: &BTreeMap<String, Vec<ContentDiff>>) -> Strin
         let none = Vec::new();
         let diffs = diffs.get(&host.host).unwrap_or(&none);
         for change in &host.changes {
-            let _ = writeln!(out, "  {}", line(change));
+            let _ = writeln!(out, "  {}", change_line(change));
             if let Change::File { path, .. } = change
                 && let Some(diff) = diffs.iter().find(|diff| diff.path == *path)
             {
@@ -82,8 +93,22 @@ pub fn summary(plan: &Plan, diffs: &BTreeMap<String, Vec<ContentDiff>>) -> Strin
     out
 }
 
+/// The order in which nodes at work change, where there are several parts.
+#[must_use]
+pub fn rollout_summary(plan: &Plan) -> String {
+    let mut out = String::new();
+    let parts = plan.waves.iter().filter(|wave| wave.stage == Stage::Node);
+    for wave in parts {
+        if let Some(part) = wave.part {
+            let _ = writeln!(out, "{part}: {}", wave.hosts.join(" "));
+        }
+    }
+    out
+}
+
 /// One change as one line: a sign (`+` new, `~` changed, `-` gone), then what.
-fn line(change: &Change) -> String {
+#[must_use]
+pub fn change_line(change: &Change) -> String {
     let sign = |action: &Action| if *action == Action::Create { '+' } else { '~' };
     match change {
         Change::Directory { path, action } => format!("{} directory {path}", sign(action)),

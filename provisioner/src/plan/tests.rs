@@ -149,7 +149,7 @@ fn a_changed_text_is_shown_as_a_diff_and_a_secret_is_not() {
     let host = &plan.hosts[0];
     assert_eq!(host.diffable(), ["/etc/kubernetes/kubelet"]);
     let now = [(host.diffable()[0].clone(), "--v=4\n--port=1\n".to_owned())].into();
-    let diffs = [("n1".to_owned(), host.diffs(&state, &now))].into();
+    let diffs = [("n1".to_owned(), host.diffs(&state, &now, false))].into();
     let text = summary(&plan, &diffs);
     assert_snapshot!(text, @r"
     n1: generation 2
@@ -228,7 +228,7 @@ fn running_masters_change_one_at_a_time_and_fresh_ones_at_once() {
         }
     };
     let hosts = [host("a", true), host("b", false), host("c", true), host("d", false)];
-    let waves: Vec<_> = waves(&hosts)
+    let waves: Vec<_> = waves(&hosts, &Rollout::AT_ONCE)
         .iter()
         .map(|wave| format!("{}: {}", wave.stage, wave.hosts.join(" ")))
         .collect();

@@ -11,7 +11,7 @@ pub(super) struct Served {
     pub(super) host: String,
     /// Whose certificate it shows: a kind of ours, or `kubelet` for the kubelet's own.
     pub(super) kind: &'static str,
-    /// How to ask it; it trusts the one authority that signs in the present stage, and nothing else.
+    /// How to ask it; it trusts the one authority that signs in the present stage alone.
     pub(super) endpoint: HttpsEndpoint,
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::super::connect::{Asking, connect};
+use super::super::connect::{Asking, connect, every_host};
 use super::super::output::{Console, Failure};
 use super::super::status::table;
 use super::super::{Exit, Source, Surroundings, prepare};
@@ -13,7 +13,6 @@ use super::{Opened, endpoints, failure};
 use crate::execute::{chain, in_parallel};
 use crate::pki::{self, Description, Surveyed};
 use crate::preflight::Problem;
-use crate::state::HostState;
 
 #[derive(Serialize)]
 struct List {
@@ -99,29 +98,27 @@ fn look(
     // Asking etcd takes a client certificate; one that is made anew for that is not kept.
     let (_copy, pki) = prepare::certificates_of_copy(source, surroundings, inventory, &opened.dir)?;
     let servers = endpoints::all(inventory, &pki);
-    let states: Vec<_> = (inventory.hosts.iter())
-        .map(|host| HostState::new(&inventory.cluster.name, &host.name))
-        .collect();
     let state_dir = &opened.dir;
     let asking = Asking { lock: None, force_unlock: false, source, state_dir };
-    let mut connected = connect(inventory, &states, &asking);
+    let mut connected = connect(every_host(inventory), &asking);
     let paths = |host: &str| -> Vec<String> {
         rows.iter()
             .filter(|row| row.kept.host == host)
             .filter_map(|r| r.kept.path.clone())
             .collect()
     };
-    let seen = in_parallel(connected.hosts.iter_mut().collect(), source.at_once, |(name, host)| {
-        let texts = host.read(&paths(name)).map_err(|error| chain(&error));
-        let shown: BTreeMap<_, _> = (servers.iter())
-            .filter(|server| server.host == *name)
-            .map(|server| {
-                let shown = host.served(&server.endpoint).map_err(|error| chain(&error));
-                (server.kind, shown)
-            })
-            .collect();
-        (name.clone(), (texts, shown))
-    });
+    let seen =
+        in_parallel(connected.hosts.iter_mut().collect(), source.parallel, |(name, host)| {
+            let texts = host.read(&paths(name)).map_err(|error| chain(&error));
+            let shown: BTreeMap<_, _> = (servers.iter())
+                .filter(|server| server.host == *name)
+                .map(|server| {
+                    let shown = host.served(&server.endpoint).map_err(|error| chain(&error));
+                    (server.kind, shown)
+                })
+                .collect();
+            (name.clone(), (texts, shown))
+        });
     let seen: BTreeMap<_, _> = seen.into_iter().collect();
     for row in rows.iter_mut().filter(|row| !row.kept.host.is_empty()) {
         let kept = row.kept.description.as_ref();

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::super::connect::{Asking, connect};
+use super::super::connect::{Asking, connect, every_host};
 use super::super::output::{Console, Failure};
-use super::super::{Exit, Surroundings, apply, prepare};
+use super::super::{ApplyArgs, Exit, Surroundings, apply, prepare};
 use super::endpoints::{self, Served};
 use super::{Opened, RotateArgs, Stage, failure};
 use crate::execute::{Hosts, chain, in_parallel};
 use crate::pki::{self, Rotation, RotationStage};
 use crate::preflight::Problem;
-use crate::state::HostState;
 
 /// Longest wait for a server to show a certificate of the new authority: a kubelet asks the cluster
 /// for its own after it has started.
@@ -33,7 +32,7 @@ pub(super) fn run(
     surroundings: &Surroundings,
     console: &Console,
 ) -> Result<Exit, Failure> {
-    let opened = Opened::new(&args.apply.source, surroundings, console)?.existing()?;
+    let opened = Opened::new(&args.run.source, surroundings, console)?.existing()?;
     let access = opened.access();
     let known = pki::rotation(&access).map_err(|error| failure(&error))?;
     if !args.yes {
@@ -47,7 +46,8 @@ pub(super) fn run(
     loop {
         let stage = rotation.stage;
         console.note(&format!("stage {}", stage.word()));
-        let exit = apply::run(&args.apply, surroundings, console)?;
+        let whole = ApplyArgs::whole(args.run.clone());
+        let exit = apply::run("certs rotate-ca", &whole, surroundings, console)?;
         if exit != Exit::Ok {
             console.note(&format!(
                 "the rotation stays in stage {}; run the same command again to go on",
@@ -95,18 +95,15 @@ fn under_way(rotation: Option<&Rotation>) -> String {
 
 /// Makes sure that all servers of all hosts show certificates of the new authority.
 fn prove(args: &RotateArgs, opened: &Opened, surroundings: &Surroundings) -> Result<(), Failure> {
-    let (source, inventory) = (&args.apply.source, &opened.inventory);
+    let (source, inventory) = (&args.run.source, &opened.inventory);
     let pki = prepare::certificates(source, surroundings, inventory, &opened.dir)?;
-    let states: Vec<_> = (inventory.hosts.iter())
-        .map(|host| HostState::new(&inventory.cluster.name, &host.name))
-        .collect();
     let state_dir = &opened.dir;
     let asking = Asking { lock: None, force_unlock: false, source, state_dir };
-    let mut connected = connect(inventory, &states, &asking);
+    let mut connected = connect(every_host(inventory), &asking);
     let servers = endpoints::all(inventory, &pki);
     let until = Instant::now() + PROOF_WAIT;
     let mut problems = std::mem::take(&mut connected.problems);
-    problems.extend(unproven(&mut connected.hosts, &servers, source.at_once, until));
+    problems.extend(unproven(&mut connected.hosts, &servers, source.parallel, until));
     if problems.is_empty() { Ok(()) } else { Err(Failure::Unfit(problems)) }
 }
 

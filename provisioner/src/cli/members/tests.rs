@@ -1,10 +1,10 @@
 //! Hosts in memory join an etcd in memory, with runs that die at every step.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::artifacts::Artifacts;
+use crate::cli::output::Console;
 use crate::digest::Digest;
 use crate::facts::LockRequest;
 use crate::host::fake::etcd::FakeEtcd;
@@ -19,33 +19,31 @@ struct Lab {
     etcd: Arc<Mutex<FakeEtcd>>,
 }
 
-fn inventory(dir: &Path, last: u8) -> Inventory {
+/// Of three hosts, the first `members` have etcd; all others are nodes.
+fn inventory(dir: &Path, members: usize) -> Inventory {
     let path = dir.join("c.toml");
-    let masters = if last == 1 { "m-1".to_owned() } else { format!("m-[1-{last}]") };
-    let text = format!(
-        "[cluster]\nname = \"c\"\n[groups.m]\nhosts = [\"{masters}\"]\n\
-         address_first = \"10.0.0.1\"\nroles = [\"etcd\", \"master\"]\n[[hosts]]\nname = \"n-1\"\n\
-         address = \"10.0.1.1\"\nroles = [\"node\"]\n"
-    );
+    let mut text = "[cluster]\nname = \"c\"\n".to_owned();
+    for number in 1..=3 {
+        let roles = match (number, number <= members) {
+            (1, _) => "\"etcd\", \"master\", \"node\"",
+            (_, true) => "\"etcd\"",
+            (_, false) => "\"node\"",
+        };
+        text += &format!(
+            "[[hosts]]\nname = \"m-{number}\"\naddress = \"10.0.0.{number}\"\nroles = [{roles}]\n"
+        );
+    }
     std::fs::write(&path, text).unwrap();
     crate::inventory::load(&path).unwrap()
 }
 
-fn surroundings() -> Surroundings {
-    Surroundings {
-        person: "ann".to_owned(),
-        no_color: true,
-        beside: ".".into(),
-        cache: ".".into(),
-        stop: Arc::new(AtomicBool::new(false)),
-        passphrase: OnceLock::new(),
-    }
-}
+const ORDERS: [&str; 4] =
+    ["add https://10.0.0.2:2380", "promote m-2", "add https://10.0.0.3:2380", "promote m-3"];
 
 impl Lab {
     fn new() -> Self {
         let etcd = Arc::new(Mutex::new(FakeEtcd::of(&[("m-1", "10.0.0.1")])));
-        let names = ["m-1", "m-2", "m-3", "n-1"];
+        let names = ["m-1", "m-2", "m-3"];
         let machine = |name: &str| {
             let machine = FakeMachine::new(name).with_etcd(&etcd);
             let mut docker = FakeUnit { installed: true, ..FakeUnit::default() };
@@ -58,9 +56,9 @@ impl Lab {
     }
 
     /// An apply as the command does it, without the cluster's own answers.
-    fn apply(&self, last: u8) -> Result<(), Failure> {
+    fn apply(&self, members: usize) -> Result<(), Failure> {
         let failed = |message: String| Failure::Other { message, advice: String::new() };
-        let inventory = inventory(self.dir.path(), last);
+        let inventory = inventory(self.dir.path(), members);
         let now = jiff::Timestamp::now();
         let pki = crate::pki::ensure(&inventory, self.dir.path(), now).unwrap();
         let blob =
@@ -82,29 +80,55 @@ impl Lab {
             hosts.insert(state.host.clone(), host);
         }
         let births = births(known, &inventory, &facts, &mut hosts);
-        let (births, joins) = newcomers(births, &inventory, &pki, &facts, &mut hosts)?;
+        let ready = facts.keys().cloned().collect();
+        let found = newcomers(&births, &ready, &inventory, &pki, &facts, &mut hosts);
+        let (births, joins) = found.map_err(|problem| Failure::Unfit(vec![problem]))?;
         let desired = compose(&births);
-        let plan = plan::plan(&desired, &facts);
-        let phases = Vec::new();
-        let mut prepared =
-            Prepared { inventory, pki, desired, hosts, plan, facts, births, joins, phases };
-        let limits = Limits {
-            at_once: 2,
-            gate: Duration::from_secs(1),
-            deadline: Instant::now() + Duration::from_secs(60),
-        };
-        let surroundings = surroundings();
+        let plan = prepare::planned(&desired, &facts, &mut hosts, &inventory.rollout);
+        let (mut prepared, began) = (
+            Prepared {
+                inventory,
+                pki,
+                desired,
+                hosts,
+                plan,
+                facts,
+                births,
+                joins,
+                unreachable: Vec::new(),
+                unfit: Vec::new(),
+                times: BTreeMap::new(),
+                phases: Vec::new(),
+            },
+            Instant::now(),
+        );
+        let deadline = began + Duration::from_secs(60);
+        let limits = Limits { gate: Duration::from_secs(1), ..Limits::until(deadline, 2) };
         let console = Console::for_tests();
-        settle(&mut prepared, self.dir.path(), limits, &surroundings, &console)?;
-        let display = Display::new(&[], true);
+        let diary = Diary::begin(self.dir.path(), &prepared, "apply", began, &[], &console);
+        let lease = Lease::of_masters(&prepared.inventory, &prepared.facts)
+            .map_err(|problem| Failure::Unfit(vec![problem]))?;
+        let stop = AtomicBool::new(false);
+        let settling = Settling {
+            state_dir: self.dir.path(),
+            limits,
+            lease: &lease,
+            diary: &diary,
+            stop: &stop,
+        };
+        let mut report = Report::default();
+        settling.settle(&mut prepared, &mut report)?;
         let execution = Execution {
             desired: &prepared.desired,
             plan: &prepared.plan,
             limits,
-            observer: &display,
-            stop: &surroundings.stop,
+            observer: &diary,
+            stop: &stop,
+            lease: Some(&lease),
+            hooks: (&[], "c"),
+            nodes: &[],
         };
-        let report = execution.run(&mut prepared.hosts);
+        let report = execution.go_on(&mut prepared.hosts, report);
         let error = report.hosts.into_values().find_map(|outcome| outcome.error);
         error.map_or(Ok(()), |error| Err(failed(error.to_string())))
     }
@@ -124,9 +148,7 @@ fn new_hosts_learn_and_vote_one_after_the_other_and_nothing_restarts_for_them() 
     lab.apply(1).unwrap();
     lab.etcd.lock().unwrap().behind = 2;
     lab.apply(3).unwrap();
-    let orders =
-        ["add https://10.0.0.2:2380", "promote m-2", "add https://10.0.0.3:2380", "promote m-3"];
-    assert_eq!(lab.orders(), orders);
+    assert_eq!(lab.orders(), ORDERS);
     for host in ["m-1", "m-2", "m-3"] {
         assert_eq!(lab.starts(host, "etcd.service"), 1, "{host}");
     }
@@ -143,23 +165,33 @@ fn new_hosts_learn_and_vote_one_after_the_other_and_nothing_restarts_for_them() 
 
 #[test]
 fn a_join_that_dies_at_any_step_is_taken_up_by_the_next_apply() {
+    let lab = Lab::new();
+    lab.apply(1).unwrap();
+    let file = lab.dir.path().join("etcd-members.json");
+    let births = std::fs::read(&file).unwrap();
+    let states: Vec<_> = lab.machines.values().map(|machine| machine.state().clone()).collect();
     let mut cuts = 0;
     for cut in 0.. {
-        let lab = Lab::new();
-        lab.apply(1).unwrap();
+        for (machine, state) in lab.machines.values().zip(&states) {
+            machine.state().clone_from(state);
+        }
+        std::fs::write(&file, &births).unwrap();
+        *lab.etcd.lock().unwrap() = FakeEtcd::of(&[("m-1", "10.0.0.1")]);
         lab.machines["m-2"].state().cut_after = Some(cut);
-        let died = lab.apply(2).is_err();
+        let died = lab.apply(3).is_err();
         lab.machines["m-2"].state().cut_after = None;
         if !died {
             break;
         }
         cuts += 1;
-        lab.apply(2).unwrap_or_else(|failure| panic!("cut {cut}: {failure:?}"));
-        assert_eq!(lab.orders(), ["add https://10.0.0.2:2380", "promote m-2"], "cut {cut}");
+        lab.apply(3).unwrap_or_else(|failure| panic!("cut {cut}: {failure:?}"));
+        assert_eq!(lab.orders(), ORDERS, "cut {cut}");
         assert_eq!(lab.starts("m-1", "etcd.service"), 1, "cut {cut}");
-        assert!(lab.machines["m-2"].state().units["kube-apiserver.service"].active);
+        for host in ["m-2", "m-3"] {
+            assert!(lab.machines[host].state().units["etcd.service"].active, "cut {cut}");
+        }
         let births = Births::load(lab.dir.path()).unwrap().unwrap();
-        assert!(births.newcomers(&inventory(lab.dir.path(), 2)).is_empty(), "cut {cut}");
+        assert!(births.newcomers(&inventory(lab.dir.path(), 3)).is_empty(), "cut {cut}");
     }
     assert!(cuts > 20, "{cuts}");
 }
@@ -169,23 +201,10 @@ fn a_member_whose_role_was_taken_is_not_stopped_before_it_is_removed() {
     let lab = Lab::new();
     lab.apply(1).unwrap();
     lab.apply(3).unwrap();
-    let path = lab.dir.path().join("c.toml");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let text = text.replace("hosts = [\"m-[1-3]\"]", "hosts = [\"m-[1-2]\"]")
-        + "[[hosts]]\nname = \"m-3\"\naddress = \"10.0.0.3\"\nroles = [\"node\"]\n";
-    std::fs::write(&path, text).unwrap();
-    let inventory = crate::inventory::load(&path).unwrap();
-    let pki = crate::pki::ensure(&inventory, lab.dir.path(), jiff::Timestamp::now()).unwrap();
-    let (mut hosts, mut facts) = (Hosts::new(), BTreeMap::new());
-    for (name, machine) in &lab.machines {
-        let mut host = machine.connect();
-        facts.insert(name.clone(), host.facts(&FactsQuery::default(), None).unwrap());
-        hosts.insert(name.clone(), host);
-    }
-    let known = Births::load(lab.dir.path()).unwrap().unwrap();
-    let refused = newcomers(known.clone(), &inventory, &pki, &facts, &mut hosts).unwrap_err();
-    let Failure::Other { message, .. } = refused else { panic!("{refused:?}") };
-    assert_eq!(message, "m-3 has lost the role etcd and is a member of it");
-    lab.etcd.lock().unwrap().members.retain(|member| member.name != "m-3");
-    assert!(newcomers(known, &inventory, &pki, &facts, &mut hosts).is_ok());
+    let Err(failure) = lab.apply(1) else { panic!("not refused") };
+    assert_eq!(failure.message(), "m-2: it has lost the role etcd and is a member of it");
+    assert!(lab.machines["m-2"].state().units["etcd.service"].active);
+    lab.etcd.lock().unwrap().members.truncate(1);
+    lab.apply(1).unwrap();
+    assert!(!lab.machines["m-2"].state().units["etcd.service"].active);
 }

@@ -20,6 +20,7 @@ struct Sandbox {
 }
 
 const OWNER: &str = "ann@desk (it's a test)";
+const CLAIM: Claim<'_> = Claim { owner: OWNER, generation: 1 };
 
 impl Sandbox {
     fn new() -> Self {
@@ -54,7 +55,7 @@ impl Sandbox {
     }
 
     fn run(&self, owner: &str, todo: &[Step]) -> (i32, String) {
-        let script = self.moved(&steps(owner, todo));
+        let script = self.moved(&steps(&Claim { owner, generation: 1 }, todo));
         let mut child = Command::new("sh")
             .arg("-s")
             .stdin(Stdio::piped())
@@ -265,7 +266,7 @@ fn a_script_cut_short_in_transit_does_nothing() {
     let sandbox = Sandbox::new();
     let path = sandbox.path("link");
     let whole =
-        sandbox.moved(&steps(OWNER, &[Step::Link { path: path.clone(), target: "x".into() }]));
+        sandbox.moved(&steps(&CLAIM, &[Step::Link { path: path.clone(), target: "x".into() }]));
     let end = whole.find("}\nmain").unwrap();
     let output = Command::new("sh").args(["-c", &whole[..end]]).output().unwrap();
     assert!(!output.status.success());
@@ -296,7 +297,7 @@ fn every_step_is_valid_shell() {
         Step::RemoveRecord,
         Step::Restore { path: text("/x"), prior: Prior::Other },
     ];
-    for script in [steps(OWNER, &all), unpack(OWNER), break_lock().to_owned()] {
+    for script in [steps(&CLAIM, &all), unpack(&CLAIM), break_lock().to_owned()] {
         let status = Command::new("sh").args(["-n", "-c", &script]).status().unwrap();
         assert!(status.success(), "{script}");
     }
@@ -351,4 +352,54 @@ fn the_lock_is_held_as_long_as_its_operator_lives() {
     assert_eq!(sandbox.run("eve@desk", &link).0, 0);
     drop(eve.stdin.take());
     eve.wait().unwrap();
+}
+
+#[test]
+fn a_host_refuses_the_writes_of_a_generation_that_is_over() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path("link");
+    let todo = [Step::Link { path: path.clone(), target: "x".to_owned() }];
+    let write = |generation| {
+        let script = sandbox.moved(&steps(&Claim { owner: OWNER, generation }, &todo));
+        Command::new("sh").args(["-c", &script]).output().unwrap().status.code()
+    };
+    assert_eq!(write(4), Some(0));
+    assert_eq!(fs::read_to_string(sandbox.kept("fence")).unwrap(), "4\n");
+    fs::remove_file(&path).unwrap();
+    assert_eq!(write(3), Some(LOCK_LOST));
+    assert!(!Path::new(&path).is_symlink());
+    assert_eq!(write(5), Some(0));
+    // Sending and commands are writes as well.
+    let old = Claim { owner: OWNER, generation: 4 };
+    let limit = Duration::from_secs(60);
+    for script in [unpack(&old), command(&old, "true", limit), steps(&old, &[])] {
+        let status = Command::new("sh").args(["-c", &sandbox.moved(&script)]).output().unwrap();
+        assert_eq!(status.status.code(), Some(LOCK_LOST));
+    }
+}
+
+#[test]
+fn a_command_tells_its_code_and_is_killed_at_its_limit() {
+    let sandbox = Sandbox::new();
+    let run = |text: &str, seconds| {
+        let script = sandbox.moved(&command(&CLAIM, text, Duration::from_secs(seconds)));
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(run("echo 'it'\\''s'; exit 3", 60), "it's\n=code 3\n");
+    let output = run("echo begun; sleep 600", 1);
+    let code = output.lines().last().unwrap().strip_prefix("=code ").unwrap();
+    assert!(output.starts_with("begun\n") && was_killed(code.parse().unwrap()), "{output}");
+}
+
+#[test]
+fn the_holder_of_a_lock_and_the_fence_are_told_without_taking_it() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&[]);
+    let text = sandbox.moved(&facts::script(&FactsQuery::default(), None));
+    let output = Command::new("sh").args(["-c", &text]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("=fence 1\n") && text.contains(&format!("=holder {OWNER}\n")), "{text}");
+    let facts = facts::parse(&text.replace("=uid", "=uid 0\n=was"), 0).unwrap();
+    assert_eq!((facts.fence, facts.holder.as_deref()), (1, Some(OWNER)));
 }
