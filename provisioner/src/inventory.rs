@@ -16,6 +16,7 @@ mod resolve;
 mod rules;
 mod schema;
 mod suggest;
+mod system;
 
 #[cfg(test)]
 mod tests;
@@ -32,8 +33,9 @@ use std::{
 use ipnet::Ipv4Net;
 
 pub use diagnostics::{Diagnostics, Finding, Problem, Severity};
-pub use document::{Backend, HostKeyPolicy, KeyAlgorithm, ProxyMode, Role};
+pub use document::{Backend, FirewallPolicy, HostKeyPolicy, KeyAlgorithm, ProxyMode, Role};
 pub use schema::schema;
+pub use system::{DockerSource, Limits, Repository, System};
 
 use crate::digest::Digest;
 
@@ -193,6 +195,8 @@ pub struct Host {
     pub taints: BTreeSet<Taint>,
     /// How it is reached.
     pub ssh: Ssh,
+    /// How its operating system is prepared.
+    pub system: System,
     /// Pods that the node may run.
     pub max_pods: u16,
 }
