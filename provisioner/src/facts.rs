@@ -114,8 +114,15 @@ impl FactsQuery {
     }
 }
 
-/// Where an engine keeps what it makes.
-pub(crate) const ENGINE_DATA: [&str; 2] = ["/var/lib/containerd", "/var/lib/docker"];
+/// What an engine makes by itself, and so no package takes away.
+pub(crate) const ENGINE_DATA: [&str; 6] = [
+    "/etc/cni",
+    "/etc/containerd",
+    "/etc/docker",
+    "/etc/docker/key.json",
+    "/var/lib/containerd",
+    "/var/lib/docker",
+];
 
 /// The directories above `path`, nearest first, without the root.
 pub(crate) fn parents(path: &str) -> impl Iterator<Item = &str> {

@@ -29,6 +29,7 @@ install_packages() { # MANAGER NAMES...
   mkdir -p @DIR@
   if ! unfinished; then
     iptables -w -S FORWARD 2>/dev/null | sed -n 's/^-P FORWARD //p' >@DIR@/forward-policy || :
+    [ ! -f /etc/firewalld/zones/docker.xml ] || : >@DIR@/docker-zone
     installed "$m" >@DIR@/packages.new
     sync @DIR@/packages.new; mv -fT @DIR@/packages.new @DIR@/packages.before
   fi
@@ -84,6 +85,12 @@ remove_engine_network() {
     for c in $chains; do iptables -w -t $t -F "$c" || :; done
     for c in $chains; do iptables -w -t $t -X "$c" || :; done
   done
+  # The engine makes a zone of its own in firewalld.
+  z=/etc/firewalld/zones/docker.xml
+  if [ -f $z ] && [ ! -f @DIR@/docker-zone ] && firewall-cmd --state >/dev/null; then
+    firewall-cmd --permanent --delete-zone=docker >/dev/null && firewall-cmd --reload >/dev/null
+    rm -f $z.old
+  fi
   policy=$(cat @DIR@/forward-policy 2>/dev/null) || :
   [ -z "$policy" ] || iptables -w -P FORWARD "$policy"
 }

@@ -52,7 +52,11 @@ rpm_of() { # NAME VERSION REQUIRES FILES-FROM-DEBIAN-PACKAGES...
         case " $present " in *" $package "*) ;; *) continue ;; esac
         chroot "$root" dpkg-query -L "$package" | while read -r path; do
             # Its lists know /lib as a directory, which is a link to the one in /usr.
-            case $path in /lib/*|/bin/*|/sbin/*) path=/usr$path ;; esac
+            case $path in
+            /lib/*|/bin/*|/sbin/*) path=/usr$path ;;
+            # Nobody has scripts of that kind there.
+            /etc/init.d/*) continue ;;
+            esac
             if [ -f "$root$path" ]; then echo ".$path"; fi
         done >"$top/list"
         tar -C "$root" -cf - --no-recursion --files-from="$top/list" | tar -C "$top/files" -xf -
