@@ -61,10 +61,18 @@ impl Lab {
         let inventory = inventory(self.dir.path(), members);
         let now = jiff::Timestamp::now();
         let pki = crate::pki::ensure(&inventory, self.dir.path(), now).unwrap();
-        let blob =
-            |name: &str| Blob { sha256: Digest::of(name.as_bytes()), len: 1, source: name.into() };
-        let artifacts =
-            Artifacts { hyperkube: blob("hyperkube"), etcd: blob("etcd"), images: Vec::new() };
+        let blob = |name: &str| Blob {
+            sha256: Digest::of(name.as_bytes()),
+            len: 1,
+            source: name.into(),
+            architecture: None,
+        };
+        let artifacts = Artifacts {
+            hyperkube: blob("hyperkube"),
+            etcd: blob("etcd"),
+            images: Vec::new(),
+            repository_keys: BTreeMap::new(),
+        };
         let templates = Templates::embedded().unwrap();
         let compose = |births: &Births| {
             crate::compose::desired(&inventory, &pki, births, &templates, &artifacts).unwrap()
