@@ -327,7 +327,7 @@ fn occupied(host: &str, facts: &Facts) -> Option<Problem> {
         host: host.to_owned(),
         check: "etcd-data",
         message: format!("{DATA} holds data of etcd"),
-        advice: format!("`kprov reset --hosts {host} --yes` gives the host back first"),
+        advice: format!("`kprov reset INVENTORY --hosts {host} --yes` gives the host back first"),
     })
 }
 

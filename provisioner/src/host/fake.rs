@@ -8,7 +8,7 @@ use super::{CommandEnd, Host, HostError};
 use crate::digest::Digest;
 use crate::distribution::PackageManager;
 use crate::facts::{
-    DockerFact, Facts, FactsQuery, LoadedImage, ModuleFact, OsRelease, PathFact, UnitFact,
+    DockerFact, ENGINE, Facts, FactsQuery, LoadedImage, ModuleFact, OsRelease, PathFact, UnitFact,
 };
 use crate::record::{Prior, Record};
 use crate::state::{Mode, Owner};
@@ -430,8 +430,13 @@ impl FakeState {
             let there = self.has_unit(&name);
             let Some(unit) = self.units.get_mut(&name) else { continue };
             unit.active = unit.enabled && there;
-            if unit.active {
+            let active = unit.active;
+            if active {
                 unit.runs_with.clone_from(&paths);
+                self.started(&name);
+            }
+            if !active && name == ENGINE && matches!(self.base.docker, DockerFact::Running { .. }) {
+                self.base.docker = DockerFact::Stopped;
             }
         }
     }
