@@ -1,6 +1,7 @@
 //! The programs and container images that kprov puts on hosts: found, fetched, digested.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     fs::{self, File},
     io::{self, Read},
@@ -13,6 +14,7 @@ use thiserror::Error;
 
 use crate::{
     digest::Digest,
+    distribution::Architecture,
     inventory::{ArtifactSource, Inventory, PAUSE_IMAGE},
     state::{Blob, ImageState},
 };
@@ -21,6 +23,8 @@ use crate::{
 const PAUSE_ARCHIVE: &str = "images/pause-3.10.tar";
 /// The largest manifest of an image archive: one line an image and layer.
 const MANIFEST_LEN_MAX: u64 = 1 << 20;
+/// As much of a program's file as tells its architecture.
+const PROGRAM_HEADER_LEN: u64 = 20;
 /// The largest configuration of an image.
 const CONFIG_LEN_MAX: u64 = 8 << 20;
 
@@ -33,6 +37,8 @@ pub struct Artifacts {
     pub etcd: Blob,
     /// Container images that every node loads, sorted by name.
     pub images: Vec<ImageState>,
+    /// Texts of the keys that sign repositories of packages, by file.
+    pub repository_keys: BTreeMap<PathBuf, String>,
 }
 
 /// Why one artifact cannot be had.
@@ -151,11 +157,25 @@ pub fn resolve(
             Err(error) => errors.push(error),
         }
     }
+    let mut repository_keys = BTreeMap::new();
+    let repositories = inventory.hosts.iter().filter_map(|h| h.system.docker.repository.as_ref());
+    for path in repositories.filter_map(|repository| repository.key.as_ref()) {
+        if repository_keys.contains_key(path) {
+            continue;
+        }
+        match fs::read_to_string(path) {
+            Ok(text) => _ = repository_keys.insert(path.clone(), text),
+            Err(source) => {
+                let (what, path) = ("repository key".to_owned(), path.clone());
+                errors.push(ArtifactError::Read { what, path, source });
+            }
+        }
+    }
     loaded.sort_by(|a, b| a.reference.cmp(&b.reference));
     loaded.dedup();
     match (hyperkube, etcd) {
         (Some(hyperkube), Some(etcd)) if errors.is_empty() => {
-            Ok(Artifacts { hyperkube, etcd, images: loaded })
+            Ok(Artifacts { hyperkube, etcd, images: loaded, repository_keys })
         }
         _ => Err(ArtifactErrors(errors)),
     }
@@ -193,8 +213,11 @@ fn blob(what: &str, path: &Path, hint: &str) -> Result<Blob, ArtifactError> {
         _ => ArtifactError::Read { what: what.to_owned(), path: path.to_owned(), source },
     };
     let mut file = File::open(path).map_err(failed)?;
-    let (sha256, len) = Digest::of_reader(&mut file).map_err(failed)?;
-    Ok(Blob { sha256, len, source: path.to_owned() })
+    let mut header = Vec::new();
+    (&mut file).take(PROGRAM_HEADER_LEN).read_to_end(&mut header).map_err(failed)?;
+    let architecture = Architecture::of_program(&header);
+    let (sha256, len) = Digest::of_reader(&mut header.as_slice().chain(file)).map_err(failed)?;
+    Ok(Blob { sha256, len, source: path.to_owned(), architecture })
 }
 
 /// Fetches into the cache unless it is there. The name in the cache is the digest, and a file

@@ -8,6 +8,7 @@ mod builder;
 mod etcd;
 mod master;
 mod node;
+mod preparation;
 
 #[cfg(test)]
 mod tests;
@@ -79,6 +80,7 @@ pub fn desired(
             if host.has(Role::Node) {
                 node::add(&mut builder)?;
             }
+            preparation::add(&mut builder)?;
             Ok(builder.finish())
         })
         .collect()

@@ -4,11 +4,15 @@
 //! and `facts::answer` reads the answer. A fake host makes [`Facts`] directly.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
 use crate::digest::Digest;
+use crate::distribution::PackageManager;
+use crate::firewall::FirewallFact;
 use crate::record::{Prior, Record};
+use crate::repository;
 use crate::state::{Content, FileState, HostState, Mode, Owner, Protocol};
 
 mod answer;
@@ -44,6 +48,16 @@ pub struct FactsQuery {
     pub ports: BTreeSet<u16>,
     /// Whether to ask Docker for its version and images.
     pub docker: bool,
+    /// Packages.
+    pub packages: BTreeSet<String>,
+    /// Whether to ask for swap.
+    pub swap: bool,
+    /// Files whose block of ours is asked for.
+    pub blocks: BTreeSet<String>,
+    /// Whether to ask for the rules of a firewall that is on.
+    pub firewall: bool,
+    /// The host's address, which tells the interface and so the zone of firewalld.
+    pub address: Option<Ipv4Addr>,
 }
 
 impl FactsQuery {
@@ -63,11 +77,27 @@ impl FactsQuery {
             paths.iter().flat_map(|path| parents(path)).map(str::to_owned).collect();
         paths.extend(above);
         paths.extend(desired.data.iter().cloned());
+        paths.extend(desired.blocks.iter().map(|block| block.path.clone()));
+        let mut hashed = hashed;
+        let mut data = desired.data.clone();
+        if desired.docker {
+            data.extend(ENGINE_DATA.map(str::to_owned));
+            paths.extend(ENGINE_DATA.map(str::to_owned));
+        }
+        if desired.engine.repository.is_some() {
+            // Which of them it will be depends on the distribution, which nobody knows yet.
+            let files = repository::FILES.iter().map(|path| (*path).to_owned());
+            hashed.extend(files.clone());
+            paths.extend(files);
+            let above = repository::FILES.iter().flat_map(|path| parents(path));
+            paths.extend(above.map(str::to_owned));
+        }
+        let firewall = &desired.firewall;
         Self {
             paths,
             hashed,
             large,
-            data: desired.data.clone(),
+            data,
             units: (desired.units.iter().map(|unit| unit.name.clone()))
                 .chain(desired.docker.then(|| ENGINE.to_owned()))
                 .collect(),
@@ -75,9 +105,24 @@ impl FactsQuery {
             modules: desired.modules.clone(),
             ports: desired.ports.iter().map(|port| port.port).collect(),
             docker: desired.docker || !desired.images.is_empty(),
+            packages: desired.packages.clone(),
+            swap: desired.swap_off,
+            blocks: desired.blocks.iter().map(|block| block.path.clone()).collect(),
+            firewall: !firewall.openings.is_empty(),
+            address: firewall.address,
         }
     }
 }
+
+/// What an engine makes by itself, and so no package takes away.
+pub(crate) const ENGINE_DATA: [&str; 6] = [
+    "/etc/cni",
+    "/etc/containerd",
+    "/etc/docker",
+    "/etc/docker/key.json",
+    "/var/lib/containerd",
+    "/var/lib/docker",
+];
 
 /// The directories above `path`, nearest first, without the root.
 pub(crate) fn parents(path: &str) -> impl Iterator<Item = &str> {
@@ -99,8 +144,28 @@ pub struct Facts {
     pub kernel: String,
     /// Whether systemd is the init process.
     pub systemd: bool,
-    /// A firewall service that is on: `firewalld` or `ufw`.
-    pub firewall: Option<String>,
+    /// A firewall that is on.
+    pub firewall: Option<FirewallFact>,
+    /// Whether a change of the firewall is still to be confirmed, and else taken back.
+    pub firewall_guarded: bool,
+    /// Programs that install packages.
+    pub managers: BTreeSet<PackageManager>,
+    /// Those of the packages asked for that are installed.
+    pub packages: BTreeSet<String>,
+    /// Whether an installation of packages was broken off.
+    pub packages_unfinished: bool,
+    /// Swap that is on or that the next boot would switch on, by device or file.
+    pub swaps: BTreeSet<String>,
+    /// Digests of the blocks asked for; a file without one has no entry.
+    pub blocks: BTreeMap<String, Digest>,
+    /// Whether SELinux is there and enforcing.
+    pub selinux_enforcing: bool,
+    /// Those of the paths asked for whose label is not the one that the policy says.
+    pub mislabelled: BTreeSet<String>,
+    /// A service that keeps the clock right and runs.
+    pub time_service: Option<String>,
+    /// The kind of container that the host is; its clock is another one's then.
+    pub container: Option<String>,
     /// Programs that kprov needs and the host lacks.
     pub missing_programs: BTreeSet<String>,
     /// The host's clock less the operator's, in milliseconds.

@@ -22,6 +22,8 @@ mod script;
 mod shell;
 pub mod ssh;
 
+use script::GUARD_S;
+
 pub use https::{HttpsAnswer, HttpsEndpoint};
 
 /// One host; all calls block until they are done or their deadline has passed.
@@ -264,6 +266,16 @@ pub enum HostError {
         /// The unit whose journal may say more.
         unit: Option<String>,
     },
+    /// A changed firewall keeps new connections out.
+    #[error(
+        "no new connection is possible since the firewall was changed: the host takes the change \
+         back within {GUARD_S} s"
+    )]
+    ShutOut {
+        /// How the new connection failed.
+        #[source]
+        source: Box<Self>,
+    },
     /// An HTTPS endpoint did not answer as it should.
     #[error("no valid answer from https://{endpoint}")]
     Https {
@@ -335,6 +347,11 @@ impl HostError {
                 format!("see journalctl -u {unit} on the host, then apply again")
             }
             Self::Step { .. } => "correct it on the host, then apply again".to_owned(),
+            Self::ShutOut { .. } => {
+                "see what the host's firewall says about SSH; with `firewall = \"none\"` in \
+                 [system] kprov leaves it alone"
+                    .to_owned()
+            }
             Self::Https { .. } => "see the unit's journal on the host".to_owned(),
         }
     }

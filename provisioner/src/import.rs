@@ -303,9 +303,14 @@ mod tests {
             sha256: crate::digest::Digest::of(name.as_bytes()),
             len: 1,
             source: name.into(),
+            architecture: None,
         };
-        let artifacts =
-            Artifacts { hyperkube: blob("hyperkube"), etcd: blob("etcd"), images: Vec::new() };
+        let artifacts = Artifacts {
+            hyperkube: blob("hyperkube"),
+            etcd: blob("etcd"),
+            images: Vec::new(),
+            repository_keys: BTreeMap::new(),
+        };
         let templates = Templates::embedded().unwrap();
         crate::compose::desired(inventory, &pki, births, &templates, &artifacts).unwrap()
     }

@@ -17,6 +17,7 @@ mod resolve;
 mod rules;
 mod schema;
 mod suggest;
+mod system;
 
 #[cfg(test)]
 mod tests;
@@ -34,9 +35,12 @@ use ipnet::Ipv4Net;
 
 pub use conduct::{BatchSize, Hook, HookMoment, Rollout};
 pub use diagnostics::{Diagnostics, Finding, Problem, Severity};
-pub use document::{Backend, HookPlace, HostKeyPolicy, KeyAlgorithm, Phase, ProxyMode, Role};
+pub use document::{
+    Backend, FirewallPolicy, HookPlace, HostKeyPolicy, KeyAlgorithm, Phase, ProxyMode, Role,
+};
 pub use schema::schema;
 pub(crate) use suggest::did_you_mean;
+pub use system::{DockerSource, Limits, Repository, System};
 
 use crate::digest::Digest;
 
@@ -217,6 +221,8 @@ pub struct Host {
     pub taints: BTreeSet<Taint>,
     /// How it is reached.
     pub ssh: Ssh,
+    /// How its operating system is prepared.
+    pub system: System,
     /// Pods that the node may run.
     pub max_pods: u16,
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::inventory::{Host, HostKeyPolicy, Inventory, Role, Ssh, SshAuth};
+use crate::inventory::{Host, HostKeyPolicy, Inventory, Role, Ssh, SshAuth, System};
 
 /// The file within the state directory.
 pub const FILE: &str = "hosts.json";
@@ -170,6 +170,7 @@ impl KnownHost {
                 known_hosts: self.known_hosts.clone(),
                 connect_timeout: Duration::from_secs(self.connect_timeout_s),
             },
+            system: System::untouched(),
             max_pods: 0,
         }
     }

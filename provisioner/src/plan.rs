@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::distribution::PackageManager;
 use crate::facts::Facts;
+use crate::firewall::FirewallChange;
 use crate::inventory::Rollout;
 use crate::record::Record;
+use crate::repository;
 use crate::state::{Blob, Content, Gate, HostState, Stage};
 use crate::step::Step;
 
@@ -15,6 +18,7 @@ mod file;
 mod host;
 mod inputs;
 mod lapsed;
+mod preparation;
 mod removal;
 mod show;
 #[cfg(test)]
@@ -23,6 +27,7 @@ mod wave;
 
 pub use file::{Basis, FORMAT, PlanSource, SavedPlan, SavedPlanError, is_saved_plan};
 pub(crate) use host::HostPlanner;
+pub(crate) use preparation::{engine_packages, installation};
 pub use removal::{nothing, reset, reset_state, reset_summary};
 pub(crate) use show::size;
 pub use show::{ContentDiff, DiffSource, change_line, rollout_summary, summary};
@@ -155,6 +160,18 @@ pub enum Change {
     Image { reference: String, len: u64 },
     /// A unit is started, restarted, stopped, enabled or disabled.
     Unit { unit: String, action: UnitAction, because: BTreeSet<String> },
+    /// Packages are installed.
+    Packages { manager: PackageManager, packages: BTreeSet<String> },
+    /// Swap is switched off or on.
+    Swap { on: bool, swaps: BTreeSet<String> },
+    /// Our block of somebody else's file is written.
+    Block { path: String, new: bool },
+    /// A path gets the label that SELinux' policy says.
+    Label { path: String },
+    /// The host's firewall changes.
+    Firewall { what: FirewallChange },
+    /// A change of the firewall that is there is confirmed.
+    FirewallConfirmation,
     /// Only the record of what kprov owns differs.
     Record,
 }
@@ -199,7 +216,7 @@ pub fn plan(desired: &[HostState], facts: &BTreeMap<String, Facts>) -> Plan {
         .iter()
         .map(|state| {
             let facts = facts.get(&state.host).expect("every host's facts were gathered");
-            HostPlanner::new(state, facts).plan()
+            HostPlanner::new(&repository::settled(state, facts), facts).plan()
         })
         .collect();
     let waves = waves(&hosts, &Rollout::AT_ONCE);

@@ -2,9 +2,12 @@
 
 use serde::Serialize;
 
+use crate::distribution::{Architecture, Distribution, PackageManager, SUPPORTED};
 use crate::facts::{DockerFact, ENGINE, Facts, PathFact};
-use crate::plan::HostPlan;
-use crate::state::{HostState, PortUse};
+use crate::firewall::FirewallKind;
+use crate::inventory::FirewallPolicy;
+use crate::plan::{self, HostPlan};
+use crate::state::{Content, HostState, PortUse};
 
 /// A clock further off than this makes certificates look not yet valid, in milliseconds.
 pub const CLOCK_SKEW_MAX_MS: i64 = 30_000;
@@ -25,20 +28,16 @@ pub struct Problem {
     pub advice: String,
 }
 
-/// Distributions that kprov knows the ways of, by `ID` or a word of `ID_LIKE`.
-const DISTRIBUTIONS: [&str; 10] =
-    ["debian", "ubuntu", "centos", "rhel", "fedora", "rocky", "almalinux", "ol", "amzn", "suse"];
-
-/// Processor architectures that Kubernetes components exist for, as `uname -m` names them.
-const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
-
 /// Checks one host; `plan` says what would be sent to it.
 #[must_use]
 pub fn check(state: &HostState, facts: &Facts, plan: &HostPlan) -> Vec<Problem> {
     let mut found = Found { host: &state.host, problems: Vec::new() };
     system(facts, &mut found);
     owner(state, facts, &mut found);
+    programs(state, facts, &mut found);
+    packages(state, facts, &mut found);
     docker(state, facts, &mut found);
+    firewall(state, facts, &mut found);
     paths(state, facts, &mut found);
     disk(facts, plan, &mut found);
     for port in &state.ports {
@@ -65,20 +64,20 @@ fn system(facts: &Facts, found: &mut Found<'_>) {
         let message = "systemd is not running as the init process".to_owned();
         found.add("systemd", message, "use a host that boots with systemd");
     }
-    let mut like = facts.os.id_like.split(' ').chain([facts.os.id.as_str()]);
-    if !like.any(|id| DISTRIBUTIONS.contains(&id)) {
-        let name = [&facts.os.pretty_name, &facts.os.id].into_iter().find(|name| !name.is_empty());
-        let name = name.map_or("the distribution", String::as_str);
-        let message = format!("{name} is not a distribution that kprov supports");
-        found.add("os", message, format!("supported: {}", DISTRIBUTIONS.join(", ")));
+    if let Err(error) = Distribution::of(&facts.os) {
+        let advice = format!(
+            "supported: {SUPPORTED}; give the host one of them, or leave it out of the inventory"
+        );
+        found.add("os", error.to_string(), advice);
     }
-    if !ARCHITECTURES.contains(&facts.arch.as_str()) {
+    if Architecture::of_name(&facts.arch).is_none() {
         let message = format!("the processor architecture {} is not supported", facts.arch);
-        found.add("arch", message, format!("supported: {}", ARCHITECTURES.join(", ")));
+        let known = Architecture::ALL.map(Architecture::name).join(", ");
+        found.add("arch", message, format!("supported: {known}"));
     }
     for program in &facts.missing_programs {
-        // Without systemd its own message says enough.
-        if program != "systemctl" {
+        // Without systemd its own message says enough; a firewall alone needs the other.
+        if program != "systemctl" && program != "systemd-run" {
             let package = match program.as_str() {
                 "flock" => "util-linux",
                 "ss" => "iproute2 (iproute on CentOS)",
@@ -134,15 +133,7 @@ fn docker(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
         return;
     }
     match &facts.docker {
-        DockerFact::Absent => {
-            let package = if like(facts, "debian") {
-                "apt-get install docker.io"
-            } else {
-                "yum install docker (or docker-ce from Docker's own repository)"
-            };
-            let message = "Docker is not installed".to_owned();
-            found.add("docker", message, format!("on the host: {package}"));
-        }
+        DockerFact::Absent => engine(state, facts, found),
         // The plan starts one that is stopped; one that runs and does not answer is broken.
         DockerFact::Stopped if facts.is_active(ENGINE) => {
             let message = "Docker runs but does not answer".to_owned();
@@ -152,8 +143,72 @@ fn docker(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
     }
 }
 
-fn like(facts: &Facts, id: &str) -> bool {
-    facts.os.id == id || facts.os.id_like.split(' ').any(|word| word == id)
+/// An engine that is missing comes from packages, or the operator is told how.
+fn engine(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
+    let Ok(distribution) = Distribution::of(&facts.os) else { return };
+    let message = "Docker is not installed".to_owned();
+    if !state.engine.install {
+        let package = distribution.engine_packages().first().unwrap_or(&"docker-ce");
+        let manager = distribution.manager(&facts.managers);
+        let manager = manager.map_or("the package manager", PackageManager::program);
+        let advice = format!(
+            "on the host: {manager} install {package}; or leave `docker.install = false` out of \
+             [system] in the inventory"
+        );
+        found.add("docker", message, advice);
+    } else if plan::engine_packages(state, facts, distribution).is_empty() {
+        let name = &facts.os.pretty_name;
+        let message = format!("{message}, and {name} has no package of it");
+        let advice = "name a repository that has one in the inventory: \
+                      docker = { repository = { url = \"…\", key = \"…\" } } in [system]";
+        found.add("docker", message, advice);
+    }
+}
+
+/// Packages need the package manager of the host's own distribution.
+fn packages(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
+    let Some(installation) = plan::installation(state, facts) else { return };
+    if installation.manager.is_none() {
+        let names: Vec<_> = installation.packages.iter().map(String::as_str).collect();
+        let message = format!("it has no program that installs packages: {}", names.join(", "));
+        let advice = "supported are apt-get on Debian's family, dnf and yum on Red Hat's; or \
+                      install them by hand";
+        found.add("packages", message, advice);
+    }
+}
+
+/// A program for other processors would fail at its start, after everything else was changed.
+fn programs(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
+    let Some(own) = Architecture::of_name(&facts.arch) else { return };
+    for file in &state.files {
+        let Content::Blob(blob) = &file.content else { continue };
+        let Some(other) = blob.architecture.filter(|other| *other != own) else { continue };
+        let path = &file.path;
+        let message = format!("{path} would be a program for {other}, and the host is {own}");
+        let advice = format!("name a build for {own} in [artifacts] of the inventory");
+        found.add("arch", message, advice);
+    }
+}
+
+fn firewall(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
+    let kind = facts.firewall.as_ref().map(|firewall| firewall.kind);
+    if state.firewall.policy == FirewallPolicy::Disable && kind == Some(FirewallKind::Nftables) {
+        let message = "nftables cannot be switched off without the rules of others, such as those \
+                       of Docker"
+            .to_owned();
+        let advice = "use `firewall = \"auto\"`, or remove its rules by hand and use \"none\"";
+        found.add("firewall", message, advice);
+    }
+    if state.firewall.policy == FirewallPolicy::Auto
+        && facts.firewall.is_some()
+        && !state.firewall.openings.is_empty()
+        && facts.missing_programs.contains("systemd-run")
+    {
+        let message = "the program systemd-run is missing, without which no change of a firewall \
+                       is safe"
+            .to_owned();
+        found.add("firewall", message, "install a systemd with it, or use `firewall = \"none\"`");
+    }
 }
 
 fn paths(state: &HostState, facts: &Facts, found: &mut Found<'_>) {

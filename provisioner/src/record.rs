@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::distribution::PackageManager;
+use crate::firewall::{FirewallKind, OwnedRules};
 use crate::state::{Mode, Owner};
 
 /// Where a host keeps its record, the bytes that were before, and the staging area (mode 0700).
@@ -49,6 +51,24 @@ pub struct Record {
     /// Paths that the components fill, with what was there before.
     #[serde(default)]
     pub data: BTreeMap<String, Prior>,
+    /// Packages that we had installed; what came with them is noted beside the record.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub packages: BTreeSet<String>,
+    /// The program that installed them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager: Option<PackageManager>,
+    /// Swap that we switched off, by device or file.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub swaps: BTreeSet<String>,
+    /// Files that hold a block of ours, and whether they existed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub blocks: BTreeMap<String, bool>,
+    /// Rules that we added to firewalls.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: OwnedRules,
+    /// A firewall that we switched off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firewall_off: Option<FirewallKind>,
 }
 
 impl Record {
@@ -66,6 +86,12 @@ impl Record {
             modules: BTreeSet::new(),
             images: BTreeSet::new(),
             data: BTreeMap::new(),
+            packages: BTreeSet::new(),
+            manager: None,
+            swaps: BTreeSet::new(),
+            blocks: BTreeMap::new(),
+            rules: OwnedRules::new(),
+            firewall_off: None,
         }
     }
 

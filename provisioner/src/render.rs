@@ -15,7 +15,7 @@ use tera::{Context, Kwargs, Map, State, Tera};
 use thiserror::Error;
 
 /// The embedded templates by name.
-const EMBEDDED: [(&str, &str); 22] = [
+const EMBEDDED: [(&str, &str); 23] = [
     ("admin.kubeconfig", include_str!("../../templates/admin.kubeconfig")),
     ("bootstrap.kubeconfig", include_str!("../../templates/bootstrap.kubeconfig")),
     ("component.kubeconfig", include_str!("../../templates/component.kubeconfig")),
@@ -38,6 +38,7 @@ const EMBEDDED: [(&str, &str); 22] = [
     ("kubelet.env", include_str!("../../templates/kubelet.env")),
     ("kubelet.service", include_str!("../../templates/kubelet.service")),
     ("kubelet.yaml", include_str!("../../templates/kubelet.yaml")),
+    ("limits.conf", include_str!("../../templates/limits.conf")),
     ("modules.conf", include_str!("../../templates/modules.conf")),
     ("sysctl.conf", include_str!("../../templates/sysctl.conf")),
     ("token.csv", include_str!("../../templates/token.csv")),

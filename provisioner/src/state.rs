@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::distribution::Architecture;
+use crate::firewall::FirewallState;
 use crate::secret::Secret;
 
 /// All that should be true of one host.
@@ -48,6 +50,16 @@ pub struct HostState {
     pub data: BTreeSet<String>,
     /// Whether the host must have a Docker engine.
     pub docker: bool,
+    /// Where that comes from when there is none.
+    pub engine: EngineSource,
+    /// Further packages of the distribution.
+    pub packages: BTreeSet<String>,
+    /// Whether swap must be off.
+    pub swap_off: bool,
+    /// Blocks of lines within files that belong to somebody else; one entry a path.
+    pub blocks: Vec<BlockState>,
+    /// What the host's firewall must let through.
+    pub firewall: FirewallState,
 }
 
 impl HostState {
@@ -68,6 +80,11 @@ impl HostState {
             ports: Vec::new(),
             data: BTreeSet::new(),
             docker: false,
+            engine: EngineSource::default(),
+            packages: BTreeSet::new(),
+            swap_off: false,
+            blocks: Vec::new(),
+            firewall: FirewallState::default(),
         }
     }
 
@@ -151,6 +168,39 @@ pub struct Blob {
     pub len: u64,
     /// Where the bytes are on the operator's machine.
     pub source: PathBuf,
+    /// What processors it runs on, where it is a program.
+    pub architecture: Option<Architecture>,
+}
+
+/// A block of lines within a file that belongs to somebody else, between two marks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BlockState {
+    /// Absolute path of the file.
+    pub path: String,
+    /// The lines, each with its end.
+    pub text: String,
+}
+
+/// Where a Docker engine comes from when a host has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct EngineSource {
+    /// Whether kprov installs it.
+    pub install: bool,
+    /// Its packages; empty for those of the distribution, or of Docker's own repository.
+    pub packages: BTreeSet<String>,
+    /// A repository besides those that the host has.
+    pub repository: Option<RepositoryState>,
+}
+
+/// A repository of packages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RepositoryState {
+    /// Where it is.
+    pub url: String,
+    /// Suite and components, for `apt`.
+    pub suite: Vec<String>,
+    /// The key that signs it, in armor; `None` for one that is trusted without.
+    pub key: Option<String>,
 }
 
 /// A symbolic link.

@@ -3,9 +3,13 @@
 //! A plan is a list of steps and executing makes no choices. Every step is idempotent, and each is
 //! atomic as far as a later run can see: a crash leaves it done or not done.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::distribution::PackageManager;
+use crate::firewall::FirewallChange;
 use crate::record::{Prior, Record};
 use crate::state::{Mode, Owner};
 
@@ -63,6 +67,28 @@ pub enum Step {
     SetAside { path: String },
     /// Unmounts and removes what the components left at `path`.
     RemoveData { path: String, prior: Prior },
+    /// Removes links and chains that a Docker engine of ours left behind.
+    RemoveEngineNetwork,
+    /// Installs packages, and notes which ones came with them.
+    InstallPackages { manager: PackageManager, packages: BTreeSet<String> },
+    /// Removes the packages that came with an installation of ours.
+    RemovePackages { manager: PackageManager },
+    /// Switches swap off, now and for the next boot.
+    SwapOff { swaps: BTreeSet<String> },
+    /// Gives back swap that was switched off.
+    SwapOn { swaps: BTreeSet<String> },
+    /// Puts a block of lines into a file, or replaces it.
+    WriteBlock { path: String, text: String },
+    /// Takes the block of lines out of a file, and removes a file that did not exist before.
+    RemoveBlock { path: String, existed: bool },
+    /// Gives a path the SELinux label that the host's policy says.
+    Relabel { path: String },
+    /// Arms a timer on the host that takes changes of its firewall back.
+    GuardFirewall { undo: Vec<FirewallChange> },
+    /// Changes the host's firewall.
+    ChangeFirewall { change: FirewallChange },
+    /// Disarms the timer, over a new connection: one that a wrong rule would have kept out.
+    ConfirmFirewall,
     /// Forgets failures and unit files that are no more.
     ResetFailed,
     /// Removes what was sent and is in place now.
@@ -100,6 +126,19 @@ impl Step {
             Self::RemoveNetwork => "remove network links and rules".to_owned(),
             Self::SetAside { path } => format!("set {path} aside"),
             Self::RemoveData { path, .. } => format!("remove data in {path}"),
+            Self::RemoveEngineNetwork => "remove links and rules of Docker".to_owned(),
+            Self::InstallPackages { manager, packages } => {
+                format!("install {} with {manager}", listed(packages))
+            }
+            Self::RemovePackages { manager } => format!("remove packages with {manager}"),
+            Self::SwapOff { swaps } => format!("switch swap off: {}", listed(swaps)),
+            Self::SwapOn { swaps } => format!("switch swap on: {}", listed(swaps)),
+            Self::WriteBlock { path, .. } => format!("write our block of {path}"),
+            Self::RemoveBlock { path, .. } => format!("remove our block of {path}"),
+            Self::Relabel { path } => format!("label {path}"),
+            Self::GuardFirewall { .. } => "guard the firewall".to_owned(),
+            Self::ChangeFirewall { change } => change.to_string(),
+            Self::ConfirmFirewall => "confirm the firewall over a new connection".to_owned(),
             Self::ResetFailed => "forget failed units".to_owned(),
             Self::ClearStaging => "clear the staging area".to_owned(),
             Self::RemoveRecord => "remove the record".to_owned(),
@@ -114,4 +153,8 @@ impl Step {
             _ => None,
         }
     }
+}
+
+fn listed(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }

@@ -43,7 +43,8 @@ impl Cluster {
     /// # Errors
     /// The lab cannot be started, or a program is missing.
     pub async fn boot(inventory: Inventory) -> Result<Self> {
-        let options = LabOptions::for_test(inventory.name(), inventory.len());
+        let mut options = LabOptions::for_test(inventory.name(), inventory.len());
+        options.kinds.clone_from(&inventory.kinds);
         test_images::write_all(&workspace_root(), &options.images_dir()).await?;
         let lab = Lab::up(options).await?;
         let folder = tempfile::tempdir()?;

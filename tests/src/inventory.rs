@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use lab::{Lab, workspace_root};
+use lab::{HostKind, Lab, workspace_root};
 
 /// What a host does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,10 @@ pub struct Inventory {
     roles: Vec<Vec<Role>>,
     /// Labels of each host.
     pub labels: Vec<Vec<(String, String)>>,
+    /// What the hosts are dressed as; see [`lab::LabOptions::kinds`].
+    pub kinds: Vec<HostKind>,
+    /// Lines of each host's own section besides.
+    pub settings: Vec<String>,
     /// Lines appended to the file.
     pub extra: String,
 }
@@ -55,13 +59,16 @@ impl Inventory {
 
     fn new(name: &str, roles: Vec<Vec<Role>>) -> Self {
         let labels = vec![Vec::new(); roles.len()];
-        Self { name: name.to_owned(), roles, labels, extra: String::new() }
+        let settings = vec![String::new(); roles.len()];
+        let (kinds, extra) = (Vec::new(), String::new());
+        Self { name: name.to_owned(), roles, labels, kinds, settings, extra }
     }
 
     /// Adds a host with one role.
     pub fn add(&mut self, role: Role) {
         self.roles.push(vec![role]);
         self.labels.push(Vec::new());
+        self.settings.push(String::new());
     }
 
     /// The name of cluster and lab.
@@ -99,7 +106,8 @@ impl Inventory {
             root.join("target/release/hyperkube").display().to_string(),
         );
         text.push_str(&self.extra);
-        for ((host, roles), labels) in lab.hosts().iter().zip(&self.roles).zip(&self.labels) {
+        let hosts = lab.hosts().iter().zip(&self.roles).zip(&self.labels).zip(&self.settings);
+        for (((host, roles), labels), settings) in hosts {
             let roles: Vec<String> = roles.iter().map(|r| format!("{:?}", r.name())).collect();
             write!(
                 text,
@@ -113,6 +121,7 @@ impl Inventory {
                     labels.iter().map(|(k, v)| format!("{k:?} = {v:?}")).collect();
                 writeln!(text, "labels = {{ {} }}", pairs.join(", "))?;
             }
+            text.push_str(settings);
         }
         let path = folder.join("inventory.toml");
         std::fs::write(&path, text)?;

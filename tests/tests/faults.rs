@@ -78,7 +78,9 @@ const UNFIT: [Unfit; 7] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unfit_hosts_are_found_before_anything_changes() -> Result<()> {
-    let cluster = Cluster::boot(Inventory::single_master("unfit", UNFIT.len() + 1)).await?;
+    let mut inventory = Inventory::single_master("unfit", UNFIT.len() + 1);
+    inventory.extra = "\n[system.docker]\ninstall = false\n".to_owned();
+    let cluster = Cluster::boot(inventory).await?;
     let hosts: Vec<String> = cluster.lab.hosts().iter().map(|host| host.name.clone()).collect();
     for (host, unfit) in hosts[1..].iter().zip(&UNFIT) {
         cluster.lab.run(host, &["sh", "-ec", unfit.make]).await?;

@@ -10,9 +10,7 @@ use clap::Args;
 use super::connect::{Asking, Connected, connect, every_host};
 use super::diary::Diary;
 use super::output::{Console, Failure};
-use super::{
-    ApplyArgs, Exit, RunArgs, Source, Surroundings, apply, prepare, recovery, secrets,
-};
+use super::{ApplyArgs, Exit, RunArgs, Source, Surroundings, apply, prepare, recovery, secrets};
 use crate::backup::{self, BackupError, Manifest, Unpacked};
 use crate::etcd::births;
 use crate::etcd::gateway::Gateway;
@@ -329,7 +327,7 @@ fn occupied(host: &str, facts: &Facts) -> Option<Problem> {
         host: host.to_owned(),
         check: "etcd-data",
         message: format!("{DATA} holds data of etcd"),
-        advice: format!("`kprov reset --hosts {host} --yes` gives the host back first"),
+        advice: format!("`kprov reset INVENTORY --hosts {host} --yes` gives the host back first"),
     })
 }
 
@@ -361,7 +359,7 @@ fn place_database(
     let mut bytes = File::open(snapshot).map_err(|error| bad(&error))?;
     let (sha256, len) =
         crate::digest::Digest::of_reader(&mut bytes).map_err(|error| bad(&error))?;
-    let blob = Blob { sha256, len, source: snapshot.to_owned() };
+    let blob = Blob { sha256, len, source: snapshot.to_owned(), architecture: None };
     for host in inventory.with_role(Role::Etcd) {
         let facts = &connected.facts[&host.name];
         let steps = placing(inventory, &host.name, facts, &blob);
@@ -420,7 +418,8 @@ mod tests {
         let lock = LockRequest { owner: "test".to_owned() };
         let facts = host.facts(&query, Some(&lock)).unwrap();
         assert!(occupied("n1", &facts).is_none());
-        let blob = Blob { sha256: Digest::of(b"db"), len: 2, source: "/nowhere".into() };
+        let (sha256, source) = (Digest::of(b"db"), "/nowhere".into());
+        let blob = Blob { sha256, len: 2, source, architecture: None };
         let eager = Content::Text(EAGER_TEXT.to_owned());
         let uploads =
             [(blob.sha256, Upload::Blob(blob.clone())), (eager.digest(), Upload::Content(eager))];

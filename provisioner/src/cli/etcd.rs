@@ -75,7 +75,12 @@ impl Opened {
     }
 
     /// Has etcd remove a member, after no earlier run can write any more.
-    pub(super) fn remove(&mut self, planned: &Planned, source: &Source, diary: &Diary) -> Result<(), Failure> {
+    pub(super) fn remove(
+        &mut self,
+        planned: &Planned,
+        source: &Source,
+        diary: &Diary,
+    ) -> Result<(), Failure> {
         let Self { inventory, pki, connected: Connected { hosts, facts, .. }, .. } = self;
         let lease =
             Lease::of_masters(inventory, facts).map_err(|problem| Failure::Unfit(vec![problem]))?;

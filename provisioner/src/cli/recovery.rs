@@ -74,7 +74,10 @@ pub(super) fn replace(
     if facts.record.is_some() {
         return Err(Failure::Other {
             message: format!("{} is not fresh: kprov has set it up before", args.host),
-            advice: format!("`kprov reset --hosts {} --yes` gives it back first", args.host),
+            advice: format!(
+                "`kprov reset INVENTORY --hosts {} --yes` gives it back first",
+                args.host
+            ),
         });
     }
     let mut planned = None;

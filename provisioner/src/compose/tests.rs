@@ -31,8 +31,14 @@ fn artifacts() -> Artifacts {
         sha256: Digest::of(name.as_bytes()),
         len: 1,
         source: Path::new("/artifacts").join(name),
+        architecture: None,
     };
-    Artifacts { hyperkube: blob("hyperkube"), etcd: blob("etcd"), images: Vec::new() }
+    Artifacts {
+        hyperkube: blob("hyperkube"),
+        etcd: blob("etcd"),
+        images: Vec::new(),
+        repository_keys: BTreeMap::new(),
+    }
 }
 
 fn pki(inventory: &Inventory) -> Pki {
@@ -447,4 +453,58 @@ fn environment_files_are_one_variable_of_plain_flags() {
             }
         }
     }
+}
+
+/// What a firewall must let through to a host, a line a thing.
+fn openings(state: &HostState) -> String {
+    let line = |opening: &crate::firewall::Opening| match opening {
+        crate::firewall::Opening::Port { protocol, port, from: None } => {
+            format!("{port}/{protocol} from anyone\n")
+        }
+        crate::firewall::Opening::Port { protocol, port, from: Some(from) } => {
+            let from: Vec<_> = from.iter().map(ToString::to_string).collect();
+            format!("{port}/{protocol} from {}\n", from.join(" "))
+        }
+        crate::firewall::Opening::Pods { range } => format!("pods of {range}\n"),
+    };
+    state.firewall.openings.iter().map(line).collect()
+}
+
+#[test]
+fn firewalls_let_in_who_needs_it_and_nobody_else() {
+    let inventory = inventory("ha", |text| text);
+    let pki = pki(&inventory);
+    let states = states(&inventory, &pki);
+    let of = |name: &str| openings(states.iter().find(|state| state.host == name).unwrap());
+    insta::assert_snapshot!(of(&inventory.hosts[0].name), @r"
+    2379/tcp from 10.99.1.12/31
+    2380/tcp from 10.99.1.12/31
+    6443/tcp from anyone
+    ");
+    insta::assert_snapshot!(of(&inventory.hosts[inventory.hosts.len() - 1].name), @r"
+    10250/tcp from 10.99.1.11/32 10.99.1.12/31
+    8472/udp from 10.99.1.14/31
+    pods of 10.244.0.0/16
+    ");
+}
+
+#[test]
+fn a_prepared_host_gets_names_and_limits() {
+    let inventory = inventory("lab", |text| {
+        text + "\n[system]\nhosts_file = true\nswap = \"off\"\npackages = [\"nfs-common\"]\n\
+                limits = { open_files = 65536 }\n"
+    });
+    let pki = pki(&inventory);
+    let state = &states(&inventory, &pki)[0];
+    let names: Vec<_> =
+        inventory.hosts.iter().map(|h| format!("{} {}\n", h.address, h.name)).collect();
+    assert_eq!(state.blocks[0].path, "/etc/hosts");
+    assert_eq!(state.blocks[0].text, names.concat());
+    assert!(state.swap_off && state.engine.install && state.packages.contains("nfs-common"));
+    let limits = state.file("/etc/security/limits.d/90-kprov.conf").unwrap();
+    insta::assert_snapshot!(shown(limits, &pki).unwrap(), @r"
+    # Made by kprov; changes made here are overwritten.
+    * - nofile 65536
+    root - nofile 65536
+    ");
 }

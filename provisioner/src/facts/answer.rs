@@ -1,6 +1,8 @@
 //! Reading what the facts script printed.
 
 use super::{DockerFact, Facts, Listener, LoadedImage, ModuleFact, PathFact, UnitFact};
+use crate::distribution::PackageManager;
+use crate::firewall::{FirewallFact, FirewallKind};
 use crate::record::{FORMAT, Record};
 use crate::state::{Mode, Owner, Protocol};
 
@@ -106,7 +108,17 @@ fn fact(facts: &mut Facts, key: &str, rest: &str) {
         "staged" => facts.staged = true,
         "fence" => facts.fence = rest.trim().parse().unwrap_or(0),
         "holder" => facts.holder = Some(rest.to_owned()),
-        "firewall" => facts.firewall = Some(rest.to_owned()),
+        "firewall" => facts.firewall = FirewallKind::of_name(rest).map(FirewallFact::new),
+        "firewall-guarded" => facts.firewall_guarded = true,
+        "zone" | "permanent" | "runtime" | "chain" => firewall_line(facts, key, rest),
+        "packages-unfinished" => facts.packages_unfinished = true,
+        "manager" => facts.managers.extend(PackageManager::of_program(rest)),
+        "package" => _ = facts.packages.insert(rest.to_owned()),
+        "swap" => _ = facts.swaps.insert(rest.to_owned()),
+        "selinux" => facts.selinux_enforcing = true,
+        "mislabelled" => _ = facts.mislabelled.insert(rest.to_owned()),
+        "time-service" => facts.time_service = Some(rest.to_owned()),
+        "container" => facts.container = Some(rest.to_owned()),
         "os" => os_release(facts, rest),
         "lacks" => _ = facts.missing_programs.insert(rest.to_owned()),
         "path" => path_line(facts, rest),
@@ -158,6 +170,11 @@ fn pair(facts: &mut Facts, key: &str, first: &str, second: &str) {
             };
             facts.modules.insert(first.to_owned(), state);
         }
+        "block" => {
+            if let Ok(digest) = first.parse() {
+                facts.blocks.insert(second.to_owned(), digest);
+            }
+        }
         "image" => _ = facts.images.insert(second.to_owned(), first.to_owned()),
         "started" => {
             if let Ok(digest) = second.parse() {
@@ -170,6 +187,28 @@ fn pair(facts: &mut Facts, key: &str, first: &str, second: &str) {
                 facts.loaded.insert(reference.to_owned(), image);
             }
         }
+        _ => {}
+    }
+}
+
+/// A line about the firewall whose kind came before.
+fn firewall_line(facts: &mut Facts, key: &str, rest: &str) {
+    let Some(firewall) = &mut facts.firewall else { return };
+    match key {
+        "zone" if !rest.is_empty() => rest.clone_into(&mut firewall.zone),
+        "permanent" => {
+            firewall.permanent.insert(rest.to_owned());
+            // What ufw keeps is what holds: it has no other rules.
+            if firewall.kind == FirewallKind::Ufw {
+                firewall.runtime.insert(rest.to_owned());
+            }
+        }
+        "runtime" => _ = firewall.runtime.insert(rest.to_owned()),
+        "chain" => match rest.split_once(' ') {
+            Some(("input", chain)) => _ = firewall.input.insert(chain.to_owned()),
+            Some((_, chain)) => _ = firewall.forward.insert(chain.to_owned()),
+            None => {}
+        },
         _ => {}
     }
 }

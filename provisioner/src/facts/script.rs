@@ -6,6 +6,8 @@ use super::FactsQuery;
 use crate::quote::{quote, words};
 use crate::record::DIRECTORY;
 
+mod preparation;
+
 /// Where free space is asked for: the places that kprov and its components write to.
 pub const FILE_SYSTEMS: [&str; 5] = ["/", "/usr", "/etc", "/var", DIRECTORY];
 
@@ -35,8 +37,12 @@ pub fn script(query: &FactsQuery, lock: Option<&LockRequest>) -> String {
         out.push('\n');
     };
     add(&mut out, format!("df -Pk -- {} 2>/dev/null | awk '{DISK}'", words(FILE_SYSTEMS)));
+    out.push_str("t=$(mktemp)\n");
     if query.docker {
         out.push_str(DOCKER);
+    }
+    if query.firewall {
+        out.push_str(&preparation::firewall(query.address));
     }
     if !query.paths.is_empty() {
         add(&mut out, format!("set -- {}", words(query.paths.iter().map(String::as_str))));
@@ -81,13 +87,13 @@ pub fn script(query: &FactsQuery, lock: Option<&LockRequest>) -> String {
         });
         add(&mut out, format!("ss -tulnp 2>/dev/null | awk -v ports='{ports}' '{LISTENERS}'"));
     }
+    out.push_str(&preparation::questions(query));
+    out.push_str(preparation::UNFINISHED);
     out.push_str(RECORD);
     if lock.is_none() {
         out.push_str(HOLDER);
     }
-    if query.docker {
-        out.push_str("wait; cat \"$t\"; rm -f \"$t\"\n");
-    }
+    out.push_str("wait; cat \"$t\"; rm -f \"$t\"\n");
     out.push_str("say =end\n");
     if lock.is_some() {
         // The child must not inherit the lock: killing this shell has to free it.
@@ -128,10 +134,22 @@ say "=uid $(id -u)"
 say "=kernel $(uname -r)"
 say "=arch $(uname -m)"
 [ -d /run/systemd/system ] && say "=systemd"
-systemctl is-active --quiet firewalld 2>/dev/null && say "=firewall firewalld"
-grep -qs '^ENABLED=yes' /etc/ufw/ufw.conf && say "=firewall ufw"
+[ -s /run/systemd/container ] && say "=container $(cat /run/systemd/container)"
+for p in apt-get dnf yum; do command -v $p >/dev/null 2>&1 && say "=manager $p"; done
+case $(getenforce 2>/dev/null) in Enforcing) enforcing=1; say "=selinux" ;; *) enforcing= ;; esac
+firewall=
+if systemctl is-active --quiet firewalld 2>/dev/null; then firewall=firewalld
+elif grep -qs '^ENABLED=yes' /etc/ufw/ufw.conf; then firewall=ufw
+elif systemctl is-active --quiet iptables 2>/dev/null; then firewall=iptables
+elif systemctl is-active --quiet nftables 2>/dev/null; then firewall=nftables
+fi
+[ -z "$firewall" ] || say "=firewall $firewall"
+systemctl is-active --quiet kprov-firewall-undo.timer 2>/dev/null && say "=firewall-guarded"
+for u in chronyd chrony ntpd ntp ntpsec openntpd systemd-timesyncd; do
+  systemctl is-active --quiet $u 2>/dev/null && { say "=time-service $u"; break; }
+done
 sed -n 's/^\(ID\|ID_LIKE\|VERSION_ID\|PRETTY_NAME\)=/=os \1 /p' /etc/os-release 2>/dev/null
-for p in flock tar sha256sum stat systemctl ss awk; do
+for p in flock tar sha256sum stat systemctl systemd-run ss awk; do
   command -v "$p" >/dev/null 2>&1 || say "=lacks $p"
 done
 "#;
@@ -139,8 +157,7 @@ done
 const DISK: &str = r#"NR > 1 { print "=disk " $4 " " $6 }"#;
 
 /// Docker's answers take the longest, so they are gathered while the files are read.
-const DOCKER: &str = r#"t=$(mktemp)
-if command -v docker >/dev/null 2>&1; then
+const DOCKER: &str = r#"if command -v docker >/dev/null 2>&1; then
   { v=$(docker version --format '{{.Server.Version}}' 2>/dev/null) && [ -n "$v" ] &&
     echo "=docker running $v" || echo "=docker stopped"; } >>"$t" 9>&- &
   docker image ls --no-trunc --format '=image {{.ID}} {{.Repository}}:{{.Tag}}' >>"$t" 2>/dev/null 9>&- &
@@ -211,6 +228,11 @@ mod tests {
         query.sysctls.insert("net.ipv4.ip_forward".to_owned());
         query.modules.insert("br_netfilter".to_owned());
         query.ports.insert(2379);
+        query.packages.insert("curl".to_owned());
+        query.blocks.insert("/etc/it's".to_owned());
+        query.swap = true;
+        query.firewall = true;
+        query.address = Some(std::net::Ipv4Addr::new(10, 0, 0, 1));
         let lock = LockRequest { owner: "me 'here'".to_owned() };
         let text = script(&query, Some(&lock));
         let status = std::process::Command::new("sh").args(["-n", "-c", &text]).status().unwrap();

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{CommandEnd, Host, HostError};
 use crate::digest::Digest;
+use crate::distribution::PackageManager;
 use crate::facts::{
-    DockerFact, Facts, FactsQuery, LoadedImage, ModuleFact, OsRelease, PathFact, UnitFact,
+    DockerFact, ENGINE, Facts, FactsQuery, LoadedImage, ModuleFact, OsRelease, PathFact, UnitFact,
 };
 use crate::record::{Prior, Record};
 use crate::state::{Mode, Owner};
@@ -15,10 +16,12 @@ use crate::step::Step;
 
 mod connection;
 pub mod etcd;
+mod preparation;
 mod weather;
 
 use connection::{FakeHost, lost};
 use etcd::FakeEtcd;
+pub use preparation::FakePreparation;
 pub use weather::{Climate, Counts, Weather};
 
 /// A machine; any number of connections ([`FakeMachine::connect`]) share its state.
@@ -85,6 +88,8 @@ pub struct FakeState {
     pub looks: BTreeMap<String, VecDeque<bool>>,
     /// What the host says about itself.
     pub base: Facts,
+    /// Packages, swap, blocks, labels and the firewall.
+    pub preparation: FakePreparation,
 }
 
 /// A unit of a fake machine.
@@ -115,6 +120,8 @@ impl FakeMachine {
             systemd: true,
             disk_free: [("/".to_owned(), 50 << 30)].into(),
             docker: DockerFact::Running { version: "20.10.24".to_owned() },
+            managers: [PackageManager::Apt].into(),
+            time_service: Some("chrony".to_owned()),
             ..Facts::default()
         };
         let directory = |path: &str| {
@@ -158,6 +165,7 @@ impl FakeMachine {
             command_ends: BTreeMap::new(),
             looks: BTreeMap::new(),
             base,
+            preparation: FakePreparation::default(),
         };
         let state = Arc::new(Mutex::new(state));
         Self { name: name.into(), state, etcd: None, weather: None }
@@ -195,7 +203,15 @@ impl FakeState {
             .filter(|(_, unit)| unit.installed || unit.active || unit.enabled)
             .map(|(name, unit)| (name.clone(), (unit.active, unit.enabled)))
             .collect();
-        (self.paths.clone(), units, self.sysctls.clone(), self.images.clone(), self.record.clone())
+        let preparation = FakePreparation {
+            // A path that is gone has no label.
+            mislabelled: BTreeSet::new(),
+            ..self.preparation.clone()
+        };
+        (
+            (self.paths.clone(), units, self.sysctls.clone(), self.images.clone()),
+            (self.record.clone(), self.base.docker.clone(), preparation),
+        )
     }
 
     fn facts(&self, query: &FactsQuery) -> Facts {
@@ -219,6 +235,7 @@ impl FakeState {
         facts.loaded = self.loaded.clone();
         facts.staged = !self.staged.is_empty();
         facts.fence = self.fence;
+        self.preparation_facts(query, &mut facts);
         facts
     }
 
@@ -265,6 +282,7 @@ impl FakeState {
                 let (mode, owner) = (*mode, owner.clone());
                 let fact = PathFact::Directory { mode, owner, empty: false };
                 self.paths.insert(path.clone(), fact);
+                self.made(path);
             }
             Step::Install { path, mode, owner, sha256 } => {
                 self.parent_of(path)?;
@@ -272,6 +290,7 @@ impl FakeState {
                 let (mode, owner, sha256) = (*mode, owner.clone(), Some(*sha256));
                 let fact = PathFact::File { mode, owner, sha256, len };
                 self.paths.insert(path.clone(), fact);
+                self.made(path);
             }
             Step::SetAttributes { path, mode: m, owner: o } => match self.paths.get_mut(path) {
                 Some(PathFact::File { mode, owner, .. }) => {
@@ -283,6 +302,7 @@ impl FakeState {
             Step::Link { path, target } => {
                 self.parent_of(path)?;
                 self.paths.insert(path.clone(), PathFact::Link { target: target.clone() });
+                self.made(path);
             }
             Step::Restore { path, prior } => self.restore(path, prior)?,
             Step::Sysctl { key, value } => {
@@ -316,8 +336,12 @@ impl FakeState {
                 self.loaded.clear();
                 self.staged.clear();
             }
-            Step::Reload | Step::ResetFailed | Step::RemoveContainers | Step::RemoveNetwork => {}
-            unit => self.unit_step(unit)?,
+            Step::Reload
+            | Step::ResetFailed
+            | Step::RemoveContainers
+            | Step::RemoveNetwork
+            | Step::RemoveEngineNetwork => {}
+            other => self.preparation_step(other)?,
         }
         Ok(())
     }
@@ -334,6 +358,7 @@ impl FakeState {
             Step::Start { unit } if self.units.get(unit).is_some_and(|unit| unit.active) => {}
             Step::Start { unit } | Step::Restart { unit } => {
                 *self.starts.entry(unit.clone()).or_default() += 1;
+                self.started(unit);
                 let runs_with = self.paths.clone();
                 let unit = self.units.entry(unit.clone()).or_default();
                 unit.active = true;
@@ -405,8 +430,13 @@ impl FakeState {
             let there = self.has_unit(&name);
             let Some(unit) = self.units.get_mut(&name) else { continue };
             unit.active = unit.enabled && there;
-            if unit.active {
+            let active = unit.active;
+            if active {
                 unit.runs_with.clone_from(&paths);
+                self.started(&name);
+            }
+            if !active && name == ENGINE && matches!(self.base.docker, DockerFact::Running { .. }) {
+                self.base.docker = DockerFact::Stopped;
             }
         }
     }

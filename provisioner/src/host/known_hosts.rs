@@ -43,6 +43,12 @@ impl KnownHosts {
         Ok(Self { file: file.to_owned(), entries })
     }
 
+    /// The file that holds the keys.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// The key algorithms known for a host: asking for these only keeps a server from showing
     /// another of its keys, which would look like a change.
     #[must_use]

@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use super::Host;
 use super::shell::{Process, ShellHost, Stream, Transport};
+use super::{Host, HostError};
 
 /// Opens this machine as host `name`.
 ///
@@ -44,6 +44,10 @@ impl Transport for Local {
         let stream = TcpStream::connect((address, port))?;
         stream.set_read_timeout(Some(silence_max))?;
         Ok(Box::new(stream))
+    }
+
+    fn again(&self) -> Result<Self, HostError> {
+        Ok(Self { user: self.user.clone() })
     }
 
     fn sudo_user(&self) -> Option<&str> {

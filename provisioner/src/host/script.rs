@@ -9,6 +9,11 @@ use crate::quote::quote;
 use crate::record::{DIRECTORY, Prior};
 use crate::step::Step;
 
+mod firewall;
+mod preparation;
+
+pub(super) use firewall::GUARD_S;
+
 /// Exit code of a script that found its lock taken over.
 pub(super) const LOCK_LOST: i32 = 76;
 
@@ -30,13 +35,28 @@ pub(super) struct Claim<'a> {
 pub(super) fn steps(claim: &Claim<'_>, steps: &[Step]) -> String {
     let mut out = prelude(claim);
     out.push_str(HEARTBEAT);
-    out.push_str(FUNCTIONS);
+    let functions = [SHARED, FUNCTIONS, preparation::EDIT, preparation::FUNCTIONS];
+    let firewall = [firewall::FUNCTIONS, firewall::GUARD];
+    functions.into_iter().chain(firewall).for_each(|text| out.push_str(text));
     out.push_str("main() {\n:\n");
     for (number, step) in steps.iter().enumerate() {
         let _ = writeln!(out, "s {number}; {}", of_step(step));
     }
     out.push_str("}\nmain </dev/null\nsay =done\n");
-    out.replace("@DIR@", DIRECTORY).replace("@WAIT@", &START_WAIT_S.to_string())
+    filled(&out)
+}
+
+/// The script that confirms a change of the firewall.
+pub(super) fn confirm(claim: &Claim<'_>) -> String {
+    filled(&format!("{}{}", prelude(claim), firewall::CONFIRM))
+}
+
+fn filled(text: &str) -> String {
+    text.replace("@DIR@", DIRECTORY)
+        .replace("@WAIT@", &START_WAIT_S.to_string())
+        .replace("@UNDO@", firewall::UNDO)
+        .replace("@GUARD@", &firewall::GUARD_S.to_string())
+        .replace("@ZONE@", crate::firewall::PODS_ZONE)
 }
 
 /// The command that unpacks a tar stream of uploads into an empty staging area and checks it.
@@ -119,10 +139,13 @@ heart=$!
 trap 'c=$?; kill "$heart" 2>/dev/null; [ "$c" = 0 ] || say "=failed $n $c"' EXIT
 "#;
 
+/// What the timer that takes changes back needs as well.
+const SHARED: &str = r#"note() { say "=note $*"; }
+"#;
+
 /// Every function leaves a path either as it was or as it should be: the new object is made
 /// beside its target and renamed over it.
 const FUNCTIONS: &str = r#"s() { n=$1; say "=step $1"; }
-note() { say "=note $*"; }
 put() { # SOURCE TARGET MODE OWNER
   cp --reflink=auto -- "$1" "$2.kprov-new"
   chown -- "$4" "$2.kprov-new"; chmod -- "$3" "$2.kprov-new"
@@ -286,6 +309,18 @@ fn of_step(step: &Step) -> String {
             path = q(path)
         ),
         Step::RemoveData { path, prior } => remove_data(path, prior),
+        Step::RemoveEngineNetwork => "remove_engine_network 2>/dev/null".to_owned(),
+        Step::InstallPackages { manager, packages } => preparation::install(*manager, packages),
+        Step::RemovePackages { manager } => format!("remove_packages {manager}"),
+        Step::SwapOff { swaps } => preparation::swap("swap_off", swaps),
+        Step::SwapOn { swaps } => preparation::swap("swap_on", swaps),
+        Step::WriteBlock { path, text } => preparation::write_block(path, text),
+        Step::RemoveBlock { path, existed } => format!("remove_block {} {existed}", q(path)),
+        Step::Relabel { path } => preparation::relabel(path),
+        Step::GuardFirewall { undo } => firewall::guard(undo),
+        Step::ChangeFirewall { change } => firewall::change(change),
+        // A host does this between two scripts; see `shell`.
+        Step::ConfirmFirewall => ":".to_owned(),
         Step::ResetFailed => "systemctl reset-failed 2>/dev/null || :".to_owned(),
         Step::ClearStaging => "rm -rf -- @DIR@/staging".to_owned(),
         Step::RemoveRecord => "rm -rf -- @DIR@ /run/kprov".to_owned(),

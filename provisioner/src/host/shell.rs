@@ -26,6 +26,11 @@ pub(super) trait Transport: Send {
         silence_max: Duration,
     ) -> io::Result<Box<dyn Stream>>;
 
+    /// Opens a connection besides this one to the same host.
+    fn again(&self) -> Result<Self, HostError>
+    where
+        Self: Sized;
+
     /// The user that commands run as, when that is not root: they go through sudo then.
     fn sudo_user(&self) -> Option<&str>;
 }
@@ -59,6 +64,9 @@ const UPLOAD_BUFFER: usize = 256 * 1024;
 const OUTPUT_BYTES_MAX: usize = 16 << 20;
 /// Lines of a failed step's output that are shown.
 const OUTPUT_LINES_SHOWN: usize = 20;
+
+/// What is being done when a firewall is confirmed.
+const CONFIRM: &str = "confirm the change of the firewall";
 
 /// A host reached through `T`.
 pub(super) struct ShellHost<T> {
@@ -129,6 +137,65 @@ impl<T: Transport> ShellHost<T> {
         let (address, port) = (&endpoint.address, endpoint.port);
         let stream = self.transport.connect(address, port, silence_max).map_err(wrap)?;
         talk(stream).map_err(wrap)
+    }
+
+    /// Runs steps that need no other connection.
+    fn run_script(
+        &mut self,
+        steps: &[Step],
+        seen: &mut dyn FnMut(StepEvent<'_>),
+    ) -> Result<(), HostError> {
+        let text = script::steps(&self.claim()?, steps);
+        let mut at: Option<&Step> = None;
+        let doing = |at: Option<&Step>| at.map_or_else(|| "run steps".to_owned(), Step::describe);
+        let started = self.shell(&text, STEP_SILENCE);
+        let mut process = started.map_err(|source| lost(&doing(None))(source))?;
+        process.end_input().map_err(|source| lost(&doing(None))(source))?;
+        let mut lines = Lines::new(process.as_mut());
+        let (mut output, mut done) = (String::new(), false);
+        loop {
+            let line = lines.next().map_err(|source| lost(&doing(at))(source))?;
+            let Some(line) = line else { break };
+            if let Some(number) = line.strip_prefix("=step ") {
+                at = number.parse().ok().and_then(|number: usize| steps.get(number));
+                output.clear();
+                at.into_iter().for_each(|step| seen(StepEvent::Begin(step)));
+            } else if let Some(note) = line.strip_prefix("=note ") {
+                seen(StepEvent::Note(note));
+            } else if line == "=alive" {
+                tracing::trace!(host = %self.name, "alive");
+            } else if line == "=done" {
+                done = true;
+            } else if output.len() < OUTPUT_BYTES_MAX {
+                output.push_str(&line);
+                output.push('\n');
+            }
+        }
+        let code = process.wait().map_err(|source| lost(&doing(at))(source))?;
+        match code {
+            0 if done => Ok(()),
+            script::LOCK_LOST => Err(HostError::LockLost),
+            code => Err(HostError::Step {
+                step: doing(at),
+                code,
+                output: facts::last_lines(&output, OUTPUT_LINES_SHOWN),
+                unit: at.and_then(Step::unit).map(str::to_owned),
+            }),
+        }
+    }
+
+    /// Shows that the host still lets new connections in, and so ends the time in which a change of
+    /// its firewall is taken back.
+    fn confirm(&mut self) -> Result<(), HostError> {
+        let text = script::confirm(&self.claim()?);
+        let again = self.transport.again();
+        let again = again.map_err(|source| HostError::ShutOut { source: Box::new(source) })?;
+        let output = Self::new(self.name.clone(), again).output(&text, CONFIRM)?;
+        if output.lines().any(|line| line == "=done") {
+            return Ok(());
+        }
+        let output = facts::last_lines(&output, OUTPUT_LINES_SHOWN);
+        Err(HostError::Step { step: CONFIRM.to_owned(), code: 1, output, unit: None })
     }
 
     fn refusal(&self, error: facts::FactsError) -> HostError {
@@ -224,43 +291,23 @@ impl<T: Transport> Host for ShellHost<T> {
         steps: &[Step],
         seen: &mut dyn FnMut(StepEvent<'_>),
     ) -> Result<(), HostError> {
-        let text = script::steps(&self.claim()?, steps);
-        let mut at: Option<&Step> = None;
-        let doing = |at: Option<&Step>| at.map_or_else(|| "run steps".to_owned(), Step::describe);
-        let started = self.shell(&text, STEP_SILENCE);
-        let mut process = started.map_err(|source| lost(&doing(None))(source))?;
-        process.end_input().map_err(|source| lost(&doing(None))(source))?;
-        let mut lines = Lines::new(process.as_mut());
-        let (mut output, mut done) = (String::new(), false);
-        loop {
-            let line = lines.next().map_err(|source| lost(&doing(at))(source))?;
-            let Some(line) = line else { break };
-            if let Some(number) = line.strip_prefix("=step ") {
-                at = number.parse().ok().and_then(|number: usize| steps.get(number));
-                output.clear();
-                at.into_iter().for_each(|step| seen(StepEvent::Begin(step)));
-            } else if let Some(note) = line.strip_prefix("=note ") {
-                seen(StepEvent::Note(note));
-            } else if line == "=alive" {
-                tracing::trace!(host = %self.name, "alive");
-            } else if line == "=done" {
-                done = true;
-            } else if output.len() < OUTPUT_BYTES_MAX {
-                output.push_str(&line);
-                output.push('\n');
+        // No steps at all still show the run's generation to the host.
+        if steps.is_empty() {
+            return self.run_script(steps, seen);
+        }
+        let mut rest = steps;
+        while let Some(first) = rest.first() {
+            let is_confirmation = |step: &Step| *step == Step::ConfirmFirewall;
+            let part = rest.iter().position(is_confirmation).unwrap_or(rest.len()).max(1);
+            if is_confirmation(first) {
+                seen(StepEvent::Begin(first));
+                self.confirm()?;
+            } else {
+                self.run_script(&rest[..part], seen)?;
             }
+            rest = &rest[part..];
         }
-        let code = process.wait().map_err(|source| lost(&doing(at))(source))?;
-        match code {
-            0 if done => Ok(()),
-            script::LOCK_LOST => Err(HostError::LockLost),
-            code => Err(HostError::Step {
-                step: doing(at),
-                code,
-                output: facts::last_lines(&output, OUTPUT_LINES_SHOWN),
-                unit: at.and_then(Step::unit).map(str::to_owned),
-            }),
-        }
+        Ok(())
     }
 
     fn get(&mut self, endpoint: &HttpsEndpoint) -> Result<HttpsAnswer, HostError> {

@@ -59,8 +59,7 @@ fn open(target: &Target, known: &KnownHosts) -> Result<Ssh, HostError> {
     let key = session.host_key().map(|(key, _)| key.to_vec()).unwrap_or_default();
     known.check(&target.address, target.port, &key, target.policy)?;
     authenticate(&session, target, &address)?;
-    let sudo_user = target.sudo.then(|| target.user.clone());
-    Ok(Ssh { session, sudo_user })
+    Ok(Ssh { session, target: target.clone(), known: known.file().to_owned() })
 }
 
 fn tcp(target: &Target) -> io::Result<TcpStream> {
@@ -139,7 +138,9 @@ fn milliseconds(duration: Duration) -> u32 {
 
 struct Ssh {
     session: Session,
-    sudo_user: Option<String>,
+    target: Target,
+    /// The file of known keys.
+    known: PathBuf,
 }
 
 impl Transport for Ssh {
@@ -170,8 +171,14 @@ impl Transport for Ssh {
         }
     }
 
+    /// The host's key is known by now, whatever the policy was.
+    fn again(&self) -> Result<Self, HostError> {
+        let target = Target { policy: HostKeyPolicy::Strict, ..self.target.clone() };
+        open(&target, &KnownHosts::open(&self.known)?)
+    }
+
     fn sudo_user(&self) -> Option<&str> {
-        self.sudo_user.as_deref()
+        self.target.sudo.then_some(self.target.user.as_str())
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A cluster that kprov builds.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -30,6 +30,8 @@ pub(crate) struct Document {
     pub(crate) rollout: RolloutSection,
     /// Commands that run before or after a phase of an apply, in this order.
     pub(crate) hooks: Vec<HookSection>,
+    /// How the hosts' operating systems are prepared; groups and hosts may override each setting.
+    pub(crate) system: SystemSection,
     /// What holds for every host.
     pub(crate) defaults: HostSettings,
     /// Sets of hosts that share settings, by name.
@@ -94,6 +96,84 @@ pub enum HostKeyPolicy {
     AcceptNew,
     /// Refuse the host.
     Strict,
+}
+
+/// How an operating system is prepared.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SystemSection {
+    /// What is done about the host's firewall. Default: `auto`.
+    pub(crate) firewall: Option<FirewallPolicy>,
+    /// What is done about swap. Default: `keep`.
+    pub(crate) swap: Option<SwapPolicy>,
+    /// Whether a block of `/etc/hosts` names all hosts of the cluster. Default: false.
+    pub(crate) hosts_file: Option<bool>,
+    /// Further packages of the distribution.
+    pub(crate) packages: Option<Vec<String>>,
+    /// Where a Docker engine comes from when the host has none.
+    pub(crate) docker: DockerSection,
+    /// Limits of people and programs that log in; units have their own.
+    pub(crate) limits: LimitsSection,
+}
+
+/// What is done about a firewall that is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FirewallPolicy {
+    /// The ports that the host's roles need are opened, to those who need them.
+    Auto,
+    /// It is left alone; `plan` names the ports.
+    None,
+    /// It is switched off.
+    Disable,
+}
+
+/// What is done about swap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SwapPolicy {
+    /// It stays as it is; kubelets are told to put up with it.
+    Keep,
+    /// It is switched off, now and at boot.
+    Off,
+}
+
+/// Where a Docker engine comes from when a host has none.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DockerSection {
+    /// Whether kprov installs it. Default: true.
+    pub(crate) install: Option<bool>,
+    /// Its packages. Default: those of the distribution, or of Docker's own repository.
+    pub(crate) packages: Option<Vec<String>>,
+    /// A repository that has them, besides those that the host knows.
+    pub(crate) repository: Option<RepositorySection>,
+}
+
+/// A repository of packages.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RepositorySection {
+    /// Where it is: for `dnf` and `yum` the directory above `repodata`.
+    pub(crate) url: Option<String>,
+    /// For `apt`: the suite and its components.
+    pub(crate) suite: Vec<String>,
+    /// File of the key that signs it, in armor, relative to this file.
+    pub(crate) key: Option<String>,
+    /// Use it without a key. Default: false.
+    pub(crate) unsigned: Option<bool>,
+}
+
+/// Limits of people and programs that log in.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LimitsSection {
+    /// Open files of a process. Default: as the host has it.
+    #[schemars(range(min = 1024, max = 1_048_576))]
+    pub(crate) open_files: Option<u32>,
+    /// Processes of a user. Default: as the host has it.
+    #[schemars(range(min = 1024, max = 4_194_304))]
+    pub(crate) processes: Option<u32>,
 }
 
 /// The pod network between hosts, and the service proxy.
@@ -352,6 +432,8 @@ pub(crate) struct HostSettings {
     pub(crate) taints: Vec<String>,
     /// How the host is reached.
     pub(crate) ssh: SshSection,
+    /// How the host's operating system is prepared.
+    pub(crate) system: SystemSection,
     /// Pods that the node may run. Default: 110.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) max_pods: Option<u16>,
@@ -374,6 +456,8 @@ pub(crate) struct GroupSection {
     pub(crate) taints: Vec<String>,
     /// How the hosts are reached.
     pub(crate) ssh: SshSection,
+    /// How the hosts' operating systems are prepared.
+    pub(crate) system: SystemSection,
     /// Pods that each node may run. Default: 110.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) max_pods: Option<u16>,
@@ -396,6 +480,8 @@ pub(crate) struct HostSection {
     pub(crate) taints: Vec<String>,
     /// How the host is reached.
     pub(crate) ssh: SshSection,
+    /// How the host's operating system is prepared.
+    pub(crate) system: SystemSection,
     /// Pods that the node may run. Default: 110.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) max_pods: Option<u16>,

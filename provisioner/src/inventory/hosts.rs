@@ -10,11 +10,11 @@ use std::{
 use super::{
     Cluster, Host, HostKeyPolicy, Role, Ssh, SshAuth, Taint,
     diagnostics::Problem,
-    document::{GroupSection, HostSection, HostSettings, SshSection},
+    document::{Document, GroupSection, HostSection, HostSettings, SshSection},
     fleet, ranges,
     resolve::Resolver,
     rules::{self, TaintError},
-    suggest,
+    suggest, system,
 };
 
 /// Makes the hosts of the inventory, sorted by name, and reports what is wrong with them.
@@ -151,7 +151,7 @@ fn parse_address(resolver: &mut Resolver<'_>, path: &[&str], text: &str) -> Opti
 /// Checks labels, taints and SSH settings where they are written: once, not once a host.
 fn check_settings(resolver: &mut Resolver<'_>) {
     let document = resolver.document;
-    check_section(resolver, &[], &HostSettings { ssh: document.ssh.clone(), ..Default::default() });
+    check_section(resolver, &[], &outermost(document));
     check_section(resolver, &["defaults"], &document.defaults);
     for (name, group) in &document.groups {
         check_section(resolver, &["groups", name], &group.settings());
@@ -192,6 +192,13 @@ fn check_section(resolver: &mut Resolver<'_>, path: &[&str], settings: &HostSett
         }
     }
     check_ssh(resolver, path, &settings.ssh);
+    system::check(resolver, path, settings);
+}
+
+/// What stands at the top of the file and holds for every host.
+fn outermost(document: &Document) -> HostSettings {
+    let (ssh, system) = (document.ssh.clone(), document.system.clone());
+    HostSettings { ssh, system, ..HostSettings::default() }
 }
 
 fn check_ssh(resolver: &mut Resolver<'_>, path: &[&str], ssh: &SshSection) {
@@ -236,7 +243,7 @@ fn host(resolver: &mut Resolver<'_>, entry: &Entry, members: &Members) -> Option
     let mut layers: Vec<HostSettings> = own.into_iter().collect();
     layers.extend(groups.iter().map(|(_, g)| g.settings()));
     layers.push(document.defaults.clone());
-    layers.push(HostSettings { ssh: document.ssh.clone(), ..HostSettings::default() });
+    layers.push(outermost(document));
 
     check_label_conflicts(resolver, entry, &groups);
     let roles = roles(resolver, entry, &layers, groups.len())?;
@@ -259,6 +266,7 @@ fn host(resolver: &mut Resolver<'_>, entry: &Entry, members: &Members) -> Option
         labels,
         taints: taints.into_values().collect(),
         ssh: ssh(resolver, &layers),
+        system: system::resolve(resolver, &layers),
         max_pods: layers.iter().find_map(|l| l.max_pods).unwrap_or(110),
     })
 }
@@ -393,6 +401,7 @@ impl HostSection {
             labels: self.labels.clone(),
             taints: self.taints.clone(),
             ssh: self.ssh.clone(),
+            system: self.system.clone(),
             max_pods: self.max_pods,
         }
     }
@@ -405,6 +414,7 @@ impl GroupSection {
             labels: self.labels.clone(),
             taints: self.taints.clone(),
             ssh: self.ssh.clone(),
+            system: self.system.clone(),
             max_pods: self.max_pods,
         }
     }

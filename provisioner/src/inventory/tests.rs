@@ -423,3 +423,51 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn systems_are_prepared_as_the_nearest_section_says() {
+    let text = good(
+        "system = { swap = \"off\", docker = { packages = [\"moby\"] } }\n\
+         [system]\nfirewall = \"none\"\npackages = [\"b\", \"a\"]\n\
+         [system.docker]\npackages = [\"docker-ce\"]\n\
+         repository = { url = \"https://packages.example/9\", key = \"key\" }\n\
+         [defaults.system]\nhosts_file = true\nfirewall = \"disable\"\n\
+         [defaults.system.limits]\nopen_files = 65536\n",
+    );
+    let inventory = parse(&text).unwrap();
+    let system = &inventory.hosts[0].system;
+    assert_eq!(system.firewall, FirewallPolicy::Disable);
+    assert!(system.swap_off && system.hosts_file && system.docker.install);
+    assert_eq!(system.packages, ["a".to_owned(), "b".to_owned()].into());
+    assert_eq!(system.docker.packages, ["moby".to_owned()].into());
+    let repository = system.docker.repository.as_ref().unwrap();
+    assert_eq!(repository.key.as_deref(), Some(Path::new("/inv/key")));
+    assert_eq!(system.limits, Limits { open_files: Some(65_536), processes: None });
+    let plain = &parse(&good("")).unwrap().hosts[0].system;
+    assert_eq!(plain.firewall, FirewallPolicy::Auto);
+    assert!(!plain.swap_off && !plain.hosts_file && plain.docker.install);
+}
+
+#[test]
+fn mistakes_about_systems_are_told() {
+    let check = |more: &str, expected: &str| {
+        let told = findings(&good(more));
+        assert!(told.contains(expected) && told.lines().count() == 1, "{more}: {told}");
+    };
+    let docker = |repository: &str| format!("[system.docker]\nrepository = {{ {repository} }}\n");
+    let url = "url = \"https://packages.example\"";
+    check("[system]\npackages = [\"a b\"]\n", "`a b` is no package name [not a name]");
+    check("[system]\npackages = [\"-y\"]\n", "`-y` is no package name [not a name]");
+    check("[system]\nfirewall = \"off\"\n", "`off`");
+    check(&docker("key = \"key\", url = \"ftp://a\""), "`ftp://a` is no address of a repository");
+    check(&docker(url), "the repository has no `key` [nothing proves its packages]");
+    check(&docker(&format!("{url}, key = \"nokey\"")), "the key file /inv/nokey does not exist");
+    let both = format!("{url}, key = \"key\", unsigned = true");
+    check(&docker(&both), "the repository has a key and is `unsigned`");
+    check(&docker("key = \"key\""), "the repository has no `url`");
+    let suite = format!("{url}, key = \"key\", suite = [\"a b\"]");
+    check(&docker(&suite), "`a b` is neither a suite nor a component");
+    let unsigned = format!("{url}, unsigned = true");
+    check(&docker(&unsigned), "packages of the repository are not verified");
+    assert!(parse(&good(&docker(&unsigned))).is_ok());
+}

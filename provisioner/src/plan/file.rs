@@ -13,12 +13,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Plan, Upload};
+use super::Plan;
 use crate::digest::Digest;
 use crate::facts::Facts;
 use crate::inventory::Hook;
-use crate::state::{Content, HostState};
-use crate::step::Step;
+use crate::state::HostState;
 
 /// The format that this version writes and reads.
 pub const FORMAT: u32 = 1;
@@ -359,36 +358,12 @@ impl SavedPlan {
         }
         let mut exact = self.plan.clone();
         for host in &mut exact.hosts {
-            let state = desired.iter().find(|state| state.host == host.host);
-            let state = state.expect("it was there a moment ago");
-            host.uploads = uploads(host.batches.values().flat_map(|batch| &batch.steps), state);
+            // The same steps, so the bytes with the digests that they name.
+            let now = again.host(&host.host).expect("its steps were compared a moment ago");
+            host.uploads.clone_from(&now.uploads);
         }
         Ok(exact)
     }
-}
-
-/// The bytes that `steps` put in place, found in `state` by their digests.
-fn uploads<'a>(
-    steps: impl Iterator<Item = &'a Step>,
-    state: &HostState,
-) -> BTreeMap<Digest, Upload> {
-    let mut known: BTreeMap<Digest, Upload> = BTreeMap::new();
-    for file in &state.files {
-        let upload = match &file.content {
-            Content::Blob(blob) => Upload::Blob(blob.clone()),
-            text => Upload::Content(text.clone()),
-        };
-        known.insert(file.content.digest(), upload);
-    }
-    for image in &state.images {
-        known.insert(image.archive.sha256, Upload::Blob(image.archive.clone()));
-    }
-    let wanted = steps.filter_map(|step| match step {
-        Step::Install { sha256, .. } => Some(*sha256),
-        Step::LoadImage { archive, .. } => Some(*archive),
-        _ => None,
-    });
-    wanted.filter_map(|digest| Some((digest, known.get(&digest)?.clone()))).collect()
 }
 
 /// What a desired state consists of, with digests for contents.

@@ -25,15 +25,20 @@ pub(crate) struct HostPlanner<'a> {
     pub(super) stops: Vec<Step>,
     pub(super) removals: Vec<Step>,
     uploads: BTreeMap<Digest, Upload>,
-    touched: BTreeSet<String>,
+    /// Paths that are written or made.
+    pub(super) touched: BTreeSet<String>,
     stage_of: BTreeMap<&'a str, Stage>,
-    warnings: Vec<String>,
+    /// The firewall rules that stay.
+    pub(super) closed: BTreeSet<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 #[derive(Default)]
-struct StageSteps {
-    paths: Vec<Step>,
-    reload: bool,
+pub(super) struct StageSteps {
+    pub(super) paths: Vec<Step>,
+    pub(super) packages: Vec<Step>,
+    pub(super) reload: bool,
+    pub(super) firewall: Vec<Step>,
     units: Vec<Step>,
     images: Vec<Step>,
     gates: Vec<(String, Gate)>,
@@ -57,6 +62,7 @@ impl<'a> HostPlanner<'a> {
             uploads: BTreeMap::new(),
             touched: BTreeSet::new(),
             stage_of: inputs::stages(state),
+            closed: BTreeSet::new(),
             warnings: Vec::new(),
         }
     }
@@ -65,7 +71,11 @@ impl<'a> HostPlanner<'a> {
         self.directories();
         self.files();
         self.links();
+        self.blocks();
+        self.labels();
+        self.swap();
         self.kernel();
+        self.packages();
         self.images();
         for path in &self.state.data {
             self.claimed.data.entry(path.clone()).or_insert_with(|| self.facts.prior(path));
@@ -76,8 +86,9 @@ impl<'a> HostPlanner<'a> {
         for unit in &self.state.units {
             self.unit(unit);
         }
-        self.remove_unwanted();
         self.firewall();
+        self.time();
+        self.remove_unwanted();
         self.assemble()
     }
 
@@ -114,7 +125,9 @@ impl<'a> HostPlanner<'a> {
         };
         self.changes.push(Change::Directory { path: path.to_owned(), action });
         let step = Step::MakeDirectory { path: path.to_owned(), mode, owner: owner.clone() };
+        self.touched.insert(path.to_owned());
         self.stage(Stage::HostPrep).paths.push(step);
+        self.relabel(Stage::HostPrep, path);
     }
 
     fn files(&mut self) {
@@ -169,6 +182,7 @@ impl<'a> HostPlanner<'a> {
         let steps = self.stage(stage);
         steps.reload |= is_unit_file(path);
         steps.paths.push(step);
+        self.relabel(stage, path);
     }
 
     fn kernel(&mut self) {
@@ -265,20 +279,6 @@ impl<'a> HostPlanner<'a> {
         steps.gates.push((name, unit.health.clone()));
     }
 
-    /// A firewall of the host's own is left alone; what it must let through is said.
-    fn firewall(&mut self) {
-        let Some(firewall) = &self.facts.firewall else { return };
-        if self.state.ports.is_empty() {
-            return;
-        }
-        let ports: BTreeSet<_> = (self.state.ports.iter())
-            .map(|port| format!("{}/{}", port.port, port.protocol))
-            .collect();
-        let ports = ports.into_iter().collect::<Vec<_>>().join(" ");
-        let warning = format!("{firewall} is on: let the other hosts reach {ports} here");
-        self.warnings.push(warning);
-    }
-
     pub(super) fn unit_change(
         &mut self,
         unit: &str,
@@ -288,7 +288,7 @@ impl<'a> HostPlanner<'a> {
         self.changes.push(Change::Unit { unit: unit.to_owned(), action, because });
     }
 
-    fn stage(&mut self, stage: Stage) -> &mut StageSteps {
+    pub(super) fn stage(&mut self, stage: Stage) -> &mut StageSteps {
         self.stages.entry(stage).or_default()
     }
 
@@ -350,10 +350,12 @@ fn engine() -> UnitState {
 
 impl StageSteps {
     fn batch(self) -> Batch {
-        let Self { mut paths, reload, units, images, gates, interrupts } = self;
+        let Self { mut paths, packages, reload, firewall, units, images, gates, interrupts } = self;
+        paths.extend(packages);
         if reload {
             paths.push(Step::Reload);
         }
+        paths.extend(firewall);
         paths.extend(units);
         paths.extend(images);
         Batch { steps: paths, gates, interrupts }

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::host::{HostPlanner, is_unit_file};
+use super::preparation::guarded_steps;
 use super::{Batch, Change, HostPlan, Plan, UnitAction};
 use crate::facts::{ENGINE, Facts, parents};
+use crate::firewall::{FirewallChange, FirewallKind};
 use crate::record::{OwnedUnit, Prior, Record};
 use crate::state::{HostState, Stage};
 use crate::step::Step;
@@ -16,6 +18,7 @@ impl HostPlanner<'_> {
         self.unwanted_units();
         self.unwanted_paths();
         self.unwanted_sysctls();
+        self.unwanted_preparation();
     }
 
     fn unwanted_units(&mut self) {
@@ -116,11 +119,24 @@ pub fn nothing(host: &str) -> HostPlan {
 fn reset_steps(record: &Record, facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
     let (theirs, ours): (Vec<_>, Vec<_>) = record.units.iter().partition(|unit| unit.existed);
+    // An engine of ours is still needed, to remove what it holds.
+    let (engine, ours): (Vec<_>, Vec<_>) = ours.into_iter().partition(|unit| unit.name == ENGINE);
     steps.extend(ours.iter().rev().flat_map(|unit| stop(unit)));
     steps.push(Step::RemoveContainers);
     let images = record.images.iter().cloned();
     steps.extend(images.map(|reference| Step::RemoveImage { reference }));
     steps.push(Step::RemoveNetwork);
+    steps.extend(guarded_steps(firewall_changes(record), facts.firewall_guarded));
+    if !engine.is_empty() {
+        steps.extend(engine.iter().flat_map(|unit| stop(unit)));
+        steps.push(Step::RemoveEngineNetwork);
+    }
+    steps.extend(record.manager.map(|manager| Step::RemovePackages { manager }));
+    let blocks = record.blocks.iter().map(|(path, existed)| (path.clone(), *existed));
+    steps.extend(blocks.map(|(path, existed)| Step::RemoveBlock { path, existed }));
+    if !record.swaps.is_empty() {
+        steps.push(Step::SwapOn { swaps: record.swaps.clone() });
+    }
     let data = record.data.iter().map(|(path, prior)| (path.clone(), prior.clone()));
     steps.extend(data.map(|(path, prior)| Step::RemoveData { path, prior }));
     let paths = record.paths.iter().rev().map(|(path, prior)| (path.clone(), prior.clone()));
@@ -148,6 +164,17 @@ fn reset_steps(record: &Record, facts: &Facts) -> Vec<Step> {
     steps
 }
 
+/// Takes back all that was done to the host's firewalls.
+fn firewall_changes(record: &Record) -> Vec<FirewallChange> {
+    let close = |(kind, rules): (&FirewallKind, &BTreeSet<String>)| FirewallChange::Rules {
+        kind: *kind,
+        open: BTreeSet::new(),
+        close: rules.clone(),
+    };
+    let on = record.firewall_off.map(|kind| FirewallChange::Switch { kind, on: true });
+    record.rules.iter().map(close).chain(on).collect()
+}
+
 fn reset_changes(record: &Record) -> Vec<Change> {
     let unit = |unit: &OwnedUnit| Change::Unit {
         unit: unit.name.clone(),
@@ -161,6 +188,7 @@ fn reset_changes(record: &Record) -> Vec<Change> {
     (record.units.iter().rev().map(unit))
         .chain(record.paths.iter().rev().map(path))
         .chain(record.data.iter().map(path))
+        .chain(firewall_changes(record).into_iter().map(|what| Change::Firewall { what }))
         .collect()
 }
 

@@ -1,11 +1,12 @@
 //! A plan as people read it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use similar::TextDiff;
 
 use super::{Action, Change, HostPlan, Plan, UnitAction};
+use crate::firewall::FirewallChange;
 use crate::state::{Content, HostState, Stage};
 
 /// A text that differs between host and desired state.
@@ -134,15 +135,39 @@ pub fn change_line(change: &Change) -> String {
         Change::Module { module } => format!("+ module {module}"),
         Change::Image { reference, len } => format!("+ image {reference} ({})", size(*len)),
         Change::Unit { unit, action, because } => unit_line(unit, *action, because),
+        Change::Packages { manager, packages } => {
+            format!("+ packages {} (with {manager})", listed(packages))
+        }
+        Change::Swap { on: false, swaps } => format!("~ swap off: {}", listed(swaps)),
+        Change::Swap { on: true, swaps } => format!("- swap on again: {}", listed(swaps)),
+        Change::Block { path, new } => {
+            format!("{} block of {path}", if *new { '+' } else { '~' })
+        }
+        Change::Label { path } => format!("~ label of {path}"),
+        Change::Firewall { what } => firewall_lines(what),
+        Change::FirewallConfirmation => "~ confirm the firewall".to_owned(),
         Change::Record => "~ record of owned objects".to_owned(),
     }
 }
 
-fn unit_line(
-    unit: &str,
-    action: UnitAction,
-    because: &std::collections::BTreeSet<String>,
-) -> String {
+fn listed(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// Every rule is shown: what a firewall lets through is what people want to see before it happens.
+fn firewall_lines(change: &FirewallChange) -> String {
+    match change {
+        FirewallChange::Rules { kind, open, close } => {
+            let open = open.iter().map(|rule| format!("+ {kind}: {rule}"));
+            let close = close.iter().map(|rule| format!("- {kind}: {rule}"));
+            open.chain(close).collect::<Vec<_>>().join("\n  ")
+        }
+        FirewallChange::Switch { kind, on: true } => format!("- {kind} on again"),
+        FirewallChange::Switch { kind, on: false } => format!("~ {kind} OFF"),
+    }
+}
+
+fn unit_line(unit: &str, action: UnitAction, because: &BTreeSet<String>) -> String {
     let text = match action {
         UnitAction::Start => "+ start",
         UnitAction::Restart => "~ restart",

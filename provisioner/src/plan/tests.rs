@@ -1,6 +1,8 @@
 use super::*;
 use crate::facts::{FactsQuery, LoadedImage, PathFact, UnitFact};
+use crate::firewall::{FirewallFact, FirewallKind, Opening};
 use crate::host::fake::FakeMachine;
+use crate::inventory::FirewallPolicy;
 use crate::secret::Secret;
 use crate::state::{FileState, ImageState, LinkState, Mode, Owner, UnitState};
 use insta::assert_snapshot;
@@ -171,7 +173,8 @@ fn a_firewall_is_left_alone_and_its_ports_are_named() {
     let (protocol, unit) = (crate::state::Protocol::Tcp, "kubelet.service".to_owned());
     state.ports.push(crate::state::PortUse { protocol, port: 10250, unit });
     let mut facts = settled(&state);
-    facts.firewall = Some("firewalld".to_owned());
+    facts.firewall = Some(FirewallFact::new(FirewallKind::Firewalld));
+    state.firewall.policy = FirewallPolicy::None;
     assert_snapshot!(summary(&plan_of(&state, facts), &BTreeMap::new()), @r"
     n1: up to date
       ! firewalld is on: let the other hosts reach 10250/tcp here
@@ -202,7 +205,8 @@ fn attributes_alone_send_no_bytes() {
 #[test]
 fn an_image_with_an_id_of_the_engines_own_is_loaded_once() {
     let mut state = state();
-    let archive = Blob { sha256: Digest::of(b"tar"), len: 3, source: "/nowhere".into() };
+    let archive =
+        Blob { sha256: Digest::of(b"tar"), len: 3, source: "/nowhere".into(), architecture: None };
     let (reference, id) = ("kprov/pause:1".to_owned(), "sha256:aa".to_owned());
     state.images.push(ImageState { reference: reference.clone(), id, archive: archive.clone() });
     let mut facts = settled(&state);
@@ -233,4 +237,138 @@ fn running_masters_change_one_at_a_time_and_fresh_ones_at_once() {
         .map(|wave| format!("{}: {}", wave.stage, wave.hosts.join(" ")))
         .collect();
     assert_eq!(waves, ["etcd: b d", "etcd: a", "etcd: c", "node: a b c d"]);
+}
+
+fn with_firewall(kind: FirewallKind) -> (HostState, Facts) {
+    let mut state = state();
+    let (protocol, unit) = (crate::state::Protocol::Tcp, "kubelet.service".to_owned());
+    state.ports.push(crate::state::PortUse { protocol, port: 10250, unit });
+    let opening = Opening::port_for(protocol, 10250, ["10.0.0.1".parse().unwrap()]);
+    state.firewall.openings.extend(opening);
+    let mut facts = settled(&state);
+    facts.firewall = Some(FirewallFact::new(kind));
+    (state, facts)
+}
+
+#[test]
+fn a_firewall_is_opened_under_guard_and_confirmed() {
+    let (state, facts) = with_firewall(FirewallKind::Firewalld);
+    let plan = plan_of(&state, facts);
+    assert_snapshot!(summary(&plan, &BTreeMap::new()), @r#"
+    n1: generation 2
+      + firewalld: public rule family="ipv4" source address="10.0.0.1" port port="10250" protocol="tcp" accept
+    "#);
+    assert_snapshot!(steps(&plan), @r"
+    host:
+      write the record
+      guard the firewall
+      add 1 rules to firewalld
+      confirm the firewall over a new connection
+      write the record
+    ");
+    let record = plan.hosts[0].batches[&Stage::HostPrep].steps.last();
+    let Some(Step::WriteRecord { record }) = record else { panic!("{record:?}") };
+    assert_eq!(record.rules[&FirewallKind::Firewalld].len(), 1);
+}
+
+#[test]
+fn a_rule_of_the_owners_stays_the_owners() {
+    let (state, mut facts) = with_firewall(FirewallKind::Ufw);
+    let firewall = facts.firewall.as_mut().unwrap();
+    let rule = "allow tcp 10250 0.0.0.0/0 any 10.0.0.1 in".to_owned();
+    firewall.permanent.insert(rule.clone());
+    firewall.runtime.insert(rule);
+    assert!(plan_of(&state, facts).is_empty());
+}
+
+#[test]
+fn a_firewall_is_switched_off_only_by_name_and_with_a_warning() {
+    let (mut state, mut facts) = with_firewall(FirewallKind::Ufw);
+    state.firewall.policy = FirewallPolicy::Disable;
+    let plan = plan_of(&state, facts.clone());
+    assert_snapshot!(summary(&plan, &BTreeMap::new()), @r#"
+    n1: generation 2
+      ~ ufw OFF
+      ! ufw is switched off, because the inventory says `firewall = "disable"`: every port of the host can be reached
+    "#);
+    let Some(Step::WriteRecord { record }) =
+        plan.hosts[0].batches[&Stage::HostPrep].steps.last().cloned()
+    else {
+        panic!("no record at the end")
+    };
+    assert_eq!(record.firewall_off, Some(FirewallKind::Ufw));
+    // It is off; nothing switches it on but a reset.
+    facts.firewall = None;
+    facts.record = Some(*record.clone());
+    assert!(plan_of(&state, facts.clone()).is_empty());
+    state.firewall.policy = FirewallPolicy::Auto;
+    let plan = plan_of(&state, facts.clone());
+    assert!(plan.is_empty());
+    assert!(plan.hosts[0].warnings[0].starts_with("ufw stays off"), "{:?}", plan.hosts[0].warnings);
+    let back = reset("n1", &facts);
+    let told: Vec<_> = back.batches[&Stage::HostPrep].steps.iter().map(Step::describe).collect();
+    assert!(told.contains(&"switch ufw on".to_owned()), "{told:?}");
+}
+
+#[test]
+fn an_engine_comes_from_the_distribution_or_the_inventory() {
+    let mut state = state();
+    state.docker = true;
+    state.engine.install = true;
+    let mut facts = settled(&state);
+    facts.docker = crate::facts::DockerFact::Absent;
+    let installs = |state: &HostState, facts: &Facts| {
+        let text = summary(&plan_of(state, facts.clone()), &BTreeMap::new());
+        let lines =
+            text.lines().filter(|line| line.contains("packages") || line.contains("kprov."));
+        lines.map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(installs(&state, &facts), ["+ packages docker.io (with apt-get)"]);
+    state.engine.packages = ["docker-ce=5:24".to_owned()].into();
+    state.packages = ["nfs-common".to_owned(), "curl".to_owned()].into();
+    facts.packages.insert("curl".to_owned());
+    let expected = ["+ packages docker-ce=5:24 nfs-common (with apt-get)"];
+    assert_eq!(installs(&state, &facts), expected);
+    state.engine.packages.clear();
+    state.packages.clear();
+    let (url, suite) = ("https://packages.example".to_owned(), Vec::new());
+    state.engine.repository = Some(crate::state::RepositoryState { url, suite, key: None });
+    let expected = [
+        "+ file /etc/apt/sources.list.d/kprov.list (98 B)",
+        "+ packages containerd.io docker-ce docker-ce-cli (with apt-get)",
+    ];
+    assert_eq!(installs(&state, &facts), expected);
+    facts.managers.clear();
+    assert_eq!(installs(&state, &facts).len(), 1);
+}
+
+#[test]
+fn a_clock_that_nobody_keeps_is_warned_of() {
+    let state = state();
+    let mut facts = settled(&state);
+    facts.time_service = None;
+    assert_snapshot!(summary(&plan_of(&state, facts.clone()), &BTreeMap::new()), @r"
+    n1: up to date
+      ! nothing keeps its clock right: run chronyd, ntpd or systemd-timesyncd
+    ");
+    facts.container = Some("docker".to_owned());
+    assert_eq!(summary(&plan_of(&state, facts), &BTreeMap::new()), "n1: up to date\n");
+}
+
+#[test]
+fn labels_are_set_where_selinux_is_enforcing() {
+    let state = state();
+    let mut facts = settled(&state);
+    facts.selinux_enforcing = true;
+    facts.mislabelled.insert("/etc/kubernetes/kubelet".to_owned());
+    let plan = plan_of(&state, facts);
+    assert_snapshot!(summary(&plan, &BTreeMap::new()), @r"
+    n1: generation 2
+      ~ label of /etc/kubernetes/kubelet
+    ");
+    let mut facts = bare(&state);
+    facts.selinux_enforcing = true;
+    let told = steps(&plan_of(&state, facts));
+    assert!(told.contains("install /etc/kubernetes/kubelet\n  label /etc/kubernetes/kubelet\n"));
+    assert!(told.contains("link /usr/local/bin/kubelet\n  label /usr/local/bin/kubelet\n"));
 }

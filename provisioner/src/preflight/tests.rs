@@ -9,6 +9,7 @@ fn state() -> HostState {
     let mut state = HostState::new("lab", "n1");
     state.authority = "ours".to_owned();
     state.docker = true;
+    state.engine.install = true;
     let port = |port, unit: &str| PortUse { protocol: Protocol::Tcp, port, unit: unit.to_owned() };
     state.ports = vec![port(6443, "kube-apiserver.service"), port(2379, "etcd.service")];
     state.files.push(FileState {
@@ -22,7 +23,17 @@ fn state() -> HostState {
 
 /// Spoils the facts of a good host and compares all that preflight says.
 fn check_all(spoil: impl FnOnce(&mut Facts), expected: &[(&str, &str)]) {
-    let state = state();
+    check_state(|_| {}, spoil, expected);
+}
+
+/// The same for another desired state.
+fn check_state(
+    change: impl FnOnce(&mut HostState),
+    spoil: impl FnOnce(&mut Facts),
+    expected: &[(&str, &str)],
+) {
+    let mut state = state();
+    change(&mut state);
     let mut host = FakeMachine::new("n1").connect();
     let mut facts = host.facts(&FactsQuery::for_state(&state), None).unwrap();
     spoil(&mut facts);
@@ -69,7 +80,11 @@ fn derived_distributions_are_known_by_what_they_are_like() {
 
 #[test]
 fn docker_must_be_there_and_answer() {
-    check_all(|f| f.docker = DockerFact::Absent, &[("docker", "Docker is not installed")]);
+    check_state(
+        |state| state.engine.install = false,
+        |facts| facts.docker = DockerFact::Absent,
+        &[("docker", "Docker is not installed")],
+    );
     check_all(
         |facts| {
             facts.docker = DockerFact::Stopped;
@@ -143,5 +158,80 @@ fn a_directory_in_the_way_of_a_file_is_refused() {
             facts.paths.insert("/etc/kubernetes".to_owned(), fact);
         },
         &[("path", "/etc/kubernetes should be a file and is a directory")],
+    );
+}
+
+#[test]
+fn an_engine_that_is_missing_is_installed_where_there_is_one() {
+    check_all(|facts| facts.docker = DockerFact::Absent, &[]);
+    let rocky = |facts: &mut Facts| {
+        facts.docker = DockerFact::Absent;
+        facts.os.id = "rocky".to_owned();
+        facts.os.version_id = "9.3".to_owned();
+        facts.os.pretty_name = "Rocky Linux 9.3".to_owned();
+        facts.managers = [crate::distribution::PackageManager::Dnf].into();
+    };
+    let message = "Docker is not installed, and Rocky Linux 9.3 has no package of it";
+    check_all(rocky, &[("docker", message)]);
+    let repository = |state: &mut HostState| {
+        let (url, suite) = ("https://packages.example".to_owned(), Vec::new());
+        state.engine.repository = Some(crate::state::RepositoryState { url, suite, key: None });
+    };
+    check_state(repository, rocky, &[]);
+    check_all(
+        |facts| {
+            facts.docker = DockerFact::Absent;
+            facts.managers.clear();
+        },
+        &[("packages", "it has no program that installs packages: docker.io")],
+    );
+}
+
+#[test]
+fn a_program_for_other_processors_is_named() {
+    let blob = |state: &mut HostState| {
+        state.files.push(FileState {
+            path: "/usr/local/bin/etcd".to_owned(),
+            mode: Mode::EXECUTABLE,
+            owner: Owner::root(),
+            content: Content::Blob(crate::state::Blob {
+                sha256: crate::digest::Digest::of(b"etcd"),
+                len: 4,
+                source: "/nowhere".into(),
+                architecture: Some(Architecture::Aarch64),
+            }),
+        });
+    };
+    let message = "/usr/local/bin/etcd would be a program for aarch64, and the host is x86_64";
+    check_state(blob, |_| {}, &[("arch", message)]);
+    check_state(blob, |facts| facts.arch = "aarch64".to_owned(), &[]);
+}
+
+#[test]
+fn a_firewall_is_not_changed_where_that_is_not_safe() {
+    let kind = |kind| Some(crate::firewall::FirewallFact::new(kind));
+    let disable = |state: &mut HostState| state.firewall.policy = FirewallPolicy::Disable;
+    let message = "nftables cannot be switched off without the rules of others, such as those of \
+                   Docker";
+    check_state(
+        disable,
+        |facts| facts.firewall = kind(FirewallKind::Nftables),
+        &[("firewall", message)],
+    );
+    check_state(disable, |facts| facts.firewall = kind(FirewallKind::Ufw), &[]);
+    let open = |state: &mut HostState| {
+        let (protocol, port) = (Protocol::Tcp, 6443);
+        let opening = crate::firewall::Opening::Port { protocol, port, from: None };
+        state.firewall.openings.insert(opening);
+    };
+    let message = "the program systemd-run is missing, without which no change of a firewall is \
+                   safe";
+    check_state(
+        open,
+        |facts| {
+            facts.firewall = kind(FirewallKind::Ufw);
+            facts.missing_programs.insert("systemd-run".to_owned());
+        },
+        &[("firewall", message)],
     );
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use futures::future::try_join_all;
-use lab::{Dockerd, Fault, Lab, LabError, LabOptions, Snapshot, Subnet, test_images};
+use lab::{Dockerd, Fault, HostKind, Lab, LabError, LabOptions, Snapshot, Subnet, test_images};
 
 use crate::demo::{self, DemoOptions};
 
@@ -42,7 +42,7 @@ pub(crate) struct Cli {
 enum Action {
     /// Boots hosts and waits until they answer; what is there already is kept.
     #[command(
-        after_help = "Examples:\n  lab up\n  lab up --hosts 4               adds node-4 to a lab of three\n  lab up --name ha --hosts 6 --subnet 10.99.9.0/24\n  lab up --fresh                 starts over with bare hosts"
+        after_help = "Examples:\n  lab up\n  lab up --hosts 4               adds node-4 to a lab of three\n  lab up --name ha --hosts 6 --subnet 10.99.9.0/24\n  lab up --fresh                 starts over with bare hosts\n  lab up --name mixed --image centos7,centos9,ubuntu"
     )]
     Up(Up),
     /// Removes hosts, volumes and network, and stops the Docker that `up` started.
@@ -135,6 +135,10 @@ struct Up {
     /// Range of their addresses, as 10.99.0.0/24 [default: that one, or a free one for --name]
     #[arg(long)]
     subnet: Option<Subnet>,
+    /// What they are dressed as, in their order, as debian,ubuntu,centos7,centos9; the last one
+    /// holds for the rest [default: debian]
+    #[arg(long, value_delimiter = ',')]
+    image: Vec<HostKind>,
     /// Do not start Docker on the hosts at boot.
     #[arg(long)]
     no_docker: bool,
@@ -194,6 +198,7 @@ async fn up(options: LabOptions, arguments: Up) -> Result<()> {
     let lab = Lab::up(LabOptions {
         hosts: arguments.hosts,
         prefix: arguments.prefix,
+        kinds: arguments.image,
         subnet: arguments.subnet,
         docker_at_boot: !arguments.no_docker,
         fresh: arguments.fresh,

@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
+use crate::host_kind::HostKind;
 use crate::recipe::Recipe;
 
 /// Bytes handed to Docker at once.
@@ -76,13 +77,18 @@ async fn ensure_root(recipe: &Recipe, cache: &Path) -> Result<PathBuf, HostImage
     if root.exists() {
         return Ok(root);
     }
-    tracing::info!(suite = recipe.suite, "building the hosts' root file system");
+    let kind = recipe.dress.as_ref().map_or_else(HostKind::default, |(kind, _)| *kind);
+    tracing::info!(suite = recipe.suite, %kind, "building the hosts' root file system");
     let partial = root.with_extension("tar.partial");
     let scripts = tempfile::tempdir().map_err(io("create a directory".to_owned()))?;
     let customize = scripts.path().join("customize");
     let init = scripts.path().join("lab-init");
+    let dress = scripts.path().join("dress");
     for (path, text) in [(&customize, &recipe.customize), (&init, &recipe.init)] {
         write_program(path, text).map_err(io(format!("write {}", path.display())))?;
+    }
+    if let Some((_, text)) = &recipe.dress {
+        write_program(&dress, text).map_err(io(format!("write {}", dress.display())))?;
     }
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap
@@ -91,6 +97,12 @@ async fn ensure_root(recipe: &Recipe, cache: &Path) -> Result<PathBuf, HostImage
         .args(["man", "doc", "locale"].map(|d| format!("--dpkgopt=path-exclude=/usr/share/{d}/*")))
         .arg(format!("--include={}", recipe.packages.join(",")))
         .arg(format!("--customize-hook={} \"$1\"", customize.display()))
+        .args(
+            recipe
+                .dress
+                .as_ref()
+                .map(|(kind, _)| format!("--customize-hook={} \"$1\" {kind}", dress.display())),
+        )
         .arg(format!("--customize-hook=copy-in {} /usr/sbin", init.display()))
         .arg(&recipe.suite)
         .arg(&partial)

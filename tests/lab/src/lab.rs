@@ -5,7 +5,7 @@ mod range;
 mod ready;
 mod remove;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -102,8 +102,14 @@ impl Lab {
             .map_err(io(format!("make {}", options.key_path().display())))?;
         let daemon = Dockerd::ensure(&options).await?;
         let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-        let recipe = Recipe::debian(&os_release);
-        let image = host_image::ensure(&daemon.docker, &recipe, &options.cache).await?;
+        let mut images = BTreeMap::new();
+        for kind in (0..options.hosts).map(|index| options.kind(index)) {
+            if !images.contains_key(kind.name()) {
+                let recipe = Recipe::of(kind, &os_release);
+                let image = host_image::ensure(&daemon.docker, &recipe, &options.cache).await?;
+                images.insert(kind.name(), image);
+            }
+        }
         if options.fresh {
             remove::remove(&daemon.docker, &options).await?;
         }
@@ -113,7 +119,7 @@ impl Lab {
         let remove_on_drop = options.remove_on_drop;
         let mut lab = Self { options, daemon, subnet, hosts: Vec::new(), remove_on_drop };
         lab.refresh().await?;
-        lab.add_missing(&image, &public_key).await?;
+        lab.add_missing(&images, &public_key).await?;
         lab.refresh().await?;
         try_join_all(lab.hosts.iter().map(|host| lab.wait_ready(host))).await?;
         Ok(lab)
@@ -241,7 +247,12 @@ impl Lab {
         bridge_name(&self.options)
     }
 
-    async fn add_missing(&self, image: &str, public_key: &str) -> Result<(), LabError> {
+    /// `images` has the image of each kind of host, by the kind's name.
+    async fn add_missing(
+        &self,
+        images: &BTreeMap<&str, String>,
+        public_key: &str,
+    ) -> Result<(), LabError> {
         let missing = |index: &usize| !self.hosts.iter().any(|host| host.index == *index);
         let wanted: Vec<usize> = (0..self.options.hosts).filter(missing).collect();
         let mut all: Vec<(String, Ipv4Addr)> = Vec::new();
@@ -254,14 +265,15 @@ impl Lab {
         }
         let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let adding = wanted.into_iter().map(|index| {
+            let kind = self.options.kind(index);
             let files = FirstFiles {
                 name: &all[index].0,
                 hosts: &all,
                 public_key,
                 resolv_conf: &resolv_conf,
-                docker_at_boot: self.options.docker_at_boot,
+                docker_at_boot: self.options.docker_at_boot && kind.has_docker(),
             };
-            self.add(index, all[index].1, image, files)
+            self.add(index, all[index].1, &images[kind.name()], files)
         });
         let starting = self
             .hosts

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::host_kind::HostKind;
 use crate::subnet::Subnet;
 
 /// Longest wait for a host to boot and answer, under heavy load.
@@ -17,6 +18,9 @@ pub struct LabOptions {
     pub prefix: String,
     /// Number of hosts.
     pub hosts: usize,
+    /// What the hosts are dressed as, in their order; the last one holds for all that follow, and
+    /// none at all means Debian.
+    pub kinds: Vec<HostKind>,
     /// Range of the hosts' addresses; `None` means `10.99.0.0/24` for the lab named `default`
     /// and the next free `10.99.N.0/24` for others.
     pub subnet: Option<Subnet>,
@@ -55,6 +59,7 @@ impl LabOptions {
             name: "default".to_owned(),
             prefix: "node".to_owned(),
             hosts: 3,
+            kinds: Vec::new(),
             subnet: None,
             dir: path("LAB_DIR").unwrap_or_else(|| root.join(".lab")),
             cache,
@@ -80,6 +85,11 @@ impl LabOptions {
     /// The name of the host with this index, counted from 0.
     pub fn host_name(&self, index: usize) -> String {
         format!("{}-{}", self.prefix, index + 1)
+    }
+
+    /// What the host with this index is dressed as.
+    pub fn kind(&self, index: usize) -> HostKind {
+        self.kinds.get(index).or(self.kinds.last()).copied().unwrap_or_default()
     }
 
     /// Path of the private key that opens every host.
@@ -119,6 +129,15 @@ mod tests {
         assert_eq!(some.key_path(), Path::new("/srv/lab/id_ed25519"));
         assert_eq!(some.cache, Path::new("/home/a/.cache/kprov-lab"));
         assert!(some.docker_host.is_none(), "an empty variable is an unset one");
+    }
+
+    #[test]
+    fn the_last_kind_holds_for_all_that_follow() {
+        let mut options = LabOptions::from_environment(&|_| None);
+        assert_eq!(options.kind(2), HostKind::Debian);
+        options.kinds = vec![HostKind::Ubuntu, HostKind::Centos9];
+        assert_eq!(options.kind(0), HostKind::Ubuntu);
+        assert_eq!(options.kind(5), HostKind::Centos9);
     }
 
     #[test]

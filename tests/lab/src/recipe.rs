@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
+use crate::host_kind::HostKind;
+
 /// The release whose packages hosts are made of where the machine itself is no Debian.
 const SUITE_DEFAULT: &str = "bookworm";
 
@@ -28,6 +30,12 @@ const PACKAGES: [&str; 17] = [
     "util-linux",
 ];
 
+/// What the kinds of hosts have besides; sorted.
+const UBUNTU_PACKAGES: [&str; 2] = ["ifupdown", "ufw"];
+const CENTOS7_PACKAGES: [&str; 3] = ["createrepo-c", "dnf", "rpm"];
+const CENTOS9_PACKAGES: [&str; 4] = ["createrepo-c", "dnf", "firewalld", "rpm"];
+
+const DRESS: &str = include_str!("recipe/dress.sh");
 const CUSTOMIZE: &str = include_str!("recipe/customize.sh");
 const INIT: &str = include_str!("recipe/init.sh");
 
@@ -40,11 +48,28 @@ pub struct Recipe {
     pub packages: Vec<String>,
     /// Script that runs on the new root before it is packed.
     pub customize: String,
+    /// What the host is dressed as after that, and the script that does it; none for Debian.
+    pub dress: Option<(HostKind, String)>,
     /// First process of a host.
     pub init: String,
 }
 
 impl Recipe {
+    /// The recipe of a bare host of this kind. See [`Recipe::debian`].
+    pub fn of(kind: HostKind, os_release: &str) -> Self {
+        let mut recipe = Self::debian(os_release);
+        let more: &[&str] = match kind {
+            HostKind::Debian => return recipe,
+            HostKind::Ubuntu => &UBUNTU_PACKAGES,
+            HostKind::Centos7 => &CENTOS7_PACKAGES,
+            HostKind::Centos9 => &CENTOS9_PACKAGES,
+        };
+        recipe.packages.extend(more.iter().map(|name| (*name).to_owned()));
+        recipe.packages.sort();
+        recipe.dress = Some((kind, DRESS.to_owned()));
+        recipe
+    }
+
     /// The recipe of a bare Debian host, of the machine's own release where it is a Debian.
     ///
     /// `os_release` is the text of `/etc/os-release`.
@@ -64,6 +89,7 @@ impl Recipe {
             suite,
             packages: PACKAGES.map(str::to_owned).to_vec(),
             customize: CUSTOMIZE.to_owned(),
+            dress: None,
             init: INIT.to_owned(),
         }
     }
@@ -75,6 +101,12 @@ impl Recipe {
         for text in [&self.suite, &self.packages.join(" "), &self.customize, &self.init] {
             hasher.update(text.len().to_le_bytes());
             hasher.update(text.as_bytes());
+        }
+        if let Some((kind, script)) = &self.dress {
+            for text in [kind.name(), script] {
+                hasher.update(text.len().to_le_bytes());
+                hasher.update(text.as_bytes());
+            }
         }
         hex(&hasher.finalize())[..12].to_owned()
     }
@@ -113,20 +145,24 @@ mod tests {
         let recipe = Recipe::debian("");
         assert_eq!(recipe.hash(), Recipe::debian("").hash());
         assert_eq!(recipe.hash().len(), 12);
-        let mut changed = [recipe.clone(), recipe.clone(), recipe.clone(), recipe.clone()];
+        let mut changed = vec![recipe.clone(); 4];
         changed[0].suite.push('x');
         changed[1].packages.push("vim".to_owned());
         changed[2].customize.push('#');
         changed[3].init.push('#');
+        changed.extend(HostKind::ALL.map(|kind| Recipe::of(kind, "")));
         let mut hashes: Vec<_> = changed.iter().map(Recipe::hash).collect();
         hashes.push(recipe.hash());
         hashes.sort();
         hashes.dedup();
-        assert_eq!(hashes.len(), 5);
+        // The plain recipe is that of the first kind.
+        assert_eq!(hashes.len(), 4 + HostKind::ALL.len());
     }
 
     #[test]
     fn packages_are_sorted() {
-        assert!(PACKAGES.is_sorted());
+        for kind in HostKind::ALL {
+            assert!(Recipe::of(kind, "").packages.is_sorted(), "{kind}");
+        }
     }
 }

@@ -96,6 +96,8 @@ impl Outcome<'_> {
                 Some(outcome) => {
                     let changes = counted(plan.changes.len(), "change");
                     let mut line = match (&outcome.error, outcome.steps) {
+                        // All that there was to do was done when it joined.
+                        (None, _) if plan.changes.is_empty() => "set up for etcd".to_owned(),
                         (None, _) => changes,
                         (Some(_), 0) => format!("none of {changes} made"),
                         (Some(_), _) => format!("failed within {changes}"),

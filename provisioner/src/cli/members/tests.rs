@@ -7,7 +7,7 @@ use crate::artifacts::Artifacts;
 use crate::cli::output::Console;
 use crate::digest::Digest;
 use crate::facts::LockRequest;
-use crate::host::fake::etcd::FakeEtcd;
+use crate::host::fake::etcd::{FakeEtcd, FakeMember};
 use crate::host::fake::{FakeMachine, FakeUnit};
 use crate::render::Templates;
 use crate::state::Blob;
@@ -61,10 +61,18 @@ impl Lab {
         let inventory = inventory(self.dir.path(), members);
         let now = jiff::Timestamp::now();
         let pki = crate::pki::ensure(&inventory, self.dir.path(), now).unwrap();
-        let blob =
-            |name: &str| Blob { sha256: Digest::of(name.as_bytes()), len: 1, source: name.into() };
-        let artifacts =
-            Artifacts { hyperkube: blob("hyperkube"), etcd: blob("etcd"), images: Vec::new() };
+        let blob = |name: &str| Blob {
+            sha256: Digest::of(name.as_bytes()),
+            len: 1,
+            source: name.into(),
+            architecture: None,
+        };
+        let artifacts = Artifacts {
+            hyperkube: blob("hyperkube"),
+            etcd: blob("etcd"),
+            images: Vec::new(),
+            repository_keys: BTreeMap::new(),
+        };
         let templates = Templates::embedded().unwrap();
         let compose = |births: &Births| {
             crate::compose::desired(&inventory, &pki, births, &templates, &artifacts).unwrap()
@@ -116,11 +124,9 @@ impl Lab {
             diary: &diary,
             stop: &stop,
         };
-        let mut report = Report::default();
-        settling.settle(&mut prepared, &mut report)?;
-        let execution = Execution {
-            desired: &prepared.desired,
-            plan: &prepared.plan,
+        let execution = |desired, plan| Execution {
+            desired,
+            plan,
             limits,
             observer: &diary,
             stop: &stop,
@@ -128,7 +134,13 @@ impl Lab {
             hooks: (&[], "c"),
             nodes: &[],
         };
-        let report = execution.go_on(&mut prepared.hosts, report);
+        let (desired, mut hosts) = (prepared.desired.clone(), std::mem::take(&mut prepared.hosts));
+        let first = prepared.plan.clone();
+        let mut report = execution(&desired, &first).begin(&mut hosts);
+        prepared.hosts = hosts;
+        settling.settle(&mut prepared, &mut report)?;
+        let rest = prepared.plan.clone();
+        let report = execution(&desired, &rest).go_on(&mut prepared.hosts, report);
         let error = report.hosts.into_values().find_map(|outcome| outcome.error);
         error.map_or(Ok(()), |error| Err(failed(error.to_string())))
     }
@@ -207,4 +219,55 @@ fn a_member_whose_role_was_taken_is_not_stopped_before_it_is_removed() {
     lab.etcd.lock().unwrap().members.truncate(1);
     lab.apply(1).unwrap();
     assert!(!lab.machines["m-2"].state().units["etcd.service"].active);
+}
+
+#[test]
+fn a_join_is_under_the_lease_of_its_run() {
+    let lab = Lab::new();
+    lab.apply(1).unwrap();
+    let fence = |lab: &Lab, host: &str| lab.machines[host].state().fence;
+    let before = fence(&lab, "m-1");
+    assert!(before > 0);
+    lab.apply(3).unwrap();
+    // The only master has nothing to do itself, and notes the generation all the same.
+    assert_eq!(fence(&lab, "m-1"), before + 1);
+    assert_eq!(fence(&lab, "m-3"), before + 1);
+}
+
+#[test]
+fn only_hosts_that_are_chosen_and_answer_join_and_no_saved_plan_holds_that() {
+    let lab = Lab::new();
+    lab.apply(1).unwrap();
+    let inventory = inventory(lab.dir.path(), 3);
+    let pki = crate::pki::ensure(&inventory, lab.dir.path(), jiff::Timestamp::now()).unwrap();
+    let known = Births::load(lab.dir.path()).unwrap().unwrap();
+    let (mut hosts, mut facts) = (Hosts::new(), BTreeMap::new());
+    for (name, machine) in &lab.machines {
+        let mut host = machine.connect();
+        facts.insert(name.clone(), host.facts(&FactsQuery::default(), None).unwrap());
+        hosts.insert(name.clone(), host);
+    }
+    let mut ask = |ready: &[&str]| {
+        let ready = ready.iter().map(|name| (*name).to_owned()).collect();
+        newcomers(&known, &ready, &inventory, &pki, &facts, &mut hosts)
+    };
+    let (births, joins) = ask(&["m-1", "m-3"]).unwrap();
+    let lines: Vec<_> = joins.iter().map(|planned| planned.change.to_string()).collect();
+    let expected = ["add m-3 as a learner", "start etcd on m-3 and let it catch up", "promote m-3"];
+    assert_eq!(lines, expected);
+    assert!(births.knows("m-3") && !births.knows("m-2"));
+    assert!(ask(&["m-1"]).unwrap().1.is_empty());
+    assert!(none_join(&[], Exit::Failed).is_ok());
+    let refused = none_join(&joins, Exit::Drifted).unwrap_err();
+    assert!(matches!(refused, Failure::Coded { exit: Exit::Drifted, .. }), "{refused:?}");
+    assert!(refused.message().contains("add m-3 as a learner"), "{refused:?}");
+    lab.etcd.lock().unwrap().members.push(FakeMember {
+        id: 99,
+        name: String::new(),
+        peer_url: "https://10.0.0.2:2380".to_owned(),
+        is_learner: true,
+    });
+    let problem = ask(&["m-1", "m-3"]).unwrap_err();
+    assert_eq!(problem.host, "m-3");
+    assert_eq!(problem.message, "it cannot join etcd before m-2, which is halfway in");
 }

@@ -114,3 +114,45 @@ proptest! {
         let _ = parse(&text, 0);
     }
 }
+
+#[test]
+fn a_firewall_and_what_it_lets_through_are_told() {
+    let mark = "kprov-0123456789ab";
+    let text = format!(
+        "=uid 0\n=firewall nftables\n=firewall-guarded\n=chain input inet filter input\n\
+         =chain forward inet filter forward\n=permanent {mark}\n=runtime {mark}\n=end\n"
+    );
+    let facts = parse(&text, 0).unwrap();
+    let firewall = facts.firewall.unwrap();
+    assert_eq!(firewall.kind, FirewallKind::Nftables);
+    assert!(facts.firewall_guarded && firewall.has(mark));
+    assert_eq!(firewall.input, ["inet filter input".to_owned()].into());
+    assert_eq!(firewall.forward, ["inet filter forward".to_owned()].into());
+
+    let text = "=uid 0\n=firewall firewalld\n=zone internal\n=runtime internal rule x\n=end\n";
+    let firewall = parse(text, 0).unwrap().firewall.unwrap();
+    assert_eq!(firewall.zone, "internal");
+    assert!(firewall.runtime.contains("internal rule x") && !firewall.has("internal rule x"));
+
+    let text = "=uid 0\n=firewall ufw\n=permanent allow tcp 1 0.0.0.0/0 any 10.0.0.1 in\n=end\n";
+    let firewall = parse(text, 0).unwrap().firewall.unwrap();
+    assert!(firewall.has("allow tcp 1 0.0.0.0/0 any 10.0.0.1 in"));
+}
+
+#[test]
+fn how_a_host_is_prepared_is_told() {
+    let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let text = format!(
+        "=uid 0\n=manager dnf\n=manager yum\n=package curl\n=packages-unfinished\n\
+         =swap /dev/sda2\n=swap fstab:UUID=1\n=selinux\n=mislabelled /etc/a b\n\
+         =time-service chronyd\n=container docker\n=block {abc} /etc/hosts\n=end\n"
+    );
+    let facts = parse(&text, 0).unwrap();
+    assert_eq!(facts.managers, [PackageManager::Dnf, PackageManager::Yum].into());
+    assert!(facts.packages.contains("curl") && facts.packages_unfinished);
+    assert_eq!(facts.swaps, ["/dev/sda2".to_owned(), "fstab:UUID=1".to_owned()].into());
+    assert!(facts.selinux_enforcing && facts.mislabelled.contains("/etc/a b"));
+    assert_eq!(facts.time_service.as_deref(), Some("chronyd"));
+    assert_eq!(facts.container.as_deref(), Some("docker"));
+    assert_eq!(facts.blocks["/etc/hosts"], Digest::of(b"abc"));
+}

@@ -22,6 +22,12 @@ struct Sandbox {
 const OWNER: &str = "ann@desk (it's a test)";
 const CLAIM: Claim<'_> = Claim { owner: OWNER, generation: 1 };
 
+/// Files of a host that scripts name.
+const FILES: [&str; 4] =
+    ["/etc/sysconfig/iptables", "/etc/nftables.conf", "/etc/fstab", "/proc/swaps"];
+
+mod preparation;
+
 impl Sandbox {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -50,8 +56,48 @@ impl Sandbox {
         digest
     }
 
+    /// The script with its directories and files in the sandbox, where its programs are found
+    /// before the machine's own.
     fn moved(&self, script: &str) -> String {
-        script.replace(DIRECTORY, &self.path("kept")).replace("/run/kprov", &self.path("run"))
+        let mut script =
+            script.replace(DIRECTORY, &self.path("kept")).replace("/run/kprov", &self.path("run"));
+        for file in FILES {
+            script = script.replace(file, &self.file(file));
+        }
+        let programs = self.path("run/programs");
+        script.replace("PATH=/usr/local/sbin", &format!("PATH={programs}:/usr/local/sbin"))
+    }
+
+    fn file(&self, path: &str) -> String {
+        self.path(&format!("run/{}", path.trim_start_matches('/').replace('/', "_")))
+    }
+
+    /// Where the scripts look for a file of the host's.
+    fn moved_file(&self, path: &str) -> String {
+        assert!(FILES.contains(&path), "{path}");
+        self.file(path)
+    }
+
+    /// Puts a shell script in the place of a program; `$LOG` is a file for it to write to.
+    fn program(&self, name: &str, text: &str) {
+        let programs = self.directory.path().join("run/programs");
+        fs::create_dir_all(&programs).unwrap();
+        let path = programs.join(name);
+        let log = self.path("run/log");
+        fs::write(&path, format!("#!/bin/sh\nLOG={log}\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// What programs wrote.
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("run/log")).unwrap_or_default()
+    }
+
+    /// What the facts script prints.
+    fn facts(&self, query: &FactsQuery) -> String {
+        let script = self.moved(&facts::script(query, None));
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn run(&self, owner: &str, todo: &[Step]) -> (i32, String) {
@@ -278,6 +324,10 @@ fn every_step_is_valid_shell() {
     let text = |text: &str| text.to_owned();
     let unit = || text("etcd.service");
     let digest = Digest::of(b"");
+    let switch = crate::firewall::FirewallChange::Switch {
+        kind: crate::firewall::FirewallKind::Ufw,
+        on: true,
+    };
     let all = vec![
         Step::Sysctl { key: text("net.ipv4.ip_forward"), value: text("1") },
         Step::LoadModule { module: text("vxlan") },
@@ -295,6 +345,19 @@ fn every_step_is_valid_shell() {
         Step::ResetFailed,
         Step::ClearStaging,
         Step::RemoveRecord,
+        Step::RemoveEngineNetwork,
+        Step::InstallPackages {
+            manager: crate::distribution::PackageManager::Yum,
+            packages: [text("docker")].into(),
+        },
+        Step::RemovePackages { manager: crate::distribution::PackageManager::Dnf },
+        Step::SwapOff { swaps: [text("/dev/sda2")].into() },
+        Step::SwapOn { swaps: [text("/dev/sda2")].into() },
+        Step::WriteBlock { path: text("/etc/hosts"), text: text("it's\n") },
+        Step::RemoveBlock { path: text("/etc/hosts"), existed: true },
+        Step::Relabel { path: text("/etc/hosts") },
+        Step::GuardFirewall { undo: vec![switch.clone()] },
+        Step::ChangeFirewall { change: switch },
         Step::Restore { path: text("/x"), prior: Prior::Other },
     ];
     for script in [steps(&CLAIM, &all), unpack(&CLAIM), break_lock().to_owned()] {

@@ -4,7 +4,7 @@ use crate::facts::{FactsQuery, PathFact};
 use crate::host::fake::FakeMachine;
 use crate::inventory::{HookMoment, HookPlace, Phase, Rollout};
 use crate::secret::Secret;
-use crate::state::{FileState, Mode, Owner};
+use crate::state::{Content, FileState, Mode, Owner};
 
 fn desired(host: &str, text: &str) -> HostState {
     let mut state = HostState::new("lab", host);

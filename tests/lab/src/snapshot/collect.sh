@@ -8,7 +8,7 @@ for root in /etc /usr/local /opt /root /home /srv /var/lib /var/spool/cron; do
     [ -e "$root" ] || continue
     find "$root" -xdev \
         \( -path /var/lib/docker -o -path /var/lib/containerd -o -path /var/lib/systemd \
-        -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/sudo \
+        -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/rpm -o -path /var/lib/dnf -o -path /var/lib/sudo \
         -o -path /var/lib/private -o -path /etc/machine-id -o -path /etc/ld.so.cache \
         -o -path /etc/.pwd.lock \) -prune \
         -o \( -type f -printf 'f %m %u:%g %p\0' \) \
@@ -20,7 +20,7 @@ for root in /etc /usr/local /opt /root /home /srv /var/lib /var/spool/cron; do
     [ -e "$root" ] || continue
     find "$root" -xdev \
         \( -path /var/lib/docker -o -path /var/lib/containerd -o -path /var/lib/systemd \
-        -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/sudo \
+        -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/rpm -o -path /var/lib/dnf -o -path /var/lib/sudo \
         -o -path /var/lib/private -o -path /etc/machine-id -o -path /etc/ld.so.cache \
         -o -path /etc/.pwd.lock \) -prune -o -type f -print0
 done | sort -z | xargs -0 -r sha256sum
