@@ -178,7 +178,8 @@ fn note_refusal<T: Replicated>(
     let desired = owner.desired();
     let census = Census::take(cache, owner, &desired);
     // The status is the end of a plan, of which nothing is carried out after a refusal.
-    let mut status = observe(cache, owner, &desired, &census, now, &mut Plan::nothing());
+    let mut status =
+        observe(cache, owner, &desired, &census, &Readiness::default(), now, &mut Plan::nothing());
     let conditions = status.conditions.get_or_insert_default();
     if !conditions.iter().any(|c| c.type_ == REPLICA_FAILURE) {
         conditions.push(ReplicaSetCondition {
