@@ -140,6 +140,7 @@ pub(super) const DAEMONS: Case = Case {
 /// The pods of this job run until they are ended.
 const ENDLESS: &str = "endless";
 
+#[expect(clippy::needless_pass_by_value, reason = "cases read better without borrows")]
 fn job(world: &mut World, name: &str, more: Value) {
     let labels = json!({"batch.kubernetes.io/controller-uid": name});
     let mut spec = json!({"parallelism": 2, "completions": 4, "backoffLimit": 6,
