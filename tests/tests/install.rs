@@ -304,6 +304,8 @@ const NOT_OF_THE_INVENTORY: &[&str] = &[
     // Notes of the ids that Docker gave to images, missing where a kill came between the load and
     // the note; needed only if they are not the archives' own. The ids themselves are compared.
     "/var/lib/kprov/images/",
+    // Counts runs that write, those that were killed, too.
+    "/var/lib/kprov/fence",
 ];
 /// Holds a counter of applies, besides what must not differ.
 const RECORD: &str = "/var/lib/kprov/record.json";
