@@ -61,7 +61,7 @@ async fn listed(cluster: &Cluster) -> Result<Vec<Value>> {
 
 async fn certificates_are_listed_and_renewed(cluster: &Cluster) -> Result<()> {
     let before = listed(cluster).await?;
-    kprov(cluster, "certs renew --host node-2 --kind apiserver").await?;
+    kprov(cluster, "certs renew --hosts node-2 --kind apiserver").await?;
     let after = listed(cluster).await?;
     let changed = before.iter().zip(&after).filter(|(old, new)| old != new).count();
     ensure!(before.len() == after.len() && changed == 1, "{changed} are new:\n{after:#?}");

@@ -95,11 +95,13 @@ impl Check for Collected {
         let Occurrence::Committed { by, key, old, new, request, .. } = occurrence else { return };
         self.index(key, *old, *new);
         let Some(old) = old else { return };
-        // Only the garbage collector says what is to become of dependents and at which revision,
-        // and who deletes jobs that have finished when their time has come.
+        // Only the garbage collector says what is to become of dependents, and who deletes jobs:
+        // those that a cron job keeps no longer, at no certain revision, and those that have
+        // finished when their time has come.
         let in_time = old.get().and_then(schedules::expires_at).is_some();
         let says = |request: &Request| {
-            matches!(request, Request::Delete { propagation: Some(_), revision: Some(_), .. })
+            matches!(request, Request::Delete { propagation: Some(_), revision, .. }
+                if revision.is_some() || key.kind != Kind::Job)
         };
         let collects = says(request)
             && !in_time
