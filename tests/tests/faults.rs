@@ -49,7 +49,7 @@ const UNFIT: [Unfit; 7] = [
     Unfit {
         check: "os",
         message: "Plan 9 is not a distribution that kprov supports",
-        advice: "supported: debian",
+        advice: "supported: Debian from 9",
         make: "rm /etc/os-release
                printf 'ID=plan9\\nPRETTY_NAME=\"Plan 9\"\\n' >/etc/os-release",
         mend: "ln -sf ../usr/lib/os-release /etc/os-release",
