@@ -4,8 +4,8 @@
 //! What is used more is charged by the API server, in the transaction of the object. So that no
 //! charge is undone, what is counted here is written on condition that the quota was not written
 //! since, and counted of objects at least as new as the quota. So that none is left over, the
-//! quota is at least as new as the objects, too: else a charge could be seen after its object, and
-//! after another object that went.
+//! quota is at least as new as the objects, too, and as the last one that went: else a charge could
+//! be seen after its object went, or after its object and after another one that went.
 //!
 //! Source: kubernetes 1.33, `pkg/controller/resourcequota/resource_quota_controller.go`.
 
@@ -73,7 +73,8 @@ impl Reconciler for ResourceQuotas {
             plan.request(Request::ReadRevision(*kind));
         }
         let objects = counted.iter().flat_map(|kind| cache.objects_in(*kind, &key.namespace));
-        let newest = objects.map(Object::revision).max();
+        let losses = counted.iter().map(|kind| cache.last_loss(*kind));
+        let newest = objects.map(Object::revision).chain(losses).max();
         if newest.is_some_and(|newest| cache.revision(Kind::ResourceQuota) < newest) {
             plan.request(Request::ReadRevision(Kind::ResourceQuota));
         }

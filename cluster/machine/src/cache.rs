@@ -83,6 +83,8 @@ struct Shelf {
     /// Objects that are renewed without each renewal being told, since which revision.
     renewing: BTreeMap<Arc<Key>, Revision>,
     revision: Revision,
+    /// When an object was last seen to go.
+    lost: Revision,
     synced: bool,
 }
 
@@ -181,6 +183,11 @@ impl Cache {
     /// How far the watch of `kind` has come.
     pub fn revision(&self, kind: Kind) -> Revision {
         self.shelves.get(&kind).map(|s| s.revision).unwrap_or_default()
+    }
+
+    /// The revision at which this cache last saw an object of `kind` disappear; zero if never.
+    pub fn last_loss(&self, kind: Kind) -> Revision {
+        self.shelves.get(&kind).map(|s| s.lost).unwrap_or_default()
     }
 
     /// The object of that key.
@@ -400,7 +407,9 @@ impl Cache {
     }
 
     fn remove(&mut self, key: &Key, revision: Revision) -> Option<Delta> {
-        let Entry { key, object: old, .. } = self.shelves.get_mut(&key.kind)?.remove(key)?;
+        let shelf = self.shelves.get_mut(&key.kind)?;
+        let Entry { key, object: old, .. } = shelf.remove(key)?;
+        shelf.lost = shelf.lost.max(revision);
         self.reindex(&key, Some(&old), None);
         if !self.related {
             return Some(Delta { key: Key::clone(&key), old: Some(old), new: None });
