@@ -56,7 +56,7 @@ build: ## Build kprov and the static hyperkube into target/release
 	cargo rustc --release --package hyperkube --bin hyperkube -- \
 	    -C target-feature=+crt-static
 	# The pause image belongs beside kprov; the others are for the lab.
-	cargo run --quiet --package lab -- images --output target/release/images
+	$(LAB) images --output target/release/images
 
 # What reads the profile of a run must be of the LLVM that rustc has. Without it ksim is slower.
 profile-tool:

@@ -18,11 +18,15 @@ pub(crate) fn run(root: &Path, e2e: bool) -> anyhow::Result<()> {
         &["cargo", "clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"],
     )?;
     step(root, "tests", &["cargo", "nextest", "run", "--workspace", "--profile", "ci"])?;
-    soak(root)?;
     step(root, "doctests", &["cargo", "test", "--workspace", "--doc", "--quiet"])?;
+    step(root, "whole runs of clusters", &WHOLE_RUNS)?;
+    soak(root)?;
     if e2e {
-        step(root, "build", &["make", "--no-print-directory", "build"])?;
-        step(root, "images", &["cargo", "run", "--quiet", "--package", "lab", "--", "images"])?;
+        // The program that the tests before built.
+        let lab = root.join("target/debug/lab");
+        let lab = lab.to_str().context("a folder whose name is no text")?;
+        step(root, "build", &["make", "--no-print-directory", "build", &format!("LAB={lab}")])?;
+        step(root, "images", &[lab, "images"])?;
         step(
             root,
             "end-to-end tests",
@@ -32,30 +36,31 @@ pub(crate) fn run(root: &Path, e2e: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Tests that simulate clusters for minutes, built with optimization. Hyperkube is named so that
+/// what is built is shared with it: see the Makefile.
+const WHOLE_RUNS: [&str; 12] = [
+    "cargo",
+    "nextest",
+    "run",
+    "--release",
+    "--package",
+    "simulator",
+    "--package",
+    "controllers",
+    "--package",
+    "hyperkube",
+    "--profile",
+    "whole-runs",
+];
+
 /// What is run with seeds that nobody has tried.
 const SOAKED: [&str; 2] =
     ["simulator/scenarios/faulty-5.toml", "simulator/scenarios/faulty-kinds.toml"];
 
 /// Half a minute for each of the scenarios of seeds of the simulator that nobody has tried, so that
-/// each commit adds to what is known. They derive from the commit: who looks for what CI has found
-/// gets the same ones.
+/// each commit adds to what is known, with the program that the tests before built. They derive from
+/// the commit: who looks for what CI has found gets the same ones.
 fn soak(root: &Path) -> anyhow::Result<()> {
-    step(
-        root,
-        "build of the simulator",
-        // With hyperkube, whose crates it shares: see the Makefile.
-        &[
-            "cargo",
-            "build",
-            "--release",
-            "--package",
-            "simulator",
-            "--package",
-            "hyperkube",
-            "--bin",
-            "ksim",
-        ],
-    )?;
     let seed = first_seed(&commit(root)?)?.to_string();
     // On a failure it prints where the smallest scenario that shows it is kept.
     for scenario in SOAKED {
