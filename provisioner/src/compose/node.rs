@@ -41,8 +41,13 @@ fn kernel(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     if builder.inventory.network.backend == Backend::Vxlan {
         modules.insert("vxlan");
     }
-    let sysctls =
-        BTreeMap::from([("net.bridge.bridge-nf-call-iptables", "1"), ("net.ipv4.ip_forward", "1")]);
+    let sysctls = BTreeMap::from([
+        ("net.bridge.bridge-nf-call-iptables", "1"),
+        // The kernel does this itself with the switch for forwarding, and the contrary when it is
+        // switched off: named here, so that a reset gives back what was there.
+        ("net.ipv4.conf.all.accept_redirects", "0"),
+        ("net.ipv4.ip_forward", "1"),
+    ]);
     let path = "/etc/modules-load.d/kprov.conf";
     let text = builder.render("modules.conf", path, &json!({ "modules": modules }))?;
     builder.text(path, text);

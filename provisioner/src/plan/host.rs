@@ -200,13 +200,18 @@ impl<'a> HostPlanner<'a> {
                 Some(ModuleFact::Unknown) | None => {}
             }
         }
+        let is_new = self.facts.record.is_none();
         for (key, value) in &self.state.sysctls {
             let now = self.facts.sysctls.get(key);
-            if now.is_some_and(|now| now.split_whitespace().eq(value.split_whitespace())) {
-                continue;
-            }
-            if let Some(now) = now {
+            let is_right =
+                now.is_some_and(|now| now.split_whitespace().eq(value.split_whitespace()));
+            // Settings move each other: one that was right before anything was done may be another
+            // one when the rest is taken back.
+            if let Some(now) = now.filter(|_| is_new || !is_right) {
                 self.claimed.sysctls.entry(key.clone()).or_insert_with(|| now.clone());
+            }
+            if is_right {
+                continue;
             }
             let (key, to) = (key.clone(), value.clone());
             let from = now.cloned();

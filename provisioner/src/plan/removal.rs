@@ -64,7 +64,8 @@ impl HostPlanner<'_> {
             .filter(|(key, _)| !desired.contains_key(*key))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
-        for (key, value) in gone {
+        // In the reverse of the order in which they were set.
+        for (key, value) in gone.into_iter().rev() {
             self.finished.sysctls.remove(&key);
             let from = self.facts.sysctls.get(&key).cloned();
             self.changes.push(Change::Sysctl { key: key.clone(), from, to: value.clone() });
@@ -141,7 +142,8 @@ fn reset_steps(record: &Record, facts: &Facts) -> Vec<Step> {
     steps.extend(data.map(|(path, prior)| Step::RemoveData { path, prior }));
     let paths = record.paths.iter().rev().map(|(path, prior)| (path.clone(), prior.clone()));
     steps.extend(paths.map(|(path, prior)| Step::Restore { path, prior }));
-    let sysctls = record.sysctls.iter().map(|(key, value)| (key.clone(), value.clone()));
+    // In the reverse of the order in which they were set: the switch for forwarding moves others.
+    let sysctls = record.sysctls.iter().rev().map(|(key, value)| (key.clone(), value.clone()));
     steps.extend(sysctls.map(|(key, value)| Step::Sysctl { key, value }));
     steps.push(Step::Reload);
     // With its own files back, a unit that was there before becomes what it was.

@@ -28,6 +28,8 @@ install_packages() { # MANAGER NAMES...
   m=$1; shift
   mkdir -p @DIR@
   if ! unfinished; then
+    # First: iptables makes tables when it is asked for one.
+    nft list tables 2>/dev/null | sed 's/^table //' >@DIR@/nft-tables || :
     iptables -w -S FORWARD 2>/dev/null | sed -n 's/^-P FORWARD //p' >@DIR@/forward-policy || :
     [ ! -f /etc/firewalld/zones/docker.xml ] || : >@DIR@/docker-zone
     installed "$m" >@DIR@/packages.new
@@ -52,6 +54,12 @@ install_packages() { # MANAGER NAMES...
   sync @DIR@/packages.new; mv -fT @DIR@/packages.new @DIR@/packages
   rm -f @DIR@/packages.before @DIR@/packages.after
 }
+units_of() { # MANAGER NAMES...: what systemd may run of these packages, sockets first
+  m=$1; shift
+  { case $m in apt-get) dpkg-query -L "$@" ;; *) rpm -ql "$@" ;; esac; } 2>/dev/null |
+    sed -n 's,^.*/systemd/system/\([^/@]*\.\(service\|socket\|timer\|path\)\)$,\1,p' |
+    sort -u | sort -t . -k 2 -r
+}
 remove_packages() { # MANAGER
   installed "$1" >@DIR@/packages.after
   { cat @DIR@/packages 2>/dev/null || :
@@ -59,6 +67,11 @@ remove_packages() { # MANAGER
   } | sort -u | comm -12 - @DIR@/packages.after >@DIR@/packages.new
   names=$(cat @DIR@/packages.new)
   [ -n "$names" ] || return 0
+  # Not all packages stop what they have started: a unit must not outlive its file.
+  for u in $(units_of "$1" $names); do
+    case $(systemctl is-enabled "$u" 2>/dev/null) in enabled) systemctl -q disable "$u" || : ;; esac
+    systemctl stop "$u" 2>/dev/null || note "$u of a package that is removed did not stop"
+  done
   # Neither program removes what others need, nor asks a repository for anything.
   case $1 in
     apt-get) DEBIAN_FRONTEND=noninteractive dpkg --purge $names 8>&- || : ;;
@@ -93,6 +106,14 @@ remove_engine_network() {
   fi
   policy=$(cat @DIR@/forward-policy 2>/dev/null) || :
   [ -z "$policy" ] || iptables -w -P FORWARD "$policy"
+  [ -f @DIR@/nft-tables ] && command -v nft >/dev/null 2>&1 || return 0
+  # Tables that iptables made for the engine and that hold nothing any more.
+  for t in nat filter mangle raw; do
+    ! grep -qx "ip $t" @DIR@/nft-tables || continue
+    nft list table ip $t 2>/dev/null | awk '
+      NF && $1 != "table" && $1 != "chain" && $1 != "type" && $1 != "}" || /policy drop/ { used = 1 }
+      END { exit used || !NR }' && nft delete table ip $t || :
+  done
 }
 swap_off() { # SWAPS...
   if [ -f /etc/fstab ]; then
