@@ -10,9 +10,11 @@ use crate::facts::{Facts, FactsError, FactsQuery, LockRequest};
 use crate::host::known_hosts::KnownHosts;
 use crate::host::ssh::{self, Target};
 use crate::host::{Host, HostError, local};
-use crate::inventory::{self, SshAuth};
+use crate::inventory::{self, HostKeyPolicy, SshAuth};
 use crate::preflight::Problem;
 
+/// The check that a host fails which shows another key than before.
+pub(super) const HOST_KEY: &str = "host-key";
 /// The check that a dead host fails; a host that answers and refuses fails others.
 pub(super) const UNREACHABLE: &str = "unreachable";
 
@@ -127,6 +129,16 @@ fn target(host: &inventory::Host) -> Target {
     }
 }
 
+/// Forgets the key of a host whose place another machine has taken. A file that the inventory names
+/// is the operator's own, and one who compares keys by hand goes on doing so.
+pub(super) fn forget_key(host: &inventory::Host, state_dir: &Path) -> Result<(), HostError> {
+    if host.ssh.known_hosts.is_some() || host.ssh.host_key_policy == HostKeyPolicy::Strict {
+        return Ok(());
+    }
+    let known = KnownHosts::open(&known_hosts_file(host, state_dir))?;
+    known.forget(&host.address.to_string(), host.ssh.port)
+}
+
 fn known_hosts_file(host: &inventory::Host, state_dir: &Path) -> PathBuf {
     host.ssh.known_hosts.clone().unwrap_or_else(|| state_dir.join("known_hosts"))
 }
@@ -137,7 +149,7 @@ fn problem(host: &str, error: &HostError) -> Problem {
         HostError::Unreachable { .. } | HostError::Handshake { .. } | HostError::Lost { .. } => {
             UNREACHABLE
         }
-        HostError::HostKeyChanged { .. } | HostError::HostKeyUnknown { .. } => "host-key",
+        HostError::HostKeyChanged { .. } | HostError::HostKeyUnknown { .. } => HOST_KEY,
         HostError::KnownHosts { .. } => "known-hosts",
         HostError::Authentication { .. } => "authentication",
         HostError::Sudo { .. } | HostError::Facts(FactsError::NotRoot { .. }) => "sudo",

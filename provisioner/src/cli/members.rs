@@ -23,6 +23,8 @@ use crate::state::{HostState, Stage};
 
 /// The unit of every member.
 const UNIT: &str = "etcd.service";
+/// Longest wait for members that must have been connected for a while before the next change.
+const SETTLING: Duration = Duration::from_secs(30);
 /// Pause between two looks at a learner that catches up.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -457,21 +459,31 @@ pub(super) fn carry_out(
     hosts: &mut Hosts,
     deadline: Instant,
 ) -> Result<(), Failure> {
+    let settled = deadline.min(Instant::now() + SETTLING);
     loop {
         let done = through_voter(inventory, pki, hosts, change);
-        match done {
+        let until = match &done {
             Ok(()) => return Ok(()),
-            // etcd itself knows best when the learner has caught up.
-            Err(reason)
-                if matches!(change, Change::Promote { .. })
-                    && reason.contains("in sync with leader")
-                    && Instant::now() < deadline =>
-            {
-                std::thread::sleep(PAUSE);
-            }
-            Err(reason) => return Err(stuck(&reason)),
+            Err(reason) if is_behind(change, reason) => deadline,
+            Err(reason) if is_unsettled(reason) => settled,
+            Err(_) => Instant::now(),
+        };
+        match done {
+            Err(reason) if Instant::now() >= until => return Err(stuck(&reason)),
+            _ => std::thread::sleep(PAUSE),
         }
     }
+}
+
+/// etcd itself knows best when a learner has caught up.
+fn is_behind(change: &Change, reason: &str) -> bool {
+    matches!(change, Change::Promote { .. }) && reason.contains("in sync with leader")
+}
+
+/// After a change, etcd refuses the next one until all members have been connected for a while.
+/// Source: etcd 3.4, `etcdserver/server.go`, `HealthInterval` (5 s) and `ErrUnhealthy`.
+fn is_unsettled(reason: &str) -> bool {
+    reason.contains("unhealthy cluster")
 }
 
 /// Asks the members with a vote in turn until one carries the change out.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::backup::{DATA, claim};
-use super::connect::Connected;
+use super::connect::{Connected, HOST_KEY, forget_key};
 use super::diary::Diary;
 use super::etcd::{HEALTH_WAIT, Opened, locked, no_certificate, open, statuses};
 use super::output::{Console, Failure};
@@ -14,6 +14,7 @@ use super::select::known_host;
 use super::{ApplyArgs, Exit, RunArgs, Source, Surroundings, apply, members};
 use crate::digest::Digest;
 use crate::etcd::gateway::{Gateway, GatewayError, MemberStatus};
+use crate::etcd::membership::{self, Change, Planned, Wanted};
 use crate::execute::Hosts;
 use crate::host::Host;
 use crate::inventory::{self, Inventory, Role};
@@ -33,8 +34,9 @@ const PAUSE: Duration = Duration::from_millis(300);
 pub(super) struct ReplaceArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// The host that lost its data, or has another machine behind its name now.
-    host: String,
+    /// The hosts that lost their data, or have other machines behind their names now.
+    #[arg(required = true, value_name = "HOST")]
+    hosts: Vec<String>,
     /// Really do it.
     #[arg(long)]
     yes: bool,
@@ -55,7 +57,7 @@ pub(super) struct RecoverArgs {
     force_unlock: bool,
 }
 
-/// `kprov replace`: the old member goes, an apply brings the host back as a new one.
+/// `kprov replace`: the old members go, an apply brings the hosts back as new ones.
 pub(super) fn replace(
     args: &ReplaceArgs,
     surroundings: &Surroundings,
@@ -64,51 +66,105 @@ pub(super) fn replace(
     let source = &args.run.source;
     let request = locked(surroundings, "replace");
     let lock = args.yes.then_some(&request);
-    let mut opened = open(source, surroundings, console, lock, args.run.force_unlock)?;
-    let host = known_host(&args.host, &opened.inventory)?;
-    let Some(facts) = opened.connected.facts.get(&args.host) else {
-        return Err(Failure::Unfit(
-            opened.connected.problems.into_iter().filter(|p| p.host == args.host).collect(),
-        ));
-    };
-    if facts.record.is_some() {
-        return Err(Failure::Other {
-            message: format!("{} is not fresh: kprov has set it up before", args.host),
-            advice: format!(
-                "`kprov reset INVENTORY --hosts {} --yes` gives it back first",
-                args.host
-            ),
-        });
+    let force = args.run.force_unlock;
+    let mut opened = open(source, surroundings, console, lock, force)?;
+    let others = other_machines(args, &opened)?;
+    if !others.is_empty() && !args.yes {
+        let names = others.join(", ");
+        let value = serde_json::json!({ "replaced": args.hosts, "new_keys": others });
+        console.result(&value, || format!("{names}: another machine, by its SSH host key\n"))?;
+        console.note("nothing was changed; say --yes to take its key and replace the old one");
+        return Ok(Exit::Ok);
     }
-    let mut planned = None;
-    if host.has(Role::Etcd) {
-        let hosts = &mut opened.connected.hosts;
-        let mut current = members::observe(&opened.inventory, &opened.pki, hosts)
-            .map_err(|reason| members::no_answer(&reason))?;
-        for member in current.iter_mut().filter(|member| member.name == args.host) {
-            member.is_lost = true;
+    if !others.is_empty() {
+        for name in &others {
+            let host = known_host(name, &opened.inventory)?;
+            forget_key(host, &opened.state_dir)
+                .map_err(|error| Failure::new(&error, error.advice()))?;
+            console.note(&format!("{name} is another machine now: its key is taken"));
         }
-        planned = members::removal(&args.host, &current)?;
+        // The locks that are held go with the connections.
+        drop(opened);
+        opened = open(source, surroundings, console, lock, force)?;
     }
-    let value = serde_json::json!({ "replaced": args.host, "etcd": planned });
+    let planned = removals(args, &mut opened)?;
+    let changes: Vec<_> = planned.iter().map(ToString::to_string).collect();
+    let names = args.hosts.join(", ");
+    let value = serde_json::json!({ "replaced": args.hosts, "etcd": planned });
     if !args.yes {
-        console.result(&value, || match &planned {
-            Some(planned) => format!("etcd: {planned}\nthen an apply sets {} up", args.host),
-            None => format!("an apply sets {} up", args.host),
+        console.result(&value, || {
+            let changes = changes.iter().map(|change| format!("etcd: {change}\n"));
+            format!("{}then an apply sets {names} up\n", changes.collect::<String>())
         })?;
         console.note("nothing was changed; say --yes to do this");
         return Ok(Exit::Ok);
     }
-    if let Some(planned) = &planned {
+    if !planned.is_empty() {
         let diary = opened.diary("replace", console);
-        diary.say(&format!("etcd: {planned}"));
-        let removed = opened.remove(planned, source, &diary);
+        let removed = planned.iter().try_for_each(|planned| {
+            diary.say(&format!("etcd: {planned}"));
+            opened.remove(planned, source, &diary)
+        });
         diary.end(console, removed)?;
     }
-    members::forget(&opened.state_dir, &opened.inventory, &[&args.host])?;
+    let names: Vec<_> = args.hosts.iter().map(String::as_str).collect();
+    members::forget(&opened.state_dir, &opened.inventory, &names)?;
     // The locks end with the connections; the apply takes its own.
     drop(opened);
     apply::run("replace", &ApplyArgs::whole(args.run.clone()), surroundings, console)
+}
+
+/// Those of the hosts that show another SSH host key than before. Refuses hosts that cannot be had
+/// otherwise, and those that kprov has set up.
+fn other_machines(args: &ReplaceArgs, opened: &Opened) -> Result<Vec<String>, Failure> {
+    let mut others = Vec::new();
+    let mut problems = Vec::new();
+    for name in &args.hosts {
+        known_host(name, &opened.inventory)?;
+        let own = opened.connected.problems.iter().filter(|problem| problem.host == *name);
+        for problem in own {
+            match problem.check == HOST_KEY {
+                true => others.push(name.clone()),
+                false => problems.push(problem.clone()),
+            }
+        }
+        let facts = opened.connected.facts.get(name);
+        if facts.is_some_and(|facts| facts.record.is_some()) {
+            return Err(Failure::Other {
+                message: format!("{name} is not fresh: kprov has set it up before"),
+                advice: format!("`kprov reset INVENTORY --hosts {name} --yes` gives it back first"),
+            });
+        }
+    }
+    if problems.is_empty() { Ok(others) } else { Err(Failure::Unfit(problems)) }
+}
+
+/// The removals of the old members of etcd, one after the other.
+fn removals(args: &ReplaceArgs, opened: &mut Opened) -> Result<Vec<Planned>, Failure> {
+    // A key that is refused still, or a machine that was not seen at first.
+    if let Some(name) = other_machines(args, opened)?.first() {
+        let problems = opened.connected.problems.iter().filter(|problem| problem.host == *name);
+        return Err(Failure::Unfit(problems.cloned().collect()));
+    }
+    let is_member =
+        |name: &String| opened.inventory.host(name).is_some_and(|host| host.has(Role::Etcd));
+    if !args.hosts.iter().any(is_member) {
+        return Ok(Vec::new());
+    }
+    let hosts = &mut opened.connected.hosts;
+    let mut current = members::observe(&opened.inventory, &opened.pki, hosts)
+        .map_err(|reason| members::no_answer(&reason))?;
+    for member in current.iter_mut().filter(|member| args.hosts.contains(&member.name)) {
+        member.is_lost = true;
+    }
+    let stay = current.iter().filter(|member| !member.is_lost && !member.is_learner);
+    let wanted: Vec<_> = stay
+        .map(|member| Wanted { name: member.name.clone(), peer_url: member.peer_url.clone() })
+        .collect();
+    let planned =
+        membership::plan(&wanted, &current).map_err(|refusal| members::refused(&refusal))?;
+    let lost = |planned: &Planned| matches!(&planned.change, Change::Remove { name, .. } if args.hosts.contains(name));
+    Ok(planned.into_iter().filter(lost).collect())
 }
 
 const WARNING: &str = "\

@@ -95,6 +95,29 @@ impl KnownHosts {
         Ok(())
     }
 
+    /// Forgets the keys of a host that is known to be another machine now; what else is in the file
+    /// stays.
+    ///
+    /// # Errors
+    /// When the file cannot be replaced.
+    pub fn forget(&self, address: &str, port: u16) -> Result<(), HostError> {
+        let name = name(address, port);
+        let failed = |source| HostError::KnownHosts { file: self.file.clone(), source };
+        let mut entries = self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let text = fs::read_to_string(&self.file).map_err(failed)?;
+        let left: String = text.lines().filter_map(|line| without(line, &name)).collect();
+        let directory = self.file.parent().unwrap_or(Path::new("."));
+        let replace = || {
+            let mut new = tempfile::NamedTempFile::new_in(directory)?;
+            new.write_all(left.as_bytes())?;
+            new.as_file().sync_all()?;
+            new.persist(&self.file).map_err(|error| error.error)
+        };
+        replace().map_err(failed)?;
+        *entries = left.lines().filter_map(entry).collect();
+        Ok(())
+    }
+
     fn append(&self, line: &str) -> io::Result<()> {
         if let Some(directory) = self.file.parent() {
             fs::create_dir_all(directory)?;
@@ -132,6 +155,17 @@ fn entry(line: &str) -> Option<Entry> {
     Some(Entry { names: names.split(',').map(str::to_owned).collect(), algorithm, key })
 }
 
+/// A line of the file without one of its names, and with its end; `None` when no other is left.
+fn without(line: &str, name: &str) -> Option<String> {
+    let names = match entry(line) {
+        Some(entry) if entry.names.iter().any(|n| n == name) => entry.names,
+        _ => return Some(format!("{line}\n")),
+    };
+    let left: Vec<_> = names.iter().map(String::as_str).filter(|n| *n != name).collect();
+    let (_, rest) = line.trim_start().split_once(char::is_whitespace)?;
+    (!left.is_empty()).then(|| format!("{} {rest}\n", left.join(",")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +195,27 @@ mod tests {
         assert!(text.contains("known_hosts"), "{text}");
         let error = again.check("10.0.0.9", 22, &key(1), HostKeyPolicy::Strict).unwrap_err();
         assert!(matches!(error, HostError::HostKeyUnknown { .. }));
+    }
+
+    #[test]
+    fn the_key_of_another_machine_is_forgotten_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("known_hosts");
+        let known = KnownHosts::open(&file).unwrap();
+        known.check("10.0.0.1", 22, &key(1), HostKeyPolicy::AcceptNew).unwrap();
+        known.check("10.0.0.2", 22, &key(2), HostKeyPolicy::AcceptNew).unwrap();
+        let shared = format!("10.0.0.1,n3 ssh-ed25519 {}\n", STANDARD.encode(key(3)));
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, format!("# kept\n{text}{shared}")).unwrap();
+
+        let known = KnownHosts::open(&file).unwrap();
+        known.forget("10.0.0.1", 22).unwrap();
+        known.check("10.0.0.1", 22, &key(9), HostKeyPolicy::AcceptNew).unwrap();
+        let again = KnownHosts::open(&file).unwrap();
+        assert!(again.check("10.0.0.1", 22, &key(1), HostKeyPolicy::AcceptNew).is_err());
+        again.check("10.0.0.2", 22, &key(2), HostKeyPolicy::Strict).unwrap();
+        again.check("n3", 22, &key(3), HostKeyPolicy::Strict).unwrap();
+        assert!(fs::read_to_string(&file).unwrap().starts_with("# kept\n"));
     }
 
     #[test]

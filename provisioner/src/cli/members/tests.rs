@@ -271,3 +271,15 @@ fn only_hosts_that_are_chosen_and_answer_join_and_no_saved_plan_holds_that() {
     assert_eq!(problem.host, "m-3");
     assert_eq!(problem.message, "it cannot join etcd before m-2, which is halfway in");
 }
+
+#[test]
+fn what_passes_by_itself_is_waited_for() {
+    let add = Change::AddLearner { name: "m".to_owned(), peer_url: String::new() };
+    let promote = Change::Promote { id: 1, name: "m".to_owned() };
+    assert!(is_unsettled(
+        "etcd at 10.0.0.2:2379 did not add a member: etcdserver: unhealthy cluster"
+    ));
+    assert!(!is_unsettled("etcdserver: member ID already exist"));
+    let behind = "etcdserver: can only promote a learner member which is in sync with leader";
+    assert!(is_behind(&promote, behind) && !is_behind(&add, behind));
+}
