@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::{Inventory, Role};
 
 /// No command of a test takes longer.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(240);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 /// The version the product promises to speak; any other serves when it is not there.
 const KUBECTL_WANTED: &str = "kubectl.1.33";
 
@@ -79,6 +79,15 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Puts new machines in the place of these hosts; see [`Lab::reinstall`].
+    ///
+    /// # Errors
+    /// A host is unknown, or cannot be made anew.
+    pub async fn reinstall(self, hosts: &[&str]) -> Result<Self> {
+        let lab = self.lab.reinstall(hosts).await?;
+        Ok(Self { lab, ..self })
+    }
+
     /// Writes the inventory after a change.
     ///
     /// # Errors
@@ -102,13 +111,13 @@ impl Cluster {
         workspace_root().join("target/release/kprov")
     }
 
-    /// Runs `kprov VERB INVENTORY ARGS…`.
+    /// Runs `kprov VERB INVENTORY ARGS…`; a verb may be two words, as `certs renew`.
     ///
     /// # Errors
     /// The program cannot be started or hangs.
     pub async fn kprov(&self, verb: &str, arguments: &[&str]) -> Result<Outcome> {
         let mut command = Command::new(self.kprov_path());
-        command.arg(verb).arg(self.inventory_path()).args(arguments);
+        command.args(verb.split(' ')).arg(self.inventory_path()).args(arguments);
         run(command, "").await
     }
 
@@ -118,9 +127,21 @@ impl Cluster {
     /// The apply failed.
     pub async fn apply(&self) -> Result<Outcome> {
         let applied = self.kprov("apply", &[]).await?.expect_success("kprov apply")?;
-        let config = self.kprov("kubeconfig", &[]).await?.expect_success("kprov kubeconfig")?;
-        std::fs::write(self.kubeconfig(), config.stdout)?;
+        self.fetch_kubeconfig().await?;
         Ok(applied)
+    }
+
+    /// Fetches the kubeconfig anew.
+    ///
+    /// # Errors
+    /// kprov failed.
+    pub async fn fetch_kubeconfig(&self) -> Result<()> {
+        let config = self.kprov("kubeconfig", &[]).await?.expect_success("kprov kubeconfig")?;
+        let new = self.folder().join("kubeconfig.new");
+        std::fs::write(&new, config.stdout)?;
+        // A kubectl that runs meanwhile must not read half of it.
+        std::fs::rename(new, self.kubeconfig())?;
+        Ok(())
     }
 
     /// The kubeconfig of the administrator.

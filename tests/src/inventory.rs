@@ -71,6 +71,16 @@ impl Inventory {
         self.settings.push(String::new());
     }
 
+    /// Makes the host at this index what these roles say.
+    pub fn set_roles(&mut self, index: usize, roles: &[Role]) {
+        self.roles[index] = roles.to_vec();
+    }
+
+    /// Whether the host at this index has the role.
+    pub fn has(&self, index: usize, role: Role) -> bool {
+        self.roles.get(index).is_some_and(|roles| roles.contains(&role))
+    }
+
     /// The name of cluster and lab.
     pub fn name(&self) -> &str {
         &self.name

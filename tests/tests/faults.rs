@@ -146,22 +146,34 @@ spec:
         livenessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
 "#;
 
+/// Certificates run out on the first host while things are restarted on the second.
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_outlive_restarts_of_kubelet_and_docker() -> Result<()> {
-    let cluster = Cluster::up(Inventory::single_master("restarts", 2)).await?;
+async fn pods_outlive_restarts_and_kubelets_their_certificates() -> Result<()> {
+    let mut inventory = Inventory::single_master("restarts", 2);
+    inventory.extra = format!(
+        "\n[components.kube-controller-manager]\n\
+         args = {{ cluster-signing-duration = {CERTIFICATE_LIFE:?} }}\n"
+    );
+    let cluster = Cluster::up(inventory).await?;
+    let first = First::of(&cluster, "node-1").await?;
+    pods_outlive_restarts_of_kubelet_and_docker(&cluster).await?;
+    kubelets_renew_their_certificates_without_a_restart(&cluster, &first).await
+}
+
+async fn pods_outlive_restarts_of_kubelet_and_docker(cluster: &Cluster) -> Result<()> {
     cluster.create(WEB).await?;
     cluster.kubectl("rollout status deployment/web --timeout=60s").await?;
-    let pods = Pods::of(&cluster).await?;
+    let pods = Pods::of(cluster).await?;
 
     cluster.lab.run("node-2", &["systemctl", "restart", "kubelet.service"]).await?;
-    reports_again(&cluster).await?;
-    ensure!(pods == Pods::of(&cluster).await?, "a restart of the kubelet touched its pods");
+    reports_again(cluster, "node-2").await?;
+    ensure!(pods == Pods::of(cluster).await?, "a restart of the kubelet touched its pods");
 
     // With live-restore, as in the lab, containers run on while Docker is away.
-    let kubelet = unit_process(&cluster, "kubelet").await?;
+    let kubelet = unit_process(cluster, "node-2", "kubelet").await?;
     cluster.lab.run("node-2", &["systemctl", "restart", "docker.service"]).await?;
-    reports_again(&cluster).await?;
-    ensure!(pods == Pods::of(&cluster).await?, "a restart of Docker touched the pods");
+    reports_again(cluster, "node-2").await?;
+    ensure!(pods == Pods::of(cluster).await?, "a restart of Docker touched the pods");
     // The kubelet still hears of its containers: it restarts one that dies.
     let victim = cluster.get("pods -l app=web", "{.items[0].metadata.name}").await?;
     let find = format!("docker ps -q --filter name=k8s_echo_{}", victim[0]);
@@ -182,7 +194,7 @@ async fn pods_outlive_restarts_of_kubelet_and_docker() -> Result<()> {
                   /etc/docker/daemon.json && systemctl reload docker && systemctl restart docker";
     cluster.lab.run("node-2", &["sh", "-c", script]).await?;
     eventually("all containers started anew", SOON, async || {
-        let now = Pods::of(&cluster).await?;
+        let now = Pods::of(cluster).await?;
         ensure!(now.uids == pods.uids, "pods were replaced: {now:?}");
         let old = now.containers.iter().filter(|c| pods.containers.contains(c)).count();
         ensure!(now.containers.len() == 3 && old == 0, "{now:?}");
@@ -190,12 +202,15 @@ async fn pods_outlive_restarts_of_kubelet_and_docker() -> Result<()> {
     })
     .await?;
     cluster.kubectl("rollout status deployment/web --timeout=60s").await?;
-    reports_again(&cluster).await?;
-    let now = Pods::of(&cluster).await?;
+    reports_again(cluster, "node-2").await?;
+    let now = Pods::of(cluster).await?;
     ensure!(now.uids == pods.uids, "pods were replaced: {now:?}");
     // One restart each is Docker's; the container that was killed had one before.
     ensure!(now.restarts.iter().map(|n| *n - 1).sum::<u32>() == 1, "needless restarts: {now:?}");
-    ensure!(kubelet == unit_process(&cluster, "kubelet").await?, "the kubelet was restarted");
+    ensure!(
+        kubelet == unit_process(cluster, "node-2", "kubelet").await?,
+        "the kubelet was restarted"
+    );
     cluster.kubectl(&format!("logs {} --tail=1", victim[0])).await?;
     cluster.kubectl("scale deployment/web --replicas=4").await?;
     cluster.kubectl("rollout status deployment/web --timeout=60s").await?;
@@ -228,15 +243,15 @@ impl Pods {
     }
 }
 
-/// Waits until the kubelet of the second host has renewed its lease and the node is ready.
-async fn reports_again(cluster: &Cluster) -> Result<()> {
-    let lease = "lease/node-2 -n kube-node-lease";
-    let before = cluster.get(lease, "{.spec.renewTime}").await?;
-    eventually("node-2 reports again", SOON, async || {
-        let now = cluster.get(lease, "{.spec.renewTime}").await?;
+/// Waits until the kubelet of a host has renewed its lease and the node is ready.
+async fn reports_again(cluster: &Cluster, host: &str) -> Result<()> {
+    let lease = format!("lease/{host} -n kube-node-lease");
+    let before = cluster.get(&lease, "{.spec.renewTime}").await?;
+    eventually(&format!("{host} reports again"), SOON, async || {
+        let now = cluster.get(&lease, "{.spec.renewTime}").await?;
         ensure!(now != before, "its lease is still of {before:?}");
         let ready = "{.status.conditions[?(@.type==\"Ready\")].status}";
-        let ready = cluster.get("node/node-2", ready).await?;
+        let ready = cluster.get(&format!("node/{host}"), ready).await?;
         ensure!(ready == ["True"], "{ready:?}");
         Ok(())
     })
@@ -244,9 +259,9 @@ async fn reports_again(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// The process of a unit on the second host, and when it was started.
-async fn unit_process(cluster: &Cluster, unit: &str) -> Result<String> {
-    let activations = cluster.lab.activations("node-2").await?;
+/// The process of a unit on a host, and when it was started.
+async fn unit_process(cluster: &Cluster, host: &str, unit: &str) -> Result<String> {
+    let activations = cluster.lab.activations(host).await?;
     activations.get(&format!("{unit}.service")).cloned().context("no such unit")
 }
 
@@ -256,44 +271,57 @@ const CERTIFICATE_LIFE: &str = "150s";
 /// When the first certificate has surely ended.
 const ENDED: Duration = Duration::from_secs(200);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn kubelets_renew_their_certificates_without_a_restart() -> Result<()> {
-    let mut inventory = Inventory::single_master("rotation", 2);
-    inventory.extra = format!(
-        "\n[components.kube-controller-manager]\n\
-         args = {{ cluster-signing-duration = {CERTIFICATE_LIFE:?} }}\n"
-    );
-    let cluster = Cluster::up(inventory).await?;
-    let kubelet = unit_process(&cluster, "kubelet").await?;
-    let mut first = Vec::new();
-    for name in ["kubelet-client", "kubelet-server"] {
-        let script = format!(
-            "cp /var/lib/kubelet/pki/{name}-current.pem /run/{name}-first.pem
-             openssl x509 -noout -serial -in /run/{name}-first.pem"
-        );
-        let serial = eventually("the first certificate", SOON, async || {
-            Ok(cluster.lab.run("node-2", &["sh", "-ec", &script]).await?)
-        })
-        .await?;
-        first.push((name, serial.0));
+/// The first certificates that the kubelet of a host got.
+struct First {
+    host: String,
+    /// The kubelet's process.
+    kubelet: String,
+    /// Their names, with their numbers.
+    serials: Vec<(&'static str, String)>,
+}
+
+impl First {
+    /// Keeps copies of them on the host.
+    async fn of(cluster: &Cluster, host: &str) -> Result<Self> {
+        let kubelet = unit_process(cluster, host, "kubelet").await?;
+        let mut serials = Vec::new();
+        for name in ["kubelet-client", "kubelet-server"] {
+            let script = format!(
+                "cp /var/lib/kubelet/pki/{name}-current.pem /run/{name}-first.pem
+                 openssl x509 -noout -serial -in /run/{name}-first.pem"
+            );
+            let serial = eventually("the first certificate", SOON, async || {
+                Ok(cluster.lab.run(host, &["sh", "-ec", &script]).await?)
+            })
+            .await?;
+            serials.push((name, serial.0));
+        }
+        Ok(Self { host: host.to_owned(), kubelet, serials })
     }
+}
+
+async fn kubelets_renew_their_certificates_without_a_restart(
+    cluster: &Cluster,
+    first: &First,
+) -> Result<()> {
+    let First { host, kubelet, serials } = first;
     eventually("the end of the first certificates", ENDED, async || {
-        for (name, _) in &first {
+        for (name, _) in serials {
             let file = format!("/run/{name}-first.pem");
             let check = ["openssl", "x509", "-noout", "-checkend", "0", "-in", &file];
-            let lives = cluster.lab.exec("node-2", &check).await?.success();
+            let lives = cluster.lab.exec(host, &check).await?.success();
             ensure!(!lives, "{name} has not ended");
         }
         Ok(())
     })
     .await?;
 
-    for (name, serial) in &first {
+    for (name, serial) in serials {
         let script = format!(
             "openssl x509 -noout -serial -checkend 0 -in /var/lib/kubelet/pki/{name}-current.pem"
         );
         // Fails if this one has ended too.
-        let now = cluster.lab.run("node-2", &["sh", "-ec", &script]).await?;
+        let now = cluster.lab.run(host, &["sh", "-ec", &script]).await?;
         ensure!(!now.starts_with(serial.trim()), "{name} is still the first: {now}");
     }
     // The node itself asked for the renewed one, with the certificate before it; the first was
@@ -301,16 +329,20 @@ async fn kubelets_renew_their_certificates_without_a_restart() -> Result<()> {
     let signers = cluster
         .get(
             "csr",
-            "{range .items[?(@.spec.username==\"system:node:node-2\")]}{.spec.signerName} {end}",
+            &format!(
+                "{{range .items[?(@.spec.username==\"system:node:{host}\")]}}\
+                 {{.spec.signerName}} {{end}}"
+            ),
         )
         .await?;
     let client = "kubernetes.io/kube-apiserver-client-kubelet".to_owned();
     ensure!(signers.contains(&client), "{signers:?}");
-    reports_again(&cluster).await?;
+    reports_again(cluster, host).await?;
     // New connections both ways: a pod is started, and the API server asks the kubelet.
-    cluster.create(WEB).await?;
-    cluster.kubectl("rollout status deployment/web --timeout=60s").await?;
-    cluster.kubectl("logs deployment/web --tail=1").await?;
-    ensure!(kubelet == unit_process(&cluster, "kubelet").await?, "the kubelet was restarted");
+    let late = WEB.replace("node-2", host).replace("web", "late");
+    cluster.create(&late).await?;
+    cluster.kubectl("rollout status deployment/late --timeout=60s").await?;
+    cluster.kubectl("logs deployment/late --tail=1").await?;
+    ensure!(*kubelet == unit_process(cluster, host, "kubelet").await?, "the kubelet was restarted");
     Ok(())
 }

@@ -200,6 +200,19 @@ impl Lab {
         Self::up(options).await
     }
 
+    /// Puts new machines in the place of these hosts, with their names and addresses and nothing
+    /// else of them, and waits until they are ready.
+    ///
+    /// # Errors
+    /// An unknown host, or as [`up`](Self::up).
+    pub async fn reinstall(self, hosts: &[&str]) -> Result<Self, LabError> {
+        for name in hosts {
+            remove::remove_host(&self.daemon.docker, self.host(name)?).await?;
+        }
+        let count = self.options.hosts;
+        self.grow(count).await
+    }
+
     /// Writes a file on a host; its directory must exist. Not for `/run` and `/tmp`.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use bollard::query_parameters::{
 };
 use futures::future::try_join_all;
 
-use super::{LABEL_DIR, Lab, LabError, filters, find_network, list_containers};
+use super::{Host, LABEL_DIR, Lab, LabError, filters, find_network, list_containers};
 use crate::dockerd::Dockerd;
 use crate::options::LabOptions;
 
@@ -53,6 +53,13 @@ impl Drop for Lab {
             Err(_) => tracing::error!("removing the lab panicked"),
         }
     }
+}
+
+/// Removes one host with its volumes.
+pub(super) async fn remove_host(docker: &Docker, host: &Host) -> Result<(), LabError> {
+    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+    let removed = docker.remove_container(&host.container, Some(options)).await;
+    removed.map_err(|source| LabError::docker(format!("remove host {}", host.name), source))
 }
 
 pub(super) async fn remove(docker: &Docker, options: &LabOptions) -> Result<(), LabError> {
