@@ -1,8 +1,11 @@
 //! The order in which the pods of a stateful set come and go: a part of P36.
 
+mod plans;
+
 use api::{Key, Kind, Object, Pod, Request, Revision};
 use k8s_openapi::api::apps::v1::StatefulSet;
 
+use self::plans::Plans;
 use super::asked::{Disrupted, Known, Lately};
 use super::brood::known_owner;
 use crate::check::{Cluster, Occurrence, Role};
@@ -16,11 +19,13 @@ const REVISION: &str = "controller-revision-hash";
 /// in order is one call.
 ///
 /// A plan that is not in order is carried out in batches, each after the answers to the last: what
-/// it makes and takes away is what was asked for, and what was not, when it was made.
+/// it makes and takes away is what was asked for, and what was not, when it was made. Nor is a pod
+/// that it replaces judged by a template, or by other pods, that its process was shown since.
 #[derive(Clone, Default)]
 pub(super) struct InOrder {
     disrupted: Disrupted,
     lately: Lately,
+    plans: Plans,
 }
 
 /// A stateful set and its pods as a process knows them.
@@ -95,7 +100,8 @@ impl InOrder {
             return None;
         }
         if (first..end).contains(&ordinal) {
-            return Self::replaces(&view, pod, ordinal);
+            let overtaken = self.plans.is_overtaken(by, oracle::controller(&pod.metadata)?);
+            return if overtaken { None } else { Self::replaces(&view, pod, ordinal) };
         }
         if !sets::is_ordered(view.set) {
             return None;
@@ -131,6 +137,7 @@ impl InOrder {
         occurrence: &Occurrence<'_>,
     ) -> Option<String> {
         self.disrupted.observe(cluster, occurrence);
+        self.plans.observe(cluster, occurrence);
         if let Some((by, key)) = occurrence.pod_given_up(cluster) {
             return self.gives_up(cluster, by, key);
         }

@@ -101,6 +101,25 @@ fn p36_rollouts_go_down_to_the_partition() {
 }
 
 #[test]
+fn p36_a_plan_goes_by_what_was_known_when_it_was_made() {
+    let mut before = set(3, "Parallel", 0);
+    before["status"]["updateRevision"] = json!("old");
+    let pods = [1, 2].map(|i| member(i, "Running", "new"));
+    let (mut case, manager) = case(&before, &pods);
+    create(&mut case, manager, 0);
+    let after = set(3, "Parallel", 0);
+    let key = case.put(None, &after).key();
+    case.show(manager, &key);
+    delete(&mut case, manager, 2);
+    case.is_right();
+    // The next plan begins when the status was reported.
+    let subresource = Some(api::Subresource::Status);
+    case.call(manager, &Request::Update { object: object(&after), subresource });
+    delete(&mut case, manager, 1);
+    case.is_wrong(&["statefulsets/d/s replaces its pod 1, which is of its template"]);
+}
+
+#[test]
 fn p36_at_rest_a_rollout_has_come_to_its_end() {
     let with_image = |ordinal: i64, image: &str| {
         let mut value = member(ordinal, "Running", "");
