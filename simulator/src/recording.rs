@@ -1,17 +1,31 @@
 //! [`Recording`]: what a real component was told and did, repeated by a machine of ours.
 //!
-//! `kube-scheduler --record-to FILE` and `kube-controller-manager --record-to FILE` write it.
+//! `--record-to FILE` of kube-scheduler, kube-controller-manager and kubelet writes it.
+
+use std::fmt::Debug;
 
 use api::Time;
+use kubelet::{Kubelet, KubeletConfig, NodeEffect, NodeInput};
 use machine::recording::{Header, Step};
 use machine::{ApiEffect, ApiInput, ControllerManager, LeaderElector, Machine, RngTree};
 use scheduler::{Desk, Scheduler, SchedulerConfig};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// What a real component was told and did.
 #[derive(Clone, Debug)]
 pub struct Recording {
     header: Header,
-    steps: Vec<Step<ApiInput, ApiEffect>>,
+    steps: Steps,
+}
+
+/// The steps of a component, by what it speaks to.
+#[derive(Clone, Debug)]
+enum Steps {
+    /// The API alone.
+    Api(Vec<Step<ApiInput, ApiEffect>>),
+    /// The API and a container runtime.
+    Node(Vec<Step<NodeInput, NodeEffect>>),
 }
 
 /// Why a text is no recording.
@@ -31,7 +45,10 @@ pub enum RecordingError {
         message: String,
     },
     /// It is of a component that has no machine here.
-    #[error("it is of {0:?}, and only kube-scheduler and kube-controller-manager can be repeated")]
+    #[error(
+        "it is of {0:?}, and only kube-scheduler, kube-controller-manager and kubelet can be \
+         repeated"
+    )]
     Component(String),
     /// The component's configuration makes no sense.
     #[error("the component's settings: {0}")]
@@ -54,20 +71,15 @@ impl Recording {
     /// while it wrote it.
     ///
     /// # Errors
-    /// The text is no recording.
+    /// The text is no recording, or one of another component.
     pub fn parse(text: &str) -> Result<Self, RecordingError> {
-        let whole = text.ends_with('\n');
-        let mut lines = text.lines().enumerate().peekable();
-        let (_, first) = lines.next().ok_or(RecordingError::Empty)?;
+        let first = text.lines().next().ok_or(RecordingError::Empty)?;
         let header: Header = serde_json::from_str(first).map_err(|e| wrong(1, &e))?;
-        let mut steps = Vec::new();
-        while let Some((index, line)) = lines.next() {
-            match serde_json::from_str(line) {
-                Ok(step) => steps.push(step),
-                Err(_) if lines.peek().is_none() && !whole => {}
-                Err(error) => return Err(wrong(index + 1, &error)),
-            }
-        }
+        let steps = match header.component.as_str() {
+            "kube-scheduler" | "kube-controller-manager" => Steps::Api(steps(text)?),
+            "kubelet" => Steps::Node(steps(text)?),
+            other => return Err(RecordingError::Component(other.to_owned())),
+        };
         Ok(Self { header, steps })
     }
 
@@ -86,39 +98,57 @@ impl Recording {
             self.header.identity.as_ref().map(|identity| LeaderElector::new(lease, identity))
         };
         let given = self.header.settings.clone();
-        match self.header.component.as_str() {
-            "kube-scheduler" => {
-                let config: SchedulerConfig = serde_json::from_value(given).map_err(settings)?;
-                let desk =
-                    Desk::new(&config).map_err(|e| RecordingError::Settings(e.to_string()))?;
-                let rng = RngTree::new(self.header.seed);
-                let machine = Scheduler::new(desk, elector(&config.lease), &rng);
-                Ok(self.compare(machine))
+        let steps = match &self.steps {
+            Steps::Api(steps) => steps,
+            Steps::Node(steps) => {
+                let config: KubeletConfig = serde_json::from_value(given).map_err(settings)?;
+                return Ok(compare(steps, Kubelet::new(config)));
             }
-            "kube-controller-manager" => {
-                let config: controllers::Config =
-                    serde_json::from_value(given).map_err(settings)?;
-                let elector = elector("kube-controller-manager");
-                Ok(self.compare(ControllerManager::new(controllers::all(config), elector)))
-            }
-            other => Err(RecordingError::Component(other.to_owned())),
+        };
+        if self.header.component == "kube-scheduler" {
+            let config: SchedulerConfig = serde_json::from_value(given).map_err(settings)?;
+            let desk = Desk::new(&config).map_err(|e| RecordingError::Settings(e.to_string()))?;
+            let rng = RngTree::new(self.header.seed);
+            Ok(compare(steps, Scheduler::new(desk, elector(&config.lease), &rng)))
+        } else {
+            let config: controllers::Config = serde_json::from_value(given).map_err(settings)?;
+            let elector = elector("kube-controller-manager");
+            Ok(compare(steps, ControllerManager::new(controllers::all(config), elector)))
         }
     }
+}
 
-    fn compare(&self, mut machine: impl Machine<Input = ApiInput, Effect = ApiEffect>) -> Parity {
-        let mut parity = Parity { inputs: 0, effects: 0, difference: None };
-        for step in &self.steps {
-            let mut effects = Vec::new();
-            machine.step(step.now, step.input.clone(), &mut effects);
-            parity.inputs += 1;
-            parity.effects += effects.len();
-            if effects != step.effects {
-                parity.difference = Some(differs(parity.inputs, step.now, &step.effects, &effects));
-                break;
-            }
+/// The steps of a recording, which has one in each line but the first.
+fn steps<S: DeserializeOwned>(text: &str) -> Result<Vec<S>, RecordingError> {
+    let whole = text.ends_with('\n');
+    let mut lines = text.lines().enumerate().skip(1).peekable();
+    let mut steps = Vec::new();
+    while let Some((index, line)) = lines.next() {
+        match serde_json::from_str(line) {
+            Ok(step) => steps.push(step),
+            Err(_) if lines.peek().is_none() && !whole => {}
+            Err(error) => return Err(wrong(index + 1, &error)),
         }
-        parity
     }
+    Ok(steps)
+}
+
+fn compare<M>(steps: &[Step<M::Input, M::Effect>], mut machine: M) -> Parity
+where
+    M: Machine<Input: Clone, Effect: PartialEq + Serialize + Debug>,
+{
+    let mut parity = Parity { inputs: 0, effects: 0, difference: None };
+    for step in steps {
+        let mut effects = Vec::new();
+        machine.step(step.now, step.input.clone(), &mut effects);
+        parity.inputs += 1;
+        parity.effects += effects.len();
+        if effects != step.effects {
+            parity.difference = Some(differs(parity.inputs, step.now, &step.effects, &effects));
+            break;
+        }
+    }
+    parity
 }
 
 fn wrong(line: usize, error: &serde_json::Error) -> RecordingError {
@@ -126,9 +156,14 @@ fn wrong(line: usize, error: &serde_json::Error) -> RecordingError {
 }
 
 /// The first difference between what was recorded and what the machine does.
-fn differs(input: usize, now: Time, recorded: &[ApiEffect], ours: &[ApiEffect]) -> String {
+fn differs<E: PartialEq + Serialize + Debug>(
+    input: usize,
+    now: Time,
+    recorded: &[E],
+    ours: &[E],
+) -> String {
     let at = recorded.iter().zip(ours).take_while(|(a, b)| a == b).count();
-    let shown = |effects: &[ApiEffect]| {
+    let shown = |effects: &[E]| {
         effects.get(at).map_or_else(
             || "nothing".to_owned(),
             |effect| serde_json::to_string(effect).unwrap_or_else(|_| format!("{effect:?}")),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use kubelet::KubeletConfig;
+use kubelet::{Kubelet, KubeletConfig};
+use machine::recording::Header;
 use node::bootstrap::BootstrapConfig;
 use node::kubelet_agent::{self, AgentConfig, pod_mtu};
 use node::kubelet_shell::ShellConfig;
@@ -13,6 +14,7 @@ use node::kubelet_shell::ShellConfig;
 use crate::daemon;
 use crate::flags::Log;
 use crate::kubelet_config_file::KubeletConfigFile;
+use crate::recording::Recording;
 
 /// Arguments of the kubelet.
 #[derive(Args)]
@@ -55,6 +57,8 @@ pub(crate) struct Flags {
     /// Docker's socket.
     #[arg(long, value_name = "FILE", default_value = "/var/run/docker.sock")]
     docker_socket: PathBuf,
+    #[command(flatten)]
+    recording: Recording,
 }
 
 pub(crate) fn label(text: &str) -> Result<(String, String), String> {
@@ -122,7 +126,17 @@ impl Flags {
 /// Runs until a signal; pods stay.
 pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     let shutdown = daemon::shutdown()?;
-    kubelet_agent::run(flags.agent()?, shutdown, daemon::ready).await.context("the kubelet failed")
+    let agent = flags.agent()?;
+    let config = &agent.shell.kubelet;
+    let header = Header {
+        component: "kubelet".to_owned(),
+        // Nothing in it is random, and there is one for each node.
+        seed: 0,
+        identity: None,
+        settings: serde_json::to_value(config)?,
+    };
+    let machine = flags.recording.of_keeper(Kubelet::new(config.clone()), &header)?;
+    kubelet_agent::run(agent, machine, shutdown, daemon::ready).await.context("the kubelet failed")
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `--record-to`: a component's inputs and effects in a file, for `ksim replay`.
 
+mod double;
+
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -9,9 +11,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use controllers::bootstrap_signer::{SIGNATURE, SIGNED, sign};
-use machine::Recorded;
 use machine::recording::{Header, Sink};
+use machine::{Machine, Recorded};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use double::Double;
 
 /// Where `kubectl apply` keeps the manifest, values of secrets included.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -29,12 +35,29 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// The machine, recorded if that is asked for.
+    /// The machine, recorded if that is asked for. It is one that looks at no values of secrets,
+    /// or signs with them at most.
     pub(crate) fn of<M>(&self, machine: M, header: &Header) -> anyhow::Result<Recorded<M>> {
-        let Some(path) = &self.record_to else { return Ok(Recorded::silent(machine)) };
+        let Some(file) = self.file()? else { return Ok(Recorded::silent(machine)) };
+        Ok(Recorded::new(machine, header, sink(file, without_secrets)))
+    }
+
+    /// A machine that hands values of secrets on, recorded if that is asked for.
+    pub(crate) fn of_keeper<M>(&self, machine: M, header: &Header) -> anyhow::Result<Recorded<M>>
+    where
+        M: Machine<Input: DeserializeOwned, Effect: Serialize> + Clone + Send + 'static,
+    {
+        let Some(file) = self.file()? else { return Ok(Recorded::silent(machine)) };
+        let mut double = Double::new(machine.clone());
+        let sink = sink(file, move |line| double.tell(line).map(Cow::Owned));
+        Ok(Recorded::new(machine, header, sink))
+    }
+
+    fn file(&self) -> anyhow::Result<Option<File>> {
+        let Some(path) = &self.record_to else { return Ok(None) };
         let file = create(path).with_context(|| format!("cannot create {}", path.display()))?;
         tracing::info!(file = %path.display(), "recording");
-        Ok(Recorded::new(machine, header, sink(file)))
+        Ok(Some(file))
     }
 }
 
@@ -49,21 +72,25 @@ fn create(path: &Path) -> io::Result<File> {
 
 /// Hands each line to the kernel as soon as it is there, so that nothing is lost when the process
 /// is killed. After a failure nothing more is written: a recording with a gap cannot be repeated.
-fn sink(out: impl Write + Send + 'static) -> Sink {
+///
+/// `veil` makes of a line what may be written down.
+fn sink(
+    out: impl Write + Send + 'static,
+    mut veil: impl for<'a> FnMut(&'a str) -> io::Result<Cow<'a, str>> + Send + 'static,
+) -> Sink {
     let mut out = Some(out);
     Box::new(move |line| {
         let Some(open) = &mut out else { return };
-        if let Err(error) = write_line(open, line) {
+        let written = veil(line).and_then(|line| {
+            let mut text = line.into_owned();
+            text.push('\n');
+            open.write_all(text.as_bytes())
+        });
+        if let Err(error) = written {
             tracing::error!(%error, "the recording ends here");
             out = None;
         }
     })
-}
-
-fn write_line(out: &mut impl Write, line: &str) -> io::Result<()> {
-    let mut text = without_secrets(line)?.into_owned();
-    text.push('\n');
-    out.write_all(text.as_bytes())
 }
 
 /// The types of secrets that machines look into.
@@ -87,7 +114,7 @@ const STAND_IN_BASE64: &str = "MDAwMDAwMDAwMDAwMDAwMA==";
 /// The line with every value of every secret emptied. No machine looks at those, so that the
 /// repeated run is the same. But for one, which signs with bootstrap tokens: they get another
 /// secret, and what was signed with them is signed anew.
-fn without_secrets(line: &str) -> serde_json::Result<Cow<'_, str>> {
+fn without_secrets(line: &str) -> io::Result<Cow<'_, str>> {
     if !line.contains(r#""kind":"Secret""#) && !line.contains(SIGNATURE) {
         return Ok(line.into());
     }
@@ -107,26 +134,38 @@ fn sign_anew(value: &mut Value) {
 }
 
 fn empty_secrets(value: &mut Value) {
-    if value["kind"] == "Secret" && value["apiVersion"] == "v1" {
-        let kind = value["type"].as_str().unwrap_or_default().to_owned();
-        let keeps = |kind: &str, key: &str| TOKENS.contains(&kind) && KEPT.contains(&key);
-        for field in ["data", "stringData"] {
-            let entries = value.get_mut(field).and_then(Value::as_object_mut);
-            for (key, value) in entries.into_iter().flatten().filter(|(k, _)| !keeps(&kind, k)) {
-                let signs = kind == TOKENS[0] && key == "token-secret" && *value != "";
-                let instead = if signs { STAND_IN_BASE64 } else { "" };
-                *value = instead.into();
-            }
-        }
-        let annotations = value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
-        annotations.map(|annotations| annotations.remove(LAST_APPLIED));
-    }
+    veil_secrets(value, &mut |kind, key, value| {
+        let signs = kind == TOKENS[0] && key == "token-secret" && *value != "";
+        *value = if signs { STAND_IN_BASE64 } else { "" }.into();
+    });
     if value["kind"] == "ConfigMap" && value["apiVersion"] == "v1" {
         sign_anew(value);
     }
+    for_each_part(value, &mut empty_secrets);
+}
+
+/// If this is a secret: takes away what tells of its values, and has `veil` change the values
+/// themselves. It is given the secret's type, the key, and the value in base64.
+fn veil_secrets(value: &mut Value, veil: &mut dyn FnMut(&str, &str, &mut Value)) {
+    if value["kind"] != "Secret" || value["apiVersion"] != "v1" {
+        return;
+    }
+    let kind = value["type"].as_str().unwrap_or_default().to_owned();
+    let keeps = |key: &str| TOKENS.contains(&&*kind) && KEPT.contains(&key);
+    // Only who writes a secret has it in text, and no component of ours does.
+    value.as_object_mut().map(|secret| secret.remove("stringData"));
+    let entries = value.get_mut("data").and_then(Value::as_object_mut);
+    for (key, value) in entries.into_iter().flatten().filter(|(key, _)| !keeps(key)) {
+        veil(&kind, key, value);
+    }
+    let annotations = value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
+    annotations.map(|annotations| annotations.remove(LAST_APPLIED));
+}
+
+fn for_each_part(value: &mut Value, act: &mut dyn FnMut(&mut Value)) {
     match value {
-        Value::Object(fields) => fields.values_mut().for_each(empty_secrets),
-        Value::Array(items) => items.iter_mut().for_each(empty_secrets),
+        Value::Object(fields) => fields.values_mut().for_each(act),
+        Value::Array(items) => items.iter_mut().for_each(act),
         _ => {}
     }
 }

@@ -11,7 +11,7 @@ use crate::Machine;
 /// What a recording is of: enough to make the same machine again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// `kube-scheduler` or `kube-controller-manager`.
+    /// `kube-scheduler`, `kube-controller-manager` or `kubelet`.
     pub component: String,
     /// What all of the machine's randomness derives from.
     pub seed: u64,

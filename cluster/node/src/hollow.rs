@@ -13,8 +13,9 @@ use std::time::Duration;
 use api::{ApiError, Name, hash};
 use client::{Client, Clock};
 use http::Method;
-use kubelet::KubeletConfig;
 use kubelet::container_runtime::{ContainerRuntime, NodeShape};
+use kubelet::{Kubelet, KubeletConfig};
+use machine::Recorded;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -152,7 +153,8 @@ pub async fn run(
         let kubelet = config.kubelet(number);
         let runtime = config.runtime(&kubelet.node_name, clock);
         let name = Name::new(&kubelet.node_name);
-        let shell = KubeletShell::new(ShellConfig { kubelet, static_pod_path: None });
+        let machine = Recorded::silent(Kubelet::new(kubelet.clone()));
+        let shell = KubeletShell::new(ShellConfig { kubelet, static_pod_path: None }, machine);
         router.add(name, shell.inputs());
         let (start, api, mut shutdown) = (config.start(number), api.clone(), shutdown.clone());
         nodes.spawn(async move {

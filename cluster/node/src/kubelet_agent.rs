@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
+use kubelet::Kubelet;
+use machine::Recorded;
 use tokio::sync::watch;
 
 use crate::bootstrap::{self, BootstrapConfig, BootstrapError};
@@ -66,16 +68,18 @@ pub enum AgentError {
     },
 }
 
-/// Runs a kubelet until `shutdown` turns true; calls `ready` when it has its identity and serves.
+/// Runs the kubelet `machine`, which has the configuration that is in `config`, until `shutdown`
+/// turns true; calls `ready` when it has its identity and serves.
 ///
 /// # Errors
 /// Settings or addresses that waiting will not mend.
 pub async fn run(
     config: AgentConfig,
+    machine: Recorded<Kubelet>,
     mut shutdown: watch::Receiver<bool>,
     ready: impl FnOnce(),
 ) -> Result<(), AgentError> {
-    let shell = KubeletShell::new(config.shell.clone());
+    let shell = KubeletShell::new(config.shell.clone(), machine);
     let pods = shell.pods();
     if let Some(address) = config.healthz {
         let health = pods.clone();

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use http::Method;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use kubelet::{Kubelet, KubeletConfig, NodeEffect, NodeInput, RuntimeRequest};
-use machine::{ApiEffect, ApiInput, CallId, Machine, Recorder, Report, WatchEvent};
+use machine::{ApiEffect, ApiInput, CallId, Machine, Recorded, Recorder, Report, WatchEvent};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 pub use pod_source::KubeletPods;
@@ -72,15 +72,15 @@ impl ApiAccess {
 /// A kubelet that is about to run, and what its server needs to know of it.
 pub struct KubeletShell {
     config: ShellConfig,
-    machine: Arc<Mutex<Kubelet>>,
+    machine: Arc<Mutex<Recorded<Kubelet>>>,
     inputs: mpsc::Sender<NodeInput>,
     incoming: mpsc::Receiver<NodeInput>,
 }
 
 impl KubeletShell {
-    /// Makes the kubelet of this node.
-    pub fn new(config: ShellConfig) -> Self {
-        let machine = Arc::new(Mutex::new(Kubelet::new(config.kubelet.clone())));
+    /// Takes the kubelet of this node, which has the configuration that is in `config`.
+    pub fn new(config: ShellConfig, kubelet: Recorded<Kubelet>) -> Self {
+        let machine = Arc::new(Mutex::new(kubelet));
         let (inputs, incoming) = mpsc::channel(INPUTS_MAX);
         Self { config, machine, inputs, incoming }
     }

@@ -4,22 +4,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use api::{ApiObject, Object};
 use kubelet::Kubelet;
+use machine::Recorded;
 
 use crate::kubelet_server::PodSource;
 
 /// The pods of a running kubelet.
 #[derive(Clone)]
 pub struct KubeletPods {
-    machine: Arc<Mutex<Kubelet>>,
+    machine: Arc<Mutex<Recorded<Kubelet>>>,
 }
 
 impl KubeletPods {
-    pub(super) fn new(machine: Arc<Mutex<Kubelet>>) -> Self {
+    pub(super) fn new(machine: Arc<Mutex<Recorded<Kubelet>>>) -> Self {
         Self { machine }
     }
 
     fn with<T>(&self, ask: impl FnOnce(&Kubelet) -> T) -> T {
-        ask(&self.machine.lock().unwrap_or_else(PoisonError::into_inner))
+        ask(self.machine.lock().unwrap_or_else(PoisonError::into_inner).machine())
     }
 
     /// Whether the kubelet does its work; else why not.
