@@ -37,6 +37,9 @@ pub struct Config {
     /// How often this server tells the others that it is alive; one that missed three turns is
     /// taken out of the endpoints of the `kubernetes` service.
     pub masters_renewal: Duration,
+    /// How long requests are still taken after the server was told to stop and calls itself not
+    /// ready: whoever balances over several servers has time to notice.
+    pub shutdown_delay: Duration,
 }
 
 /// Certificate files, PEM.
@@ -119,6 +122,7 @@ impl Config {
             requests_max: 600,
             history: Limits::default(),
             masters_renewal: Duration::from_secs(10),
+            shutdown_delay: Duration::ZERO,
         }
     }
 

@@ -315,7 +315,7 @@ async fn upgrade(
     }
     let client = hyper::upgrade::on(&mut incoming);
     let kubelet = hyper::upgrade::on(&mut response);
-    let mut stopping = server.stopping.subscribe();
+    let mut stopping = server.draining.subscribe();
     tokio::spawn(async move {
         let tunnel = async {
             let (Ok(client), Ok(kubelet)) = tokio::join!(client, kubelet) else { return };

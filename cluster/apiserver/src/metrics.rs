@@ -99,7 +99,7 @@ fn render_state(out: &mut String, server: &Server) -> std::fmt::Result {
     writeln!(out, "apiserver_storage_revision {}", state.window.revision())?;
     drop(state);
     writeln!(out, "# TYPE apiserver_longrunning_requests gauge")?;
-    let watches = server.stopping.receiver_count();
+    let watches = server.draining.receiver_count();
     writeln!(out, "apiserver_longrunning_requests {watches}")?;
     if let Some(bytes) = resident_bytes() {
         writeln!(out, "# TYPE process_resident_memory_bytes gauge")?;

@@ -78,6 +78,7 @@ pub async fn run(
         advertised_port,
         metrics: Metrics::default(),
         stopping: watch::Sender::new(false),
+        draining: watch::Sender::new(false),
         ready: watch::Sender::new(false),
         masters: tokio::sync::Mutex::new(()),
         evicting: tokio::sync::Mutex::new(()),
@@ -112,14 +113,25 @@ async fn accept(
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
-    tokio::pin!(shutdown);
+    let leaving = async {
+        shutdown.await;
+        server.stopping.send_replace(true);
+        let leave = async {
+            if server.is_ready() {
+                masters::leave(server).await;
+            }
+        };
+        // Whoever comes meanwhile is served: a queue that nobody takes from would be reset.
+        tokio::join!(leave, tokio::time::sleep(server.config.shutdown_delay));
+    };
+    tokio::pin!(leaving);
     loop {
         let slot = tokio::select! {
-            () = &mut shutdown => break,
+            () = &mut leaving => break,
             slot = slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
         };
         let accepted = tokio::select! {
-            () = &mut shutdown => break,
+            () = &mut leaving => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -139,11 +151,8 @@ async fn accept(
         }
         while connections.try_join_next().is_some() {}
     }
-    server.stopping.send_replace(true);
-    if server.is_ready() {
-        masters::leave(server).await;
-    }
     drop(listener);
+    server.draining.send_replace(true);
     if timeout(DRAIN_MAX, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish before the server stopped");
     }

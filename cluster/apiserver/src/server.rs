@@ -27,6 +27,8 @@ pub(crate) struct Server {
     pub(crate) permits: Semaphore,
     /// Becomes true when the server is to stop.
     pub(crate) stopping: watch::Sender<bool>,
+    /// Whether it takes no new connections any more, so that watches end.
+    pub(crate) draining: watch::Sender<bool>,
     /// Becomes true when the watch cache is filled and the bootstrap is done.
     pub(crate) ready: watch::Sender<bool>,
     /// Held by whoever changes this server's place among the API servers.

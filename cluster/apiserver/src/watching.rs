@@ -113,7 +113,7 @@ pub(crate) async fn watch(
         form,
         cursor,
         changes,
-        stopping: server.stopping.subscribe(),
+        stopping: server.draining.subscribe(),
         initial,
         first_bookmark: bookmarks.then_some(send_initial == Some(true)),
         bookmarks,

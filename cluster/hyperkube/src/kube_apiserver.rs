@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use apiserver::{Config, Kubelets, ServiceAccounts, StoreConfig, Tls};
@@ -10,7 +11,7 @@ use clap::{ArgAction, Args};
 use ipnet::IpNet;
 
 use crate::daemon;
-use crate::flags::Log;
+use crate::flags::{Log, go_duration};
 
 /// Admission plugins that may be named; those without a kind to act on do nothing here.
 const ADMISSION: [&str; 9] = [
@@ -101,6 +102,10 @@ pub(crate) struct Flags {
     /// Authority of kubelets' serving certificates.
     #[arg(long, value_name = "FILE")]
     kubelet_certificate_authority: Option<PathBuf>,
+    /// How long requests are still taken after a signal, while the server calls itself not ready:
+    /// as long as balancers take to notice.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = go_duration)]
+    shutdown_delay_duration: Duration,
 }
 
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
@@ -143,6 +148,7 @@ impl Flags {
             keys: self.service_account_key_file.clone(),
             ..ServiceAccounts::default()
         };
+        config.shutdown_delay = self.shutdown_delay_duration;
         config.kubelets = Kubelets {
             identity: self.kubelet_client_certificate.clone().zip(self.kubelet_client_key.clone()),
             ca: self.kubelet_certificate_authority.clone(),

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use daemon::Threads;
 
+mod apiserver_proxy;
 mod daemon;
 mod flags;
 mod flanneld;
@@ -24,12 +25,13 @@ mod kubelet_config_file;
 mod recording;
 mod scheduler_config_file;
 mod signer;
+mod version_note;
 
 /// Every component of a Kubernetes cluster in one binary.
 #[derive(Parser)]
 #[command(
     name = "hyperkube",
-    version = api::version::GIT_VERSION,
+    version = version_note::version(),
     after_help = "The component can also be chosen by the name of a link to this binary:\n\n  \
         ln -s hyperkube kube-scheduler && ./kube-scheduler --help"
 )]
@@ -53,18 +55,21 @@ enum Component {
     KubeProxy(kube_proxy::Flags),
     /// Connects the pod networks of all nodes.
     Flanneld(flanneld::Flags),
+    /// Balances a host's connections over all API servers, TLS and all.
+    ApiserverProxy(apiserver_proxy::Flags),
     /// Runs many nodes without machines, for tests at scale.
     #[command(long_about = hollow_nodes::ABOUT, after_help = hollow_nodes::EXAMPLES)]
     HollowNodes(hollow_nodes::Flags),
 }
 
-const COMPONENTS: [&str; 7] = [
+const COMPONENTS: [&str; 8] = [
     "kube-apiserver",
     "kube-controller-manager",
     "kube-scheduler",
     "kubelet",
     "kube-proxy",
     "flanneld",
+    "apiserver-proxy",
     "hollow-nodes",
 ];
 
@@ -100,6 +105,9 @@ fn main() -> ExitCode {
         Component::Kubelet(flags) => daemon::run(&flags.log, Two, kubelet::run(&flags)),
         Component::KubeProxy(flags) => daemon::run(&flags.log, One, kube_proxy::run(&flags)),
         Component::Flanneld(flags) => daemon::run(&flags.log, One, flanneld::run(&flags)),
+        Component::ApiserverProxy(flags) => {
+            daemon::run(&flags.log, One, apiserver_proxy::run(&flags))
+        }
         Component::HollowNodes(flags) => daemon::run(&flags.log, Two, hollow_nodes::run(&flags)),
     }
 }

@@ -2,9 +2,11 @@
 //! ([`RuleSet`]) and the routes that connect the pod networks of all nodes ([`Overlay`]).
 //!
 //! Each has a `desired` state computed from API objects, a `diff` to it, and renderers that
-//! turn both into text for `nft` and `iptables-restore`. Nothing here runs a program, opens a
-//! socket or reads the kernel's state; the crate `node` does.
+//! turn both into text for `nft` and `iptables-restore`. [`balancer`] decides which API server a
+//! node's connections go to. Nothing here runs a program, opens a socket or reads the kernel's
+//! state; the crate `node` does.
 
+pub mod balancer;
 pub mod chain_names;
 pub mod flows;
 pub mod iptables;
