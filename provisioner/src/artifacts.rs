@@ -16,6 +16,7 @@ use crate::{
     digest::Digest,
     distribution::Architecture,
     inventory::{ArtifactSource, Inventory, PAUSE_IMAGE},
+    skew::HYPERKUBE,
     state::{Blob, ImageState},
 };
 
@@ -39,6 +40,18 @@ pub struct Artifacts {
     pub images: Vec<ImageState>,
     /// Texts of the keys that sign repositories of packages, by file.
     pub repository_keys: BTreeMap<PathBuf, String>,
+}
+
+impl Artifacts {
+    /// The same, with the bytes of `kept` in the place of a program's.
+    #[must_use]
+    pub fn with_program(mut self, name: &str, kept: Blob) -> Self {
+        match name {
+            HYPERKUBE => self.hyperkube = kept,
+            _ => self.etcd = kept,
+        }
+        self
+    }
 }
 
 /// Why one artifact cannot be had.
@@ -216,8 +229,59 @@ fn blob(what: &str, path: &Path, hint: &str) -> Result<Blob, ArtifactError> {
     let mut header = Vec::new();
     (&mut file).take(PROGRAM_HEADER_LEN).read_to_end(&mut header).map_err(failed)?;
     let architecture = Architecture::of_program(&header);
-    let (sha256, len) = Digest::of_reader(&mut header.as_slice().chain(file)).map_err(failed)?;
-    Ok(Blob { sha256, len, source: path.to_owned(), architecture })
+    let mut reader = NoteFinder::new(header.as_slice().chain(file));
+    let (sha256, len) = Digest::of_reader(&mut reader).map_err(failed)?;
+    // An archive of images may well hold one of our programs.
+    let version = architecture.and(reader.version);
+    Ok(Blob { sha256, len, source: path.to_owned(), architecture, version })
+}
+
+/// What stands before the version within a program of ours; it ends with a line's end.
+const VERSION_NOTE: &[u8] = b"\x01kprov-program-version=";
+/// The longest note, with its version.
+const NOTE_LEN_MAX: usize = 128;
+
+/// Passes bytes on and keeps the version that a program says it is. It is read, not run: the
+/// program may be for another processor than the operator's.
+struct NoteFinder<R> {
+    inner: R,
+    /// The end of what was passed on, which a note may begin in.
+    tail: Vec<u8>,
+    version: Option<String>,
+}
+
+impl<R: Read> NoteFinder<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, tail: Vec::new(), version: None }
+    }
+
+    fn look(&mut self, bytes: &[u8]) {
+        if self.version.is_some() {
+            return;
+        }
+        self.tail.extend_from_slice(bytes);
+        let mut starts = self.tail.iter().zip(0..).filter(|(byte, _)| **byte == VERSION_NOTE[0]);
+        self.version = starts.find_map(|(_, at)| noted(self.tail.get(at..)?));
+        let done = self.tail.len().saturating_sub(NOTE_LEN_MAX);
+        self.tail.drain(..done);
+    }
+}
+
+/// The version of a note that `bytes` begin with, as a whole.
+fn noted(bytes: &[u8]) -> Option<String> {
+    let text = bytes.strip_prefix(VERSION_NOTE)?;
+    let text = &text[..text.len().min(NOTE_LEN_MAX - VERSION_NOTE.len())];
+    let end = text.iter().position(|byte| *byte == b'\n')?;
+    let version = std::str::from_utf8(&text[..end]).ok()?;
+    version.bytes().all(|byte| byte.is_ascii_graphic()).then(|| version.to_owned())
+}
+
+impl<R: Read> Read for NoteFinder<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.look(&buffer[..count]);
+        Ok(count)
+    }
 }
 
 /// Fetches into the cache unless it is there. The name in the cache is the digest, and a file

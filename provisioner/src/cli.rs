@@ -26,6 +26,7 @@ mod prepare;
 mod prune;
 mod recovery;
 mod reset;
+mod rollback;
 mod secrets;
 mod select;
 mod status;
@@ -135,6 +136,17 @@ enum Command {
         kprov apply inventory/lab.toml --hosts node-[01-10] --allow-unreachable\n  \
         kprov apply today.kplan")]
     Apply(ApplyArgs),
+    /// Bring all hosts to the programs that the inventory names, and say which those are.
+    ///
+    /// Masters go one at a time, nodes as a canary and in batches, each behind gates that must pass
+    /// several times in a row; the first failure ends it. The builds before stay on the hosts.
+    #[command(after_help = "Examples:\n  kprov upgrade inventory/ha.toml\n  \
+        kprov upgrade inventory/ha.toml --drain")]
+    Upgrade(UpgradeArgs),
+    /// Bring back the programs that hosts ran before the last upgrade; nothing is copied.
+    #[command(after_help = "Examples:\n  kprov plan inventory/ha.toml --rollback\n  \
+        kprov rollback inventory/ha.toml\n  kprov rollback inventory/ha.toml --hosts node-4")]
+    Rollback(UpgradeArgs),
     /// Show hosts, units, certificates and nodes.
     #[command(after_help = "Example:\n  kprov status inventory/lab.toml")]
     Status(StatusArgs),
@@ -244,6 +256,9 @@ struct PlanArgs {
     /// Plan without hosts that are out of reach.
     #[arg(long)]
     allow_unreachable: bool,
+    /// Show what a rollback would do.
+    #[arg(long, conflicts_with = "out")]
+    rollback: bool,
     /// Exit with 5 when something would change.
     #[arg(long)]
     exit_code: bool,
@@ -340,6 +355,25 @@ struct ApplyArgs {
     /// Do the others when hosts are out of reach, as long as etcd has its quorum.
     #[arg(long)]
     allow_unreachable: bool,
+    #[arg(skip)]
+    rollback: bool,
+    #[arg(skip)]
+    drain: bool,
+}
+
+#[derive(Debug, Args)]
+struct UpgradeArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    choice: Choice,
+    /// Drain each node before its turn and uncordon it after; pods outlive a kubelet's restart
+    /// without it.
+    #[arg(long, conflicts_with = "no_wait")]
+    drain: bool,
+    /// Do the others when hosts are out of reach, as long as etcd has its quorum.
+    #[arg(long)]
+    allow_unreachable: bool,
 }
 
 /// What every command that brings hosts to the desired state starts from.
@@ -420,6 +454,8 @@ impl Cli {
             Command::Plan(args) => plan::run(args, surroundings, &console),
             Command::Diff(args) => diff::run(args, surroundings, &console),
             Command::Apply(args) => apply::run("apply", args, surroundings, &console),
+            Command::Upgrade(args) => rollback::run(args, false, surroundings, &console),
+            Command::Rollback(args) => rollback::run(args, true, surroundings, &console),
             Command::Status(args) => status::run(args, surroundings, &console),
             Command::Certs { command } => certs::run(command, surroundings, &console),
             Command::Etcd { command } => etcd::run(command, surroundings, &console),

@@ -4,6 +4,7 @@
 //! Pure: the same input gives the same state, byte for byte. Each unit names exactly the files
 //! whose change needs its restart, and each host gets only the keys that its roles need.
 
+mod balancer;
 mod builder;
 mod etcd;
 mod master;
@@ -18,7 +19,7 @@ use thiserror::Error;
 use crate::{
     artifacts::Artifacts,
     etcd::births::Births,
-    inventory::{Inventory, Role},
+    inventory::{Host, Inventory, Role},
     pki::{Pki, RotationStage},
     render::{RenderError, Templates},
     state::HostState,
@@ -61,27 +62,37 @@ pub fn desired(
     templates: &Templates,
     artifacts: &Artifacts,
 ) -> Result<Vec<HostState>, ComposeError> {
-    inventory
-        .hosts
-        .iter()
-        .map(|host| {
-            let mut builder = Builder::new(inventory, pki, births, templates, artifacts, host);
-            if let Some(rotation) = &pki.rotation
-                && rotation.stage < RotationStage::Drop
-            {
-                builder.text(ROTATION_NOTE, rotation.to_json());
-            }
-            if host.has(Role::Etcd) {
-                etcd::add(&mut builder)?;
-            }
-            if host.has(Role::Master) {
-                master::add(&mut builder)?;
-            }
-            if host.has(Role::Node) {
-                node::add(&mut builder)?;
-            }
-            preparation::add(&mut builder)?;
-            Ok(builder.finish())
-        })
-        .collect()
+    let of = |host| desired_of(host, inventory, pki, births, templates, artifacts);
+    inventory.hosts.iter().map(of).collect()
+}
+
+/// Says what should be true of one host of the inventory.
+///
+/// # Errors
+/// When a template fails, or `pki` is of another inventory.
+pub fn desired_of(
+    host: &Host,
+    inventory: &Inventory,
+    pki: &Pki,
+    births: &Births,
+    templates: &Templates,
+    artifacts: &Artifacts,
+) -> Result<HostState, ComposeError> {
+    let mut builder = Builder::new(inventory, pki, births, templates, artifacts, host);
+    if let Some(rotation) = &pki.rotation
+        && rotation.stage < RotationStage::Drop
+    {
+        builder.text(ROTATION_NOTE, rotation.to_json());
+    }
+    if host.has(Role::Etcd) {
+        etcd::add(&mut builder)?;
+    }
+    if host.has(Role::Master) {
+        master::add(&mut builder)?;
+    }
+    if host.has(Role::Node) {
+        node::add(&mut builder)?;
+    }
+    preparation::add(&mut builder)?;
+    Ok(builder.finish())
 }

@@ -13,13 +13,17 @@ use crate::state::{HostState, Stage};
 
 #[cfg(test)]
 mod cuts;
+mod drain;
 mod gate;
+#[cfg(test)]
+mod generations_tests;
 mod hooks;
 mod parallel;
 mod quorum;
 mod report;
 #[cfg(test)]
 mod rollout_tests;
+mod spare;
 #[cfg(test)]
 mod tests;
 
@@ -112,6 +116,8 @@ pub struct Execution<'a> {
     pub hooks: (&'a [Hook], &'a str),
     /// Where to ask whether a restarted node is ready, one question a master; empty to not ask.
     pub nodes: &'a [HttpsEndpoint],
+    /// Whether nodes at work are drained before they change, and uncordoned after it.
+    pub drain: bool,
 }
 
 impl Execution<'_> {
@@ -201,7 +207,7 @@ impl Execution<'_> {
     }
 
     fn wave(&self, hosts: &mut Hosts, wave: &Wave, report: &mut Report) {
-        let halted = self.halted(report, Some(wave)).or_else(|| self.endangers_quorum(hosts, wave));
+        let halted = self.halted(report, Some(wave)).or_else(|| self.endangers(hosts, wave));
         let mut names = BTreeSet::new();
         for name in &wave.hosts {
             let outcome = report.hosts.entry(name.clone()).or_default();
@@ -213,12 +219,18 @@ impl Execution<'_> {
                 (Some(_), _) => {}
             }
         }
+        if self.drains(wave) {
+            self.drain_nodes(hosts, &mut names, report);
+        }
         self.on_hosts(hosts, &names, report, |host, plan, outcome| {
             self.batch(host, plan, wave.stage, outcome)
         });
         if wave.part.is_some() && wave.stage == Stage::Node && self.limits.passes > 1 {
             names.retain(|name| report.hosts.get(name).is_some_and(|o| o.error.is_none()));
             self.nodes_ready(hosts, &names, report);
+        }
+        if self.drains(wave) {
+            self.fill_nodes(hosts, &names, report);
         }
     }
 
@@ -293,17 +305,20 @@ impl Execution<'_> {
         members.is_empty() || members.len() - lost.count() > members.len() / 2
     }
 
-    /// Whether a wave takes an etcd member down that the others cannot spare now.
-    fn endangers_quorum(&self, hosts: &mut Hosts, wave: &Wave) -> Option<String> {
+    /// Whether a wave takes a member of etcd or an API server down that the others cannot spare now.
+    fn endangers(&self, hosts: &mut Hosts, wave: &Wave) -> Option<String> {
         let interrupts = |name: &String| {
             let batch = self.plan.host(name).and_then(|plan| plan.batches.get(&wave.stage));
             batch.is_some_and(|batch| batch.interrupts)
         };
         let interrupted = wave.hosts.iter().find(|name| interrupts(name))?;
-        if wave.stage != Stage::Etcd {
-            return None;
+        match wave.stage {
+            Stage::Etcd => quorum::check(hosts, self.desired, interrupted, self.limits).err(),
+            Stage::ControlPlane => {
+                spare::check(hosts, self.desired, interrupted, self.limits).err()
+            }
+            Stage::HostPrep | Stage::Node => None,
         }
-        quorum::check(hosts, self.desired, interrupted, self.limits).err()
     }
 
     fn send(&self, host: &mut dyn Host, plan: &HostPlan) -> Result<(), ApplyError> {

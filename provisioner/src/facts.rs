@@ -36,6 +36,8 @@ pub struct FactsQuery {
     /// Large files whose digest is asked for: one that has not changed since kprov put it in place
     /// is not read again.
     pub large: BTreeSet<String>,
+    /// Whether to look at all programs that kprov keeps on the host, as at large files.
+    pub programs: bool,
     /// Directories of which it matters whether they are empty.
     pub data: BTreeSet<String>,
     /// Units.
@@ -97,6 +99,7 @@ impl FactsQuery {
             paths,
             hashed,
             large,
+            programs: !desired.programs.is_empty(),
             data,
             units: (desired.units.iter().map(|unit| unit.name.clone()))
                 .chain(desired.docker.then(|| ENGINE.to_owned()))

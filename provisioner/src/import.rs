@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::compose::ROTATION_NOTE;
 use crate::etcd::births::Births;
+use crate::inventory::API_SERVER_PORT;
 use crate::pki::{Adopted, LeafKind};
 use crate::record::Record;
 use crate::secret::Secret;
@@ -19,6 +20,10 @@ const ETCD_ENV: &str = "/etc/etcd/etcd.env";
 const API_SERVER_ENV: &str = "/etc/kubernetes/kube-apiserver.env";
 const CONTROLLER_MANAGER_ENV: &str = "/etc/kubernetes/kube-controller-manager.env";
 const KUBELET_ENV: &str = "/etc/kubernetes/kubelet.env";
+/// Where a balancer on the host is told of the masters.
+const UPSTREAMS: &str = "/etc/kubernetes/apiserver-proxy.upstreams";
+/// What asks a balancer on the host itself.
+const LOOPBACK: &str = "127.0.0.1";
 const KUBELET_YAML: &str = "/etc/kubernetes/kubelet.yaml";
 const FLANNELD_ENV: &str = "/etc/kubernetes/flanneld.env";
 const KUBE_PROXY_YAML: &str = "/etc/kubernetes/kube-proxy.yaml";
@@ -99,6 +104,7 @@ pub fn paths() -> Vec<String> {
         API_SERVER_ENV,
         CONTROLLER_MANAGER_ENV,
         KUBELET_ENV,
+        UPSTREAMS,
         KUBELET_YAML,
         FLANNELD_ENV,
         KUBE_PROXY_YAML,
@@ -189,14 +195,30 @@ fn unseen(seen: &[Seen]) -> Option<String> {
         let text = |path: &str| host.texts.get(path).map_or("", String::as_str);
         let etcd = crate::etcd::births::told_by(text(ETCD_ENV)).unwrap_or_default();
         let etcd = etcd.split(',').filter_map(|pair| pair.split_once('='));
-        let masters = flag(text(KUBELET_ENV), "api-servers").unwrap_or_default();
-        let urls = etcd.map(|(_, url)| url).chain(masters.split(','));
+        let asked = api_of(text(KUBELET_ENV)).filter(|url| external(url).is_none());
+        let urls = etcd.map(|(_, url)| url).chain(asked);
         let addresses = urls.filter_map(|url| url.strip_prefix("https://")?.split(':').next());
-        spoken.extend(addresses.map(str::to_owned));
+        let listed = text(UPSTREAMS).lines().filter(|line| !line.starts_with('#'));
+        let listed = listed.filter_map(|line| line.split(':').next());
+        spoken.extend(addresses.chain(listed).map(str::to_owned));
     }
-    spoken.retain(|address| !known.contains(address.as_str()));
+    spoken.retain(|address| address != LOOPBACK && !known.contains(address.as_str()));
     let names = spoken.into_iter().collect::<Vec<_>>().join(", ");
     (!names.is_empty()).then(|| format!("masters or members of etcd that were not named: {names}"))
+}
+
+/// The base address by which a kubelet reaches the API.
+fn api_of(kubelet: &str) -> Option<&str> {
+    flag(kubelet, "api-servers")
+}
+
+/// `NAME:PORT` of a balancer of the operator's own. One that looks like a master, an address with
+/// the port of an API server, cannot be told from a master that was not named.
+fn external(url: &str) -> Option<&str> {
+    let at = url.strip_prefix("https://")?;
+    let (name, port) = at.rsplit_once(':')?;
+    let master = name.parse::<std::net::Ipv4Addr>().is_ok() && port == API_SERVER_PORT.to_string();
+    (!master && name != LOOPBACK).then_some(at)
 }
 
 fn inventory(seen: &[Seen], reached: &Reached) -> String {
@@ -226,6 +248,11 @@ fn inventory(seen: &[Seen], reached: &Reached) -> String {
     out += &bare("masquerade", flag(flanneld, "ip-masq"));
     let mode = yaml(any(KUBE_PROXY_YAML))["mode"].as_str().map(str::to_owned);
     out += &text("proxy_mode", mode.as_deref().filter(|mode| !mode.is_empty()));
+    let mut asked = seen.iter().filter_map(|host| api_of(host.texts.get(KUBELET_ENV)?));
+    if let Some(balancer) = asked.find_map(external) {
+        out += "\n[load_balancer]\n";
+        out += &text("address", Some(balancer));
+    }
     out += "\n[ssh]\n";
     out += &text("user", Some(&reached.user));
     out += &bare("port", Some(&reached.port.to_string()));
@@ -304,6 +331,7 @@ mod tests {
             len: 1,
             source: name.into(),
             architecture: None,
+            version: None,
         };
         let artifacts = Artifacts {
             hyperkube: blob("hyperkube"),

@@ -56,6 +56,8 @@ pub struct Inventory {
     pub cluster: Cluster,
     /// The pod network and the service proxy.
     pub network: Network,
+    /// How hosts reach the API servers.
+    pub load_balancer: LoadBalancer,
     /// Where hyperkube comes from.
     pub hyperkube: ArtifactSource,
     /// Where etcd comes from.
@@ -93,10 +95,27 @@ impl Inventory {
         directory_of(&self.path).join(".kprov").join(&self.cluster.name)
     }
 
-    /// `https://ADDRESS:PORT` of every master's API server, sorted by host name.
+    /// `https://ADDRESS:PORT` by which the components of `host` reach the API. A master asks its
+    /// own API server, unless a balancer on it can turn to the others when that one is away.
     #[must_use]
-    pub fn api_servers(&self) -> Vec<String> {
-        self.with_role(Role::Master).map(Host::api_server).collect()
+    pub fn api_for(&self, host: &Host) -> String {
+        let first = || self.with_role(Role::Master).next().unwrap_or(host).api_server();
+        match &self.load_balancer {
+            LoadBalancer::Local => format!("https://127.0.0.1:{API_PROXY_PORT}"),
+            _ if host.has(Role::Master) => host.api_server(),
+            LoadBalancer::External { .. } => self.api_for_people(),
+            LoadBalancer::None => first(),
+        }
+    }
+
+    /// `https://ADDRESS:PORT` by which the operator reaches the API.
+    #[must_use]
+    pub fn api_for_people(&self) -> String {
+        match (&self.load_balancer, self.with_role(Role::Master).next()) {
+            (LoadBalancer::External { name, port }, _) => format!("https://{name}:{port}"),
+            (_, Some(master)) => master.api_server(),
+            (_, None) => String::new(),
+        }
     }
 }
 
@@ -142,6 +161,22 @@ pub struct Network {
     pub masquerade: bool,
     /// How services are translated.
     pub proxy_mode: ProxyMode,
+}
+
+/// Who spreads connections over the API servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadBalancer {
+    /// Nobody: there is one master.
+    None,
+    /// `hyperkube apiserver-proxy` on each host, at 127.0.0.1:[`API_PROXY_PORT`].
+    Local,
+    /// One of the operator's own.
+    External {
+        /// DNS name or IPv4 address.
+        name: String,
+        /// TCP port.
+        port: u16,
+    },
 }
 
 /// Where a program comes from.
@@ -243,6 +278,8 @@ impl Host {
 
 /// Port of every API server.
 pub const API_SERVER_PORT: u16 = 6443;
+/// Port of the balancer on each host; masters listen on the API server's as well.
+pub const API_PROXY_PORT: u16 = 6444;
 
 /// How a host is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]

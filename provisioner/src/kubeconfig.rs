@@ -45,8 +45,8 @@ struct Entry {
 
 /// Makes the kubeconfig of the operator, who may do everything.
 ///
-/// The current context has the cluster's name and reaches the first master; where there are
-/// several, a further context `CLUSTER-HOST` reaches each.
+/// The current context has the cluster's name and reaches the external load balancer, or the first
+/// master; where there are several, a further context `CLUSTER-HOST` reaches each.
 ///
 /// # Errors
 /// When the certificate is missing or the template cannot be filled in.
@@ -60,7 +60,7 @@ pub fn admin(
     let masters: Vec<_> = inventory.with_role(Role::Master).collect();
     let mut entries: Vec<Entry> = masters
         .first()
-        .map(|m| Entry { name: name.clone(), server: m.api_server() })
+        .map(|_| Entry { name: name.clone(), server: inventory.api_for_people() })
         .into_iter()
         .collect();
     if masters.len() > 1 {

@@ -1,14 +1,20 @@
 //! Taking a node out of a cluster that goes on: its pods, then the node itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::execute::chain;
 use crate::host::https::ANSWER_TIMEOUT;
 use crate::host::{Host, HttpsAnswer, HttpsEndpoint};
+
+/// Longest wait for the pods of one node to go.
+pub const DRAIN_WAIT: Duration = Duration::from_secs(120);
+
+/// The annotation of a node that a run keeps new pods off.
+const CORDONED: &str = "kprov.io/cordoned-by-run";
 
 /// Pause between two looks at what is left on a node.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -75,6 +81,87 @@ pub fn drain(
     }
 }
 
+/// Keeps new pods off the node `name` for as long as a run works on it, and says so on the node
+/// itself: a run that follows one that was killed finds it. A node that somebody else keeps pods
+/// off stays as it is.
+///
+/// # Errors
+/// Why the API server did not do it, in one line.
+pub fn cordon(host: &mut dyn Host, nodes: &HttpsEndpoint, name: &str) -> Result<(), String> {
+    let node = at(nodes, format!("{}/{name}", nodes.path));
+    match look(host, &node)? {
+        Some(seen) if !seen.spec.unschedulable => {
+            let patch = json!({
+                "metadata": { "annotations": { CORDONED: "true" } },
+                "spec": { "unschedulable": true },
+            });
+            patched(host, &node, &patch)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Lets pods onto the node `name` again, if a run kept them off.
+///
+/// # Errors
+/// Why the API server did not do it, in one line.
+pub fn uncordon(host: &mut dyn Host, nodes: &HttpsEndpoint, name: &str) -> Result<(), String> {
+    let node = at(nodes, format!("{}/{name}", nodes.path));
+    match look(host, &node)? {
+        Some(seen) if seen.metadata.annotations.contains_key(CORDONED) => {
+            let patch = json!({
+                "metadata": { "annotations": { CORDONED: null } },
+                "spec": { "unschedulable": null },
+            });
+            patched(host, &node, &patch)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Lets pods onto all of `names` again that an earlier run has left cordoned; gives those.
+///
+/// # Errors
+/// Why the API server did not do it, in one line.
+pub fn uncordon_left(
+    host: &mut dyn Host,
+    nodes: &HttpsEndpoint,
+    names: &BTreeSet<String>,
+) -> Result<Vec<String>, String> {
+    let answer = host.get(nodes).map_err(|error| chain(&error))?;
+    if answer.status != 200 {
+        return Err(refusal(nodes, &answer));
+    }
+    let list: NodeList = serde_json::from_slice(&answer.body)
+        .map_err(|error| format!("{} answers no node list: {error}", nodes.endpoint()))?;
+    let left = list.items.into_iter().map(|node| node.metadata);
+    let left =
+        left.filter(|node| names.contains(&node.name) && node.annotations.contains_key(CORDONED));
+    let left: Vec<_> = left.map(|node| node.name).collect();
+    left.iter().try_for_each(|name| uncordon(host, nodes, name))?;
+    Ok(left)
+}
+
+/// The node, if there is one.
+fn look(host: &mut dyn Host, node: &HttpsEndpoint) -> Result<Option<Node>, String> {
+    let answer = host.get(node).map_err(|error| chain(&error))?;
+    match answer.status {
+        200 => serde_json::from_slice(&answer.body)
+            .map(Some)
+            .map_err(|error| format!("{} answers no node: {error}", node.endpoint())),
+        404 => Ok(None),
+        _ => Err(refusal(node, &answer)),
+    }
+}
+
+fn patched(host: &mut dyn Host, node: &HttpsEndpoint, patch: &Value) -> Result<(), String> {
+    let answer = host.merge_patch(node, &patch.to_string()).map_err(|error| chain(&error))?;
+    match answer.status {
+        200 | 404 => Ok(()),
+        _ => Err(refusal(node, &answer)),
+    }
+}
+
 /// Deletes the node `name`; one that is not there is gone already.
 ///
 /// # Errors
@@ -104,6 +191,25 @@ fn message(answer: &HttpsAnswer) -> String {
         Some(message) => message.to_owned(),
         None => body.trim().to_owned(),
     }
+}
+
+#[derive(Deserialize)]
+struct NodeList {
+    #[serde(default)]
+    items: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: NodeSpec,
+}
+
+#[derive(Default, Deserialize)]
+struct NodeSpec {
+    #[serde(default)]
+    unschedulable: bool,
 }
 
 #[derive(Deserialize)]
@@ -203,6 +309,35 @@ mod tests {
         let nodes = endpoint(6443, "/api/v1/nodes");
         let error = drain(machine.connect().as_mut(), &nodes, "n1", Instant::now()).unwrap_err();
         assert!(error.ends_with("a/web: Cannot evict pod as it would violate its budget."));
+    }
+
+    #[test]
+    fn a_run_uncordons_what_a_run_has_cordoned_and_nothing_else() {
+        const NODE: &str = "10.0.0.1:6443/api/v1/nodes/n1";
+        let nodes = endpoint(6443, "/api/v1/nodes");
+        let machine = answering(&[]);
+        let mut host = machine.connect();
+        let mut both = |node: &str| {
+            machine.state().answers.insert(NODE.to_owned(), node.to_owned());
+            cordon(host.as_mut(), &nodes, "n1").unwrap();
+            uncordon(host.as_mut(), &nodes, "n1").unwrap();
+            std::mem::take(&mut machine.state().sent)
+        };
+        // The answer stays as it is here: each call is judged by itself.
+        let free = both(r#"{"metadata":{"name":"n1"}}"#);
+        let mark = r#"{"metadata":{"annotations":{"kprov.io/cordoned-by-run":"true"}},"spec":{"unschedulable":true}}"#;
+        assert_eq!(free, [format!("PATCH {NODE} {mark}")]);
+        let theirs = both(r#"{"metadata":{"name":"n1"},"spec":{"unschedulable":true}}"#);
+        assert_eq!(theirs, [""; 0]);
+        let ours = r#"{"metadata":{"name":"n1","annotations":{"kprov.io/cordoned-by-run":"true"}},
+            "spec":{"unschedulable":true}}"#;
+        let freed = r#"{"metadata":{"annotations":{"kprov.io/cordoned-by-run":null}},"spec":{"unschedulable":null}}"#;
+        assert_eq!(both(ours), [format!("PATCH {NODE} {freed}")]);
+        let all = format!(r#"{{"items":[{ours},{{"metadata":{{"name":"n2"}}}}]}}"#);
+        machine.state().answers.insert(nodes.endpoint(), all);
+        let names = ["n1", "n2"].map(str::to_owned).into();
+        assert_eq!(uncordon_left(host.as_mut(), &nodes, &names).unwrap(), ["n1"]);
+        assert_eq!(machine.state().sent, [format!("PATCH {NODE} {freed}")]);
     }
 
     #[test]

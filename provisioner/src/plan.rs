@@ -9,6 +9,7 @@ use crate::distribution::PackageManager;
 use crate::facts::Facts;
 use crate::firewall::FirewallChange;
 use crate::inventory::Rollout;
+use crate::program::Program;
 use crate::record::Record;
 use crate::repository;
 use crate::state::{Blob, Content, Gate, HostState, Stage};
@@ -148,6 +149,8 @@ pub enum Change {
     Directory { path: String, action: Action },
     /// A file is made, gets other bytes or other attributes.
     File { path: String, action: Action, secret: bool, len: u64 },
+    /// A program is brought in another build; the one that runs now is kept beside it.
+    Program { name: String, from: Option<Program>, to: Program },
     /// A link is made or points elsewhere.
     Link { path: String, target: String, action: Action },
     /// Something of ours is no longer wanted.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::distribution::PackageManager;
 use crate::firewall::{FirewallKind, OwnedRules};
+use crate::program::Generations;
 use crate::state::{Mode, Owner};
 
 /// Where a host keeps its record, the bytes that were before, and the staging area (mode 0700).
@@ -48,6 +49,9 @@ pub struct Record {
     /// Images that we loaded and that were not there before, by reference.
     #[serde(default)]
     pub images: BTreeSet<String>,
+    /// Programs by name, with the generation before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub programs: BTreeMap<String, Generations>,
     /// Paths that the components fill, with what was there before.
     #[serde(default)]
     pub data: BTreeMap<String, Prior>,
@@ -85,6 +89,7 @@ impl Record {
             sysctls: BTreeMap::new(),
             modules: BTreeSet::new(),
             images: BTreeSet::new(),
+            programs: BTreeMap::new(),
             data: BTreeMap::new(),
             packages: BTreeSet::new(),
             manager: None,

@@ -15,8 +15,10 @@ use tera::{Context, Kwargs, Map, State, Tera};
 use thiserror::Error;
 
 /// The embedded templates by name.
-const EMBEDDED: [(&str, &str); 23] = [
+const EMBEDDED: [(&str, &str); 25] = [
     ("admin.kubeconfig", include_str!("../../templates/admin.kubeconfig")),
+    ("apiserver-proxy.env", include_str!("../../templates/apiserver-proxy.env")),
+    ("apiserver-proxy.service", include_str!("../../templates/apiserver-proxy.service")),
     ("bootstrap.kubeconfig", include_str!("../../templates/bootstrap.kubeconfig")),
     ("component.kubeconfig", include_str!("../../templates/component.kubeconfig")),
     ("etcd.env", include_str!("../../templates/etcd.env")),

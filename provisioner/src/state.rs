@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::distribution::Architecture;
 use crate::firewall::FirewallState;
+use crate::program::Program;
 use crate::secret::Secret;
 
 /// All that should be true of one host.
@@ -32,6 +33,8 @@ pub struct HostState {
     pub directories: Vec<DirectoryState>,
     /// Regular files; one entry a path.
     pub files: Vec<FileState>,
+    /// Programs by name: their bytes are among `files`, and what runs them among `links`.
+    pub programs: BTreeMap<String, Program>,
     /// Symbolic links.
     pub links: Vec<LinkState>,
     /// systemd units, in the order in which they start within a stage.
@@ -72,6 +75,7 @@ impl HostState {
             former_authority: None,
             directories: Vec::new(),
             files: Vec::new(),
+            programs: BTreeMap::new(),
             links: Vec::new(),
             units: Vec::new(),
             sysctls: BTreeMap::new(),
@@ -170,6 +174,17 @@ pub struct Blob {
     pub source: PathBuf,
     /// What processors it runs on, where it is a program.
     pub architecture: Option<Architecture>,
+    /// What version a program calls itself, where it says so.
+    #[serde(default)]
+    pub version: Option<String>,
+}
+
+impl Blob {
+    /// The build that the bytes are, where they are a program.
+    #[must_use]
+    pub fn program(&self) -> Program {
+        Program { sha256: self.sha256, version: self.version.clone() }
+    }
 }
 
 /// A block of lines within a file that belongs to somebody else, between two marks.

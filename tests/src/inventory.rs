@@ -38,6 +38,8 @@ pub struct Inventory {
     pub kinds: Vec<HostKind>,
     /// Lines of each host's own section besides.
     pub settings: Vec<String>,
+    /// The hyperkube to put on hosts; the one of `make build` when there is none.
+    pub hyperkube: Option<PathBuf>,
     /// Lines appended to the file.
     pub extra: String,
 }
@@ -61,7 +63,8 @@ impl Inventory {
         let labels = vec![Vec::new(); roles.len()];
         let settings = vec![String::new(); roles.len()];
         let (kinds, extra) = (Vec::new(), String::new());
-        Self { name: name.to_owned(), roles, labels, kinds, settings, extra }
+        let name = name.to_owned();
+        Self { name, roles, labels, kinds, settings, hyperkube: None, extra }
     }
 
     /// Adds a host with one role.
@@ -103,6 +106,8 @@ impl Inventory {
     pub fn write(&self, lab: &Lab, folder: &Path) -> Result<PathBuf> {
         let root = workspace_root();
         let images = lab.options().images_dir();
+        let built = root.join("target/release/hyperkube");
+        let hyperkube = self.hyperkube.clone().unwrap_or(built);
         let image = |name: &str| format!("{:?}", images.join(name).display().to_string());
         let mut text = format!(
             "[cluster]\nname = {:?}\nimages = [{}, {}, {}]\n\n\
@@ -113,7 +118,7 @@ impl Inventory {
             image("echo-2.tar"),
             image("busybox-1.tar"),
             lab.ssh_key().display().to_string(),
-            root.join("target/release/hyperkube").display().to_string(),
+            hyperkube.display().to_string(),
         );
         text.push_str(&self.extra);
         let hosts = lab.hosts().iter().zip(&self.roles).zip(&self.labels).zip(&self.settings);

@@ -84,3 +84,27 @@ fn what_is_in_the_cache_is_not_fetched_again() {
     let left = fs::read_dir(dir.path()).unwrap().count();
     assert_eq!(left, 1, "a failed fetch leaves nothing behind");
 }
+
+#[test]
+fn a_program_tells_its_version_wherever_its_note_stands() {
+    let version = |bytes: &[u8], split: usize| {
+        let (first, second) = bytes.split_at(split);
+        let mut finder = NoteFinder::new(first.chain(second));
+        let read = io::copy(&mut finder, &mut io::sink()).unwrap();
+        assert_eq!(read, bytes.len() as u64);
+        finder.version
+    };
+    let mut program = vec![1_u8; 70_000];
+    program
+        .extend_from_slice(b"\x01kprov-program-version=\x01kprov-program-version=v1.33.0+x\nrest");
+    for split in 69_990..program.len() {
+        assert_eq!(version(&program, split).as_deref(), Some("v1.33.0+x"), "{split}");
+    }
+    assert_eq!(version(b"\x01kprov-program-version=v1 2\n", 3), None, "a version has no blanks");
+    assert_eq!(
+        version(&[VERSION_NOTE, &[b'v'; 200], b"\n"].concat(), 0),
+        None,
+        "nor is it so long"
+    );
+    assert_eq!(version(b"\x01kprov-program-version=v1.33.0", 0), None, "it is cut");
+}

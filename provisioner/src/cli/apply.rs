@@ -8,6 +8,7 @@ use super::members::{self, Settling};
 use super::output::{Console, Failure};
 use super::prepare::{self, Composition, Prepared, Wish};
 use super::prune::{self, Departed};
+use super::rollback;
 use super::select::Choice;
 use super::{ApplyArgs, Exit, RunArgs, Source, Surroundings};
 use crate::etcd::births::Births;
@@ -15,6 +16,7 @@ use crate::execute::{Execution, Limits, Report};
 use crate::facts::LockRequest;
 use crate::host::HttpsEndpoint;
 use crate::inventory::{self, API_SERVER_PORT, Inventory, Role};
+use crate::leave;
 use crate::lock::{self, Lease};
 use crate::pki::{LeafKind, Pki};
 use crate::plan::{self, SavedPlan, is_saved_plan};
@@ -29,7 +31,15 @@ impl ApplyArgs {
     /// An apply to all hosts.
     pub(super) fn whole(run: RunArgs) -> Self {
         let choice = Choice::default();
-        Self { run, choice, inventory_file: None, prune: false, allow_unreachable: false }
+        Self {
+            run,
+            choice,
+            inventory_file: None,
+            prune: false,
+            allow_unreachable: false,
+            rollback: false,
+            drain: false,
+        }
     }
 }
 
@@ -65,11 +75,16 @@ pub(super) fn run(
         certificates_in: &state_dir,
         lock: Some(&lock),
         force_unlock: args.run.force_unlock,
+        rollback: args.rollback,
     };
     let prepared = prepare::gather(&wish, surroundings, console, inventory)?;
     let prepared = prepared.fit(&wish, args.allow_unreachable)?;
     if !args.prune {
         departed.note(console);
+    }
+    if command != "apply" && !console.is_json() {
+        let changes = rollback::announce(&prepared);
+        changes.lines().for_each(|line| console.note(line));
     }
     let limited = args.choice.is_limited();
     let wish = &wish;
@@ -122,6 +137,7 @@ fn saved(
         certificates_in: scratch.path(),
         lock: Some(lock),
         force_unlock: args.run.force_unlock,
+        rollback: false,
     };
     let prepared = prepare::gather(&wish, surroundings, console, inventory)?;
     let mut prepared = prepared.fit(&wish, false)?;
@@ -209,7 +225,11 @@ impl Run<'_> {
             }
             phases.push(("label masters".to_owned(), began.elapsed()));
         }
-        let unfinished = not_ready.or(not_labelled);
+        let mut left_cordoned = None;
+        if well(&report) && asks && matches!(command, "upgrade" | "rollback") {
+            left_cordoned = uncordon(&mut prepared, wish, console).err();
+        }
+        let unfinished = not_ready.or(not_labelled).or(left_cordoned);
         let mut removed = BTreeMap::new();
         if args.prune && well(&report) && unfinished.is_none() {
             let removals = self.departed.removals(&prepared);
@@ -230,7 +250,11 @@ impl Run<'_> {
             prepared: &prepared,
             log,
         };
-        outcome.show(console, surroundings)
+        let exit = outcome.show(console, surroundings)?;
+        if args.rollback && exit == Exit::Ok && !outcome.report.hosts.is_empty() {
+            console.note(rollback::AFTERWARDS);
+        }
+        Ok(exit)
     }
 
     /// Carries the plan out, after new members of etcd have joined; gives their names.
@@ -285,6 +309,7 @@ impl Run<'_> {
             lease: Some(run.lease),
             hooks: (&prepared.inventory.hooks, &prepared.inventory.cluster.name),
             nodes,
+            drain: self.args.drain,
         }
     }
 
@@ -356,6 +381,20 @@ fn wait_ready(
         }
     }
     Err(text)
+}
+
+/// Lets pods onto nodes again that an upgrade that was killed has left without.
+fn uncordon(prepared: &mut Prepared, wish: &Wish<'_>, console: &Console) -> Result<(), String> {
+    let requests = nodes_requests(&prepared.inventory, &prepared.pki);
+    let reached = requests.into_iter().find(|(name, _)| prepared.hosts.contains_key(name));
+    let Some((master, request)) = reached else { return Ok(()) };
+    let Some(host) = prepared.hosts.get_mut(&master) else { return Ok(()) };
+    let left = leave::uncordon_left(host.as_mut(), &request, &wish.chosen)
+        .map_err(|error| format!("nodes may have been left cordoned: {error}"))?;
+    for name in left {
+        console.note(&format!("note: {name} was left cordoned by an earlier run; it is no more"));
+    }
+    Ok(())
 }
 
 /// Sees to the role labels where there are masters that are nodes; asks nothing where not.

@@ -359,7 +359,7 @@ fn place_database(
     let mut bytes = File::open(snapshot).map_err(|error| bad(&error))?;
     let (sha256, len) =
         crate::digest::Digest::of_reader(&mut bytes).map_err(|error| bad(&error))?;
-    let blob = Blob { sha256, len, source: snapshot.to_owned(), architecture: None };
+    let blob = Blob { sha256, len, source: snapshot.to_owned(), architecture: None, version: None };
     for host in inventory.with_role(Role::Etcd) {
         let facts = &connected.facts[&host.name];
         let steps = placing(inventory, &host.name, facts, &blob);
@@ -419,7 +419,7 @@ mod tests {
         let facts = host.facts(&query, Some(&lock)).unwrap();
         assert!(occupied("n1", &facts).is_none());
         let (sha256, source) = (Digest::of(b"db"), "/nowhere".into());
-        let blob = Blob { sha256, len: 2, source, architecture: None };
+        let blob = Blob { sha256, len: 2, source, architecture: None, version: None };
         let eager = Content::Text(EAGER_TEXT.to_owned());
         let uploads =
             [(blob.sha256, Upload::Blob(blob.clone())), (eager.digest(), Upload::Content(eager))];

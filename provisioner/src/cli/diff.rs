@@ -55,6 +55,7 @@ fn judge(args: &DiffArgs, surroundings: &Surroundings, console: &Console) -> Res
         certificates_in: scratch.path(),
         lock: None,
         force_unlock: false,
+        rollback: false,
     };
     let mut prepared = prepare::gather(&wish, surroundings, console, inventory)?;
     let texts = match args.no_diff {

@@ -370,6 +370,7 @@ impl Settling<'_> {
             lease: Some(self.lease),
             hooks: (&hooks, &prepared.inventory.cluster.name),
             nodes: &[],
+            drain: false,
         };
         let mut done = execution.run(&mut prepared.hosts);
         if let Some(failure) = done.hook_failure {

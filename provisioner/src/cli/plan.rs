@@ -42,6 +42,7 @@ pub(super) fn run(
         certificates_in,
         lock: None,
         force_unlock: false,
+        rollback: args.rollback,
     };
     let prepared = prepare::gather(&wish, surroundings, console, inventory)?;
     let mut prepared = prepared.fit(&wish, args.allow_unreachable)?;

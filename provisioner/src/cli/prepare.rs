@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::connect::{Asking, Connected, UNREACHABLE, connect};
 use super::output::{Console, Failure};
-use super::{Exit, Source, Surroundings, members, secrets};
+use super::{Exit, Source, Surroundings, members, rollback, secrets};
 use crate::artifacts::{self, Artifacts};
 use crate::compose;
 use crate::etcd::births::Births;
@@ -19,6 +19,7 @@ use crate::pki::{self, Access, Description, LeafKind, Pki, PkiError};
 use crate::plan::{self, Change, HostPlan, Plan};
 use crate::preflight::{self, Problem};
 use crate::render::Templates;
+use crate::skew;
 use crate::state::HostState;
 
 /// What a command wants to know.
@@ -35,6 +36,8 @@ pub(super) struct Wish<'a> {
     /// To write to the hosts; the masters are asked then, too, for the lease.
     pub(super) lock: Option<&'a LockRequest>,
     pub(super) force_unlock: bool,
+    /// Whether hosts shall go back to the programs before.
+    pub(super) rollback: bool,
 }
 
 /// Everything that is known before something is changed.
@@ -136,7 +139,7 @@ pub(super) fn certificates_of_copy(
 pub(super) struct Composition {
     pub(super) pki: Pki,
     templates: Templates,
-    artifacts: Artifacts,
+    pub(super) artifacts: Artifacts,
 }
 
 impl Composition {
@@ -164,6 +167,20 @@ impl Composition {
         births: &Births,
     ) -> Result<Vec<HostState>, Failure> {
         compose::desired(inventory, &self.pki, births, &self.templates, &self.artifacts)
+            .map_err(|error| Failure::new(&error, "correct the template or the inventory"))
+    }
+}
+
+impl Composition {
+    /// What should be true of one host, with `artifacts` in the place of the inventory's.
+    pub(super) fn desired_of(
+        &self,
+        host: &inventory::Host,
+        inventory: &Inventory,
+        births: &Births,
+        artifacts: &Artifacts,
+    ) -> Result<HostState, Failure> {
+        compose::desired_of(host, inventory, &self.pki, births, &self.templates, artifacts)
             .map_err(|error| Failure::new(&error, "correct the template or the inventory"))
     }
 }
@@ -206,7 +223,12 @@ pub(super) fn gather(
                 (births, Vec::new())
             }
         };
-    let desired = composition.desired(&inventory, &births)?;
+    let mut desired = composition.desired(&inventory, &births)?;
+    if wish.rollback {
+        let all = (&inventory, &births);
+        let kept = rollback::turn_back(&mut desired, &composition, all, &facts, &wish.chosen)?;
+        unfit.extend(kept);
+    }
     phases.push(("connect and facts".to_owned(), began.elapsed()));
     let reached: Vec<_> =
         desired.iter().filter(|state| ready.contains(&state.host)).cloned().collect();
@@ -214,6 +236,7 @@ pub(super) fn gather(
     for (state, host) in reached.iter().zip(&plan.hosts) {
         unfit.extend(preflight::check(state, &facts[&state.host], host));
     }
+    unfit.extend(skew::check(&desired, &facts, &|name| ready.contains(name)));
     unfit.sort_by(|a, b| a.host.cmp(&b.host));
     if console.verbose > 0 {
         for (name, facts) in &facts {

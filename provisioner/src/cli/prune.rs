@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -18,9 +18,6 @@ use crate::last_known::LastKnown;
 use crate::leave;
 use crate::plan::{self, HostPlan, Plan};
 use crate::ready;
-
-/// Longest wait for the pods of one host to go.
-const DRAIN_WAIT: Duration = Duration::from_secs(120);
 
 /// The hosts that were ours when last seen and that the inventory no longer has.
 pub(super) struct Departed {
@@ -185,7 +182,7 @@ fn one(
         };
         match (up, &api) {
             (Ok(_), Some((via, nodes))) => {
-                let until = (Instant::now() + DRAIN_WAIT).min(going.limits.deadline);
+                let until = (Instant::now() + leave::DRAIN_WAIT).min(going.limits.deadline);
                 let host = prepared.hosts.get_mut(via).ok_or("no host to ask through")?;
                 leave::drain(host.as_mut(), nodes, name, until)?;
             }
@@ -218,6 +215,7 @@ fn one(
         lease: Some(going.lease),
         hooks: (&[], ""),
         nodes: &[],
+        drain: false,
     };
     let report = execution.run(&mut prepared.hosts);
     for outcome in report.hosts.values() {

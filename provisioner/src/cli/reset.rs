@@ -66,6 +66,7 @@ pub(super) fn run(
         lease: Some(&Lease::of_these(&connected.facts)),
         hooks: (&[], name),
         nodes: &[],
+        drain: false,
     };
     let report = execution.run(&mut connected.hosts);
     diary.finish();

@@ -13,6 +13,7 @@ use crate::facts::{Facts, FactsQuery, UnitFact};
 use crate::host::Host;
 use crate::pki::{self, Access, Rotation, Surveyed};
 use crate::preflight::Problem;
+use crate::program::{Generations, Program};
 use crate::ready::{self, NodeReadiness};
 
 #[derive(Serialize)]
@@ -37,6 +38,8 @@ struct HostStatus {
     generation: Option<u64>,
     /// Who holds the host's lock now.
     locked: Option<String>,
+    /// Programs, with the generation before.
+    programs: BTreeMap<String, Generations>,
     units: BTreeMap<String, UnitFact>,
 }
 
@@ -81,6 +84,7 @@ pub(super) fn run(
             kernel: facts.kernel.clone(),
             generation: facts.record.as_ref().map(|record| record.generation),
             locked: facts.holder.clone(),
+            programs: facts.record.as_ref().map(|r| r.programs.clone()).unwrap_or_default(),
             units: units_of(host.as_mut(), facts),
         };
         (name.clone(), status)
@@ -156,6 +160,30 @@ impl Status {
         }
     }
 
+    /// The build of each program, with the hosts that run it.
+    fn programs(&self) -> String {
+        let mut rows: BTreeMap<[String; 3], Vec<&str>> = BTreeMap::new();
+        let label = |program: &Option<Program>| program.as_ref().map_or("-".into(), Program::label);
+        for (host, status) in &self.hosts {
+            for (name, known) in &status.programs {
+                let mut current = label(&known.current);
+                if known.pending.is_some() {
+                    current.push_str(&format!(", {} begun", label(&known.pending)));
+                }
+                let row = [name.clone(), current, label(&known.previous)];
+                rows.entry(row).or_default().push(host);
+            }
+        }
+        if rows.is_empty() {
+            return String::new();
+        }
+        let mut table = table(["PROGRAM", "BUILD", "BEFORE", "HOSTS"]);
+        for ([name, current, previous], hosts) in &rows {
+            table.add_row([name, current, previous, &hosts.join(" ")]);
+        }
+        format!("{table}\n\n")
+    }
+
     fn text(&self) -> String {
         let mut table = table(["HOST", "GENERATION", "UNITS", "SYSTEM", "KERNEL"]);
         for (name, host) in &self.hosts {
@@ -171,6 +199,7 @@ impl Status {
                 out.push_str(&format!("{name} is locked by {holder}\n"));
             }
         }
+        out.push_str(&self.programs());
         match &self.nodes_error {
             Some(error) => out.push_str(&format!("nodes: {error}\n")),
             None => {

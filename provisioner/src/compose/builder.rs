@@ -9,10 +9,11 @@ use crate::{
     artifacts::Artifacts,
     digest::Digest,
     etcd::births::Births,
-    inventory::{Host, Inventory, Role},
+    inventory::{API_PROXY_PORT, API_SERVER_PORT, Host, Inventory, Role},
     pki::{Credential, LeafKind, Pki},
     render::Templates,
     secret::Secret,
+    skew::HYPERKUBE,
     state::{
         Blob, Content, DirectoryState, FileState, Gate, HostState, LinkState, Mode, Owner, PortUse,
         Protocol, Stage, UnitState,
@@ -23,6 +24,7 @@ use crate::{
 pub(super) mod port {
     pub(crate) const ETCD_CLIENT: u16 = 2379;
     pub(crate) const ETCD_PEER: u16 = 2380;
+    pub(crate) const API_PROXY_METRICS: u16 = 10245;
     pub(crate) const FLANNELD_HEALTHZ: u16 = 10246;
     pub(crate) const FLANNELD_METRICS: u16 = 10247;
     pub(crate) const KUBELET_HEALTHZ: u16 = 10248;
@@ -87,9 +89,15 @@ impl<'a> Builder<'a> {
         self.state
     }
 
-    /// The base address of the API server that this host's components ask first.
+    /// The base address of the API for this host's components.
     pub(super) fn server(&self) -> String {
-        api_servers(self.inventory, self.host).into_iter().next().unwrap_or_default()
+        self.inventory.api_for(self.host)
+    }
+
+    /// Where all API servers listen, this host's first choice first.
+    pub(super) fn masters(&self) -> impl Iterator<Item = String> {
+        nearest_first(self.inventory, Role::Master, self.host)
+            .map(|master| format!("{}:{API_SERVER_PORT}", master.address))
     }
 
     pub(super) fn directory(&mut self, path: &str, mode: Mode) {
@@ -116,18 +124,24 @@ impl<'a> Builder<'a> {
         self.file(path, Mode::PRIVATE, Content::Secret(secret))
     }
 
-    pub(super) fn program(&mut self, name: &str, blob: &Blob) -> String {
-        let path = format!("{BIN}/{name}");
-        self.file(&path, Mode::EXECUTABLE, Content::Blob(blob.clone()))
+    /// Adds the build `blob` of a program, and a link to it by which it is called; returns both
+    /// paths. Each unit has a link of its own, so that it gets another build in its own turn.
+    pub(super) fn program(&mut self, program: &str, blob: &Blob, called: &str) -> [String; 2] {
+        let build = blob.program();
+        let kept = self.file(&build.path(program), Mode::EXECUTABLE, Content::Blob(blob.clone()));
+        self.state.programs.insert(program.to_owned(), build);
+        let path = format!("{BIN}/{called}");
+        if !self.state.links.iter().any(|link| link.path == path) {
+            self.state.links.push(LinkState { path: path.clone(), target: kept.clone() });
+        }
+        [kept, path]
     }
 
-    /// Adds hyperkube and a link to it; returns both paths.
+    /// Adds hyperkube, called by `name` and by its own; returns the paths that a unit uses.
     pub(super) fn hyperkube(&mut self, name: &str) -> [String; 2] {
         let artifacts = self.artifacts;
-        let program = self.program("hyperkube", &artifacts.hyperkube);
-        let path = format!("{BIN}/{name}");
-        self.state.links.push(LinkState { path: path.clone(), target: "hyperkube".to_owned() });
-        [program, path]
+        self.program(HYPERKUBE, &artifacts.hyperkube, HYPERKUBE);
+        self.program(HYPERKUBE, &artifacts.hyperkube, name)
     }
 
     /// Adds the certificate and key of `kind` where hosts keep them; returns both paths.
@@ -236,7 +250,9 @@ fn values(inventory: &Inventory, pki: &Pki, births: &Births, host: &Host) -> Map
             "initial_state": initial_state,
         },
         "ports": {
-            "api_server": crate::inventory::API_SERVER_PORT,
+            "api_proxy": API_PROXY_PORT,
+            "api_proxy_metrics": port::API_PROXY_METRICS,
+            "api_server": API_SERVER_PORT,
             "controller_manager": port::CONTROLLER_MANAGER,
             "scheduler": port::SCHEDULER,
             "kubelet": port::KUBELET,
@@ -250,7 +266,8 @@ fn values(inventory: &Inventory, pki: &Pki, births: &Births, host: &Host) -> Map
             "kubelet_renewal": pki.rotated,
             "other_service_account_key": pki.service_account_other.is_some(),
         },
-        "api_servers": api_servers(inventory, host),
+        "api_server": inventory.api_for(host),
+        "shutdown_delay_s": shutdown_delay_s(inventory),
         "log_level": components.log_level,
         "open_files": components.open_files,
     });
@@ -260,10 +277,10 @@ fn values(inventory: &Inventory, pki: &Pki, births: &Births, host: &Host) -> Map
     }
 }
 
-/// All API servers, the host's first choice first: its own on a master, else one that its name
-/// alone decides, so that no other host's coming or going moves it.
-fn api_servers(inventory: &Inventory, host: &Host) -> Vec<String> {
-    nearest_first(inventory, Role::Master, host).map(Host::api_server).collect()
+/// How long a stopping API server stays for those who are still sent to it, in seconds: two rounds
+/// of a balancer's questions, and some. One without another beside it need not wait.
+fn shutdown_delay_s(inventory: &Inventory) -> u64 {
+    if inventory.with_role(Role::Master).count() > 1 { 5 } else { 0 }
 }
 
 fn etcd_servers(inventory: &Inventory, host: &Host) -> Vec<String> {
@@ -272,6 +289,8 @@ fn etcd_servers(inventory: &Inventory, host: &Host) -> Vec<String> {
         .collect()
 }
 
+/// The host's first choice first: itself where it has the role, else one that its name alone
+/// decides, so that no other host's coming or going moves it.
 fn nearest_first<'a>(
     inventory: &'a Inventory,
     role: Role,

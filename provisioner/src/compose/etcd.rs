@@ -22,9 +22,10 @@ pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     let peer = builder.leaf(LeafKind::EtcdPeer)?;
     let [cert, key] = builder.leaf(LeafKind::EtcdHealth)?;
     let artifacts = builder.artifacts;
-    let program = builder.program("etcd", &artifacts.etcd);
+    let program = builder.program("etcd", &artifacts.etcd, "etcd");
 
-    let mut inputs = vec![program, ca.clone()];
+    let mut inputs = vec![ca.clone()];
+    inputs.extend(program);
     inputs.extend(server);
     inputs.extend(peer);
     let health = Gate::Https(HttpsGate {

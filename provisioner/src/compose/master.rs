@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    ComposeError,
+    ComposeError, balancer,
     builder::{Builder, Component, PKI, port},
 };
 use crate::{
@@ -20,6 +20,7 @@ pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     builder.directory(PKI, Mode::EXECUTABLE);
     let ca = builder.text(&format!("{PKI}/ca.crt"), builder.pki.cluster_trust.clone());
     api_server(builder, &ca)?;
+    balancer::add(builder, Stage::ControlPlane)?;
     controller_manager(builder, &ca)?;
     scheduler(builder, &ca)
 }

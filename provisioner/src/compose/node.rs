@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::{
-    ComposeError,
+    ComposeError, balancer,
     builder::{Builder, Component, PKI, port},
 };
 use crate::{
@@ -30,6 +30,7 @@ pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     builder.state.images.clone_from(&builder.artifacts.images);
     kernel(builder)?;
     let ca = builder.text(&format!("{PKI}/ca.crt"), builder.pki.cluster_trust.clone());
+    balancer::add(builder, Stage::Node)?;
     kubelet(builder, &ca)?;
     flanneld(builder, &ca)?;
     kube_proxy(builder, &ca)

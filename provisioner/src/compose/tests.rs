@@ -32,6 +32,7 @@ fn artifacts() -> Artifacts {
         len: 1,
         source: Path::new("/artifacts").join(name),
         architecture: None,
+        version: None,
     };
     Artifacts {
         hyperkube: blob("hyperkube"),
@@ -209,19 +210,23 @@ fn each_role_gets_what_it_needs() {
 }
 
 #[test]
-fn with_three_masters_every_component_knows_all() {
+fn with_three_masters_every_host_balances_over_all() {
     let inventory = inventory("ha", |text| text);
     let pki = pki(&inventory);
     let states = states(&inventory, &pki);
     let master = [
         "/etc/etcd/etcd.env",
         "/etc/kubernetes/kube-apiserver.env",
+        "/etc/kubernetes/apiserver-proxy.env",
+        "/etc/kubernetes/apiserver-proxy.upstreams",
         "/etc/kubernetes/kube-scheduler.env",
         "/etc/kubernetes/scheduler.kubeconfig",
     ];
     golden!("ha-node-2", summary(&states[1], &pki, &master));
     let node = [
+        "/etc/kubernetes/apiserver-proxy.upstreams",
         "/etc/kubernetes/bootstrap.kubeconfig",
+        "/etc/kubernetes/flanneld.kubeconfig",
         "/etc/kubernetes/kube-proxy.env",
         "/etc/kubernetes/kubelet.env",
     ];
@@ -234,6 +239,47 @@ fn with_three_masters_every_component_knows_all() {
         .replace(&kubeconfig::encode(&leaf.cert), "<CERTIFICATE>")
         .replace(&kubeconfig::encode(leaf.key.expose()), "<KEY>");
     golden!("ha-admin-kubeconfig", text);
+}
+
+/// Where the components of each host of the cluster of three masters ask for the API.
+fn asked(edit: impl FnOnce(String) -> String) -> Vec<String> {
+    let inventory = inventory("ha", edit);
+    let states = states(&inventory, &pki(&inventory));
+    let asked = |state: &HostState| {
+        let name = ["scheduler", "kube-proxy"].map(|n| format!("/etc/kubernetes/{n}.kubeconfig"));
+        let file = name.iter().find_map(|path| state.file(path)).unwrap();
+        let Content::Text(text) = &file.content else { panic!("{}", file.path) };
+        let server = text.lines().find_map(|line| line.trim().strip_prefix("server: "));
+        let proxy = state.units.iter().any(|unit| unit.name == "apiserver-proxy.service");
+        format!("{} {} {proxy}", state.host, server.unwrap())
+    };
+    states.iter().map(asked).collect()
+}
+
+#[test]
+fn an_external_balancer_is_asked_by_nodes_and_none_is_made() {
+    let lines = asked(|text| text + "[load_balancer]\naddress = \"api.example.com:443\"\n");
+    assert_eq!(lines[0], "node-1 https://10.99.1.11:6443 false");
+    assert_eq!(lines[3], "node-4 https://api.example.com:443 false");
+    let lines = asked(|text| text);
+    assert_eq!(lines[0], "node-1 https://127.0.0.1:6444 true");
+    assert_eq!(lines[5], "node-6 https://127.0.0.1:6444 true");
+}
+
+#[test]
+fn another_master_restarts_no_balancer() {
+    let local = "[load_balancer]\nkind = \"local\"\n";
+    let one = inventory("ha", |text| text.replace("node-[1-3]", "node-1") + local);
+    let three = inventory("ha", |text| text + local);
+    let pki = pki(&three);
+    let [before, after] = [&one, &three].map(|inventory| {
+        let states = states(inventory, &pki);
+        states.into_iter().find(|state| state.host == "node-5").unwrap()
+    });
+    let unit = after.units.iter().find(|unit| unit.name == "apiserver-proxy.service").unwrap();
+    assert!(unit.inputs.iter().all(|path| before.file(path) == after.file(path)));
+    let list = "/etc/kubernetes/apiserver-proxy.upstreams";
+    assert_ne!(before.file(list), after.file(list));
 }
 
 #[test]
@@ -290,8 +336,14 @@ fn units_name_files_that_exist_and_no_file_is_forgotten() {
                 "/etc/etcd/pki/healthcheck-client.key",
                 "/etc/modules-load.d/kprov.conf",
                 "/etc/sysctl.d/99-kprov.conf",
+                // For people; each unit has a link of its own.
+                "/usr/local/bin/hyperkube",
             ],
-            _ => &["/etc/modules-load.d/kprov.conf", "/etc/sysctl.d/99-kprov.conf"],
+            _ => &[
+                "/etc/modules-load.d/kprov.conf",
+                "/etc/sysctl.d/99-kprov.conf",
+                "/usr/local/bin/hyperkube",
+            ],
         };
         assert_eq!(unused, expected, "{}", state.host);
     }
@@ -381,23 +433,30 @@ fn write_under(root: &Path, state: &HostState) {
     }
     for link in &state.links {
         let path = root.join(link.path.trim_start_matches('/'));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::os::unix::fs::symlink(&link.target, path).unwrap();
     }
 }
 
 #[test]
 fn systemd_accepts_every_unit() {
+    let inventory = inventory("ha", |text| text);
+    let balanced = &states(&inventory, &pki(&inventory))[3];
+    assert_eq!((accepted(&LAB.states[0]), accepted(balanced)), (7, 4));
+}
+
+/// The number of units of a host, which systemd has accepted.
+fn accepted(state: &HostState) -> usize {
     let root = tempfile::tempdir().unwrap();
-    write_under(root.path(), &LAB.states[0]);
+    write_under(root.path(), state);
     // The targets that every unit needs, and Docker.
     let units = root.path().join("etc/systemd/system");
     for target in ["basic", "multi-user", "network-online", "shutdown", "sysinit"] {
         std::fs::write(units.join(format!("{target}.target")), "[Unit]\nDescription=x\n").unwrap();
     }
-    let docker = "[Service]\nExecStart=/usr/local/bin/etcd\n";
+    let docker = "[Service]\nExecStart=/usr/local/bin/kubelet\n";
     std::fs::write(units.join("docker.service"), docker).unwrap();
-    let names: Vec<&str> = LAB.states[0].units.iter().map(|u| u.name.as_str()).collect();
-    assert_eq!(names.len(), 7);
+    let names: Vec<&str> = state.units.iter().map(|u| u.name.as_str()).collect();
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no", "--root"])
         .arg(root.path())
@@ -407,6 +466,7 @@ fn systemd_accepts_every_unit() {
     let said = String::from_utf8_lossy(&output.stderr);
     // Unknown settings are only warned about.
     assert!(output.status.success() && said.is_empty(), "{said}");
+    names.len()
 }
 
 #[test]

@@ -16,7 +16,11 @@ const ATTEMPTS_MAX: usize = 30;
 
 /// One run as an operator would start it; hosts that are out of reach are left out. One host at a
 /// time, so that the cut points always come in the same order.
-fn attempt(machines: &[FakeMachine], desired: &[HostState], masters: usize) -> Option<Report> {
+pub(super) fn attempt(
+    machines: &[FakeMachine],
+    desired: &[HostState],
+    masters: usize,
+) -> Option<Report> {
     let (mut hosts, mut facts) = (Hosts::new(), BTreeMap::new());
     let lock = LockRequest { owner: "test".to_owned() };
     for (machine, state) in machines.iter().zip(desired) {
@@ -52,36 +56,35 @@ fn left(machine: &FakeMachine) -> impl PartialEq + std::fmt::Debug + use<> {
     (state.paths.clone(), state.units.clone(), kernel, record, state.kept.clone())
 }
 
-/// Kills a run from `first` (applied before) to `second` at each of its cut points; gives their
-/// names.
-fn kill_everywhere(first: Option<&str>, second: &str) -> Vec<String> {
+/// Kills a run that brings `desired` at each of its cut points, on machines to which all of `before`
+/// was applied; gives the names of the cut points.
+pub(super) fn kill_everywhere(before: &[Vec<HostState>], desired: &[HostState]) -> Vec<String> {
     let weather = Arc::new(Weather::new(Climate::CALM));
     let fresh = || {
         let fresh: Vec<_> = machines(3).into_iter().map(|m| m.under(weather.clone())).collect();
         weather.begin(None, false);
-        if let Some(first) = first {
-            assert!(is_whole(attempt(&fresh, &all_desired(3, first), 3).as_ref()));
+        for first in before {
+            assert!(is_whole(attempt(&fresh, first, 3).as_ref()));
         }
         fresh
     };
-    let desired = all_desired(3, second);
     let undisturbed = fresh();
     weather.begin(None, true);
-    assert!(is_whole(attempt(&undisturbed, &desired, 3).as_ref()));
+    assert!(is_whole(attempt(&undisturbed, desired, 3).as_ref()));
     let names = weather.names();
     for (number, name) in names.iter().enumerate() {
         let machines = fresh();
         weather.begin(Some(number as u64), false);
-        let report = attempt(&machines, &desired, 3);
+        let report = attempt(&machines, desired, 3);
         assert_eq!(weather.killed().as_ref(), Some(name), "cut points come in one order");
         assert!(!is_whole(report.as_ref()), "{name}");
         weather.begin(None, false);
-        assert!(is_whole(attempt(&machines, &desired, 3).as_ref()), "after {name}");
-        for ((machine, twin), state) in machines.iter().zip(&undisturbed).zip(&desired) {
+        assert!(is_whole(attempt(&machines, desired, 3).as_ref()), "after {name}");
+        for ((machine, twin), state) in machines.iter().zip(&undisturbed).zip(desired) {
             assert_converged(machine, state);
             assert!(left(machine) == left(twin), "after {name}: {:#?}", left(machine));
         }
-        let again = attempt(&machines, &desired, 3).unwrap();
+        let again = attempt(&machines, desired, 3).unwrap();
         assert!(again.hosts.is_empty(), "after {name} there is still something to do");
     }
     names
@@ -89,8 +92,8 @@ fn kill_everywhere(first: Option<&str>, second: &str) -> Vec<String> {
 
 #[test]
 fn a_run_killed_at_any_named_cut_point_ends_in_the_same_bytes() {
-    let install = kill_everywhere(None, "1");
-    let change = kill_everywhere(Some("1"), "2");
+    let install = kill_everywhere(&[], &all_desired(3, "1"));
+    let change = kill_everywhere(&[all_desired(3, "1")], &all_desired(3, "2"));
     println!("cut points: {} of an install, {} of a change", install.len(), change.len());
     for name in [
         "n1: gather facts",

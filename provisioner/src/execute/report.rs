@@ -17,6 +17,12 @@ pub enum ApplyError {
     /// A unit did not become healthy.
     #[error(transparent)]
     Gate(#[from] GateError),
+    /// The pods of a node did not go before its change.
+    #[error("the node was not drained, and is as it was: {why}")]
+    NotDrained {
+        /// Why, in the API server's words.
+        why: String,
+    },
     /// Others failed first, and going on would have been unsafe.
     #[error("not reached: {because}")]
     NotReached {
@@ -32,6 +38,11 @@ impl ApplyError {
         match self {
             Self::Host(error) => error.advice(),
             Self::Gate(error) => error.advice(),
+            Self::NotDrained { .. } => {
+                "make room for its pods elsewhere, or leave --drain out: pods outlive a kubelet's \
+                 restart"
+                    .to_owned()
+            }
             Self::NotReached { .. } => "apply again when the cause is gone".to_owned(),
         }
     }
@@ -96,7 +107,9 @@ impl Report {
         for (host, outcome) in &self.hosts {
             match (&outcome.error, outcome.steps) {
                 (None, _) => split.done.push(host),
-                (Some(ApplyError::NotReached { .. }), 0) => split.not_begun.push(host),
+                (Some(ApplyError::NotReached { .. } | ApplyError::NotDrained { .. }), 0) => {
+                    split.not_begun.push(host)
+                }
                 (Some(_), _) => split.failed.push(host),
             }
         }

@@ -17,6 +17,7 @@ struct Case {
     nodes: Vec<HttpsEndpoint>,
     allow_unreachable: bool,
     gate: Duration,
+    drain: bool,
 }
 
 fn desired(version: &str) -> Vec<HostState> {
@@ -36,7 +37,8 @@ impl Case {
         let rollout = Rollout { batch: BatchSize::Percent(30), canary: 1, passes: 2 };
         let (machines, hooks, nodes) = (machines(10), Vec::new(), Vec::new());
         let gate = Duration::from_secs(60);
-        let case = Self { machines, hooks, rollout, nodes, allow_unreachable: false, gate };
+        let (allow_unreachable, drain) = (false, false);
+        let case = Self { machines, hooks, rollout, nodes, allow_unreachable, gate, drain };
         let report = case.apply("1");
         assert!(report.is_success(), "{report:?}");
         case
@@ -59,7 +61,7 @@ impl Case {
         let allow_unreachable = self.allow_unreachable;
         let limits = Limits { passes, gate, allow_unreachable, ..all.limits };
         let (hooks, nodes) = ((&self.hooks[..], "lab"), &self.nodes[..]);
-        Execution { limits, hooks, nodes, ..all }.run(&mut hosts)
+        Execution { limits, hooks, nodes, drain: self.drain, ..all }.run(&mut hosts)
     }
 
     fn starts(&self, number: usize) -> u64 {
@@ -182,6 +184,68 @@ fn a_node_that_the_cluster_calls_unready_stops_the_rollout() {
     let error = report.hosts["n1"].error.as_ref().unwrap().to_string();
     assert!(error.contains("the node n1 is not healthy") && error.contains("no network"));
     assert!((2..=10).all(|number| case.starts(number) == 2));
+}
+
+/// A case whose nodes are drained, and that all answer as nodes that a run has cordoned.
+fn draining() -> Case {
+    let mut case = Case::new();
+    case.drain = true;
+    case.nodes = vec![HttpsEndpoint {
+        address: "10.0.0.1".to_owned(),
+        port: 6443,
+        path: "/api/v1/nodes".to_owned(),
+        ca: String::new(),
+        client: None,
+    }];
+    let node = |number: usize| {
+        format!(
+            r#"{{"metadata":{{"name":"n{number}","annotations":{{"kprov.io/cordoned-by-run":"true"}}}},
+                "status":{{"conditions":[{{"type":"Ready","status":"True"}}]}}}}"#
+        )
+    };
+    let all = (1..=10).map(node).collect::<Vec<_>>().join(",");
+    for machine in &case.machines {
+        let mut state = machine.state();
+        let nodes = "10.0.0.1:6443/api/v1/nodes".to_owned();
+        for number in 1..=10 {
+            state.answers.insert(format!("{nodes}/n{number}"), node(number));
+            let pods = format!("10.0.0.1:6443/api/v1/pods?fieldSelector=spec.nodeName%3Dn{number}");
+            state.answers.insert(pods, "{}".to_owned());
+        }
+        state.answers.insert(nodes, format!(r#"{{"items":[{all}]}}"#));
+    }
+    case
+}
+
+#[test]
+fn drained_nodes_are_cordoned_before_their_turn_and_uncordoned_after_it() {
+    let case = draining();
+    assert!(case.apply("2").is_success());
+    let sent = case.machines[4].state().sent.clone();
+    let unschedulable = |sent: &String| sent.contains("\"unschedulable\":true");
+    assert_eq!(sent.len(), 3, "{sent:?}");
+    assert!(sent.iter().all(|sent| sent.starts_with("PATCH 10.0.0.1:6443/api/v1/nodes/n5 ")));
+    assert!(unschedulable(&sent[0]) && unschedulable(&sent[1]) && !unschedulable(&sent[2]));
+    // Nobody drains where nothing restarts.
+    assert!(case.apply("2").is_success());
+    assert_eq!(case.machines[4].state().sent.len(), 3);
+}
+
+#[test]
+fn a_node_that_cannot_be_drained_is_left_as_it_was_and_stops_the_rollout() {
+    let case = draining();
+    let pods = "10.0.0.1:6443/api/v1/pods?fieldSelector=spec.nodeName%3Dn1".to_owned();
+    case.machines[0].state().unhealthy.insert(pods, 500);
+    let report = case.apply("2");
+    let error = report.hosts["n1"].error.as_ref().unwrap();
+    assert!(
+        error.to_string().starts_with("the node was not drained, and is as it was: "),
+        "{error}"
+    );
+    assert!(error.advice().contains("leave --drain out"));
+    assert!((1..=10).all(|number| case.starts(number) == 1));
+    let last = case.machines[0].state().sent.last().cloned().unwrap();
+    assert!(last.contains("\"unschedulable\":null"), "{last}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) fn execution<'a>(
     let until = Instant::now() + Duration::from_secs(600);
     let limits = Limits { gate: Duration::ZERO, ..Limits::until(until, 3) };
     let (observer, hooks, nodes): (_, (&[_], _), &[_]) = (&Silent, (&[], "lab"), &[]);
-    Execution { desired, plan, limits, observer, stop, lease: None, hooks, nodes }
+    Execution { desired, plan, limits, observer, stop, lease: None, hooks, nodes, drain: false }
 }
 
 pub(super) struct Silent;

@@ -52,9 +52,12 @@ pub fn script(query: &FactsQuery, lock: Option<&LockRequest>) -> String {
         let files = words(query.hashed.iter().map(String::as_str));
         add(&mut out, format!("sha256sum -- {files} 2>/dev/null | sed 's/^/=sha256 /'"));
     }
-    if !query.large.is_empty() {
+    if query.programs || !query.large.is_empty() {
         out.push_str(LARGE);
         query.large.iter().for_each(|path| add(&mut out, format!("large {}", quote(path))));
+    }
+    if query.programs {
+        out.push_str(&PROGRAMS.replace("@PROGRAMS@", crate::program::DIRECTORY));
     }
     for path in &query.data {
         let path = quote(path);
@@ -179,6 +182,13 @@ const LARGE: &str = r#"large() { # PATH
 }
 "#;
 
+/// Also builds that nobody asked for by name: which ones there are, only the host's record says.
+const PROGRAMS: &str = r#"for p in @PROGRAMS@/*; do
+  [ -f "$p" ] && [ ! -L "$p" ] || continue
+  stat -c '=path %F|%a|%U:%G|%s|%n' -- "$p" 2>/dev/null; large "$p"
+done
+"#;
+
 const UNIT_PROPERTIES: &str =
     "-p Id -p LoadState -p ActiveState -p UnitFileState -p NeedDaemonReload";
 const UNITS: &str = "2>/dev/null | sed 's/^/=unit /'";
@@ -223,6 +233,7 @@ mod tests {
         query.paths.insert("/etc/it's".to_owned());
         query.hashed.insert("/etc/it's".to_owned());
         query.large.insert("/usr/local/bin/etcd".to_owned());
+        query.programs = true;
         query.data.insert("/var/lib/etcd".to_owned());
         query.units.insert("etcd.service".to_owned());
         query.sysctls.insert("net.ipv4.ip_forward".to_owned());

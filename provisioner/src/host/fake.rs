@@ -216,7 +216,8 @@ impl FakeState {
 
     fn facts(&self, query: &FactsQuery) -> Facts {
         let mut facts = self.base.clone();
-        let asked = |path: &&String| query.paths.contains(*path);
+        let kept = |path: &str| query.programs && crate::program::is_kept_at(path);
+        let asked = |path: &&String| query.paths.contains(*path) || kept(path);
         let found = self.paths.iter().filter(|(path, _)| asked(path));
         facts.paths = found.map(|(path, fact)| (path.clone(), self.seen(path, fact))).collect();
         for unit in &query.units {

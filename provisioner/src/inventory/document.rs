@@ -20,6 +20,8 @@ pub(crate) struct Document {
     pub(crate) ssh: SshSection,
     /// The pod network between hosts, and the service proxy.
     pub(crate) network: NetworkSection,
+    /// How hosts reach the API servers where there are several masters.
+    pub(crate) load_balancer: LoadBalancerSection,
     /// Where the programs come from that kprov puts on hosts.
     pub(crate) artifacts: ArtifactsSection,
     /// Certificates and keys.
@@ -190,6 +192,28 @@ pub(crate) struct NetworkSection {
     pub(crate) proxy_mode: Option<ProxyMode>,
 }
 
+/// How hosts reach the API servers.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LoadBalancerSection {
+    /// Who spreads connections over the masters. Default: `external` with an `address`, else
+    /// `local` where there are several masters.
+    pub(crate) kind: Option<BalancerKind>,
+    /// Of an external one: name or address, and port where it is not 6443. The API servers'
+    /// certificates get the name.
+    pub(crate) address: Option<String>,
+}
+
+/// Who spreads connections over the masters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BalancerKind {
+    /// `hyperkube apiserver-proxy` on each host, at 127.0.0.1:6444.
+    Local,
+    /// A balancer of your own in front of all masters; masters use their own API server.
+    External,
+}
+
 /// How pod packets travel between hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -330,6 +354,9 @@ pub(crate) struct ComponentsSection {
     pub(crate) kube_proxy: ComponentSection,
     /// flanneld, the pod network.
     pub(crate) flanneld: ComponentSection,
+    /// The balancer on each host.
+    #[serde(rename = "apiserver-proxy")]
+    pub(crate) apiserver_proxy: ComponentSection,
 }
 
 /// Options of one component.

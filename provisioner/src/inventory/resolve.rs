@@ -9,10 +9,11 @@ use ipnet::Ipv4Net;
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    ArtifactSource, Backend, Cluster, Components, Diagnostics, GivenAuthority, Inventory,
-    KeyAlgorithm, Network, PkiSettings, ProxyMode, Surroundings, conduct,
+    API_PROXY_PORT, API_SERVER_PORT, ArtifactSource, Backend, Cluster, Components, Diagnostics,
+    GivenAuthority, Inventory, KeyAlgorithm, LoadBalancer, Network, PkiSettings, ProxyMode, Role,
+    Surroundings, conduct,
     diagnostics::Problem,
-    document::{ArtifactSection, AuthoritySection, Document},
+    document::{ArtifactSection, AuthoritySection, BalancerKind, Document},
     hosts, nth_address,
     place::Places,
     rules,
@@ -42,12 +43,15 @@ pub(super) fn resolve(
     let pki = resolver.pki();
     let components = resolver.components();
     let hosts = hosts::resolve(&mut resolver, &cluster, broken);
+    let masters = hosts.iter().filter(|host| host.has(Role::Master)).count();
+    let load_balancer = resolver.load_balancer(masters);
     let rollout = conduct::rollout(&mut resolver);
     let hooks = conduct::hooks(&mut resolver, &hosts, broken);
     Some(Inventory {
         path: path.to_owned(),
         cluster,
         network,
+        load_balancer,
         hyperkube,
         etcd,
         pki,
@@ -266,6 +270,41 @@ impl Resolver<'_> {
         }
     }
 
+    fn load_balancer(&mut self, masters: usize) -> LoadBalancer {
+        let section = &self.document.load_balancer;
+        let path = ["load_balancer", "address"];
+        match (section.kind, section.address.as_deref()) {
+            (None, None) if masters < 2 => LoadBalancer::None,
+            (None | Some(BalancerKind::Local), None) => LoadBalancer::Local,
+            (Some(BalancerKind::Local), Some(_)) => {
+                let message = "the load balancer is local and has an address".to_owned();
+                let help = format!("it is 127.0.0.1:{API_PROXY_PORT} on each host: leave it out");
+                self.error(&path, message, "only for `external`", &help);
+                LoadBalancer::Local
+            }
+            (Some(BalancerKind::External), None) => {
+                let message = "the external load balancer has no `address`".to_owned();
+                let help = "address = \"api.example.com:6443\"";
+                self.error(&["load_balancer"], message, "needs `address`", help);
+                LoadBalancer::None
+            }
+            (_, Some(address)) => {
+                let (name, port) = match address.rsplit_once(':') {
+                    Some((name, port)) => (name, port.parse().ok().filter(|port| *port > 0)),
+                    None => (address, Some(API_SERVER_PORT)),
+                };
+                let named = name.parse::<Ipv4Addr>().is_ok() || rules::dns_subdomain(name).is_ok();
+                if !named || port.is_none() {
+                    let message = format!("`{address}` is no NAME:PORT");
+                    let help = "a DNS name or an IPv4 address, without https://";
+                    self.error(&path, message, "not NAME:PORT", help);
+                }
+                let port = port.unwrap_or(API_SERVER_PORT);
+                LoadBalancer::External { name: name.to_owned(), port }
+            }
+        }
+    }
+
     fn artifact(&mut self, name: &str, section: Option<&ArtifactSection>) -> ArtifactSource {
         let beside = ArtifactSource::Beside(name.to_owned());
         let Some(section) = section else { return beside };
@@ -349,6 +388,7 @@ impl Resolver<'_> {
         let section = &self.document.components;
         let named = [
             ("etcd", &section.etcd),
+            ("apiserver-proxy", &section.apiserver_proxy),
             ("flanneld", &section.flanneld),
             ("kube-apiserver", &section.kube_apiserver),
             ("kube-controller-manager", &section.kube_controller_manager),

@@ -63,7 +63,44 @@ fn defaults_are_filled_in() {
     assert_eq!((host.ssh.user.as_str(), host.ssh.port, host.ssh.sudo), ("root", 22, false));
     assert_eq!(host.ssh.auth, SshAuth::Agent);
     assert_eq!(inventory.state_dir(), Path::new("./.kprov/c"));
-    assert_eq!(inventory.api_servers(), ["https://10.0.0.1:6443"]);
+    assert_eq!(inventory.api_for_people(), "https://10.0.0.1:6443");
+}
+
+#[test]
+fn several_masters_are_balanced_by_each_host_or_by_an_external_balancer() {
+    let with = |masters: u8, section: &str| {
+        let hosts: String = (1..=masters)
+            .map(|n| {
+                let roles = "[\"etcd\", \"master\", \"node\"]";
+                format!("[[hosts]]\nname = \"m{n}\"\naddress = \"10.0.0.{n}\"\nroles = {roles}\n")
+            })
+            .collect();
+        format!("[cluster]\nname = \"c\"\n{section}\n{hosts}")
+    };
+    let kind = |masters, section| parse(&with(masters, section)).unwrap().load_balancer;
+    let external = |name: &str, port| LoadBalancer::External { name: name.to_owned(), port };
+    assert_eq!(kind(1, ""), LoadBalancer::None);
+    assert_eq!(kind(3, ""), LoadBalancer::Local);
+    assert_eq!(kind(1, "[load_balancer]\nkind = \"local\""), LoadBalancer::Local);
+    let named = "[load_balancer]\naddress = \"api.example.com\"";
+    assert_eq!(kind(3, named), external("api.example.com", 6443));
+    assert_eq!(kind(1, "[load_balancer]\naddress = \"10.0.0.9:443\""), external("10.0.0.9", 443));
+    let wrong = |section| findings(&with(3, section));
+    insta::assert_snapshot!(
+        [
+            wrong("[load_balancer]\nkind = \"external\""),
+            wrong("[load_balancer]\nkind = \"local\"\naddress = \"a:1\""),
+            wrong("[load_balancer]\naddress = \"https://a:1\""),
+            wrong("[load_balancer]\naddress = \"a:99999\""),
+        ]
+        .concat(),
+        @r#"
+    3:1: the external load balancer has no `address` [needs `address`] | address = "api.example.com:6443"
+    5:11: the load balancer is local and has an address [only for `external`] | it is 127.0.0.1:6444 on each host: leave it out
+    4:11: `https://a:1` is no NAME:PORT [not NAME:PORT] | a DNS name or an IPv4 address, without https://
+    4:11: `a:99999` is no NAME:PORT [not NAME:PORT] | a DNS name or an IPv4 address, without https://
+    "#
+    );
 }
 
 #[test]

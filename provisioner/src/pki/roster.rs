@@ -1,6 +1,6 @@
 //! Which certificates a cluster has: who they name, what they are for.
 
-use crate::inventory::{Host, Inventory, Role};
+use crate::inventory::{Host, Inventory, LoadBalancer, Role};
 
 /// A kind of certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -239,6 +239,9 @@ fn api_server_names(inventory: &Inventory) -> Vec<String> {
     ];
     for master in inventory.with_role(Role::Master) {
         names.extend(loopback_and(master));
+    }
+    if let LoadBalancer::External { name, .. } = &inventory.load_balancer {
+        names.push(name.clone());
     }
     names.extend(inventory.pki.api_server_names.iter().cloned());
     names

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Action, Batch, Change, HostPlan, UnitAction, Upload, inputs, owned};
 use crate::digest::Digest;
 use crate::facts::{ENGINE, Facts, ModuleFact, PathFact, UnitFact, parents};
+use crate::program;
 use crate::record::{OwnedUnit, Record};
 use crate::state::{Content, FileState, Gate, HostState, Mode, Owner, Stage, UnitState};
 use crate::step::Step;
@@ -69,6 +70,7 @@ impl<'a> HostPlanner<'a> {
 
     pub(crate) fn plan(mut self) -> HostPlan {
         self.directories();
+        self.programs();
         self.files();
         self.links();
         self.blocks();
@@ -130,6 +132,19 @@ impl<'a> HostPlanner<'a> {
         self.relabel(Stage::HostPrep, path);
     }
 
+    /// Notes which builds come; their files and links are planned as all others are.
+    fn programs(&mut self) {
+        for (name, wanted) in &self.state.programs {
+            let known = self.claimed.programs.get(name).cloned().unwrap_or_default();
+            if !known.is_current(wanted) {
+                let from = known.pending.as_ref().or(known.current.as_ref()).cloned();
+                let (name, to) = (name.clone(), wanted.clone());
+                self.changes.push(Change::Program { name, from, to });
+            }
+            self.claimed.programs.insert(name.clone(), known.claim(wanted));
+        }
+    }
+
     fn files(&mut self) {
         for file in &self.state.files {
             self.claim(&file.path);
@@ -178,7 +193,9 @@ impl<'a> HostPlanner<'a> {
 
     fn change_path(&mut self, path: &str, step: Step) {
         self.touched.insert(path.to_owned());
-        let stage = self.stage_of.get(path).copied().unwrap_or(Stage::HostPrep);
+        // What nobody runs yet can come first; the links to it keep to their turns.
+        let stage = self.stage_of.get(path).copied().filter(|_| !program::is_kept_at(path));
+        let stage = stage.unwrap_or(Stage::HostPrep);
         let steps = self.stage(stage);
         steps.reload |= is_unit_file(path);
         steps.paths.push(step);

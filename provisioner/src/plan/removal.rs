@@ -15,10 +15,21 @@ impl HostPlanner<'_> {
     /// Plans the end of all that is owned and no longer desired.
     pub(super) fn remove_unwanted(&mut self) {
         self.finished = self.claimed.clone();
+        self.former_programs();
         self.unwanted_units();
         self.unwanted_paths();
         self.unwanted_sysctls();
         self.unwanted_preparation();
+    }
+
+    /// Keeps of each program the generation before the wanted one; older ones go with their files.
+    fn former_programs(&mut self) {
+        let state = self.state;
+        self.finished.programs.retain(|name, _| state.programs.contains_key(name));
+        let generation = self.finished.generation + 1;
+        for (name, known) in &mut self.finished.programs {
+            *known = known.finish(&state.programs[name], generation);
+        }
     }
 
     fn unwanted_units(&mut self) {
@@ -37,9 +48,13 @@ impl HostPlanner<'_> {
 
     fn unwanted_paths(&mut self) {
         let state = self.state;
+        let former: Vec<_> = (self.finished.programs.iter())
+            .filter_map(|(name, known)| Some(known.previous.as_ref()?.path(name)))
+            .collect();
         let mut wanted: BTreeSet<&str> = state.files.iter().map(|f| f.path.as_str()).collect();
         wanted.extend(state.links.iter().map(|link| link.path.as_str()));
         wanted.extend(state.directories.iter().map(|directory| directory.path.as_str()));
+        wanted.extend(former.iter().map(String::as_str));
         let above: Vec<_> = wanted.iter().flat_map(|path| parents(path)).collect();
         wanted.extend(above);
         let gone: BTreeMap<_, _> = (self.finished.paths.iter())

@@ -125,6 +125,10 @@ pub fn change_line(change: &Change) -> String {
         Change::File { path, action, len, .. } => {
             format!("{} file {path} ({})", sign(action), size(*len))
         }
+        Change::Program { name, from: None, to } => format!("+ program {name} {}", to.label()),
+        Change::Program { name, from: Some(from), to } => {
+            format!("~ program {name} {} -> {}", from.label(), to.label())
+        }
         Change::Link { path, target, action } => {
             format!("{} link {path} -> {target}", sign(action))
         }

@@ -205,8 +205,13 @@ fn attributes_alone_send_no_bytes() {
 #[test]
 fn an_image_with_an_id_of_the_engines_own_is_loaded_once() {
     let mut state = state();
-    let archive =
-        Blob { sha256: Digest::of(b"tar"), len: 3, source: "/nowhere".into(), architecture: None };
+    let archive = Blob {
+        sha256: Digest::of(b"tar"),
+        len: 3,
+        source: "/nowhere".into(),
+        architecture: None,
+        version: None,
+    };
     let (reference, id) = ("kprov/pause:1".to_owned(), "sha256:aa".to_owned());
     state.images.push(ImageState { reference: reference.clone(), id, archive: archive.clone() });
     let mut facts = settled(&state);

@@ -199,6 +199,7 @@ fn a_program_for_other_processors_is_named() {
                 len: 4,
                 source: "/nowhere".into(),
                 architecture: Some(Architecture::Aarch64),
+                version: None,
             }),
         });
     };

@@ -66,6 +66,7 @@ impl Lab {
             len: 1,
             source: name.into(),
             architecture: None,
+            version: None,
         };
         let artifacts = Artifacts {
             hyperkube: blob("hyperkube"),
@@ -133,6 +134,7 @@ impl Lab {
             lease: Some(&lease),
             hooks: (&[], "c"),
             nodes: &[],
+            drain: false,
         };
         let (desired, mut hosts) = (prepared.desired.clone(), std::mem::take(&mut prepared.hosts));
         let first = prepared.plan.clone();
