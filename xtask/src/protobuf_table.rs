@@ -49,6 +49,7 @@ const ROOTS: &[(&str, &str)] = &[
     ("CertificateSigningRequest", "io.k8s.api.certificates.v1.CertificateSigningRequest"),
     ("PriorityClass", "io.k8s.api.scheduling.v1.PriorityClass"),
     ("StorageClass", "io.k8s.api.storage.v1.StorageClass"),
+    ("CsiNode", "io.k8s.api.storage.v1.CSINode"),
     ("Role", "io.k8s.api.rbac.v1.Role"),
     ("RoleBinding", "io.k8s.api.rbac.v1.RoleBinding"),
     ("ClusterRole", "io.k8s.api.rbac.v1.ClusterRole"),
@@ -216,6 +217,7 @@ const POINTERS: &[(&str, &str)] = &[
     ("meta.Preconditions", "uid resourceVersion"),
     ("scheduling.PriorityClass", "preemptionPolicy"),
     ("storage.StorageClass", "reclaimPolicy allowVolumeExpansion volumeBindingMode"),
+    ("storage.VolumeNodeResources", "count"),
     ("policy.PodDisruptionBudgetSpec", "minAvailable maxUnavailable unhealthyPodEvictionPolicy"),
 ];
 

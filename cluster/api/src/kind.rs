@@ -38,7 +38,8 @@ pub struct KindInfo {
     pub subresources: &'static [&'static str],
 }
 
-/// The name of a kind in manifests: that of its variant, unless it is another version of one.
+/// The name of a kind in manifests: that of its variant, unless it is another version of one, or
+/// not spelt as variants are.
 macro_rules! name {
     ($kind:ident) => {
         stringify!($kind)
@@ -118,6 +119,8 @@ kinds! {
     PriorityClass { "scheduling.k8s.io" "v1" "scheduling.k8s.io/v1" "priorityclasses" "priorityclass"
         ["pc"] [] Cluster true [] }
     StorageClass { "storage.k8s.io" "v1" "storage.k8s.io/v1" "storageclasses" "storageclass" ["sc"] []
+        Cluster true [] }
+    CsiNode = "CSINode" { "storage.k8s.io" "v1" "storage.k8s.io/v1" "csinodes" "csinode" [] []
         Cluster true [] }
     Role { "rbac.authorization.k8s.io" "v1" "rbac.authorization.k8s.io/v1" "roles" "role"
         [] [] Namespaced true [] }

@@ -115,6 +115,7 @@ objects! {
     CertificateSigningRequest certificates::CertificateSigningRequest,
     PriorityClass scheduling::PriorityClass,
     StorageClass storage::StorageClass,
+    CsiNode storage::CSINode,
     Role rbac::Role,
     RoleBinding rbac::RoleBinding,
     ClusterRole rbac::ClusterRole,

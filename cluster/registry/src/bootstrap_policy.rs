@@ -458,7 +458,7 @@ fn scheduling_volumes() -> Vec<PolicyRule> {
     let change = &["get", "list", "patch", "update", "watch"];
     vec![
         rule(&[""], &["persistentvolumes"], change),
-        rule(&["storage.k8s.io"], &["storageclasses"], READ),
+        rule(&["storage.k8s.io"], &["csinodes", "storageclasses"], READ),
         rule(&[""], &["persistentvolumeclaims"], change),
     ]
 }

@@ -40,7 +40,7 @@ pub(crate) const fn of(kind: Kind) -> Strategy {
         Kind::PodDisruptionBudget => {
             Strategy { generation: true, unconditional_update: false, ..base }
         }
-        Kind::ServiceAccount => Strategy { unconditional_update: false, ..base },
+        Kind::ServiceAccount | Kind::CsiNode => Strategy { unconditional_update: false, ..base },
         // The generation of a priority class is that of its creation for ever.
         Kind::Pod
         | Kind::ReplicaSet

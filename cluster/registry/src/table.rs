@@ -130,6 +130,9 @@ pub fn row(object: &Object, now: Time) -> Vec<Value> {
         Object::PersistentVolume(o) => storage::volume(o, now),
         Object::PersistentVolumeClaim(o) => storage::claim(o, now),
         Object::StorageClass(o) => storage::class(o, now),
+        Object::CsiNode(o) => {
+            vec![name(&o.metadata), o.spec.drivers.len().into(), age(&o.metadata, now)]
+        }
         other => {
             let meta = other.meta();
             let created = meta.creation_timestamp.as_ref();

@@ -122,6 +122,7 @@ fn content(object: &Object, options: &Options, causes: &mut Causes) {
         Object::PersistentVolume(o) => storage::volume(o, causes),
         Object::PersistentVolumeClaim(o) => storage::claim(o, causes),
         Object::StorageClass(o) => storage::class(o, causes),
+        Object::CsiNode(o) => storage::csi_node(o, causes),
         Object::Role(o) => rbac::rules(o.rules.as_deref(), true, causes),
         Object::ClusterRole(o) => rbac::cluster_role(o, causes),
         Object::RoleBinding(o) => {
@@ -189,6 +190,9 @@ fn change(new: &Object, old: &Object, causes: &mut Causes) {
         }
         (Object::StorageClass(new), Object::StorageClass(old)) => {
             storage::class_update(new, old, causes);
+        }
+        (Object::CsiNode(new), Object::CsiNode(old)) => {
+            storage::csi_node_update(new, old, causes);
         }
         (Object::RoleBinding(new), Object::RoleBinding(old)) => {
             rbac::same_role(&new.role_ref, &old.role_ref, causes);

@@ -54,6 +54,10 @@ pub enum ClusterEvent {
     PodGone,
     /// A claim, a volume or a class of them changed.
     Storage,
+    /// A node may have more volumes of a driver than before.
+    VolumeLimits,
+    /// A pod with claims left a node.
+    ClaimsGone,
     /// A pod came to a node, or came to have other labels there. It may help those that have to
     /// do with it.
     PeerCame,

@@ -283,7 +283,7 @@ mod tests {
     fn found(pod: &Pod) -> String {
         let mut classes = Classes::default();
         let spec = pod.spec.as_ref().unwrap();
-        let load = classes.load(spec);
+        let load = classes.load(pod, spec);
         let presence = classes.presence(pod, spec);
         let (standing, claims) = (Standing::of(pod), ClaimUse::of(pod));
         let info = PodInfo::of(pod, &mut classes);

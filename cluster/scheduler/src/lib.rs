@@ -3,6 +3,7 @@
 //!
 //! It knows nothing of HTTP or clocks; ties are broken by an injected seeded generator.
 
+mod attachments;
 pub mod census;
 pub mod configuration;
 pub mod cycle;

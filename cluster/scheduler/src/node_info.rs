@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use api::Key;
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, Taint};
 
@@ -41,6 +42,10 @@ pub struct NodeInfo {
     pub taints: Vec<Taint>,
     /// Images present, with their size in bytes.
     pub images: BTreeMap<String, i64>,
+    /// Claims of its pods, and how many of them use each.
+    pub claims: BTreeMap<Key, u32>,
+    /// How many volumes it takes of each driver that says so.
+    pub volume_limits: BTreeMap<String, usize>,
 }
 
 impl NodeInfo {
@@ -77,6 +82,9 @@ impl NodeInfo {
         for port in &load.host_ports {
             *self.host_ports.entry(port.clone()).or_default() += 1;
         }
+        for claim in &load.claims {
+            *self.claims.entry(claim.clone()).or_default() += 1;
+        }
     }
 
     /// Counts a pod out that was counted in.
@@ -89,6 +97,14 @@ impl NodeInfo {
                 *count -= 1;
                 if *count == 0 {
                     self.host_ports.remove(port);
+                }
+            }
+        }
+        for claim in &load.claims {
+            if let Some(count) = self.claims.get_mut(claim) {
+                *count -= 1;
+                if *count == 0 {
+                    self.claims.remove(claim);
                 }
             }
         }

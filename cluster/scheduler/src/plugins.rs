@@ -8,6 +8,7 @@ mod node_affinity;
 mod node_name;
 mod node_ports;
 mod node_unschedulable;
+mod node_volume_limits;
 mod resource;
 mod taint_toleration;
 mod topology_spread;
@@ -27,6 +28,7 @@ pub use node_affinity::NodeAffinity;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;
 pub use node_unschedulable::NodeUnschedulable;
+pub use node_volume_limits::NodeVolumeLimits;
 pub use taint_toleration::TaintToleration;
 pub use topology_spread::TopologySpread;
 pub(crate) use topology_spread::{of_count, spread_scores, weight_of};
@@ -49,6 +51,7 @@ pub fn plugins(args: &PluginArgs) -> Vec<Box<dyn Plugin>> {
         Box::new(VolumeBinding),
         Box::new(VolumeZone),
         Box::new(Fit::new(&args.fit)),
+        Box::new(NodeVolumeLimits),
         Box::new(TopologySpread::new(&args.topology_spread)),
         Box::new(InterPodAffinity::new(&args.inter_pod_affinity)),
         Box::new(BalancedAllocation::new(&args.balanced_allocation)),

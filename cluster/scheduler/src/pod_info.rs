@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use api::hash::fnv64;
 use api::selector::Selector;
-use api::{Key, Memo, Name, Pod, Shared, Time, meta};
+use api::{Key, Kind, Memo, Name, Pod, Shared, Time, meta};
 use k8s_openapi::api::core::v1::{
     NodeSelector, NodeSelectorTerm, PodCondition, PodSpec, PodStatus, Taint, Toleration,
+    Volume,
 };
 
 use crate::cycle::Question;
@@ -89,6 +90,8 @@ pub struct Load {
     pub scored: Resources,
     /// Ports of the host it claims.
     pub host_ports: Vec<HostPort>,
+    /// Its claims of volumes, each once.
+    pub claims: Vec<Key>,
 }
 
 impl Load {
@@ -97,7 +100,16 @@ impl Load {
             requests: requests(spec),
             scored: scored_requests(spec),
             host_ports: host_ports(spec),
+            claims: Vec::new(),
         }
+    }
+
+    /// That of a pod, of which others of the same spec may have other claims.
+    fn with_claims(pod: &Pod, spec: &PodSpec) -> Self {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let names: BTreeSet<String> = ClaimUse::of(pod).into_iter().map(|used| used.name).collect();
+        let key = |name: &String| Key::new(Kind::PersistentVolumeClaim, namespace, name);
+        Self { claims: names.iter().map(key).collect(), ..Self::of(spec) }
     }
 }
 
@@ -211,11 +223,11 @@ impl PodInfo {
     pub fn of(pod: &Pod, classes: &mut Classes) -> Option<Self> {
         let spec = pod.spec.as_ref().filter(|_| takes_place(pod))?;
         let metadata = &pod.metadata;
-        let (class, class_id) = classes.class_of(spec, pod.node());
+        let (class, class_id) = classes.class_of(pod, spec);
         let condition = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
         Some(Self {
             key: Key::new(
-                api::Kind::Pod,
+                Kind::Pod,
                 metadata.namespace.as_deref().unwrap_or_default(),
                 metadata.name.as_deref().unwrap_or_default(),
             ),
@@ -337,6 +349,12 @@ fn class_of(spec: &PodSpec, node: &str) -> PodClass {
     }
 }
 
+/// Whether pods of the spec have claims.
+fn has_claims(spec: &PodSpec) -> bool {
+    let claims = |v: &Volume| v.persistent_volume_claim.is_some() || v.ephemeral.is_some();
+    spec.volumes.iter().flatten().any(claims)
+}
+
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let effect = toleration.effect.as_deref().unwrap_or_default();
     let key = toleration.key.as_deref().unwrap_or_default();
@@ -396,7 +414,10 @@ const SWEEP_MIN: usize = 1024;
 
 impl Classes {
     /// What a pod takes of its node.
-    pub fn load(&mut self, spec: &Shared<PodSpec>) -> Arc<Load> {
+    pub fn load(&mut self, pod: &Pod, spec: &Shared<PodSpec>) -> Arc<Load> {
+        if has_claims(spec) {
+            return Arc::new(Load::with_claims(pod, spec));
+        }
         if !spec.is_shared() {
             return self.share(Arc::new(Load::of(spec)));
         }
@@ -409,7 +430,17 @@ impl Classes {
     }
 
     /// The class of a pod.
-    fn class_of(&mut self, spec: &Shared<PodSpec>, node: &str) -> (Arc<PodClass>, Option<ClassId>) {
+    fn class_of(
+        &mut self,
+        pod: &Pod,
+        spec: &Shared<PodSpec>,
+    ) -> (Arc<PodClass>, Option<ClassId>) {
+        let node = pod.node();
+        if has_claims(spec) {
+            // Others have other claims: nothing is gained by comparing them.
+            let load = Arc::new(Load::with_claims(pod, spec));
+            return (Arc::new(PodClass { load, ..class_of(spec, node) }), None);
+        }
         if !spec.is_shared() || !node.is_empty() {
             return self.class(class_of(spec, node));
         }

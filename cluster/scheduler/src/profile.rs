@@ -205,7 +205,7 @@ mod tests {
         assert_eq!((name.as_str(), percentage), ("packing", Some(30)));
         insta::assert_snapshot!(
             plugins.iter().map(|(name, weight)| format!("{name}={weight}")).collect::<Vec<_>>().join(" "),
-            @"NodeUnschedulable=0 NodeName=0 TaintToleration=0 NodeAffinity=2 NodePorts=0 VolumeRestrictions=0 VolumeBinding=1 VolumeZone=0 NodeResourcesFit=5 InterPodAffinity=2 NodeResourcesBalancedAllocation=1"
+            @"NodeUnschedulable=0 NodeName=0 TaintToleration=0 NodeAffinity=2 NodePorts=0 VolumeRestrictions=0 VolumeBinding=1 VolumeZone=0 NodeResourcesFit=5 NodeVolumeLimits=0 InterPodAffinity=2 NodeResourcesBalancedAllocation=1"
         );
     }
 

@@ -10,6 +10,7 @@ use api::{
 };
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Taint};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use machine::{
     ApiEffect, ApiInput, Cache, CallId, Calls, Delta, LeaderElector, Machine, Record, Report,
@@ -19,12 +20,13 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 use self::claims::Reservations;
+use crate::attachments::Attaching;
 use crate::cycle::{Choice, Diagnosis};
 use crate::desk::{Desk, ProfileId};
 use crate::explain::{Explanation, Unexplained, explain};
 use crate::framework::ClusterEvent;
 use crate::lean::Lean;
-use crate::pod_info::{Classes, PodInfo, Standing, takes_place};
+use crate::pod_info::{Classes, Load, PodInfo, Standing, takes_place};
 use crate::preemption::{Preemption, Victim};
 use crate::profile::Profile;
 use crate::queue::Queue;
@@ -93,6 +95,8 @@ pub struct Scheduler {
     campaigns_answered: BTreeSet<(Revision, Key)>,
     /// Those of them that wait for their claims.
     reservations: Reservations,
+    /// What claims stand for, as far as nodes limit it.
+    attaching: Attaching,
     calls: Calls,
     flights: BTreeMap<CallId, Flight>,
     start: usize,
@@ -121,6 +125,7 @@ impl Scheduler {
         Kind::PersistentVolume,
         Kind::PersistentVolumeClaim,
         Kind::StorageClass,
+        Kind::CsiNode,
     ];
 
     /// Makes a scheduler of these profiles; without an elector it always leads.
@@ -137,6 +142,7 @@ impl Scheduler {
             campaigns: BTreeMap::new(),
             campaigns_answered: BTreeSet::new(),
             reservations: Reservations::default(),
+            attaching: Attaching::default(),
             calls: Calls::default(),
             flights: BTreeMap::new(),
             start: 0,
@@ -246,7 +252,9 @@ impl Scheduler {
             Kind::Pod => self.pod_changed(now, &delta),
             Kind::Namespace => self.namespace_changed(now, &delta),
             Kind::PodDisruptionBudget => self.budget_changed(&delta),
+            Kind::CsiNode => self.limits_changed(now, &delta),
             Kind::PersistentVolume | Kind::PersistentVolumeClaim | Kind::StorageClass => {
+                self.attaching.changed(&delta);
                 self.reservations.happened();
                 self.queue.happened(ClusterEvent::Storage, now);
             }
@@ -274,6 +282,13 @@ impl Scheduler {
         }
         if taints(old) != taints(node) {
             self.queue.happened(ClusterEvent::NodeTaints, now);
+        }
+    }
+
+    fn limits_changed(&mut self, now: Time, delta: &Delta) {
+        let limits = delta.new.as_ref().and_then(Object::get::<CSINode>).map(limits);
+        if self.snapshot.set_volume_limits(&delta.key.name, limits.unwrap_or_default()) {
+            self.queue.happened(ClusterEvent::VolumeLimits, now);
         }
     }
 
@@ -326,7 +341,7 @@ impl Scheduler {
             return;
         }
         let Some(spec) = &pod.spec else { return };
-        let load = self.classes.load(spec);
+        let load = self.classes.load(pod, spec);
         let presence = self.classes.presence(pod, spec);
         // A pod that stays where it is and asks for the same frees nothing.
         let stays = placed.as_ref().is_some_and(|p| Arc::ptr_eq(p.load, &load) || *p.load == load);
@@ -397,10 +412,19 @@ impl Scheduler {
     }
 
     fn leave_node(&mut self, now: Time, key: &Key) {
-        let Some(presence) = self.snapshot.pod(key).map(|pod| pod.presence) else { return };
+        let Some(pod) = self.snapshot.pod(key) else { return };
+        let (presence, load) = (pod.presence, Arc::clone(pod.load));
         self.snapshot.remove_pod(key);
+        self.left(now, &presence, &load);
+    }
+
+    /// Lets the pods be tried again that may be helped by a pod that left a node.
+    fn left(&mut self, now: Time, presence: &Presence, load: &Load) {
         self.queue.happened(ClusterEvent::PodGone, now);
-        self.peer_moved(now, ClusterEvent::PeerLeft, &presence);
+        if !load.claims.is_empty() {
+            self.queue.happened(ClusterEvent::ClaimsGone, now);
+        }
+        self.peer_moved(now, ClusterEvent::PeerLeft, presence);
     }
 
     /// Lets the pods be tried again that may be helped by a pod that came to a node or left it.
@@ -416,6 +440,9 @@ impl Scheduler {
     }
 
     fn decide(&mut self, now: Time, out: &mut Vec<ApiEffect>) {
+        if self.snapshot.limits_volumes() {
+            self.attaching.catch_up(&self.cache);
+        }
         for _ in 0..DECISIONS_MAX {
             let Some(key) = self.queue.pop(now) else { return };
             let Some(pod) = self.pending.get(&key) else {
@@ -673,6 +700,16 @@ fn allocatable(node: &Node) -> Option<&BTreeMap<String, Quantity>> {
 /// A node's taints, and whether it is cordoned.
 fn taints(node: &Node) -> (Option<&Vec<Taint>>, Option<bool>) {
     node.spec.as_ref().map(|s| (s.taints.as_ref(), s.unschedulable)).unwrap_or_default()
+}
+
+/// How many volumes of each driver a node takes. Those of a driver that does not say are without
+/// limit.
+fn limits(node: &CSINode) -> BTreeMap<String, usize> {
+    let limit = |driver: &CSINodeDriver| {
+        let count = driver.allocatable.as_ref()?.count?;
+        Some((driver.name.clone(), usize::try_from(count).unwrap_or(0)))
+    };
+    node.spec.drivers.iter().filter_map(limit).collect()
 }
 
 /// Whether an unschedulable pod asks the same question as before: a change of its status alone

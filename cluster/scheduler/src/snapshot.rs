@@ -35,6 +35,8 @@ pub struct Snapshot {
     ids: BTreeMap<String, u32>,
     order: Order,
     images: BTreeMap<String, usize>,
+    /// How many volumes nodes take of each driver, by the node's name.
+    volume_limits: BTreeMap<Name, BTreeMap<String, usize>>,
     places: Places,
     census: Census,
     changes: Log<Change>,
@@ -138,6 +140,7 @@ impl Snapshot {
         let id = self.id(name);
         let mut info = self.row(id).clone();
         info.set(node);
+        info.volume_limits = self.volume_limits.get(name).cloned().unwrap_or_default();
         let zone = self.order.zone_id(info.zone());
         info.zone_id = zone;
         let before = std::mem::replace(&mut self.rows[id as usize], info);
@@ -179,6 +182,26 @@ impl Snapshot {
         }
         self.changes.push(Change { node: id, own: true }, self.rows.len());
         self.drop_unused(id);
+    }
+
+    /// Takes how many volumes of each driver a node takes, which need not exist yet. Tells whether
+    /// it may take more than before.
+    pub fn set_volume_limits(&mut self, name: &str, limits: BTreeMap<String, usize>) -> bool {
+        let before = self.volume_limits.remove(name).unwrap_or_default();
+        let grows = before.iter().any(|(driver, count)| limits.get(driver).is_none_or(|c| c > count));
+        if let Some(id) = self.known(name).filter(|_| before != limits) {
+            self.rows[id as usize].volume_limits.clone_from(&limits);
+            self.changes.push(Change { node: id, own: false }, self.rows.len());
+        }
+        if !limits.is_empty() {
+            self.volume_limits.insert(name.into(), limits);
+        }
+        grows
+    }
+
+    /// Whether a node tells how many volumes of some driver it takes.
+    pub(crate) fn limits_volumes(&self) -> bool {
+        !self.volume_limits.is_empty()
     }
 
     /// Counts a pod in on a node, which need not exist yet. It has no priority and has not
@@ -262,12 +285,11 @@ impl Snapshot {
         self.renominated(node);
     }
 
-    /// Forgets the node that was being cleared for a pod; gives its name, and how the pod gets on
-    /// with others, if there was one.
-    pub fn withdraw(&mut self, pod: &Key) -> Option<(Name, Presence)> {
-        let Nomination { node, kin, .. } = self.nominations.remove(pod)?;
-        self.renominated(&node);
-        Some((node, Presence::of(&kin)))
+    /// Forgets the node that was being cleared for a pod; gives it if there was one.
+    pub(crate) fn withdraw(&mut self, pod: &Key) -> Option<Nomination> {
+        let nomination = self.nominations.remove(pod)?;
+        self.renominated(&nomination.node);
+        Some(nomination)
     }
 
     fn renominated(&mut self, node: &str) {

@@ -4,7 +4,7 @@
 //! plugins look at it as at the rest of the pod's class.
 //!
 //! Source: kubernetes 1.33, `pkg/scheduler/framework/plugins/{volumebinding,volumezone,
-//! volumerestrictions}`.
+//! volumerestrictions,nodevolumelimits}`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Topolo
 use k8s_openapi::api::storage::v1::StorageClass;
 use machine::Cache;
 
+use crate::attachments::{Attachment, Attachments};
 use crate::node_info::NodeInfo;
 use crate::pod_info::{NodeTerm, takes_place};
 
@@ -69,6 +70,17 @@ pub struct Volumes {
     lost: bool,
     /// Whether another pod has a claim that only one pod may have.
     taken: bool,
+    /// Those of drivers; `None` if there are none, or no node limits their number.
+    attached: Option<Attached>,
+}
+
+/// The volumes of drivers that a pod brings along.
+#[derive(Clone, Debug, PartialEq)]
+struct Attached {
+    /// Its own.
+    own: BTreeSet<Attachment>,
+    /// Those of all claims.
+    all: Arc<Attachments>,
 }
 
 /// On which nodes a volume can be had: on all, or on those that match a term.
@@ -171,6 +183,33 @@ impl Volumes {
     /// Whether another pod has a claim that only one pod may have.
     pub(crate) fn is_taken(&self) -> bool {
         self.taken
+    }
+
+    /// Those, with what its claims stand for.
+    pub(crate) fn limited(self, claims: &[Key], all: Arc<Attachments>) -> Self {
+        let own: BTreeSet<_> = claims.iter().filter_map(|claim| all.of(claim)).cloned().collect();
+        let attached = (!own.is_empty()).then_some(Attached { own, all });
+        Self { attached, ..self }
+    }
+
+    /// Whether the node would have more volumes of some driver than it takes. A volume counts once,
+    /// however many pods there use it.
+    pub(crate) fn are_too_many(&self, node: &NodeInfo) -> bool {
+        let Some(Attached { own, all }) = &self.attached else { return false };
+        let limited = |a: &&Attachment| node.volume_limits.contains_key(&a.driver);
+        let new: Vec<&Attachment> = own.iter().filter(limited).collect();
+        if new.is_empty() {
+            return false;
+        }
+        let there: BTreeSet<&Attachment> =
+            node.claims.keys().filter_map(|claim| all.of(claim)).collect();
+        let new: Vec<&Attachment> = new.into_iter().filter(|a| !there.contains(a)).collect();
+        let exceeds = |(driver, limit): (&String, &usize)| {
+            let new = new.iter().filter(|a| a.driver == *driver).count();
+            let there = there.iter().filter(|a| a.driver == *driver).count();
+            new > 0 && there + new > *limit
+        };
+        node.volume_limits.iter().any(exceeds)
     }
 
     /// Whether the node is in the zones of all volumes; one that tells no zone is in any.

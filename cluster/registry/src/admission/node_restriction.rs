@@ -51,6 +51,7 @@ pub(super) fn create(context: Context<'_>, object: &Object) -> Result<(), Status
             Err(forbidden(object, &why))
         }
         Object::Lease(_) => own_lease(node, object),
+        Object::CsiNode(_) => own_csi_node(node, object),
         _ => Ok(()),
     }
 }
@@ -89,6 +90,7 @@ pub(super) fn update(
             changed_node(node, new_node, old_node).map_err(|why| forbidden(new, &why))
         }
         (Object::Lease(_), _) => own_lease(node, new),
+        (Object::CsiNode(_), _) => own_csi_node(node, new),
         _ => Ok(()),
     }
 }
@@ -103,6 +105,7 @@ pub(super) fn delete(context: Context<'_>, object: &Object) -> Result<(), Status
         }
         Object::Node(_) => own_node(node, object),
         Object::Lease(_) => own_lease(node, object),
+        Object::CsiNode(_) => own_csi_node(node, object),
         _ => Ok(()),
     }
 }
@@ -144,6 +147,13 @@ fn own_lease(node: &str, object: &Object) -> Result<(), Status> {
         return Err(forbidden(object, why));
     }
     Ok(())
+}
+
+fn own_csi_node(node: &str, object: &Object) -> Result<(), Status> {
+    if object.meta().name.as_deref() == Some(node) {
+        return Ok(());
+    }
+    Err(forbidden(object, "can only access CSINode with the same name as the requesting node"))
 }
 
 fn changed_node(node: &str, new: &Node, old: &Node) -> Result<(), String> {

@@ -105,6 +105,7 @@ impl References {
                 let own = asked.name == node || asked.verb == "create";
                 granted(asked.namespace == "kube-node-lease" && verb && own)
             }
+            ("storage.k8s.io", "csinodes", subresource) => csi_node(node, asked, subresource),
             ("", "services", "") => granted(read),
             ("", "events", "") | ("events.k8s.io", "events", "") => {
                 granted(matches!(asked.verb.as_str(), "create" | "update" | "patch"))
@@ -149,6 +150,22 @@ impl References {
             _ => granted(false),
         }
     }
+}
+
+/// What drivers of storage a node has is its own to say.
+fn csi_node(node: &str, asked: &Attributes, subresource: &str) -> Result<(), String> {
+    let verb = asked.verb.as_str();
+    if !subresource.is_empty() {
+        return Err("cannot authorize CSINode subresources".to_owned());
+    }
+    if !matches!(verb, "get" | "create" | "update" | "patch" | "delete") {
+        return Err("can only get, create, update, patch, or delete a CSINode".to_owned());
+    }
+    if verb != "create" && asked.name != node {
+        let why = "can only access CSINode with the same name as the requesting node";
+        return Err(why.to_owned());
+    }
+    Ok(())
 }
 
 fn is_related(refers: bool, node: &str) -> Result<(), String> {

@@ -142,6 +142,11 @@ fn nodes_see_what_their_pods_need() {
     check(&authorizer, "n1", "patch nodes/status - n1", true);
     check(&authorizer, "n1", "patch nodes/status - n2", false);
     check(&authorizer, "n1", "create deployments.apps d", false);
+    check(&authorizer, "n1", "create csinodes.storage.k8s.io", true);
+    check(&authorizer, "n1", "update csinodes.storage.k8s.io - n1", true);
+    check(&authorizer, "n1", "update csinodes.storage.k8s.io - n2", false);
+    check(&authorizer, "n1", "list csinodes.storage.k8s.io", false);
+    check(&authorizer, "n1", "get csinodes/status.storage.k8s.io - n1", false);
     let mut watch = asked("watch pods");
     watch.fields = FieldSelector::parse("spec.nodeName=n1").unwrap();
     assert!(authorizer.authorize(&node("n1"), &watch).allowed);

@@ -38,6 +38,7 @@ pub(super) const fn of_kind(kind: Kind) -> &'static Message {
         Kind::CertificateSigningRequest => &CERTIFICATES_CERTIFICATESIGNINGREQUEST,
         Kind::PriorityClass => &SCHEDULING_PRIORITYCLASS,
         Kind::StorageClass => &STORAGE_STORAGECLASS,
+        Kind::CsiNode => &STORAGE_CSINODE,
         Kind::Role => &RBAC_ROLE,
         Kind::RoleBinding => &RBAC_ROLEBINDING,
         Kind::ClusterRole => &RBAC_CLUSTERROLE,
@@ -1074,10 +1075,19 @@ static STORAGEOSPERSISTENTVOLUMESOURCE: Message =
 static STORAGEOSVOLUMESOURCE: Message = message("api.core.v1.StorageOSVolumeSource", &[
     opt(1, "volumeName", S), opt(2, "volumeNamespace", S), opt(3, "fsType", S),
     opt(4, "readOnly", Bool), opt(5, "secretRef", M(&LOCALOBJECTREFERENCE))]);
+static STORAGE_CSINODE: Message = message("api.storage.v1.CSINode", &[
+    req(1, "metadata", M(&META_OBJECTMETA)), req(2, "spec", M(&STORAGE_CSINODESPEC))]);
+static STORAGE_CSINODEDRIVER: Message = message("api.storage.v1.CSINodeDriver", &[
+    req(1, "name", S), req(2, "nodeID", S), list(3, "topologyKeys", S),
+    opt(4, "allocatable", M(&STORAGE_VOLUMENODERESOURCES))]);
+static STORAGE_CSINODESPEC: Message = message("api.storage.v1.CSINodeSpec", &[
+    list(1, "drivers", M(&STORAGE_CSINODEDRIVER)).by(&["name"])]);
 static STORAGE_STORAGECLASS: Message = message("api.storage.v1.StorageClass", &[
     req(1, "metadata", M(&META_OBJECTMETA)), req(2, "provisioner", S), map(3, "parameters", S),
     ptr(4, "reclaimPolicy", S), list(5, "mountOptions", S), ptr(6, "allowVolumeExpansion", Bool),
     ptr(7, "volumeBindingMode", S), list(8, "allowedTopologies", M(&TOPOLOGYSELECTORTERM))]);
+static STORAGE_VOLUMENODERESOURCES: Message = message("api.storage.v1.VolumeNodeResources", &[
+    ptr(1, "count", Int)]);
 static SYSCTL: Message = message("api.core.v1.Sysctl", &[req(1, "name", S), req(2, "value", S)]);
 static TAINT: Message = message("api.core.v1.Taint", &[req(1, "key", S), opt(2, "value", S),
     req(3, "effect", S), opt(4, "timeAdded", Time)]);

@@ -70,6 +70,7 @@ pub const fn columns(kind: Kind) -> &'static [Column] {
         Kind::PersistentVolume => PERSISTENT_VOLUME,
         Kind::PersistentVolumeClaim => PERSISTENT_VOLUME_CLAIM,
         Kind::StorageClass => STORAGE_CLASS,
+        Kind::CsiNode => CSI_NODE,
         Kind::Scale => SCALE,
         _ => OTHER,
     }
@@ -155,6 +156,9 @@ const STORAGE_CLASS: &[Column] = &[
     Column { ty: "boolean", ..column("AllowVolumeExpansion", "Whether claims may grow.") },
     AGE,
 ];
+
+const CSI_NODE: &[Column] =
+    &[NAME, number("Drivers", "The number of storage drivers on the node."), AGE];
 
 const OTHER: &[Column] =
     &[NAME, Column { ty: "date", ..column("Created At", "The time the object was created.") }];

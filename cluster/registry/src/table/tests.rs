@@ -316,6 +316,9 @@ fn other_kinds() {
     let class = json!({"apiVersion": "storage.k8s.io/v1", "provisioner": "kprov.io/local",
         "volumeBindingMode": "WaitForFirstConsumer"});
     v1("StorageClass", class, "x  kprov.io/local  Delete  WaitForFirstConsumer  false  1s");
+    let driver = json!({"name": "disk.example.com", "nodeID": "x", "allocatable": {"count": 8}});
+    let node = json!({"apiVersion": "storage.k8s.io/v1", "spec": {"drivers": [driver]}});
+    v1("CSINode", node, "x  1  1s");
     let budget = |spec: Value| {
         let status = json!({"currentHealthy": 3, "desiredHealthy": 1, "expectedPods": 3,
             "disruptionsAllowed": 2});

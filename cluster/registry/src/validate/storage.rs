@@ -1,4 +1,4 @@
-//! Persistent volumes, claims and storage classes.
+//! Persistent volumes, claims, storage classes, and what nodes can do for storage drivers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec,
     TopologySelectorTerm,
 };
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver, StorageClass};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{affinity, selector, volume as pod_volume};
@@ -25,6 +25,8 @@ const PARAMETER_BYTES_MAX: usize = 256 << 10;
 const PARAMETERS_MAX: usize = 512;
 /// Bytes of the name of a driver.
 const DRIVER_BYTES_MAX: usize = 63;
+/// Bytes of the name that a driver has for a node.
+const NODE_ID_BYTES_MAX: usize = 256;
 
 pub(super) fn volume(volume: &PersistentVolume, causes: &mut Causes) {
     let path = Path::new("spec");
@@ -446,6 +448,59 @@ pub(super) fn class_update(new: &StorageClass, old: &StorageClass, causes: &mut 
     }
     let at = Path::new("volumeBindingMode");
     causes.immutable(&at, &new.volume_binding_mode, &old.volume_binding_mode);
+}
+
+/// Source: kubernetes 1.33, `ValidateCSINode`.
+pub(super) fn csi_node(node: &CSINode, causes: &mut Causes) {
+    let path = Path::new("spec");
+    let path = path.child("drivers");
+    let mut seen = BTreeSet::new();
+    for (i, driver) in node.spec.drivers.iter().enumerate() {
+        let path = path.index(i);
+        self::driver(&driver.name, &path.child("name"), causes);
+        let at = path.child("nodeID");
+        if driver.node_id.is_empty() {
+            causes.required(&at, "");
+        }
+        if driver.node_id.len() > NODE_ID_BYTES_MAX {
+            let detail = format!("must be {NODE_ID_BYTES_MAX} characters or less");
+            causes.invalid(&at, driver.node_id.as_str(), &detail);
+        }
+        if let Some(count) = driver.allocatable.as_ref().and_then(|all| all.count) {
+            let at = path.child("allocatable");
+            causes.non_negative(&at.child("count"), count.into());
+        }
+        if !seen.insert(&driver.name) {
+            causes.duplicate(&path.child("name"), &driver.name);
+        }
+        topology_keys(driver, &path, causes);
+    }
+}
+
+/// Kubernetes tells of all of them at the driver itself.
+fn topology_keys(driver: &CSINodeDriver, path: &Path<'_>, causes: &mut Causes) {
+    let mut seen = BTreeSet::new();
+    for key in driver.topology_keys.iter().flatten() {
+        if key.is_empty() {
+            causes.required(path, "");
+        }
+        if !seen.insert(key) {
+            causes.duplicate(path, key);
+        }
+        causes.invalid_each(path, key, names::qualified_name(key));
+    }
+}
+
+/// A driver may come and go, and does not change while it is there.
+pub(super) fn csi_node_update(new: &CSINode, old: &CSINode, causes: &mut Causes) {
+    let path = Path::new("spec");
+    let path = path.child("drivers");
+    for before in &old.spec.drivers {
+        let same = new.spec.drivers.iter().filter(|driver| driver.name == before.name);
+        for driver in same.filter(|driver| *driver != before) {
+            causes.invalid(&path, Json(driver), "field is immutable");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,13 +14,15 @@ use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::attachments::Attachments;
 use crate::census::Heads;
 use crate::plugin_args::{LEAST_ALLOCATED, MOST_ALLOCATED, PluginArgs, ScoringStrategy};
 use crate::pod_info::{Classes, Standing};
 use crate::profile::ProfileConfig;
+use crate::volumes::Volumes;
 use shapes::{
-    NAMESPACES, NodeShape, PodShape, Relations, Shapes, node, pod, selector, shapes,
-    shapes_with_relations,
+    NAMESPACES, NodeShape, PodShape, Relations, Shapes, attachments, limits_of, node, pod,
+    selector, shapes, shapes_with_relations,
 };
 
 /// One thing that happens to a cluster. Shapes are taken modulo how many there are.
@@ -138,6 +140,7 @@ struct Both {
     nodes: BTreeMap<usize, NodeShape>,
     snapshot: Snapshot,
     classes: Classes,
+    attachments: Arc<Attachments>,
     fast: Fast,
     start: usize,
     rng: ChaCha8Rng,
@@ -154,6 +157,7 @@ impl Both {
             nodes: BTreeMap::new(),
             snapshot: Snapshot::default(),
             classes: Classes::default(),
+            attachments: Arc::new(attachments()),
             fast: Fast { limits, ..Fast::default() },
             start: 0,
             rng: RngTree::new(1).rng("ties"),
@@ -173,8 +177,18 @@ impl Both {
         self.made += 1;
         let shape = &self.shapes.pods[shape % self.shapes.pods.len()];
         let pod = pod(shape, owner, self.made);
-        let info = PodInfo::of(&pod, &mut self.classes).unwrap();
+        let info = self.info(&pod);
         (pod, info)
+    }
+
+    /// As the scheduler sees a pod when it decides.
+    fn info(&mut self, pod: &Pod) -> PodInfo {
+        let info = PodInfo::of(pod, &mut self.classes).unwrap();
+        let claims = &info.class.load.claims;
+        if claims.is_empty() {
+            return info;
+        }
+        info.with_volumes(Volumes::default().limited(claims, Arc::clone(&self.attachments)))
     }
 
     fn put(&mut self, pod: Pod, node: &str) {
@@ -182,7 +196,7 @@ impl Both {
         let namespace = metadata.namespace.as_deref().unwrap();
         let key = Key::new(Kind::Pod, namespace, metadata.name.as_deref().unwrap());
         let presence = self.classes.presence(&pod, spec);
-        let load = self.classes.load(spec);
+        let load = self.classes.load(&pod, spec);
         let uid = metadata.uid.as_deref().unwrap();
         self.snapshot.add_pod(&key, uid, &presence, &load, node);
         self.snapshot.set_standing(&key, Standing::of(&pod));
@@ -257,6 +271,7 @@ impl Both {
                     let number = (usize::from(*first) + usize::from(i)) % 260;
                     let shape = &self.shapes.nodes[shape % self.shapes.nodes.len()];
                     self.snapshot.set_node(&node(number, shape));
+                    self.snapshot.set_volume_limits(&format!("n{number:03}"), limits_of(shape));
                     self.nodes.insert(number, shape.clone());
                 }
             }

@@ -9,11 +9,13 @@
 //! Source: kubernetes 1.33, `prepareCandidateAsync`.
 
 use super::{
-    ApiEffect, ApiError, ClusterEvent, Flight, Key, Kind, Name, Object, Pod, ProfileId, Record,
-    Reply, Request, Revision, Scheduler, Time, Value, Victim, reference, status_patch,
+    ApiEffect, ApiError, Flight, Key, Kind, Name, Object, Pod, ProfileId, Record, Reply, Request,
+    Revision, Scheduler, Time, Value, Victim, reference, status_patch,
 };
 use crate::pod_info::{DISRUPTION_TARGET, PREEMPTED, disruption_target};
 use crate::preemption::Eviction;
+use crate::relations::Presence;
+use crate::snapshot::Nomination;
 
 /// What is under way for one pod.
 #[derive(Clone)]
@@ -278,11 +280,10 @@ impl Scheduler {
     /// Forgets the node that was cleared for a pod; others may take it, but if the pod itself is
     /// on it.
     pub(super) fn withdraw(&mut self, now: Time, key: &Key, on: &str) {
-        if let Some((node, presence)) = self.snapshot.withdraw(key)
-            && node != on
+        if let Some(Nomination { node, class, kin }) = self.snapshot.withdraw(key)
+            && *node != *on
         {
-            self.queue.happened(ClusterEvent::PodGone, now);
-            self.peer_moved(now, ClusterEvent::PeerLeft, &presence);
+            self.left(now, &Presence::of(&kin), &class.load);
         }
     }
 }

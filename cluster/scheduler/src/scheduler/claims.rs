@@ -141,6 +141,10 @@ impl Scheduler {
         let taken = |volume: &str| self.reservations.has_given(volume);
         let (key, uid) = (&pod.key, &pod.uid);
         match Volumes::of(&self.cache, key, uid, &pod.claims, &self.assumed, &taken) {
+            Ok(volumes) if self.snapshot.limits_volumes() => {
+                let attachments = self.attaching.current(&self.cache);
+                Ok(Some(pod.with_volumes(volumes.limited(&pod.class.load.claims, attachments))))
+            }
             Ok(volumes) => Ok(Some(pod.with_volumes(volumes))),
             Err(refusal) => {
                 Err(Diagnosis::refused("VolumeBinding", self.snapshot.len(), refusal.0))

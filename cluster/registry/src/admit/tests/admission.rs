@@ -37,6 +37,30 @@ fn service_accounts() {
 }
 
 #[test]
+fn nodes_tell_of_their_own_drivers() {
+    let mut world = World::new();
+    let of = |name: &str| {
+        json!({"kind": "CSINode", "apiVersion": "storage.k8s.io/v1", "metadata": {"name": name},
+            "spec": {"drivers": []}})
+    };
+    world.create(of("node-2")).unwrap();
+    as_node(&mut world, "node-1");
+    world.create(of("node-1")).unwrap();
+    let why = "can only access CSINode with the same name as the requesting node";
+    let refused = |result: Result<Value, Status>, name: &str| {
+        let expected = format!("csinodes.storage.k8s.io \"{name}\" is forbidden: {why}");
+        assert_eq!(result.unwrap_err().message, expected);
+    };
+    refused(world.create(of("node-3")), "node-3");
+    let labels = json!({"metadata": {"labels": {"a": "b"}}});
+    refused(world.patch(&key(Kind::CsiNode, "node-2"), labels.clone()), "node-2");
+    world.patch(&key(Kind::CsiNode, "node-1"), labels).unwrap();
+    let gone = world.delete(&key(Kind::CsiNode, "node-2"), DeleteOptions::default());
+    assert!(gone.unwrap_err().message.ends_with(why));
+    world.delete(&key(Kind::CsiNode, "node-1"), DeleteOptions::default()).unwrap();
+}
+
+#[test]
 fn nodes_write_what_is_theirs() {
     let mut world = World::new();
     as_node(&mut world, "node-1");

@@ -14,7 +14,8 @@ fn class(name: &str, default: bool) -> Value {
 fn refused(value: Value, pointer: &str, new: Value, expected: &str) {
     let value = with(value, pointer, new);
     let kind = value["kind"].as_str().unwrap().to_owned();
-    let kind = if kind == "StorageClass" { "StorageClass.storage.k8s.io".to_owned() } else { kind };
+    let grouped = matches!(kind.as_str(), "StorageClass" | "CSINode");
+    let kind = if grouped { format!("{kind}.storage.k8s.io") } else { kind };
     let error = World::new().create(value).unwrap_err();
     assert_eq!(error.message, format!("{kind} \"x\" is invalid: {expected}"));
 }
@@ -354,4 +355,63 @@ fn pods_have_templates_of_claims() {
         let error = World::new().create(with_template(template)).unwrap_err();
         assert_eq!(error.message, format!("Pod \"x\" is invalid: {expected}"));
     }
+}
+
+fn csi_node(name: &str, drivers: Value) -> Value {
+    json!({"kind": "CSINode", "apiVersion": "storage.k8s.io/v1", "metadata": {"name": name},
+        "spec": {"drivers": drivers}})
+}
+
+#[test]
+fn drivers_of_a_node() {
+    let driver = json!({"name": "disk.example.com", "nodeID": "x", "topologyKeys": ["zone"],
+        "allocatable": {"count": 5}});
+    let check = |pointer: &str, new: Value, expected: &str| {
+        let node = csi_node("x", json!([driver, {"name": "b.example.com", "nodeID": "y"}]));
+        refused(node, pointer, new, expected);
+    };
+    check(
+        "/spec/drivers/0/name",
+        json!("-"),
+        "spec.drivers[0].name: Invalid value: \"-\": a lowercase RFC 1123 subdomain must consist of \
+         lower case alphanumeric characters, '-' or '.', and must start and end with an \
+         alphanumeric character (e.g. 'example.com', regex used for validation is \
+         '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+    );
+    check("/spec/drivers/0/nodeID", json!(""), "spec.drivers[0].nodeID: Required value");
+    let long = "n".repeat(257);
+    let expected =
+        format!("spec.drivers[0].nodeID: Invalid value: {long:?}: must be 256 characters or less");
+    check("/spec/drivers/0/nodeID", json!(long), &expected);
+    check(
+        "/spec/drivers/0/allocatable/count",
+        json!(-1),
+        "spec.drivers[0].allocatable.count: Invalid value: -1: must be greater than or equal to 0",
+    );
+    check(
+        "/spec/drivers/1/name",
+        json!("disk.example.com"),
+        "spec.drivers[1].name: Duplicate value: \"disk.example.com\"",
+    );
+    check(
+        "/spec/drivers/0/topologyKeys",
+        json!(["zone", "zone"]),
+        "spec.drivers[0]: Duplicate value: \"zone\"",
+    );
+}
+
+#[test]
+fn a_driver_of_a_node_does_not_change_while_it_is_there() {
+    let mut world = World::new();
+    let driver = json!({"name": "a", "nodeID": "x", "allocatable": {"count": 5}});
+    world.create(csi_node("x", json!([driver]))).unwrap();
+    let at = key(Kind::CsiNode, "x");
+    let changed = json!([{"name": "a", "nodeID": "x", "allocatable": {"count": 6}}]);
+    let error = world.patch(&at, json!({"spec": {"drivers": changed}})).unwrap_err();
+    assert_eq!(
+        error.message,
+        "CSINode.storage.k8s.io \"x\" is invalid: spec.drivers: Invalid value: \
+         {\"allocatable\":{\"count\":6},\"name\":\"a\",\"nodeID\":\"x\"}: field is immutable"
+    );
+    world.patch(&at, json!({"spec": {"drivers": [{"name": "b", "nodeID": "x"}]}})).unwrap();
 }

@@ -99,7 +99,7 @@ impl Displacing {
             value["spec"]["preemptionPolicy"] = json!("Never");
         }
         let pod: Pod = serde_json::from_value(value).unwrap();
-        let info = PodInfo::of(&pod, &mut both.classes).unwrap();
+        let info = both.info(&pod);
         (pod, info)
     }
 

@@ -1,16 +1,23 @@
 //! What random clusters are made of. Shapes are few, so that what is kept of them is used again.
 
-use api::Pod;
+use std::collections::BTreeMap;
+
+use api::{Key, Kind, Pod};
 use k8s_openapi::api::core::v1::Node;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+use crate::attachments::{Attachment, Attachments, Volume};
 
 /// Namespaces of pods.
 pub(super) const NAMESPACES: [&str; 3] = ["d", "e", "f"];
 /// Topology keys; not all nodes have them all.
 pub(super) const KEYS: [&str; 4] =
     ["topology.kubernetes.io/zone", "kubernetes.io/hostname", "rack", "disk"];
+
+/// So many claims there are in each namespace.
+const CLAIMS: usize = 12;
 
 /// What a cluster is made of.
 #[derive(Clone, Debug)]
@@ -243,6 +250,32 @@ pub(super) fn node(number: usize, shape: &NodeShape) -> Node {
     .unwrap()
 }
 
+/// How many volumes a node takes of each driver.
+pub(super) fn limits_of(shape: &NodeShape) -> BTreeMap<String, usize> {
+    let limits: &[(&str, usize)] = match shape.disk {
+        0 => &[],
+        1 => &[("a.x", 2)],
+        _ => &[("a.x", 1), ("b.x", 0)],
+    };
+    limits.iter().map(|(driver, count)| ((*driver).to_owned(), *count)).collect()
+}
+
+/// What the claims of pods stand for: two each for one volume, some for none of a driver.
+pub(super) fn attachments() -> Attachments {
+    let mut all = Attachments::default();
+    for (namespace, number) in NAMESPACES.iter().flat_map(|n| (0..CLAIMS).map(move |i| (n, i))) {
+        let driver = match number % 5 {
+            0 => continue,
+            1 => "b.x".to_owned(),
+            _ => "a.x".to_owned(),
+        };
+        let key = Key::new(Kind::PersistentVolumeClaim, namespace, &format!("c{number}"));
+        let volume = Volume::Handle(format!("{namespace}{}", number / 2));
+        all.put(key, Attachment { driver, volume });
+    }
+    all
+}
+
 pub(super) fn pod(shape: &PodShape, owner: u8, number: usize) -> Pod {
     let mut spec = json!({"containers": [{"name": "c", "image": format!("i{}", shape.image),
         "resources": {"requests": {}}}]});
@@ -255,6 +288,11 @@ pub(super) fn pod(shape: &PodShape, owner: u8, number: usize) -> Pod {
     }
     if shape.port == 0 {
         spec["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 80}]);
+    }
+    // Ports that no pod has stand for claims.
+    if shape.port == 1 {
+        let claim = json!({"claimName": format!("c{}", number % CLAIMS)});
+        spec["volumes"] = json!([{"name": "v", "persistentVolumeClaim": claim}]);
     }
     spec["tolerations"] = match shape.tolerates {
         0 => json!([{"key": "team", "operator": "Exists"}]),

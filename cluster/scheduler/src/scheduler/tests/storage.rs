@@ -330,3 +330,124 @@ fn a_pod_that_goes_gives_its_place_back() {
     assert_eq!(bench.scheduler.snapshot().nodes().map(|n| n.pods).sum::<i64>(), 0);
     assert_eq!(bench.scheduler.wake_at(), None);
 }
+
+/// How many volumes of a driver a node takes.
+fn limit(bench: &mut Bench, node: &str, driver: &str, count: u32) {
+    bench.change(json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode",
+        "metadata": {"name": node}, "spec": {"drivers": [
+            {"name": driver, "nodeID": node, "allocatable": {"count": count}},
+            {"name": "unlimited.x", "nodeID": node}]}}));
+}
+
+/// A claim with a volume of a driver.
+fn attached(bench: &mut Bench, claim: &str, driver: &str, handle: &str) {
+    let volume = format!("v-{claim}");
+    bench.change(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata":
+        {"name": volume}, "spec": {"csi": {"driver": driver, "volumeHandle": handle},
+            "claimRef": {"namespace": "d", "name": claim, "uid": format!("u-{claim}")}}}));
+    bound_claim(bench, claim, &volume);
+}
+
+fn too_many(nodes: usize) -> String {
+    format!("0/2 nodes are available: {nodes} node(s) exceed max volume count. preemption: ")
+}
+
+#[test]
+fn a_node_takes_so_many_volumes_of_a_driver() {
+    let mut bench = bench();
+    for name in ["n1", "n2"] {
+        limit(&mut bench, name, "disk.x", 1);
+    }
+    for (claim, driver, handle) in
+        [("a", "disk.x", "1"), ("b", "disk.x", "2"), ("c", "disk.x", "3"), ("same", "disk.x", "1")]
+    {
+        attached(&mut bench, claim, driver, handle);
+    }
+    attached(&mut bench, "free", "unlimited.x", "1");
+    pod_on(&mut bench, "p", "a", "n1");
+    pod(&mut bench, "q", "b");
+    assert_eq!(bench.settle(), [("q".to_owned(), "n2".to_owned())]);
+    // Two claims of one volume are one volume; other drivers do not matter.
+    pod(&mut bench, "r", "same");
+    assert_eq!(bench.settle(), [("r".to_owned(), "n1".to_owned())]);
+    pod(&mut bench, "s", "free");
+    assert_eq!(bench.settle().len(), 1);
+    pod(&mut bench, "t", "c");
+    let message = told(&mut bench).concat();
+    assert!(message.starts_with(&too_many(2)), "{message}");
+    // As long as another pod there uses the volume nothing is free.
+    bench.delete("p");
+    bench.settle();
+    assert!(bench.scheduler.snapshot().pod(&Key::new(Kind::Pod, "d", "t")).is_none());
+    std::mem::take(&mut bench.out);
+    bench.delete("r");
+    assert_eq!(bench.settle(), [("t".to_owned(), "n1".to_owned())]);
+}
+
+#[test]
+fn a_pod_is_tried_again_when_a_node_takes_more_volumes() {
+    let mut bench = bench();
+    for name in ["n1", "n2"] {
+        limit(&mut bench, name, "disk.x", 0);
+    }
+    attached(&mut bench, "a", "disk.x", "1");
+    std::mem::take(&mut bench.out);
+    pod(&mut bench, "p", "a");
+    assert!(told(&mut bench).concat().starts_with(&too_many(2)));
+    // A node that sets no limit for the driver takes any number.
+    limit(&mut bench, "n1", "other.x", 5);
+    assert_eq!(bench.settle(), [("p".to_owned(), "n1".to_owned())]);
+    attached(&mut bench, "b", "disk.x", "2");
+    std::mem::take(&mut bench.out);
+    limit(&mut bench, "n1", "disk.x", 1);
+    pod(&mut bench, "q", "b");
+    assert!(told(&mut bench).concat().starts_with(&too_many(2)));
+    // Fewer is no reason to look again.
+    limit(&mut bench, "n1", "disk.x", 0);
+    assert_eq!(bench.scheduler.wake_at(), None);
+    limit(&mut bench, "n2", "disk.x", 1);
+    assert_eq!(bench.settle(), [("q".to_owned(), "n2".to_owned())]);
+}
+
+#[test]
+fn volumes_that_are_not_made_yet_count_for_the_driver_of_their_class() {
+    let mut bench = bench();
+    class(&mut bench, "disk.x", "WaitForFirstConsumer");
+    limit(&mut bench, "n1", "disk.x", 1);
+    limit(&mut bench, "n2", "disk.x", 0);
+    claim(&mut bench, "a");
+    claim(&mut bench, "b");
+    pod(&mut bench, "p", "a");
+    let asked = updates(&mut bench).remove(0);
+    assert_eq!(asked.1["metadata"]["annotations"]["volume.kubernetes.io/selected-node"], "n1");
+    carry_out(&mut bench, asked);
+    std::mem::take(&mut bench.out);
+    pod(&mut bench, "q", "b");
+    assert!(told(&mut bench).concat().starts_with(&too_many(2)));
+    // A pod of the claim itself would bring no new volume.
+    attached(&mut bench, "a", "disk.x", "1");
+    assert_eq!(bench.settle(), [("p".to_owned(), "n1".to_owned())]);
+    pod(&mut bench, "r", "a");
+    assert_eq!(bench.settle(), [("r".to_owned(), "n1".to_owned())]);
+}
+
+#[test]
+fn pods_are_displaced_for_their_volumes() {
+    let mut bench = bench();
+    limit(&mut bench, "n1", "disk.x", 1);
+    limit(&mut bench, "n2", "disk.x", 0);
+    attached(&mut bench, "a", "disk.x", "1");
+    attached(&mut bench, "b", "disk.x", "2");
+    pod_on(&mut bench, "low", "a", "n1");
+    bench.pod("bystander", "100m", "n1");
+    std::mem::take(&mut bench.out);
+    bench.change(json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "high", "namespace": "d", "uid": "u-high"},
+        "spec": {"priority": 5, "containers": [], "volumes":
+            [{"name": "v", "persistentVolumeClaim": {"claimName": "b"}}]}}));
+    let marked = bench.out.iter().filter_map(|effect| match effect {
+        ApiEffect::Call { request: Request::Patch { key, .. }, .. } => Some(key.name.to_string()),
+        _ => None,
+    });
+    assert_eq!(marked.collect::<Vec<_>>(), ["high", "low"]);
+}
