@@ -148,8 +148,14 @@ fn make_way(
 ) {
     let changed = |pod: &Value| ApiInput::Watch(WatchEvent::Changed(object(pod)));
     let last = pod["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+    let mut bindings = Vec::new();
     while !out.is_empty() {
         for effect in std::mem::take(out) {
+            if is_binding(&effect).is_some() {
+                // Who has nothing else to do does not wait for the pause to end.
+                bindings.push(effect);
+                continue;
+            }
             let ApiEffect::Call { id, request } = effect else { continue };
             step(scheduler, ApiInput::Reply { id, result: Ok(Reply::Done(Revision(1))) }, out);
             match request {
@@ -171,6 +177,7 @@ fn make_way(
         }
     }
     step(scheduler, ApiInput::Wake, out);
+    out.extend(bindings);
 }
 
 /// Lives one pod through; gives the time that the scheduler took, in nanoseconds.

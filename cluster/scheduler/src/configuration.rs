@@ -246,6 +246,7 @@ fn read_args(
         }
         let at = format!("{path}.args");
         match name {
+            "Coscheduling" => args.coscheduling = reader.read(&at, &value)?,
             "DefaultPreemption" => args.default_preemption = reader.read(&at, &value)?,
             "InterPodAffinity" => args.inter_pod_affinity = reader.read(&at, &value)?,
             "NodeAffinity" => args.node_affinity = reader.read(&at, &value)?,
@@ -309,7 +310,7 @@ fn complete(
                 "schedulerName": config.name,
                 "percentageOfNodesToScore": config.percentage_of_nodes_to_score.unwrap_or(0),
                 "plugins": profile.merged.complete(),
-                "pluginConfig": plugin_config(&config.args),
+                "pluginConfig": plugin_config(config),
             })
         })
         .collect();
@@ -328,8 +329,15 @@ fn complete(
     value
 }
 
-fn plugin_config(args: &PluginArgs) -> Vec<Value> {
+/// What plugins are told: those beyond the default set, if they are enabled.
+fn plugin_config(config: &ProfileConfig) -> Vec<Value> {
+    let args = &config.args;
+    let acts = |name: &str| {
+        Known::named(name).is_some_and(|known| !known.extra)
+            || config.enabled.iter().any(|enabled| enabled == name)
+    };
     let of = |name: &str| match name {
+        "Coscheduling" => json!(args.coscheduling),
         "DefaultPreemption" => json!(args.default_preemption),
         "InterPodAffinity" => json!(args.inter_pod_affinity),
         "NodeAffinity" => json!(args.node_affinity),
@@ -338,5 +346,6 @@ fn plugin_config(args: &PluginArgs) -> Vec<Value> {
         "PodTopologySpread" => json!(args.topology_spread),
         _ => json!(args.volume_binding),
     };
-    PluginArgs::PLUGINS.iter().map(|name| json!({"name": name, "args": of(name)})).collect()
+    let names = PluginArgs::PLUGINS.iter().filter(|name| acts(name));
+    names.map(|name| json!({"name": name, "args": of(name)})).collect()
 }

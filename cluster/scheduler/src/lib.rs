@@ -11,6 +11,7 @@ pub mod desk;
 pub mod explain;
 pub mod fast;
 pub mod framework;
+pub mod group;
 mod lean;
 pub mod node_info;
 pub mod plugin_args;

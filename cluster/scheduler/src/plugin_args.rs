@@ -26,13 +26,16 @@ pub struct PluginArgs {
     pub fit: NodeResourcesFitArgs,
     /// Of `PodTopologySpread`.
     pub topology_spread: PodTopologySpreadArgs,
+    /// Of `Coscheduling`.
+    pub coscheduling: CoschedulingArgs,
     /// Of `VolumeBinding`.
     pub volume_binding: VolumeBindingArgs,
 }
 
 impl PluginArgs {
     /// Names each plugin that can be told something.
-    pub(crate) const PLUGINS: [&'static str; 7] = [
+    pub(crate) const PLUGINS: [&'static str; 8] = [
+        "Coscheduling",
         "DefaultPreemption",
         "InterPodAffinity",
         "NodeAffinity",
@@ -44,6 +47,7 @@ impl PluginArgs {
 
     /// Tells what is wrong, each with its place; `path` gives that of a plugin's arguments.
     pub(crate) fn validate(&self, path: impl Fn(&str) -> String, problems: &mut Problems) {
+        self.coscheduling.validate(&path("Coscheduling"), problems);
         self.default_preemption.validate(&path("DefaultPreemption"), problems);
         self.inter_pod_affinity.validate(&path("InterPodAffinity"), problems);
         self.node_affinity.validate(&path("NodeAffinity"), problems);
@@ -212,6 +216,20 @@ pub struct PodTopologySpreadArgs {
 impl Default for PodTopologySpreadArgs {
     fn default() -> Self {
         Self { default_constraints: Vec::new(), defaulting_type: SYSTEM_DEFAULTING.to_owned() }
+    }
+}
+
+/// How the pods of a group wait for each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CoschedulingArgs {
+    /// How long those that have a place may wait for the claims of the others.
+    pub permit_waiting_time_seconds: i64,
+}
+
+impl Default for CoschedulingArgs {
+    fn default() -> Self {
+        Self { permit_waiting_time_seconds: 60 }
     }
 }
 

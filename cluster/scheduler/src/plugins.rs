@@ -1,6 +1,7 @@
-//! The default plugins, one file each, in the order in which they filter.
+//! The plugins, one file each, in the order in which they filter.
 
 mod balanced_allocation;
+mod coscheduling;
 mod fit;
 mod image_locality;
 mod inter_pod_affinity;
@@ -20,6 +21,7 @@ mod volume_zone;
 mod tests;
 
 pub use balanced_allocation::BalancedAllocation;
+pub use coscheduling::Coscheduling;
 pub use fit::Fit;
 pub use image_locality::ImageLocality;
 pub use inter_pod_affinity::InterPodAffinity;
@@ -56,5 +58,6 @@ pub fn plugins(args: &PluginArgs) -> Vec<Box<dyn Plugin>> {
         Box::new(InterPodAffinity::new(&args.inter_pod_affinity)),
         Box::new(BalancedAllocation::new(&args.balanced_allocation)),
         Box::new(ImageLocality),
+        Box::new(Coscheduling),
     ]
 }

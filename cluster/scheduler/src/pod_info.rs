@@ -7,8 +7,7 @@ use api::hash::fnv64;
 use api::selector::Selector;
 use api::{Key, Kind, Memo, Name, Pod, Shared, Time, meta};
 use k8s_openapi::api::core::v1::{
-    NodeSelector, NodeSelectorTerm, PodCondition, PodSpec, PodStatus, Taint, Toleration,
-    Volume,
+    NodeSelector, NodeSelectorTerm, PodCondition, PodSpec, PodStatus, Taint, Toleration, Volume,
 };
 
 use crate::cycle::Question;
@@ -430,11 +429,7 @@ impl Classes {
     }
 
     /// The class of a pod.
-    fn class_of(
-        &mut self,
-        pod: &Pod,
-        spec: &Shared<PodSpec>,
-    ) -> (Arc<PodClass>, Option<ClassId>) {
+    fn class_of(&mut self, pod: &Pod, spec: &Shared<PodSpec>) -> (Arc<PodClass>, Option<ClassId>) {
         let node = pod.node();
         if has_claims(spec) {
             // Others have other claims: nothing is gained by comparing them.

@@ -4,7 +4,7 @@
 //! A node is tried without all its pods of lower priority. If the pod fits then, as many of them
 //! as possible stay, the most important first: higher priority, then longer running. Those come
 //! first of which the removal would violate a budget; budgets are honoured where that is possible
-//! and no further.
+//! and no further, and so are groups of pods that are placed together.
 //!
 //! Source: kubernetes 1.33, `pkg/scheduler/framework/preemption/preemption.go` and
 //! `plugins/defaultpreemption/default_preemption.go`.
@@ -17,6 +17,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::cycle::{self, Question, Rejection};
+use crate::group::GroupName;
 use crate::node_info::NodeInfo;
 use crate::plugin_args::DefaultPreemptionArgs;
 use crate::profile::Profile;
@@ -307,9 +308,11 @@ pub(crate) fn try_node<'a>(
     }
     lower.sort_unstable_by(|a, b| importance(a).cmp(&importance(b)));
     let budgets_of = |p: &Placed| snapshot.budgets().of_identity(snapshot.identity(p).id);
-    let budgeted = lower.iter().any(|p| !budgets_of(p).is_empty());
+    let grouped = |p: &Placed| profile.coscheduling.is_some() && group_of(snapshot, p).is_some();
+    let budgeted = lower.iter().any(|p| !budgets_of(p).is_empty() || grouped(p));
     let mut victims = Vec::new();
-    let (violating, harmless): (Vec<_>, Vec<_>) = violates(snapshot, &lower).partition(|(_, v)| *v);
+    let (violating, harmless): (Vec<_>, Vec<_>) =
+        violates(profile, snapshot, &lower).partition(|(_, v)| *v);
     let mut violations = 0;
     for (placed, violates) in violating.into_iter().chain(harmless) {
         trial.add(placed);
@@ -359,12 +362,21 @@ fn importance(placed: &Placed) -> impl Ord + '_ {
     (Reverse(placed.standing.priority), placed.standing.started, &placed.key)
 }
 
-/// Tells of each pod whether a budget would be violated if it went, and those before it.
+/// The group of a pod, and how many of it have to stay together.
+fn group_of<'a>(snapshot: &'a Snapshot, placed: &Placed) -> Option<(&'a GroupName, usize)> {
+    let group = snapshot.identity(placed).group.as_ref()?;
+    Some((&group.name, *group.min_available.as_ref().ok()?))
+}
+
+/// Tells of each pod whether a budget would be violated if it went, and those before it, or a
+/// group torn apart that is whole.
 fn violates<'a, 'b>(
+    profile: &'b Profile,
     snapshot: &'b Snapshot,
     pods: &'b [&'a Placed],
 ) -> impl Iterator<Item = (&'a Placed, bool)> + 'b {
     let mut gone: BTreeMap<(&Name, &Name), i32> = BTreeMap::new();
+    let mut lost: BTreeMap<&GroupName, usize> = BTreeMap::new();
     pods.iter().map(move |placed| {
         let mut violated = false;
         let budgets = snapshot.budgets().of(&placed.key.namespace);
@@ -377,6 +389,13 @@ fn violates<'a, 'b>(
             let gone = gone.entry((&placed.key.namespace, name)).or_default();
             *gone += 1;
             violated |= *gone > budget.allowed;
+        }
+        let grouped = profile.coscheduling.is_some() && !placed.leaving;
+        if let Some((group, min)) = group_of(snapshot, placed).filter(|_| grouped) {
+            let lost = lost.entry(group).or_default();
+            *lost += 1;
+            let there = snapshot.placed_of(group);
+            violated |= there >= min && there < min + *lost;
         }
         (*placed, violated)
     })

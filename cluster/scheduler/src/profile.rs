@@ -20,6 +20,9 @@ const PREEMPTION: &str = "DefaultPreemption";
 /// The name of what has claims bound.
 const VOLUME_BINDING: &str = "VolumeBinding";
 
+/// The name of what places pods in groups.
+const COSCHEDULING: &str = "Coscheduling";
+
 /// No weight is higher: so that sums of weighted scores cannot overflow.
 pub(crate) const WEIGHT_MAX: i64 = 10_000;
 
@@ -36,6 +39,8 @@ pub struct ProfileConfig {
     pub weights: BTreeMap<String, i64>,
     /// Names of plugins that do nothing at all.
     pub disabled: Vec<String>,
+    /// Names of plugins beyond the default set that do something.
+    pub enabled: Vec<String>,
     /// Names of plugins that reject no nodes, whatever else they do.
     pub unfiltered: Vec<String>,
     /// What plugins are told.
@@ -49,6 +54,7 @@ impl Default for ProfileConfig {
             percentage_of_nodes_to_score: None,
             weights: BTreeMap::new(),
             disabled: Vec::new(),
+            enabled: Vec::new(),
             unfiltered: Vec::new(),
             args: PluginArgs::default(),
         }
@@ -102,6 +108,9 @@ pub struct Profile {
     pub(crate) pins: bool,
     /// How long the claims of a pod may take to be bound; `None` if nobody looks at claims.
     pub(crate) volume_timeout: Option<Duration>,
+    /// How long placed pods of a group may wait for each other's claims; `None` if groups do not
+    /// count.
+    pub(crate) coscheduling: Option<Duration>,
     /// Among how many nodes one is chosen whose pods are displaced; `None` displaces none.
     pub preemption: Option<Candidates>,
 }
@@ -127,7 +136,8 @@ impl Profile {
         if let Some(percentage) = percentage.filter(|p| *p > 100) {
             return Err(ProfileError::Percentage(percentage));
         }
-        let named = config.weights.keys().chain(&config.disabled).chain(&config.unfiltered);
+        let named = config.weights.keys().chain(&config.disabled);
+        let named = named.chain(&config.enabled).chain(&config.unfiltered);
         for name in named {
             if Known::named(name).is_none() {
                 let known = known_names();
@@ -142,9 +152,13 @@ impl Profile {
         config.args.validate(str::to_owned, &mut problems);
         problems.result().map_err(ProfileError::Args)?;
         let lists = |list: &[String], name: &str| list.iter().any(|listed| listed == name);
+        let acts = |name: &str| {
+            let extra = Known::named(name).is_some_and(|known| known.extra);
+            !lists(&config.disabled, name) && (!extra || lists(&config.enabled, name))
+        };
         let plugins: Vec<Enabled> = plugins(&config.args)
             .into_iter()
-            .filter(|plugin| !lists(&config.disabled, plugin.name()))
+            .filter(|plugin| acts(plugin.name()))
             .map(|plugin| {
                 let weight = config.weights.get(plugin.name()).copied();
                 let weight = weight.unwrap_or_else(|| plugin.weight());
@@ -157,8 +171,7 @@ impl Profile {
             let filters = enabled.filtering != Filtering::Never;
             enabled.plugin.relate(enabled.weight, filters, &mut relating);
         }
-        let timeout = config.args.volume_binding.bind_timeout_seconds;
-        let timeout = Duration::from_secs(u64::try_from(timeout).unwrap_or(0));
+        let timeout = seconds(config.args.volume_binding.bind_timeout_seconds);
         let candidates = Candidates::of(&config.args.default_preemption);
         Ok(Self {
             name: config.name.clone(),
@@ -168,11 +181,17 @@ impl Profile {
             plugins,
             relating,
             percentage_of_nodes_to_score: percentage,
+            coscheduling: acts(COSCHEDULING)
+                .then(|| seconds(config.args.coscheduling.permit_waiting_time_seconds)),
             volume_timeout: Some(timeout).filter(|_| !lists(&config.disabled, VOLUME_BINDING)),
             preemption: Some(candidates).filter(|_| !lists(&config.disabled, PREEMPTION)),
             gates: !lists(&config.disabled, "SchedulingGates"),
         })
     }
+}
+
+fn seconds(count: i64) -> Duration {
+    Duration::from_secs(u64::try_from(count).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -1,5 +1,11 @@
 //! Pods that wait for a node: ready to be tried, backing off, or unschedulable until something
 //! changes.
+//!
+//! When no pod is ready, those are tried before their pause ends that back off for nothing but
+//! having found no node: the scheduler has nothing better to do. Those of which the last attempt
+//! failed for another reason wait: trying again at once seldom mends an API server.
+//!
+//! Source: kubernetes 1.33, `pkg/scheduler/backend/queue`, with `SchedulerPopFromBackoffQ`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +15,10 @@ use machine::Backoff;
 
 use crate::framework::ClusterEvent;
 
+/// So many pods are tried before their pauses end in one second: without a bound a cluster in
+/// which pods come and go all the time would have all that find no node tried each time.
+const EARLY_MAX: u32 = 256;
+
 type Place = (Reverse<i32>, Time, Key);
 
 #[derive(Clone, Debug)]
@@ -17,7 +27,15 @@ struct Waiting {
     added: Time,
     attempts: u32,
     tried: Time,
+    /// Whether the last attempt failed for another reason than that there is no node.
+    failed: bool,
     state: State,
+}
+
+impl Waiting {
+    fn place(&self, key: &Key) -> Place {
+        (Reverse(self.priority), self.added, key.clone())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +58,10 @@ pub struct Queue {
     pods: BTreeMap<Key, Waiting>,
     active: BTreeSet<Place>,
     backing_off: BTreeSet<(Time, Key)>,
+    /// Those of them that may be tried before their pause ends, by the second in which it does.
+    early: BTreeSet<(u64, Place)>,
+    /// In which second such pods were last tried, and how many.
+    early_tried: (u64, u32),
     /// Unschedulable pods by what may help them: there are far fewer causes than pods.
     unschedulable: BTreeMap<Cause, BTreeSet<Key>>,
 }
@@ -52,6 +74,8 @@ impl Queue {
             pods: BTreeMap::new(),
             active: BTreeSet::new(),
             backing_off: BTreeSet::new(),
+            early: BTreeSet::new(),
+            early_tried: (0, 0),
             unschedulable: BTreeMap::new(),
         }
     }
@@ -68,12 +92,16 @@ impl Queue {
 
     /// Whether a pod can be tried at once.
     pub fn has_active(&self) -> bool {
-        !self.active.is_empty()
+        !self.active.is_empty() || (!self.early.is_empty() && self.early_tried.1 < EARLY_MAX)
     }
 
-    /// When the next pod has backed off long enough.
+    /// When the next pod can be tried, if none can be at once.
     pub fn wake_at(&self) -> Option<Time> {
-        self.backing_off.first().map(|(time, _)| *time)
+        let due = self.backing_off.first().map(|(time, _)| *time)?;
+        if self.early.is_empty() {
+            return Some(due);
+        }
+        Some(due.min(Time::from_secs(self.early_tried.0 + 1)))
     }
 
     /// Adds a pod that needs a node; a change of a waiting pod makes it worth another attempt.
@@ -83,6 +111,7 @@ impl Queue {
             added: now,
             attempts: 0,
             tried: Time::ZERO,
+            failed: false,
             state: State::Active,
         });
         waiting.priority = priority;
@@ -101,16 +130,36 @@ impl Queue {
     /// Takes the pod whose turn it is.
     pub fn pop(&mut self, now: Time) -> Option<Key> {
         while self.backing_off.first().is_some_and(|(time, _)| *time <= now) {
-            let (_, key) = self.backing_off.pop_first()?;
-            let mut waiting = self.pods.remove(&key)?;
+            let (_, key) = self.backing_off.first()?.clone();
+            let mut waiting = self.take(&key)?;
             waiting.state = State::Active;
             self.put(key, waiting);
         }
-        let (_, _, key) = self.active.pop_first()?;
+        let key = match self.active.pop_first() {
+            Some((_, _, key)) => key,
+            None => self.pop_early(now)?,
+        };
         let waiting = self.pods.get_mut(&key)?;
         waiting.state = State::InFlight;
         waiting.attempts = waiting.attempts.saturating_add(1);
         waiting.tried = now;
+        Some(key)
+    }
+
+    /// Takes the pod of which the pause ends first; of those of one second, by priority and age.
+    fn pop_early(&mut self, now: Time) -> Option<Key> {
+        let second = now.as_secs();
+        if self.early_tried.0 != second {
+            self.early_tried = (second, 0);
+        }
+        if self.early_tried.1 >= EARLY_MAX {
+            return None;
+        }
+        let (_, (_, _, key)) = self.early.pop_first()?;
+        self.early_tried.1 += 1;
+        if let Some(Waiting { state: State::BackingOff(due), .. }) = self.pods.get(&key) {
+            self.backing_off.remove(&(*due, key.clone()));
+        }
         Some(key)
     }
 
@@ -120,15 +169,52 @@ impl Queue {
         if let Some(mut waiting) = self.take(&key) {
             let kin = events.iter().any(|event| event.is_particular()).then_some(kin);
             waiting.state = State::Unschedulable((events, kin));
+            waiting.failed = false;
             self.put(key, waiting);
         }
     }
 
     /// Puts a popped pod back to be tried again after a pause: its binding failed.
     pub fn retry(&mut self, key: Key, now: Time) {
-        if let Some(waiting) = self.take(&key) {
+        if let Some(mut waiting) = self.take(&key) {
+            waiting.failed = true;
             self.ready(key, waiting, now);
         }
+    }
+
+    /// Puts a popped pod back to be tried again: what it waited for has changed meanwhile.
+    pub fn try_again(&mut self, key: Key, now: Time) {
+        if let Some(mut waiting) = self.take(&key) {
+            waiting.failed = false;
+            self.ready(key, waiting, now);
+        }
+    }
+
+    /// Takes a pod out of its turn, as if it were popped.
+    pub fn begin(&mut self, key: &Key, now: Time) {
+        if let Some(mut waiting) = self.take(key) {
+            if waiting.state != State::InFlight {
+                waiting.attempts = waiting.attempts.saturating_add(1);
+                waiting.tried = now;
+            }
+            waiting.state = State::InFlight;
+            self.put(key.clone(), waiting);
+        }
+    }
+
+    /// Lets a pod be tried again that is put aside; others are as they were.
+    pub fn wake(&mut self, key: &Key, now: Time) {
+        let aside = |waiting: &Waiting| matches!(waiting.state, State::Unschedulable(_));
+        if self.pods.get(key).is_some_and(aside)
+            && let Some(waiting) = self.take(key)
+        {
+            self.ready(key.clone(), waiting, now);
+        }
+    }
+
+    /// Before which others the pod is tried: those of lower priority, then those that came later.
+    pub(crate) fn turn(&self, key: &Key) -> Option<impl Ord + use<>> {
+        self.pods.get(key).map(|waiting| waiting.place(key))
     }
 
     /// Lets every pod that the event may help be tried again; the others cost nothing.
@@ -164,10 +250,13 @@ impl Queue {
     fn put(&mut self, key: Key, waiting: Waiting) {
         match &waiting.state {
             State::Active => {
-                self.active.insert((Reverse(waiting.priority), waiting.added, key.clone()));
+                self.active.insert(waiting.place(&key));
             }
             State::BackingOff(due) => {
                 self.backing_off.insert((*due, key.clone()));
+                if !waiting.failed {
+                    self.early.insert((due.as_secs(), waiting.place(&key)));
+                }
             }
             State::Unschedulable(cause) => {
                 if let Some(keys) = self.unschedulable.get_mut(cause) {
@@ -185,10 +274,11 @@ impl Queue {
         let waiting = self.pods.remove(key)?;
         match &waiting.state {
             State::Active => {
-                self.active.remove(&(Reverse(waiting.priority), waiting.added, key.clone()));
+                self.active.remove(&waiting.place(key));
             }
             State::BackingOff(due) => {
                 self.backing_off.remove(&(*due, key.clone()));
+                self.early.remove(&(due.as_secs(), waiting.place(key)));
             }
             State::Unschedulable(cause) => {
                 if let Some(keys) = self.unschedulable.get_mut(cause) {
@@ -233,7 +323,7 @@ mod tests {
         queue.unschedulable(key("low"), BTreeSet::from([ClusterEvent::PodGone]), 0);
         queue.unschedulable(key("high"), BTreeSet::from([ClusterEvent::NodeAdded]), 0);
         queue.retry(key("late"), at(4));
-        assert_eq!(queue.wake_at(), Some(at(5)));
+        assert_eq!((queue.pop(at(4)), queue.wake_at()), (None, Some(at(5))));
         queue.happened(ClusterEvent::PodGone, at(6));
         assert_eq!(queue.pop(at(6)), Some(key("low")));
         assert_eq!(queue.pop(at(6)), Some(key("late")));
@@ -303,6 +393,68 @@ mod tests {
         assert!(!queue.has_active());
         queue.retry(key("a"), at(2_000_002));
         assert_eq!(queue.pop(at(2_000_002)), Some(key("a")));
+    }
+
+    #[test]
+    fn who_found_no_node_is_tried_before_its_pause_ends_when_nobody_else_waits() {
+        let mut queue = queue();
+        let at = Time::from_secs;
+        let (late, sooner) = (at(1), Time(at(2).0 + 5));
+        for (name, priority) in [("low", 0), ("high", 9), ("failed", 0), ("last", 99)] {
+            queue.add(key(name), priority, at(0));
+        }
+        for (name, when) in [("last", sooner), ("high", late), ("failed", late), ("low", late)] {
+            assert_eq!(queue.pop(when), Some(key(name)));
+            if name == "failed" {
+                queue.retry(key(name), when);
+            } else {
+                queue.unschedulable(key(name), BTreeSet::from([ClusterEvent::PodGone]), 0);
+            }
+        }
+        assert!(!queue.has_active());
+        queue.happened(ClusterEvent::PodGone, late);
+        queue.add(key("new"), -1, late);
+        // Who backs off does not go before who does not. Among those whose pauses end in the same
+        // second priority decides, then age.
+        let popped: Vec<Key> = std::iter::from_fn(|| queue.pop(late)).collect();
+        assert_eq!(popped, ["new", "high", "low", "last"].map(key));
+        assert_eq!((queue.has_active(), queue.wake_at()), (false, Some(at(2))));
+        assert_eq!(queue.pop(at(2)), Some(key("failed")));
+        // What is taken from there is there no more.
+        assert!(queue.early.is_empty() && queue.backing_off.is_empty());
+        queue.remove(&key("high"));
+        queue.unschedulable(key("low"), BTreeSet::from([ClusterEvent::PodGone]), 0);
+        queue.happened(ClusterEvent::PodGone, at(2));
+        queue.remove(&key("low"));
+        assert_eq!((queue.pop(at(2)), queue.early.len()), (None, 0));
+    }
+
+    #[test]
+    fn so_many_are_tried_early_in_a_second() {
+        let mut queue = queue();
+        let (at, many) = (Time::from_secs, 2 * EARLY_MAX as usize + 3);
+        for i in 0..many {
+            queue.add(key(&format!("{i:04}")), 0, at(1));
+        }
+        while let Some(popped) = queue.pop(at(1)) {
+            queue.unschedulable(popped, BTreeSet::from([ClusterEvent::PodGone]), 0);
+        }
+        // All are tried twice, so that their pauses are longer.
+        queue.happened(ClusterEvent::PodGone, at(10));
+        while let Some(popped) = queue.pop(at(10)) {
+            queue.unschedulable(popped, BTreeSet::from([ClusterEvent::PodGone]), 0);
+        }
+        queue.happened(ClusterEvent::PodGone, Time(at(10).0 + 7));
+        let mut early = Vec::new();
+        for (now, wake) in [(Time(at(10).0 + 7), Some(at(11))), (at(11), Some(at(12)))] {
+            assert!(now == at(11) || queue.has_active());
+            early.push(std::iter::from_fn(|| queue.pop(now)).count());
+            assert_eq!((queue.has_active(), queue.wake_at()), (false, wake));
+        }
+        // The others have waited long enough.
+        early.push(std::iter::from_fn(|| queue.pop(at(12))).count());
+        assert_eq!(early, [EARLY_MAX as usize, EARLY_MAX as usize, 3]);
+        assert_eq!((queue.pop(at(99)), queue.wake_at()), (None, None));
     }
 
     #[test]

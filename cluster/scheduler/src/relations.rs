@@ -14,6 +14,8 @@ use api::{Kind, Pod, meta};
 use k8s_openapi::api::core::v1::{PodAffinityTerm, PodSpec, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use crate::group::Group;
+
 /// The topology key of domains that are nodes.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
 /// The topology key of zones.
@@ -42,6 +44,8 @@ pub struct Identity {
     pub namespace: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The group that they name.
+    pub group: Option<Group>,
 }
 
 /// Labels of the namespaces that there are.
@@ -480,7 +484,9 @@ impl Relations {
         let hash = hash_of(namespace, labels);
         let is_same = |known: &Identity| known.namespace == namespace && known.labels == *labels;
         let identity = self.identities.find(hash, is_same).unwrap_or_else(|| {
-            let identity = Identity { namespace: namespace.to_owned(), labels: labels.clone() };
+            let group = Group::of(namespace, labels);
+            let (namespace, labels) = (namespace.to_owned(), labels.clone());
+            let identity = Identity { namespace, labels, group };
             self.identities.insert(hash, identity)
         });
         let terms = Terms::of(spec, namespace).map(|terms| {

@@ -8,18 +8,19 @@ use api::{
     ApiError, Key, Kind, Name, Object, Patch, PatchKind, Pod, Reply, Request, Revision,
     Subresource, Time,
 };
-use k8s_openapi::api::core::v1::{Node, ObjectReference, Taint};
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::storage::v1::CSINode;
 use machine::{
     ApiEffect, ApiInput, Cache, CallId, Calls, Delta, LeaderElector, Machine, Record, Report,
     RngTree, WatchEvent,
 };
-use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
+use self::chooser::Chooser;
 use self::claims::Reservations;
+use self::groups::Groups;
+use self::hints::{allocatable, limits, looks_at_namespace, may_help, same_question, taints};
 use crate::attachments::Attaching;
 use crate::cycle::{Choice, Diagnosis};
 use crate::desk::{Desk, ProfileId};
@@ -28,18 +29,20 @@ use crate::framework::ClusterEvent;
 use crate::lean::Lean;
 use crate::pod_info::{Classes, Load, PodInfo, Standing, takes_place};
 use crate::preemption::{Preemption, Victim};
-use crate::profile::Profile;
 use crate::queue::Queue;
-use crate::relations::{Constraint, Kin, Presence, Term};
+use crate::relations::Presence;
 use crate::shadow::Shadow;
 use crate::snapshot::Snapshot;
 use campaign::Campaign;
 
 mod campaign;
-
+mod chooser;
 mod claims;
+mod groups;
+mod hints;
 #[cfg(test)]
 mod tests;
+mod together;
 
 /// Decisions of one step; more wait for the next, so that replies and watches get their turn.
 const DECISIONS_MAX: usize = 256;
@@ -95,18 +98,17 @@ pub struct Scheduler {
     campaigns_answered: BTreeSet<(Revision, Key)>,
     /// Those of them that wait for their claims.
     reservations: Reservations,
+    /// Those that are placed together.
+    groups: Groups,
     /// What claims stand for, as far as nodes limit it.
     attaching: Attaching,
     calls: Calls,
     flights: BTreeMap<CallId, Flight>,
-    start: usize,
-    rng: ChaCha8Rng,
+    chooser: Chooser,
     /// Whether the last step found this process leading and its cache complete.
     acts: bool,
     /// Decisions since they were last taken out, if they are kept.
     decisions: Option<Vec<Decision>>,
-    /// Compares decisions with the reference, if that is asked for.
-    shadow: Option<Shadow>,
     /// Takes from objects what is of no use here, if that is asked for.
     lean: Option<Lean>,
 }
@@ -142,14 +144,13 @@ impl Scheduler {
             campaigns: BTreeMap::new(),
             campaigns_answered: BTreeSet::new(),
             reservations: Reservations::default(),
+            groups: Groups::default(),
             attaching: Attaching::default(),
             calls: Calls::default(),
             flights: BTreeMap::new(),
-            start: 0,
-            rng: rng.rng("ties"),
+            chooser: Chooser::new(rng.rng("ties")),
             acts: false,
             decisions: None,
-            shadow: None,
             lean: None,
         }
     }
@@ -188,12 +189,12 @@ impl Scheduler {
     /// Compares one decision in so many with the reference from now on, or none any more. Such a
     /// decision takes the reference's time in addition to its own.
     pub fn compare_decisions(&mut self, one_in: Option<NonZeroU32>) {
-        self.shadow = one_in.map(Shadow::new);
+        self.chooser.compare(one_in);
     }
 
     /// What comparing decisions with the reference has come to, if that is done.
     pub const fn shadow(&self) -> Option<&Shadow> {
-        self.shadow.as_ref()
+        self.chooser.shadow.as_ref()
     }
 
     /// Explains the decision about a pod that would be taken now; one that has a node is
@@ -213,7 +214,7 @@ impl Scheduler {
             let profiles = self.desk.names().map(str::to_owned).collect();
             return Err(Unexplained::Elsewhere { scheduler: info.scheduler, profiles });
         };
-        let info = match self.with_volumes(&info, profile) {
+        let info = match self.with_volumes(&info, profile, &BTreeSet::new()) {
             Ok(with_volumes) => with_volumes.unwrap_or(info),
             Err(diagnosis) => {
                 return Ok(Explanation::refused(self.desk.profile(profile), pod, &diagnosis));
@@ -224,9 +225,9 @@ impl Scheduler {
         if assumed.is_some() {
             snapshot.to_mut().remove_pod(pod);
         }
-        let (profile, mut rng) = (self.desk.profile(profile), self.rng.clone());
-        let mut explanation =
-            explain(profile, &snapshot, pod, info.question(), self.start, &mut rng);
+        let (profile, start) = (self.desk.profile(profile), self.chooser.start);
+        let mut rng = self.chooser.rng.clone();
+        let mut explanation = explain(profile, &snapshot, pod, info.question(), start, &mut rng);
         explanation.node = node.map(|node| node.to_string()).or(assumed);
         let gates = object.spec.iter().flat_map(|spec| spec.scheduling_gates.iter().flatten());
         explanation.gates = gates.map(|gate| gate.name.clone()).collect();
@@ -321,7 +322,11 @@ impl Scheduler {
                 Some(node) => self.has_node(now, &delta.key, pod, node, delta.old.as_ref()),
                 None => self.wants_node(now, pod),
             },
-            _ => self.leave(now, &delta.key),
+            ended => {
+                let pod = ended.as_ref().and_then(Object::get::<Pod>);
+                self.groups.ended(&delta.key, pod);
+                self.leave(now, &delta.key);
+            }
         }
     }
 
@@ -347,8 +352,7 @@ impl Scheduler {
         let stays = placed.as_ref().is_some_and(|p| Arc::ptr_eq(p.load, &load) || *p.load == load);
         let before = placed.map(|p| p.presence).filter(|_| stays);
         self.assumed.remove(key);
-        self.reservations.forget(key);
-        self.pending.remove(key);
+        self.stop_waiting(now, key, false);
         self.queue.remove(key);
         self.withdraw(now, key, node);
         if before.as_ref() == Some(&presence) {
@@ -383,6 +387,10 @@ impl Scheduler {
         let ready = !held && !api::meta::is_terminating(&pod.metadata);
         let unchanged = self.pending.get(&key).is_some_and(|p| same_question(p, &info));
         let priority = info.priority;
+        if let Some(before) = self.pending.get(&key) {
+            self.groups.leave_former(before, &info);
+        }
+        self.groups.join(&info, ready);
         self.pending.insert(key.clone(), info);
         if !ready {
             self.queue.remove(&key);
@@ -397,11 +405,26 @@ impl Scheduler {
 
     fn leave(&mut self, now: Time, key: &Key) {
         self.queue.remove(key);
-        self.pending.remove(key);
+        self.stop_waiting(now, key, true);
         self.assumed.remove(key);
-        self.reservations.forget(key);
         self.leave_node(now, key);
         self.withdraw(now, key, "");
+    }
+
+    /// A pod has no use for a node any more: it `left`, or has one.
+    fn stop_waiting(&mut self, now: Time, key: &Key, left: bool) {
+        self.reservations.forget(key);
+        if self.groups.withdraw(key, left) {
+            self.reservations.happened();
+        }
+        let Some(pod) = self.pending.remove(key) else { return };
+        self.groups.part(&pod);
+        if let Some(group) = &pod.kin.identity.group
+            && self.campaigns.contains_key(key)
+        {
+            // Others of the group may wait for what is under way for it.
+            self.wake_group(now, &group.name);
+        }
     }
 
     fn budget_changed(&mut self, delta: &Delta) {
@@ -443,13 +466,13 @@ impl Scheduler {
         if self.snapshot.limits_volumes() {
             self.attaching.catch_up(&self.cache);
         }
-        for _ in 0..DECISIONS_MAX {
+        let mut decisions = 0;
+        while decisions < DECISIONS_MAX {
+            decisions += 1;
             let Some(key) = self.queue.pop(now) else { return };
-            let Some(pod) = self.pending.get(&key) else {
-                self.queue.remove(&key);
-                continue;
-            };
-            let Some(profile) = self.desk.find(&pod.scheduler) else {
+            let found = self.pending.get(&key);
+            let profile = found.and_then(|pod| self.desk.find(&pod.scheduler));
+            let (Some(pod), Some(profile)) = (found, profile) else {
                 self.queue.remove(&key);
                 continue;
             };
@@ -458,38 +481,37 @@ impl Scheduler {
                 campaign.woken = true;
                 continue;
             }
-            let with_volumes = match self.with_volumes(pod, profile) {
-                Ok(pod) => pod,
-                Err(diagnosis) => {
-                    self.refuse(now, &key, profile, diagnosis, out);
-                    continue;
+            if pod.kin.identity.group.is_some()
+                && let Some(more) = self.decide_together(now, &key, profile, out)
+            {
+                decisions += more;
+                continue;
+            }
+            self.decide_alone(now, key, profile, out);
+        }
+    }
+
+    fn decide_alone(&mut self, now: Time, key: Key, profile: ProfileId, out: &mut Vec<ApiEffect>) {
+        let Some(pod) = self.pending.get(&key) else { return };
+        let with_volumes = match self.with_volumes(pod, profile, &BTreeSet::new()) {
+            Ok(pod) => pod,
+            Err(diagnosis) => return self.refuse(now, &key, profile, diagnosis, out),
+        };
+        let pod = with_volumes.as_ref().unwrap_or(pod);
+        let choice = self.chooser.choose(now, &mut self.desk, &mut self.snapshot, profile, pod);
+        if let Some(decisions) = &mut self.decisions {
+            decisions.push(Decision { time: now, pod: key.clone(), result: choice.clone() });
+        }
+        match choice {
+            Ok(choice) => {
+                let unbound = with_volumes.filter(|pod| !pod.class.volumes.is_bound());
+                self.assume(now, &key, &choice.node);
+                match unbound {
+                    Some(pod) => self.reserve(now, &pod, profile, choice.node, out),
+                    None => self.bind(key, profile, choice.node, out),
                 }
-            };
-            let pod = with_volumes.as_ref().unwrap_or(pod);
-            let question = pod.question();
-            let expected = self.shadow.as_mut().and_then(|shadow| {
-                let profile = self.desk.profile(profile);
-                shadow.expect(profile, &self.snapshot, question, self.start, &self.rng)
-            });
-            let choice =
-                self.desk.choose(profile, &mut self.snapshot, pod, &mut self.start, &mut self.rng);
-            if let (Some(shadow), Some(expected)) = (&mut self.shadow, expected) {
-                shadow.compare(now, &key, expected, &choice, (self.start, &self.rng));
             }
-            if let Some(decisions) = &mut self.decisions {
-                decisions.push(Decision { time: now, pod: key.clone(), result: choice.clone() });
-            }
-            match choice {
-                Ok(choice) => {
-                    let unbound = with_volumes.filter(|pod| !pod.class.volumes.is_bound());
-                    self.assume(now, &key, &choice.node);
-                    match unbound {
-                        Some(pod) => self.reserve(now, &pod, profile, choice.node, out),
-                        None => self.bind(key, profile, choice.node, out),
-                    }
-                }
-                Err(diagnosis) => self.reject(now, &key, profile, &diagnosis, out),
-            }
+            Err(diagnosis) => self.reject(now, &key, profile, &diagnosis, out),
         }
     }
 
@@ -693,82 +715,6 @@ fn reference(pod: &Key, uid: &str) -> ObjectReference {
     }
 }
 
-fn allocatable(node: &Node) -> Option<&BTreeMap<String, Quantity>> {
-    node.status.as_ref()?.allocatable.as_ref()
-}
-
-/// A node's taints, and whether it is cordoned.
-fn taints(node: &Node) -> (Option<&Vec<Taint>>, Option<bool>) {
-    node.spec.as_ref().map(|s| (s.taints.as_ref(), s.unschedulable)).unwrap_or_default()
-}
-
-/// How many volumes of each driver a node takes. Those of a driver that does not say are without
-/// limit.
-fn limits(node: &CSINode) -> BTreeMap<String, usize> {
-    let limit = |driver: &CSINodeDriver| {
-        let count = driver.allocatable.as_ref()?.count?;
-        Some((driver.name.clone(), usize::try_from(count).unwrap_or(0)))
-    };
-    node.spec.drivers.iter().filter_map(limit).collect()
-}
-
-/// Whether an unschedulable pod asks the same question as before: a change of its status alone
-/// is no reason to try it again.
-fn same_question(a: &PodInfo, b: &PodInfo) -> bool {
-    a.uid == b.uid
-        && a.class.load.requests == b.class.load.requests
-        && a.gated == b.gated
-        && a.priority == b.priority
-        && a.class.tolerations == b.class.tolerations
-        && a.class.node_selector == b.class.node_selector
-        && a.class.node_required == b.class.node_required
-        && a.class.node_preferred == b.class.node_preferred
-        && a.kin.id == b.kin.id
-}
-
-/// Whether a pod that came to a node, or left one, may be what a pod waits for.
-fn may_help(
-    kin: &Kin,
-    peer: &Presence,
-    came: bool,
-    snapshot: &Snapshot,
-    profile: &Profile,
-) -> bool {
-    let namespaces = &snapshot.census().namespaces;
-    let own = kin.terms.as_ref();
-    let wanted = own.map(|terms| terms.affinity.as_slice()).unwrap_or_default();
-    let is_wanted =
-        || !wanted.is_empty() && wanted.iter().all(|t| t.matches(&peer.identity, namespaces));
-    // Where the last one leaves that others wanted to be with, one may be the first again.
-    if is_wanted() && (came || kin.likes_itself(namespaces)) {
-        return true;
-    }
-    let unwanted = own.map(|terms| terms.anti_affinity.as_slice()).unwrap_or_default();
-    let others = peer.terms.as_ref().map(|terms| terms.anti_affinity.as_slice());
-    let in_the_way = || {
-        unwanted.iter().any(|term| term.matches(&peer.identity, namespaces))
-            || others.into_iter().flatten().any(|term| term.matches(&kin.identity, namespaces))
-    };
-    if !came && in_the_way() {
-        return true;
-    }
-    // Domains become more alike by a pod in the emptiest as by one less in the fullest.
-    let counts = |c: &Constraint| c.hard && c.counts(&peer.identity, &kin.identity.namespace);
-    let defaults = profile.relating.defaults();
-    if kin.constraints.is_empty() {
-        return defaults.iter().any(|constraint| constraint.hard)
-            && snapshot.census().constraints(kin, defaults).iter().any(counts);
-    }
-    kin.constraints.iter().any(counts)
-}
-
-/// Whether other labels of a namespace may be what a pod waits for.
-fn looks_at_namespace(kin: &Kin, namespace: &str) -> bool {
-    // Terms of others may mean the pod by its namespace, its own any other.
-    kin.identity.namespace == namespace
-        || kin.terms.iter().flat_map(|terms| terms.all()).any(Term::by_namespace_labels)
-}
-
 impl Machine for Scheduler {
     type Input = ApiInput;
     type Effect = ApiEffect;
@@ -797,7 +743,8 @@ impl Machine for Scheduler {
         } else if self.queue.has_active() {
             Some(Time::ZERO)
         } else {
-            [self.queue.wake_at(), self.reservations.wake_at()].into_iter().flatten().min()
+            let claims = [self.reservations.wake_at(), self.groups.wake_at()];
+            claims.into_iter().chain([self.queue.wake_at()]).flatten().min()
         };
         let elector = self.elector.as_ref().and_then(LeaderElector::wake_at);
         [queue, elector].into_iter().flatten().min()

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::census::{Census, Move};
+use crate::group::{GroupCounts, GroupName};
 use crate::node_info::NodeInfo;
 use crate::pod_info::{Load, PodInfo, Standing};
 use crate::relations::{Constraint, Identity, Kin, Numbered, Presence};
@@ -44,6 +45,8 @@ pub struct Snapshot {
     restandings: Log<u32>,
     budgets: Budgets,
     nominations: Nominations,
+    /// Pods that are not on their way out, by group.
+    groups: GroupCounts,
 }
 
 /// A change of a node.
@@ -188,7 +191,8 @@ impl Snapshot {
     /// it may take more than before.
     pub fn set_volume_limits(&mut self, name: &str, limits: BTreeMap<String, usize>) -> bool {
         let before = self.volume_limits.remove(name).unwrap_or_default();
-        let grows = before.iter().any(|(driver, count)| limits.get(driver).is_none_or(|c| c > count));
+        let grows =
+            before.iter().any(|(driver, count)| limits.get(driver).is_none_or(|c| c > count));
         if let Some(id) = self.known(name).filter(|_| before != limits) {
             self.rows[id as usize].volume_limits.clone_from(&limits);
             self.changes.push(Change { node: id, own: false }, self.rows.len());
@@ -223,6 +227,9 @@ impl Snapshot {
             self.census.domains.register(&term.key, &self.rows);
         }
         let leaving = presence.leaving;
+        if let Some(group) = presence.identity.group.as_ref().filter(|_| !leaving) {
+            self.groups.add(&group.name);
+        }
         self.budgets.meet(&presence.identity);
         let load = Arc::clone(load);
         let (key, standing) = (key.clone(), Standing::default());
@@ -234,7 +241,11 @@ impl Snapshot {
     /// Counts a pod out of its node; `false` if it had none.
     pub fn remove_pod(&mut self, key: &Key) -> bool {
         let Some(pod) = self.places.remove(key) else { return false };
-        let identity = self.identity(&pod).id;
+        let identity = Arc::clone(self.identity(&pod));
+        if let Some(group) = identity.group.as_ref().filter(|_| !pod.leaving) {
+            self.groups.remove(&group.name);
+        }
+        let identity = identity.id;
         self.rows[pod.node as usize].remove(&pod.load);
         let moved = Move {
             crowd: pod.crowd,
@@ -296,6 +307,11 @@ impl Snapshot {
         if let Some(node) = self.known(node) {
             self.changes.push(Change { node, own: false }, self.rows.len());
         }
+    }
+
+    /// How many pods of a group have a node or shall have one, and are not on their way out.
+    pub(crate) fn placed_of(&self, group: &GroupName) -> usize {
+        self.groups.of(group)
     }
 
     /// The nodes that are being cleared for pods.

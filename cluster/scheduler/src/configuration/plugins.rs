@@ -74,12 +74,14 @@ impl ExtensionPoint {
     }
 }
 
-/// A plugin that Kubernetes has.
+/// A plugin that there is.
 pub(crate) struct Known {
     /// Its name.
     pub(crate) name: &'static str,
     /// Its weight where nothing else is said; none for plugins that do not score.
     pub(crate) weight: i64,
+    /// Whether it is beyond the default set, and does nothing unless it is enabled.
+    pub(crate) extra: bool,
     points: &'static [ExtensionPoint],
 }
 
@@ -95,10 +97,14 @@ impl Known {
 }
 
 const fn known(name: &'static str, weight: i64, points: &'static [ExtensionPoint]) -> Known {
-    Known { name, weight, points }
+    Known { name, weight, extra: false, points }
 }
 
-/// The plugins of the default set, in its order. Those for volumes have nothing to do in a
+const fn extra(name: &'static str, points: &'static [ExtensionPoint]) -> Known {
+    Known { extra: true, ..known(name, 0, points) }
+}
+
+/// The plugins of the default set, in its order, and those beyond it. Those for volumes have nothing to do in a
 /// cluster without persistent volumes, and can be named all the same.
 pub(super) const KNOWN: &[Known] = &[
     known("SchedulingGates", 0, &[PreEnqueue]),
@@ -119,6 +125,7 @@ pub(super) const KNOWN: &[Known] = &[
     known("NodeResourcesBalancedAllocation", 1, &[PreScore, Score]),
     known("ImageLocality", 1, &[Score]),
     known("DefaultBinder", 0, &[Bind]),
+    extra("Coscheduling", &[PreFilter, Permit]),
 ];
 
 /// Plugins that earlier versions had.
@@ -259,7 +266,7 @@ impl Plugins {
         let custom = &self.multi_point;
         let mut replaced = BTreeSet::new();
         let mut merged = Vec::new();
-        for known in KNOWN {
+        for known in KNOWN.iter().filter(|known| !known.extra) {
             if custom.disables_all() || custom.disables(known.name) {
                 continue;
             }
@@ -375,8 +382,13 @@ impl Merged {
             let deciding: &[ExtensionPoint] =
                 if known.acts_at(PostFilter) { &[PostFilter] } else { known.points };
             if !deciding.iter().any(|point| self.is_active(*point, known.name)) {
-                config.disabled.push(name);
+                if !known.extra {
+                    config.disabled.push(name);
+                }
                 continue;
+            }
+            if known.extra {
+                config.enabled.push(name.clone());
             }
             if known.acts_at(Filter) && !self.is_active(Filter, known.name) {
                 config.unfiltered.push(name.clone());

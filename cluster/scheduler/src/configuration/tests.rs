@@ -292,8 +292,8 @@ fn profiles_that_cannot_be() {
     refused(
         config(json!([{"name": "Foo"}])),
         "profiles[0].pluginConfig[0].name: Invalid value: \"Foo\": takes no arguments; these do: \
-         DefaultPreemption, InterPodAffinity, NodeAffinity, NodeResourcesBalancedAllocation, \
-         NodeResourcesFit, PodTopologySpread, VolumeBinding",
+         Coscheduling, DefaultPreemption, InterPodAffinity, NodeAffinity, \
+         NodeResourcesBalancedAllocation, NodeResourcesFit, PodTopologySpread, VolumeBinding",
     );
 }
 
@@ -383,4 +383,41 @@ fn arguments_that_cannot_be() {
          matchExpressions[1].values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value \
          must be an integer]",
     );
+}
+
+#[test]
+fn a_plugin_beyond_the_default_set_acts_where_it_is_enabled() {
+    let enabled = |plugins: Value| with(plugins).unwrap().enabled;
+    assert_eq!(enabled(json!({})), [""; 0]);
+    let named = json!({"enabled": [{"name": "Coscheduling"}]});
+    for point in ["multiPoint", "permit", "preFilter"] {
+        let config = with(json!({point: named})).unwrap();
+        assert_eq!(config.enabled, ["Coscheduling"], "{point}");
+        assert_eq!(config.disabled, [""; 0], "{point}");
+    }
+    let off = json!({"multiPoint": named, "permit": {"disabled": [{"name": "*"}]},
+        "preFilter": {"disabled": [{"name": "Coscheduling"}]}});
+    assert_eq!(enabled(off), [""; 0]);
+    assert!(with(json!({"filter": named})).unwrap_err().contains("does not extend"));
+    let args = |seconds: i64| {
+        json!({"profiles": [{"plugins": {"multiPoint": named}, "pluginConfig": [
+            {"name": "Coscheduling", "args": {"permitWaitingTimeSeconds": seconds}}]}]})
+    };
+    refused(
+        args(0),
+        "profiles[0].pluginConfig[0].args.permitWaitingTimeSeconds: Invalid value: 0: not in valid \
+         range [1, 3600]",
+    );
+    let configuration = of(args(5));
+    let profile = Profile::new(&configuration.scheduler.profiles[0]).unwrap();
+    assert_eq!(profile.coscheduling, Some(std::time::Duration::from_secs(5)));
+    // What is written with everything is read as the same.
+    assert_eq!(
+        Configuration::of(configuration.complete()).unwrap().scheduler,
+        configuration.scheduler
+    );
+    let told = |configuration: &Configuration| {
+        configuration.complete()["profiles"][0]["pluginConfig"].as_array().unwrap().len()
+    };
+    assert_eq!(told(&configuration), told(&of(json!({}))) + 1);
 }

@@ -8,12 +8,26 @@ use api::names;
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
 
 use super::{
-    DefaultPreemptionArgs, InterPodAffinityArgs, LEAST_ALLOCATED, LIST_DEFAULTING, MOST_ALLOCATED,
-    NodeAffinityArgs, NodeResourcesBalancedAllocationArgs, NodeResourcesFitArgs,
-    PodTopologySpreadArgs, REQUESTED_TO_CAPACITY_RATIO, ResourceSpec, SYSTEM_DEFAULTING,
-    ShapePoint, VolumeBindingArgs,
+    CoschedulingArgs, DefaultPreemptionArgs, InterPodAffinityArgs, LEAST_ALLOCATED,
+    LIST_DEFAULTING, MOST_ALLOCATED, NodeAffinityArgs, NodeResourcesBalancedAllocationArgs,
+    NodeResourcesFitArgs, PodTopologySpreadArgs, REQUESTED_TO_CAPACITY_RATIO, ResourceSpec,
+    SYSTEM_DEFAULTING, ShapePoint, VolumeBindingArgs,
 };
 use crate::configuration::Problems;
+
+/// Longer than this nobody shall hold nodes that it does not use.
+const PERMIT_SECONDS_MAX: i64 = 3600;
+
+impl CoschedulingArgs {
+    pub(super) fn validate(&self, path: &str, problems: &mut Problems) {
+        let seconds = self.permit_waiting_time_seconds;
+        if !(1..=PERMIT_SECONDS_MAX).contains(&seconds) {
+            let at = format!("{path}.permitWaitingTimeSeconds");
+            let detail = format!("not in valid range [1, {PERMIT_SECONDS_MAX}]");
+            problems.invalid(&at, seconds, &detail);
+        }
+    }
+}
 
 impl DefaultPreemptionArgs {
     pub(super) fn validate(&self, path: &str, problems: &mut Problems) {

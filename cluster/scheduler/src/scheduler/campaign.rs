@@ -92,7 +92,7 @@ impl Scheduler {
             let request = status_patch(loser, &pod.uid, Some(""), None);
             self.fly(request, Flight::Status(loser.clone()), out);
         }
-        self.queue.retry(loser.clone(), now);
+        self.queue.try_again(loser.clone(), now);
     }
 
     /// Marks a victim; `None` if it is marked already.
@@ -248,8 +248,10 @@ impl Scheduler {
             let Some((_, key)) = self.campaigns_answered.pop_first() else { return };
             let Some(campaign) = self.campaigns.remove(&key) else { continue };
             self.nominate_as_known(now, &key);
-            if campaign.failed || campaign.woken {
+            if campaign.failed {
                 self.queue.retry(key, now);
+            } else if campaign.woken {
+                self.queue.try_again(key, now);
             }
         }
     }

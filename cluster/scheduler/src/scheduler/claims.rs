@@ -7,7 +7,7 @@
 //!
 //! Source: kubernetes 1.33, `pkg/scheduler/framework/plugins/volumebinding`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::volume::{SELECTED_NODE, is_fully_bound, volume_name};
 use api::{ApiError, Key, Reply, Request, Revision, Time, meta};
@@ -126,7 +126,8 @@ impl Waiting {
 }
 
 impl Scheduler {
-    /// The pod with what its volumes ask for; `None` if it has no claims.
+    /// The pod with what its volumes ask for; `None` if it has no claims. Volumes that are `given`
+    /// to others are not for it.
     ///
     /// # Errors
     /// No node will do.
@@ -134,11 +135,12 @@ impl Scheduler {
         &self,
         pod: &PodInfo,
         profile: ProfileId,
+        given: &BTreeSet<String>,
     ) -> Result<Option<PodInfo>, Diagnosis> {
         if pod.claims.is_empty() || self.desk.profile(profile).volume_timeout.is_none() {
             return Ok(None);
         }
-        let taken = |volume: &str| self.reservations.has_given(volume);
+        let taken = |volume: &str| given.contains(volume) || self.reservations.has_given(volume);
         let (key, uid) = (&pod.key, &pod.uid);
         match Volumes::of(&self.cache, key, uid, &pod.claims, &self.assumed, &taken) {
             Ok(volumes) if self.snapshot.limits_volumes() => {
@@ -222,6 +224,7 @@ impl Scheduler {
     /// Binds pods whose claims are bound, and gives those up that wait in vain.
     pub(super) fn proceed(&mut self, now: Time, out: &mut Vec<ApiEffect>) {
         let due = self.reservations.wake_at().is_some_and(|at| at <= now);
+        let due = due || self.groups.wake_at().is_some_and(|at| at <= now);
         if !std::mem::take(&mut self.reservations.changed) && !due {
             return;
         }
@@ -236,15 +239,19 @@ impl Scheduler {
                 Progress::Failed(why) => self.give_up(now, &key, &why, out),
                 Progress::Bound => {
                     if let Some(waiting) = self.reservations.pods.remove(&key) {
-                        self.bind(key, waiting.profile, waiting.node, out);
+                        self.claims_are_bound(key, waiting.profile, waiting.node, out);
                     }
                 }
             }
         }
+        self.proceed_together(now, out);
     }
 
     fn give_up(&mut self, now: Time, pod: &Key, why: &str, out: &mut Vec<ApiEffect>) {
-        self.reservations.forget(pod);
+        if self.reservations.pods.remove(pod).is_none() {
+            // It went with another of its group.
+            return;
+        }
         let Some(info) = self.pending.get(pod) else { return };
         let Some(profile) = self.desk.find(&info.scheduler) else { return };
         let record = Record {
@@ -255,5 +262,6 @@ impl Scheduler {
         };
         self.record(now, profile, record, out);
         self.forget(now, pod.clone());
+        self.give_up_together(now, pod, why, out);
     }
 }

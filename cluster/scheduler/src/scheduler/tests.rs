@@ -1,3 +1,4 @@
+mod groups;
 mod profiles;
 mod storage;
 
@@ -127,11 +128,8 @@ fn assumes_what_it_binds_and_never_overcommits() {
     assert_eq!(bench.scheduler.pending(), 2);
     bench.pod("a", "600m", "n1");
     assert_eq!(bench.scheduler.pending(), 1);
-    // The other becomes schedulable when the first is gone, after its back-off.
+    // The other becomes schedulable when the first is gone, and nobody else waits.
     bench.delete("a");
-    assert_eq!(names(&bench.bindings()), []);
-    bench.now = bench.scheduler.wake_at().unwrap();
-    bench.step(ApiInput::Wake);
     assert_eq!(names(&bench.bindings()), [("b", "n1")]);
 }
 
@@ -158,8 +156,6 @@ fn tells_why_a_pod_fits_nowhere() {
     // Nothing happens until something changes.
     assert_eq!(bench.scheduler.wake_at(), None);
     bench.node("n3", "8");
-    bench.now = bench.scheduler.wake_at().unwrap();
-    bench.step(ApiInput::Wake);
     assert_eq!(names(&bench.bindings()), [("big", "n3")]);
 }
 
@@ -194,7 +190,7 @@ fn a_lost_binding_is_looked_up_not_repeated_blindly() {
 fn same_inputs_same_choices() {
     let run = |seed: u64| {
         let mut bench = Bench::new();
-        bench.scheduler.rng = RngTree::new(seed).rng("ties");
+        bench.scheduler.chooser.rng = RngTree::new(seed).rng("ties");
         for i in 0..20 {
             bench.node(&format!("n{i}"), "4");
         }

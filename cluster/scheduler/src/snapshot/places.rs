@@ -19,7 +19,8 @@ pub(crate) struct Placed {
     pub(super) crowd: u32,
     /// The crowd of its terms, or nobody.
     pub(super) holder: u32,
-    pub(super) leaving: bool,
+    /// Whether it is being deleted.
+    pub(crate) leaving: bool,
 }
 
 /// The pods that have a node.

@@ -146,6 +146,7 @@ fn any_profile() -> impl Strategy<Value = ProfileConfig> {
         args(),
     )
         .prop_map(|(percentage, weights, unfiltered, disabled, args)| ProfileConfig {
+            enabled: Vec::new(),
             name: String::new(),
             percentage_of_nodes_to_score: percentage,
             weights: weights.into_iter().map(|(name, w)| (name.to_owned(), w)).collect(),

@@ -122,7 +122,7 @@ impl Bench {
     fn displaced(&mut self) {
         self.change(pod("high", 4, 9, "", Value::Null));
         let (_, ids) = self.done();
-        self.fine(ids[0]);
+        self.noted(ids[0], "n1");
         self.fine(ids[1]);
         let (_, ids) = self.done();
         self.reply(ids[0], Ok(Reply::Done(Revision(self.revision + 1))));
@@ -323,8 +323,8 @@ fn a_promise_that_is_of_no_use_is_taken_back() {
     assert!(words.contains(&NOMINATES.replace("n1", "null")), "{words:?}");
     // A failure to say so is made up for.
     bench.reply(*ids.last().unwrap(), Err(ApiError::Unreachable("down".into())));
-    bench.delete("guest");
     bench.node("n1", "2");
+    bench.delete("guest");
     bench.wait();
     let (words, _) = bench.done();
     assert!(words.contains(&NOMINATES.replace("n1", "null")), "{words:?}");

@@ -123,13 +123,11 @@ fn pauses_are_as_configured() {
         ..SchedulerConfig::default()
     };
     let mut bench = Bench::with(&config);
-    bench.node("n1", "1");
-    bench.pod("big", "4", "");
+    bench.node("n1", "8");
+    bench.pod("a", "1", "");
     for pause in [7, 9, 9] {
-        // Something that may help happens at once.
-        let cpu = if bench.now.since(Time::from_secs(100)).is_zero() { "2" } else { "3" };
-        bench.node("n1", "1500m");
-        bench.node("n1", cpu);
+        let (id, ..) = bench.bindings().remove(0);
+        bench.reply(id, Err(ApiError::Unreachable("down".into())));
         let due = bench.scheduler.wake_at().unwrap();
         assert_eq!(due.since(bench.now).as_secs(), pause);
         bench.now = due;
