@@ -62,23 +62,57 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     figures::report(root, "sched", "profile bench", &rows)
 }
 
+/// Takes random decisions both ways; that they differ is an error.
+#[expect(clippy::print_stdout, reason = "the figures are the result")]
+pub(crate) fn differential(root: &Path, decisions: u64, seed: u64) -> anyhow::Result<()> {
+    let figures = benchmark(root, "differential", &[&decisions.to_string(), &seed.to_string()])?;
+    let folder = root.join("target/bench");
+    let file = folder.join("sched-differential.json");
+    std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(&file, format!("{figures:#}\n")))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let count = |key: &str| figures[key].as_u64().unwrap_or(0);
+    println!(
+        "{} decisions from the seeds {} to {}, {:.0} a second: {} pods bound, {} displaced",
+        count("decisions"),
+        count("first_seed"),
+        count("last_seed"),
+        figures["decisions_per_second"].as_f64().unwrap_or(0.0),
+        count("bound"),
+        count("displaced"),
+    );
+    let differences = figures["differences"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for difference in differences {
+        println!("seed {}: {}", difference["seed"], difference["first"]);
+    }
+    ensure!(
+        differences.is_empty() && count("decisions") >= decisions,
+        "the two ways differ; add the seeds to cluster/scheduler/tests/differential/seeds.txt"
+    );
+    Ok(())
+}
+
 /// The figures of one case.
 fn measure(root: &Path, case: &str) -> anyhow::Result<Value> {
-    let arguments =
-        ["bench", "--quiet", "--package", "scheduler", "--bench", "throughput", "--", case];
+    benchmark(root, "throughput", &[case])
+}
+
+/// The figures that a benchmark of the scheduler prints.
+fn benchmark(root: &Path, name: &str, options: &[&str]) -> anyhow::Result<Value> {
     let output = Command::new(env!("CARGO"))
-        .args(arguments)
+        .args(["bench", "--quiet", "--package", "scheduler", "--bench", name, "--"])
+        .args(options)
         .current_dir(root)
         .output()
         .context("cannot start cargo")?;
     let said = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
     ensure!(
         output.status.success(),
-        "case {case} ended with {} and said: {}",
+        "{name} {options:?} ended with {} and said: {}",
         output.status,
         said()
     );
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().rfind(|line| line.starts_with('{')).unwrap_or_default();
-    serde_json::from_str(line).with_context(|| format!("case {case} told no figures"))
+    serde_json::from_str(line).with_context(|| format!("{name} {options:?} told no figures"))
 }

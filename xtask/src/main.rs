@@ -42,7 +42,15 @@ enum Chore {
     /// Measures the simulator; writes `target/bench/sim.json`.
     BenchSim,
     /// Measures the scheduler; writes `target/bench/sched.json`.
-    BenchSched,
+    BenchSched {
+        /// Takes so many random decisions by the fast way and by the plain one instead, and fails
+        /// if they differ; writes `target/bench/sched-differential.json`.
+        #[arg(long, value_name = "DECISIONS")]
+        differential: Option<u64>,
+        /// The first of the seeds that they are drawn from.
+        #[arg(long, default_value_t = 1, requires = "differential")]
+        seed: u64,
+    },
     /// Writes the table that protobuf requests are decoded by.
     ProtobufTable,
 }
@@ -58,7 +66,10 @@ fn main() -> anyhow::Result<()> {
         Chore::BenchE2e { options } => bench::end_to_end(root, &options),
         Chore::Ksim => ksim::build(root).map(drop),
         Chore::BenchSim => bench_sim::run(root),
-        Chore::BenchSched => bench_sched::run(root),
+        Chore::BenchSched { differential: Some(decisions), seed } => {
+            bench_sched::differential(root, decisions, seed)
+        }
+        Chore::BenchSched { differential: None, .. } => bench_sched::run(root),
         Chore::ProtobufTable => protobuf_table::run(root),
     }
 }
