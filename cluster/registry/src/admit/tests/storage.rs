@@ -357,7 +357,7 @@ fn pods_have_templates_of_claims() {
     }
 }
 
-fn csi_node(name: &str, drivers: Value) -> Value {
+fn csi_node(name: &str, drivers: &Value) -> Value {
     json!({"kind": "CSINode", "apiVersion": "storage.k8s.io/v1", "metadata": {"name": name},
         "spec": {"drivers": drivers}})
 }
@@ -367,7 +367,7 @@ fn drivers_of_a_node() {
     let driver = json!({"name": "disk.example.com", "nodeID": "x", "topologyKeys": ["zone"],
         "allocatable": {"count": 5}});
     let check = |pointer: &str, new: Value, expected: &str| {
-        let node = csi_node("x", json!([driver, {"name": "b.example.com", "nodeID": "y"}]));
+        let node = csi_node("x", &json!([driver, {"name": "b.example.com", "nodeID": "y"}]));
         refused(node, pointer, new, expected);
     };
     check(
@@ -404,7 +404,7 @@ fn drivers_of_a_node() {
 fn a_driver_of_a_node_does_not_change_while_it_is_there() {
     let mut world = World::new();
     let driver = json!({"name": "a", "nodeID": "x", "allocatable": {"count": 5}});
-    world.create(csi_node("x", json!([driver]))).unwrap();
+    world.create(csi_node("x", &json!([driver]))).unwrap();
     let at = key(Kind::CsiNode, "x");
     let changed = json!([{"name": "a", "nodeID": "x", "allocatable": {"count": 6}}]);
     let error = world.patch(&at, json!({"spec": {"drivers": changed}})).unwrap_err();
