@@ -6,7 +6,6 @@
 //! property tests compare runs, by [`crate::end_state`].
 //!
 //! Left out:
-//! - P16: there are no gangs.
 //! - P21, P26: what the scheduler would choose in other clusters.
 //! - P50: part of P27 here: a run comes to rest only by writing nothing.
 
@@ -22,6 +21,7 @@ mod daemons;
 mod decisions;
 mod endpoints;
 mod finished;
+mod groups;
 mod jobs;
 mod leadership;
 mod lifecycle;
@@ -63,6 +63,9 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
         all.push(Box::new(company::KeepsCompany::apart()));
         all.push(Box::new(company::KeepsCompany::near()));
         all.push(Box::new(company::KeepsCompany::spread()));
+    }
+    if plan.settings.scheduler.enabled.iter().any(|name| name == "Coscheduling") {
+        all.push(Box::new(groups::PlacedTogether::default()));
     }
     if plan.templates.iter().any(|t| t.host_port != 0) {
         all.push(Box::new(capacity::PortsExclusive::new(plan)));

@@ -298,6 +298,14 @@ pub fn is_gated(pod: &Pod) -> bool {
     pod.spec.iter().flat_map(|s| s.scheduling_gates.iter().flatten()).next().is_some()
 }
 
+/// The group that a pod is placed together with, and how many of it have to be, as its labels say.
+pub fn group(pod: &Pod) -> Option<(&str, usize)> {
+    let labels = pod.metadata.labels.as_ref()?;
+    let name = labels.get("scheduling.x-k8s.io/pod-group")?;
+    let min = labels.get("scheduling.x-k8s.io/pod-group-min-available")?;
+    Some((name, min.parse().ok()?))
+}
+
 /// The UID of the controller that owns an object.
 pub fn controller(meta: &ObjectMeta) -> Option<&str> {
     let mut owners = meta.owner_references.iter().flatten();

@@ -178,6 +178,8 @@ pub struct SchedulerSettings {
     pub weights: BTreeMap<String, i64>,
     /// Plugins that are left out, by name.
     pub disabled: Vec<String>,
+    /// Plugins beyond the default set that act, by name.
+    pub enabled: Vec<String>,
 }
 
 /// What a node is like.

@@ -662,6 +662,7 @@ fn scheduler_desk(settings: &SchedulerSettings) -> Result<scheduler::Desk, PlanE
         percentage_of_nodes_to_score: settings.percentage_of_nodes_to_score,
         weights: settings.weights.clone(),
         disabled: settings.disabled.clone(),
+        enabled: settings.enabled.clone(),
         ..scheduler::ProfileConfig::default()
     };
     profile.args.fit.scoring_strategy = ScoringStrategy::named(strategy);

@@ -31,6 +31,8 @@ fn wants_node(pod: &Pod) -> bool {
     oracle::node_of(pod).is_none()
         && oracle::is_active(pod)
         && !oracle::is_gated(pod)
+        // Of a group that is to be placed together the others may find none.
+        && oracle::group(pod).is_none()
         && matches!(scheduler, None | Some("" | "default-scheduler"))
 }
 

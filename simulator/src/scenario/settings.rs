@@ -27,6 +27,9 @@ const PLUGINS: [&str; 10] = [
     "ImageLocality",
 ];
 
+/// Plugins beyond the default set.
+const PLUGINS_BEYOND: [&str; 1] = ["Coscheduling"];
+
 /// Reads the section; the first answer is whether and where it says how long operations go on.
 pub(crate) fn read(section: &Section<'_>) -> (Option<Span>, Settings) {
     let default = Settings::default();
@@ -140,14 +143,21 @@ fn scheduler(section: &Section<'_>) -> SchedulerSettings {
             }
         }
     }
-    let disabled = section.get("disabled").and_then(|value| value.list()).unwrap_or_default();
-    settings.disabled = disabled
-        .iter()
-        .filter_map(|value| value.position("plugin", PLUGINS))
-        .map(|at| PLUGINS[at].to_owned())
-        .collect();
+    settings.disabled = plugins(section, "disabled", &PLUGINS);
+    settings.enabled = plugins(section, "enabled", &PLUGINS_BEYOND);
     section.finish();
     settings
+}
+
+/// Those of `known` that a list names.
+fn plugins<const N: usize>(
+    section: &Section<'_>,
+    key: &'static str,
+    known: &'static [&'static str; N],
+) -> Vec<String> {
+    let named = section.get(key).and_then(|value| value.list()).unwrap_or_default();
+    let positions = named.iter().filter_map(|value| value.position("plugin", *known));
+    positions.map(|at| known[at].to_owned()).collect()
 }
 
 fn unchecked(section: &Section<'_>) -> Vec<String> {

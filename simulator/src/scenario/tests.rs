@@ -743,6 +743,7 @@ prop_compose! {
         settings.unchecked = vec!["P9".to_owned()];
         settings.scheduler.weights.insert("NodeAffinity".to_owned(), 3);
         settings.scheduler.disabled = vec!["ImageLocality".to_owned()];
+        settings.scheduler.enabled = vec!["Coscheduling".to_owned()];
         let mut templates = templates;
         // Those of jobs.
         "Never".clone_into(&mut templates[1].restart_policy);

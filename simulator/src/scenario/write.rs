@@ -595,8 +595,13 @@ fn runtime(runtime: &Runtime) -> Keys {
 }
 
 fn scheduler(settings: &SchedulerSettings) -> Keys {
-    let SchedulerSettings { percentage_of_nodes_to_score, fit_strategy, weights, disabled } =
-        settings;
+    let SchedulerSettings {
+        percentage_of_nodes_to_score,
+        fit_strategy,
+        weights,
+        disabled,
+        enabled,
+    } = settings;
     let mut keys = Keys::default();
     if let Some(percentage) = percentage_of_nodes_to_score {
         keys.put("percentage_of_nodes_to_score", percentage);
@@ -607,6 +612,9 @@ fn scheduler(settings: &SchedulerSettings) -> Keys {
     keys.numbers("weights", weights);
     if !disabled.is_empty() {
         keys.put("disabled", texts(disabled));
+    }
+    if !enabled.is_empty() {
+        keys.put("enabled", texts(enabled));
     }
     keys
 }
