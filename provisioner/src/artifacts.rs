@@ -15,10 +15,12 @@ use thiserror::Error;
 use crate::{
     digest::Digest,
     distribution::Architecture,
-    inventory::{ArtifactSource, Inventory, PAUSE_IMAGE},
+    inventory::{ArtifactSource, Inventory, MasterForm, PAUSE_IMAGE},
     skew::HYPERKUBE,
     state::{Blob, ImageState},
 };
+
+mod packed;
 
 /// Where the archive of the pause image is, seen from kprov.
 const PAUSE_ARCHIVE: &str = "images/pause-3.10.tar";
@@ -36,6 +38,8 @@ pub struct Artifacts {
     pub hyperkube: Blob,
     /// The etcd server.
     pub etcd: Blob,
+    /// The image of `hyperkube` for masters that are pods; `None` where there are none.
+    pub hyperkube_image: Option<ImageState>,
     /// Container images that every node loads, sorted by name.
     pub images: Vec<ImageState>,
     /// Texts of the keys that sign repositories of packages, by file.
@@ -111,6 +115,16 @@ pub enum ArtifactError {
         /// What should have come.
         wanted: Digest,
     },
+    /// The program cannot be the only file of an image.
+    #[error(
+        "hyperkube: {} is linked dynamically, and masters that are pods run it in an image of its \
+         own; `make build` links it statically",
+        path.display()
+    )]
+    Dynamic {
+        /// The program.
+        path: PathBuf,
+    },
     /// The file is no archive of container images.
     #[error("{what}: {} is no image archive (`docker save` writes one): {reason}", path.display())]
     Image {
@@ -156,6 +170,12 @@ pub fn resolve(
     let mut keep = |result: Result<Blob, ArtifactError>| result.map_err(|e| errors.push(e)).ok();
     let hyperkube = keep(program("hyperkube", &inventory.hyperkube, beside, cache));
     let etcd = keep(program("etcd", &inventory.etcd, beside, cache));
+    let image = match &hyperkube {
+        Some(program) if inventory.cluster.masters == MasterForm::StaticPods => {
+            packed::image(program, cache).map_err(|error| errors.push(error)).ok()
+        }
+        _ => None,
+    };
     let mut loaded = Vec::new();
     for path in &inventory.cluster.images {
         match images(path) {
@@ -187,9 +207,13 @@ pub fn resolve(
     loaded.sort_by(|a, b| a.reference.cmp(&b.reference));
     loaded.dedup();
     match (hyperkube, etcd) {
-        (Some(hyperkube), Some(etcd)) if errors.is_empty() => {
-            Ok(Artifacts { hyperkube, etcd, images: loaded, repository_keys })
-        }
+        (Some(hyperkube), Some(etcd)) if errors.is_empty() => Ok(Artifacts {
+            hyperkube,
+            etcd,
+            hyperkube_image: image,
+            images: loaded,
+            repository_keys,
+        }),
         _ => Err(ArtifactErrors(errors)),
     }
 }

@@ -34,6 +34,7 @@ mod status;
 mod tests;
 mod trace;
 mod unlock;
+mod up;
 
 pub use output::Failure;
 use select::Choice;
@@ -194,6 +195,13 @@ enum Command {
     #[command(after_help = "Examples:\n  kprov trace inventory/lab.toml\n  \
         kprov trace inventory/lab.toml --html run.html")]
     Trace(TraceArgs),
+    /// Make this machine a cluster of one, without SSH.
+    #[command(after_help = "Examples:\n  kprov up\n  kprov up --address 192.168.1.20 \
+        --image app.tar")]
+    Up(up::UpArgs),
+    /// Give this machine back as it was before `up`.
+    #[command(after_help = "Example:\n  kprov down --yes")]
+    Down(up::DownArgs),
     /// Write a first inventory, from questions or flags.
     #[command(after_help = "Examples:\n  kprov init prod.toml\n  \
         kprov init prod.toml --name prod --masters 10.0.0.1 --nodes 10.0.0.2,10.0.0.3")]
@@ -430,6 +438,8 @@ pub struct Surroundings {
     pub no_color: bool,
     /// Directory of the running program, where its companions are.
     pub beside: PathBuf,
+    /// The home directory of who runs kprov.
+    pub home: Option<PathBuf>,
     /// Directory for fetched programs.
     pub cache: PathBuf,
     /// Set when the operator wants to stop.
@@ -468,6 +478,8 @@ impl Cli {
             Command::Reset(args) => reset::run(args, surroundings, &console),
             Command::Unlock(args) => unlock::run(args, &console),
             Command::Trace(args) => trace::run(args, &console),
+            Command::Up(args) => up::up(args, surroundings, &console),
+            Command::Down(args) => up::down(args, surroundings, &console),
             Command::Init(args) => init::run(args, &console),
             Command::Man { directory } => man::run(directory, &console),
             Command::Schema => {

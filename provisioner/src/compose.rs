@@ -12,7 +12,7 @@ mod node;
 mod preparation;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use thiserror::Error;
 
@@ -25,6 +25,7 @@ use crate::{
     state::HostState,
 };
 use builder::Builder;
+pub(crate) use node::DOCKER_ON_FLANNEL;
 
 /// Where every host keeps the stage of a rotation while it trusts two authorities.
 pub const ROTATION_NOTE: &str = "/etc/kprov-rotation.json";

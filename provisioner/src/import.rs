@@ -12,23 +12,13 @@ use serde_json::Value;
 use crate::compose::ROTATION_NOTE;
 use crate::etcd::births::Births;
 use crate::inventory::API_SERVER_PORT;
+use crate::layout::Layout;
 use crate::pki::{Adopted, LeafKind};
 use crate::record::Record;
 use crate::secret::Secret;
 
-const ETCD_ENV: &str = "/etc/etcd/etcd.env";
-const API_SERVER_ENV: &str = "/etc/kubernetes/kube-apiserver.env";
-const CONTROLLER_MANAGER_ENV: &str = "/etc/kubernetes/kube-controller-manager.env";
-const KUBELET_ENV: &str = "/etc/kubernetes/kubelet.env";
-/// Where a balancer on the host is told of the masters.
-const UPSTREAMS: &str = "/etc/kubernetes/apiserver-proxy.upstreams";
 /// What asks a balancer on the host itself.
 const LOOPBACK: &str = "127.0.0.1";
-const KUBELET_YAML: &str = "/etc/kubernetes/kubelet.yaml";
-const FLANNELD_ENV: &str = "/etc/kubernetes/flanneld.env";
-const KUBE_PROXY_YAML: &str = "/etc/kubernetes/kube-proxy.yaml";
-const TOKENS: &str = "/etc/kubernetes/token.csv";
-const PKI: &str = "/etc/kubernetes/pki";
 
 /// What one host has.
 #[derive(Debug)]
@@ -39,6 +29,21 @@ pub struct Seen {
     pub record: Record,
     /// The texts of its files, by path.
     pub texts: BTreeMap<String, String>,
+}
+
+impl Seen {
+    /// Whether the host runs a component as a pod of its kubelet.
+    fn has_pod(&self, component: &str) -> bool {
+        self.texts.contains_key(&manifest(self.record.layout, component))
+    }
+
+    /// The text of a component's environment file, or of its manifest; empty where there is none.
+    fn environment(&self, component: &str) -> &str {
+        let layout = self.record.layout;
+        let text = self.texts.get(&layout.environment(component));
+        let text = text.or_else(|| self.texts.get(&manifest(layout, component)));
+        text.map_or("", String::as_str)
+    }
 }
 
 /// How hosts are reached, for the inventory.
@@ -99,26 +104,60 @@ pub enum ImportError {
 /// The files to read from a host.
 #[must_use]
 pub fn paths() -> Vec<String> {
-    let mut paths: Vec<String> = [
-        ETCD_ENV,
-        API_SERVER_ENV,
-        CONTROLLER_MANAGER_ENV,
-        KUBELET_ENV,
-        UPSTREAMS,
-        KUBELET_YAML,
-        FLANNELD_ENV,
-        KUBE_PROXY_YAML,
-        TOKENS,
-        ROTATION_NOTE,
-        "/etc/etcd/pki/ca.crt",
-    ]
-    .map(str::to_owned)
-    .into();
-    paths.extend(["ca.crt", "ca.key", "etcd-ca.crt", "sa.key"].map(|name| format!("{PKI}/{name}")));
-    for stem in LeafKind::ALL.into_iter().filter_map(LeafKind::path) {
-        paths.extend([format!("{stem}.crt"), format!("{stem}.key")]);
+    let mut paths: BTreeSet<String> = [ROTATION_NOTE.to_owned()].into();
+    for layout in Layout::ALL {
+        let Places { ca, etcd_ca, etcd_ca_of_clients, tokens, service_account_key, .. } =
+            Places::new(layout);
+        paths.extend(ca);
+        paths.extend([etcd_ca, etcd_ca_of_clients, tokens, service_account_key]);
+        paths.extend(ENVIRONMENTS.map(|component| layout.environment(component)));
+        paths.extend(ENVIRONMENTS.map(|component| manifest(layout, component)));
+        paths.extend([layout.kubelet_configuration(), kube_proxy_configuration(layout)]);
+        paths.insert(upstreams(layout));
+        paths.extend(LeafKind::ALL.into_iter().filter_map(|kind| kind.paths(layout)).flatten());
     }
-    paths
+    paths.into_iter().collect()
+}
+
+/// The components whose environment files say what the inventory said.
+const ENVIRONMENTS: [&str; 5] =
+    ["etcd", "kube-apiserver", "kube-controller-manager", "kubelet", "flanneld"];
+
+/// Where the flags of a component are that is a pod.
+fn manifest(layout: Layout, component: &str) -> String {
+    format!("{}/{component}.yaml", layout.manifests())
+}
+
+/// Where a balancer on the host is told of the masters.
+fn upstreams(layout: Layout) -> String {
+    format!("{}/apiserver-proxy.upstreams", layout.settings())
+}
+
+fn kube_proxy_configuration(layout: Layout) -> String {
+    format!("{}/kube-proxy.yaml", layout.settings())
+}
+
+/// Where keys and authorities lie.
+struct Places {
+    ca: [String; 2],
+    etcd_ca: String,
+    etcd_ca_of_clients: String,
+    tokens: String,
+    service_account_key: String,
+}
+
+impl Places {
+    fn new(layout: Layout) -> Self {
+        let [etcd_ca, _] = layout.certificate(layout.etcd_certificates(), "ca");
+        let [etcd_ca_of_clients, _] = layout.certificate(layout.certificates(), "etcd-ca");
+        Self {
+            ca: layout.certificate(layout.certificates(), "ca"),
+            etcd_ca,
+            etcd_ca_of_clients,
+            tokens: format!("{}/token.csv", layout.settings()),
+            service_account_key: format!("{}/sa.key", layout.certificates()),
+        }
+    }
 }
 
 /// Makes inventory and keys of what the hosts have.
@@ -141,7 +180,10 @@ pub fn rebuild(seen: &[Seen], reached: &Reached) -> Result<Rebuilt, ImportError>
         }
     }
     let environments: BTreeMap<_, _> = (seen.iter())
-        .filter_map(|host| Some((host.record.host.clone(), host.texts.get(ETCD_ENV)?.clone())))
+        .filter_map(|host| {
+            let text = host.texts.get(&host.record.layout.environment("etcd"))?;
+            Some((host.record.host.clone(), text.clone()))
+        })
         .collect();
     let mut notes = vec![
         "comments, groups, artifacts and further flags of components were only in the inventory"
@@ -165,23 +207,25 @@ fn adopted(seen: &[Seen]) -> Result<Adopted, ImportError> {
         let found = seen.iter().find_map(|host| host.texts.get(path).cloned());
         found.ok_or_else(|| ImportError::Missing { what: path.to_owned() })
     };
-    let tokens = any(TOKENS)?;
+    let Places { ca: [ca, ca_key], etcd_ca, etcd_ca_of_clients, tokens, service_account_key } =
+        Places::new(seen[0].record.layout);
+    let tokens = any(&tokens)?;
     let token = tokens.split(',').next().unwrap_or_default();
-    let etcd_ca = any("/etc/etcd/pki/ca.crt").or_else(|_| any(&format!("{PKI}/etcd-ca.crt")))?;
+    let etcd_ca = any(&etcd_ca).or_else(|_| any(&etcd_ca_of_clients))?;
     let mut leaves = BTreeMap::new();
     for host in seen {
         for kind in LeafKind::ALL {
-            let Some(stem) = kind.path() else { continue };
-            let text = |end: &str| host.texts.get(&format!("{stem}.{end}")).cloned();
-            if let (Some(cert), Some(key)) = (text("crt"), text("key")) {
+            let Some([cert, key]) = kind.paths(host.record.layout) else { continue };
+            let text = |path: &str| host.texts.get(path).cloned();
+            if let (Some(cert), Some(key)) = (text(&cert), text(&key)) {
                 leaves.insert(kind.id(&host.record.host), (cert, Secret::new(key)));
             }
         }
     }
     Ok(Adopted {
-        cluster_ca: (any(&format!("{PKI}/ca.crt"))?, Secret::new(any(&format!("{PKI}/ca.key"))?)),
+        cluster_ca: (any(&ca)?, Secret::new(any(&ca_key)?)),
         etcd_ca,
-        service_account_key: Secret::new(any(&format!("{PKI}/sa.key"))?),
+        service_account_key: Secret::new(any(&service_account_key)?),
         bootstrap_token: Secret::new(format!("{token}\n")),
         leaves,
     })
@@ -192,13 +236,14 @@ fn unseen(seen: &[Seen]) -> Option<String> {
     let known: BTreeSet<&str> = seen.iter().map(|host| host.address.as_str()).collect();
     let mut spoken = BTreeSet::new();
     for host in seen {
-        let text = |path: &str| host.texts.get(path).map_or("", String::as_str);
-        let etcd = crate::etcd::births::told_by(text(ETCD_ENV)).unwrap_or_default();
+        let text = |component: &str| host.environment(component);
+        let etcd = crate::etcd::births::told_by(text("etcd")).unwrap_or_default();
         let etcd = etcd.split(',').filter_map(|pair| pair.split_once('='));
-        let asked = api_of(text(KUBELET_ENV)).filter(|url| external(url).is_none());
+        let asked = api_of(text("kubelet")).filter(|url| external(url).is_none());
         let urls = etcd.map(|(_, url)| url).chain(asked);
         let addresses = urls.filter_map(|url| url.strip_prefix("https://")?.split(':').next());
-        let listed = text(UPSTREAMS).lines().filter(|line| !line.starts_with('#'));
+        let listed = host.texts.get(&upstreams(host.record.layout)).map_or("", String::as_str);
+        let listed = listed.lines().filter(|line| !line.starts_with('#'));
         let listed = listed.filter_map(|line| line.split(':').next());
         spoken.extend(addresses.chain(listed).map(str::to_owned));
     }
@@ -223,11 +268,16 @@ fn external(url: &str) -> Option<&str> {
 
 fn inventory(seen: &[Seen], reached: &Reached) -> String {
     let mut out = "# Made by kprov import.\n\n[cluster]\n".to_owned();
+    let layout = seen[0].record.layout;
     let any =
         |path: &str| seen.iter().find_map(|host| host.texts.get(path)).map_or("", String::as_str);
-    let (api, manager) = (any(API_SERVER_ENV), any(CONTROLLER_MANAGER_ENV));
-    let (kubelet, flanneld) = (any(KUBELET_ENV), any(FLANNELD_ENV));
-    let config = yaml(any(KUBELET_YAML));
+    let of = |component: &str| {
+        seen.iter().map(|host| host.environment(component)).find(|text| !text.is_empty())
+    };
+    let of = |component: &str| of(component).unwrap_or_default();
+    let (api, manager) = (of("kube-apiserver"), of("kube-controller-manager"));
+    let (kubelet, flanneld) = (of("kubelet"), of("flanneld"));
+    let config = yaml(any(&layout.kubelet_configuration()));
     let text = |key: &str, value: Option<&str>| {
         value.map(|value| format!("{key} = {}\n", quoted(value))).unwrap_or_default()
     };
@@ -235,6 +285,9 @@ fn inventory(seen: &[Seen], reached: &Reached) -> String {
         value.map(|value| format!("{key} = {value}\n")).unwrap_or_default()
     };
     out += &text("name", Some(&seen[0].record.cluster));
+    out += &text("layout", (!layout.is_default()).then(|| layout.as_str()));
+    let pods = seen.iter().any(|host| host.has_pod("kube-apiserver"));
+    out += &text("masters", pods.then_some("static-pods"));
     out += &text("domain", config["clusterDomain"].as_str());
     out += &text("pod_cidr", flag(manager, "cluster-cidr").or_else(|| flag(flanneld, "network")));
     out += &text("service_cidr", flag(api, "service-cluster-ip-range"));
@@ -244,11 +297,12 @@ fn inventory(seen: &[Seen], reached: &Reached) -> String {
     out += &text("pause_image", flag(kubelet, "pod-infra-container-image"));
     out += "\n[network]\n";
     out += &text("backend", flag(flanneld, "backend"));
+    out += &text("pod_bridge", flag(flanneld, "pod-bridge"));
     out += &bare("mtu", flag(flanneld, "mtu"));
     out += &bare("masquerade", flag(flanneld, "ip-masq"));
-    let mode = yaml(any(KUBE_PROXY_YAML))["mode"].as_str().map(str::to_owned);
+    let mode = yaml(any(&kube_proxy_configuration(layout)))["mode"].as_str().map(str::to_owned);
     out += &text("proxy_mode", mode.as_deref().filter(|mode| !mode.is_empty()));
-    let mut asked = seen.iter().filter_map(|host| api_of(host.texts.get(KUBELET_ENV)?));
+    let mut asked = seen.iter().filter_map(|host| api_of(host.environment("kubelet")));
     if let Some(balancer) = asked.find_map(external) {
         out += "\n[load_balancer]\n";
         out += &text("address", Some(balancer));
@@ -267,14 +321,17 @@ fn inventory(seen: &[Seen], reached: &Reached) -> String {
 
 fn host_section(host: &Seen) -> String {
     let roles = [("etcd", "etcd"), ("kube-apiserver", "master"), ("kubelet", "node")];
-    let has = |unit: &str| host.record.unit(&format!("{unit}.service")).is_some();
+    let has =
+        |unit: &str| host.record.unit(&format!("{unit}.service")).is_some() || host.has_pod(unit);
     let roles = roles.iter().filter(|(unit, _)| has(unit)).map(|(_, role)| quoted(role));
     let roles = roles.collect::<Vec<_>>().join(", ");
     let (name, address) = (quoted(&host.record.host), quoted(&host.address));
     let mut out = format!("\n[[hosts]]\nname = {name}\naddress = {address}\nroles = [{roles}]\n");
     let text = |path: &str| host.texts.get(path).map_or("", String::as_str);
-    let kubelet = text(KUBELET_ENV);
-    if let Some(max_pods) = yaml(text(KUBELET_YAML))["maxPods"].as_u64() {
+    let kubelet = host.environment("kubelet");
+    if let Some(max_pods) =
+        yaml(text(&host.record.layout.kubelet_configuration()))["maxPods"].as_u64()
+    {
         let _ = writeln!(out, "max_pods = {max_pods}");
     }
     if let Some(taints) = flag(kubelet, "register-with-taints") {
@@ -335,6 +392,11 @@ mod tests {
         };
         let artifacts = Artifacts {
             hyperkube: blob("hyperkube"),
+            hyperkube_image: Some(crate::state::ImageState {
+                reference: "kprov.local/hyperkube:1".to_owned(),
+                id: "sha256:1".to_owned(),
+                archive: blob("hyperkube image"),
+            }),
             etcd: blob("etcd"),
             images: Vec::new(),
             repository_keys: BTreeMap::new(),
@@ -346,6 +408,7 @@ mod tests {
     /// A host that is as `state` says.
     fn seen(state: &HostState, inventory: &Inventory) -> Seen {
         let mut record = Record::new(&state.cluster, &state.host);
+        record.layout = state.layout;
         record.units = (state.units.iter())
             .map(|unit| OwnedUnit {
                 name: unit.name.clone(),
@@ -378,9 +441,20 @@ mod tests {
 
     #[test]
     fn a_lost_state_directory_is_made_again_and_an_apply_changes_nothing() {
+        for layout in Layout::ALL {
+            let name = format!("name = \"c\"\nlayout = \"{}\"", layout.as_str());
+            check_rebuilt(&SOURCE.replace("name = \"c\"", &name));
+        }
+        let bridge = "pod_bridge = \"docker0\"\nbackend";
+        check_rebuilt(&SOURCE.replace("backend", bridge));
+        let pods = SOURCE.replace("name = \"c\"", "name = \"c\"\nmasters = \"static-pods\"");
+        check_rebuilt(&pods.replace("\"master\"]", "\"master\", \"node\"]"));
+    }
+
+    fn check_rebuilt(source: &str) {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path();
-        let inventory = load(dir, "c.toml", SOURCE);
+        let inventory = load(dir, "c.toml", source);
         let births = Births::of(&inventory);
         let before = states(&inventory, &dir.join("old"), &births);
         let hosts: Vec<_> = before.iter().map(|state| seen(state, &inventory)).collect();

@@ -36,11 +36,14 @@ use ipnet::Ipv4Net;
 pub use conduct::{BatchSize, Hook, HookMoment, Rollout};
 pub use diagnostics::{Diagnostics, Finding, Problem, Severity};
 pub use document::{
-    Backend, FirewallPolicy, HookPlace, HostKeyPolicy, KeyAlgorithm, Phase, ProxyMode, Role,
+    Backend, FirewallPolicy, HookPlace, HostKeyPolicy, KeyAlgorithm, MasterForm, Phase, PodBridge,
+    ProxyMode, Role,
 };
 pub use schema::schema;
 pub(crate) use suggest::did_you_mean;
 pub use system::{DockerSource, Limits, Repository, System};
+
+pub use crate::layout::Layout;
 
 use crate::digest::Digest;
 
@@ -126,6 +129,10 @@ pub struct Cluster {
     pub name: String,
     /// DNS domain of services, without a final stop.
     pub domain: String,
+    /// Where files lie on hosts.
+    pub layout: Layout,
+    /// What runs the components of masters.
+    pub masters: MasterForm,
     /// Addresses of pods.
     pub pod_cidr: Ipv4Net,
     /// Virtual addresses of services.
@@ -161,6 +168,8 @@ pub struct Network {
     pub masquerade: bool,
     /// How services are translated.
     pub proxy_mode: ProxyMode,
+    /// The bridge that pods are attached to.
+    pub pod_bridge: PodBridge,
 }
 
 /// Who spreads connections over the API servers.

@@ -20,6 +20,7 @@ pub mod import;
 pub mod inventory;
 pub mod kubeconfig;
 pub mod last_known;
+pub mod layout;
 pub mod leave;
 pub mod lock;
 pub mod pki;

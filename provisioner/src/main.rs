@@ -77,6 +77,7 @@ fn surroundings() -> anyhow::Result<Surroundings> {
     Ok(Surroundings {
         person: person.unwrap_or_else(|| "somebody".to_owned()),
         no_color: variable("NO_COLOR").is_some(),
+        home: std::env::home_dir(),
         cache: cache.join("kprov"),
         stop: Arc::new(AtomicBool::new(false)),
         passphrase,

@@ -36,6 +36,7 @@ use thiserror::Error;
 
 pub use inspect::{Description, Surveyed, exists, survey};
 pub use roster::LeafKind;
+pub(crate) use roster::NODE_PREFIX;
 pub use rotation::{Rotation, RotationStage, Which, advance, begin, rotation};
 
 use crate::{inventory::Inventory, secret::Secret};

@@ -233,5 +233,6 @@ pub(crate) fn owned(desired: &HostState, facts: &Facts) -> Record {
     if !desired.authority.is_empty() {
         record.authority.clone_from(&desired.authority);
     }
+    record.layout = desired.layout;
     record
 }

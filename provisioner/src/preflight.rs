@@ -2,11 +2,13 @@
 
 use serde::Serialize;
 
+use crate::compose::DOCKER_ON_FLANNEL;
 use crate::distribution::{Architecture, Distribution, PackageManager, SUPPORTED};
 use crate::facts::{DockerFact, ENGINE, Facts, PathFact};
 use crate::firewall::FirewallKind;
 use crate::inventory::FirewallPolicy;
 use crate::plan::{self, HostPlan};
+use crate::record::Record;
 use crate::state::{Content, HostState, PortUse};
 
 /// A clock further off than this makes certificates look not yet valid, in milliseconds.
@@ -46,6 +48,8 @@ pub fn check(state: &HostState, facts: &Facts, plan: &HostPlan) -> Vec<Problem> 
     clock(facts, &mut found);
     found.problems
 }
+
+const KUBELET: &str = "kubelet.service";
 
 struct Found<'a> {
     host: &'a str,
@@ -91,12 +95,73 @@ fn system(facts: &Facts, found: &mut Found<'_>) {
     }
 }
 
+/// A member of etcd that finds no data would begin a cluster of its own.
+fn layout(state: &HostState, record: &Record, found: &mut Found<'_>) {
+    let (was, wanted) = (record.layout, state.layout);
+    // A host that is only looked at, or emptied, wants no layout.
+    if state.units.is_empty() || was.keeps_data_like(wanted) {
+        return;
+    }
+    let message = format!(
+        "it was set up with `layout = \"{}\"`, and the inventory says \"{}\"",
+        was.as_str(),
+        wanted.as_str()
+    );
+    let advice = format!(
+        "say `layout = \"{}\"` in [cluster]: a running cluster's certificates and data do not move. \
+         To have the other one: `kprov backup`, `kprov reset`, change the layout, `kprov restore`",
+        was.as_str()
+    );
+    found.add("layout", message, advice);
+}
+
+/// Pods stay on the bridge that they were started on, and two bridges cannot share a range.
+fn pod_bridge(state: &HostState, record: &Record, found: &mut Found<'_>) {
+    let was = record.paths.contains_key(DOCKER_ON_FLANNEL);
+    let wanted = state.file(DOCKER_ON_FLANNEL).is_some();
+    let is_node = state.units.iter().any(|unit| unit.name == KUBELET);
+    if !is_node || record.unit(KUBELET).is_none() || record.generation == 0 || was == wanted {
+        return;
+    }
+    let name = |docker: bool| if docker { "docker0" } else { "cni0" };
+    let message = format!("its pods are on {}, and the inventory says {}", name(was), name(wanted));
+    let advice = format!(
+        "say `pod_bridge = \"{}\"` in [network], or `kprov reset --hosts {}` first",
+        name(was),
+        state.host
+    );
+    found.add("pod-bridge", message, advice);
+}
+
+/// Two of a kind cannot hold one port, and all masters would go down at once.
+fn masters(state: &HostState, record: &Record, found: &mut Found<'_>) {
+    let unit = "kube-apiserver.service";
+    let is_pod = |path: &String| path.ends_with("/manifests/kube-apiserver.yaml");
+    let (units, pods) = (record.unit(unit).is_some(), record.paths.keys().any(is_pod));
+    let wants_pods = state.files.iter().any(|file| is_pod(&file.path));
+    let wants_units = state.units.iter().any(|wanted| wanted.name == unit);
+    let (was, wanted) = match (units, pods) {
+        (true, false) if wants_pods => ("units", "static-pods"),
+        (false, true) if wants_units => ("static-pods", "units"),
+        _ => return,
+    };
+    let message = format!("its master's components are {was}, and the inventory says \"{wanted}\"");
+    let advice = format!(
+        "say `masters = \"{was}\"` in [cluster], or `kprov reset --hosts {}` first",
+        state.host
+    );
+    found.add("masters", message, advice);
+}
+
 fn owner(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
     if let Some(error) = &facts.record_error {
         let message = format!("kprov's record on the host cannot be used: {error}");
         found.add("record", message, "use the kprov version that wrote it");
     }
     let Some(record) = &facts.record else { return };
+    layout(state, record, found);
+    pod_bridge(state, record, found);
+    masters(state, record, found);
     if record.cluster != state.cluster {
         let message = format!("it belongs to the cluster {}", record.cluster);
         let advice = "remove it from this inventory, or reset it with its own first";
@@ -273,6 +338,12 @@ fn port_free(port: &PortUse, facts: &Facts, found: &mut Found<'_>) {
     };
     for listener in facts.listeners.iter().filter(same) {
         if listener.unit.as_deref().is_some_and(ours) {
+            continue;
+        }
+        // A container is no unit: one of our kubelet's that runs our program.
+        let program = listener.program.as_deref() == Some("hyperkube");
+        let known = facts.record.as_ref().is_some_and(|record| record.unit(KUBELET).is_some());
+        if listener.unit.is_none() && program && port.unit == KUBELET && known {
             continue;
         }
         let who = match (&listener.program, &listener.unit) {

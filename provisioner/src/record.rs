@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::distribution::PackageManager;
 use crate::firewall::{FirewallKind, OwnedRules};
+use crate::layout::Layout;
 use crate::program::Generations;
 use crate::state::{Mode, Owner};
 
@@ -32,6 +33,9 @@ pub struct Record {
     pub authority: String,
     /// The host's name in the inventory.
     pub host: String,
+    /// Where its files lie.
+    #[serde(default, skip_serializing_if = "Layout::is_default")]
+    pub layout: Layout,
     /// Rises by one with every apply that changes something; 0 before the first one has finished.
     pub generation: u64,
     /// Files, links and directories of ours, with what was at the path before.
@@ -83,6 +87,7 @@ impl Record {
             cluster: cluster.into(),
             authority: String::new(),
             host: host.into(),
+            layout: Layout::default(),
             generation: 0,
             paths: BTreeMap::new(),
             units: Vec::new(),

@@ -15,12 +15,13 @@ use tera::{Context, Kwargs, Map, State, Tera};
 use thiserror::Error;
 
 /// The embedded templates by name.
-const EMBEDDED: [(&str, &str); 25] = [
+const EMBEDDED: [(&str, &str); 28] = [
     ("admin.kubeconfig", include_str!("../../templates/admin.kubeconfig")),
     ("apiserver-proxy.env", include_str!("../../templates/apiserver-proxy.env")),
     ("apiserver-proxy.service", include_str!("../../templates/apiserver-proxy.service")),
     ("bootstrap.kubeconfig", include_str!("../../templates/bootstrap.kubeconfig")),
     ("component.kubeconfig", include_str!("../../templates/component.kubeconfig")),
+    ("docker-flannel.conf", include_str!("../../templates/docker-flannel.conf")),
     ("etcd.env", include_str!("../../templates/etcd.env")),
     ("etcd.service", include_str!("../../templates/etcd.service")),
     ("flanneld.env", include_str!("../../templates/flanneld.env")),
@@ -42,6 +43,8 @@ const EMBEDDED: [(&str, &str); 25] = [
     ("kubelet.yaml", include_str!("../../templates/kubelet.yaml")),
     ("limits.conf", include_str!("../../templates/limits.conf")),
     ("modules.conf", include_str!("../../templates/modules.conf")),
+    ("shared.env", include_str!("../../templates/shared.env")),
+    ("static-pod.yaml", include_str!("../../templates/static-pod.yaml")),
     ("sysctl.conf", include_str!("../../templates/sysctl.conf")),
     ("token.csv", include_str!("../../templates/token.csv")),
 ];

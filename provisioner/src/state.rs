@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::distribution::Architecture;
 use crate::firewall::FirewallState;
+use crate::layout::Layout;
 use crate::program::Program;
 use crate::secret::Secret;
 
@@ -29,6 +30,8 @@ pub struct HostState {
     /// Fingerprint of the authority that is being replaced, or will take its place: a host that it
     /// owns is the cluster's, too.
     pub former_authority: Option<String>,
+    /// Where files lie; a host whose data lie elsewhere is refused.
+    pub layout: Layout,
     /// Directories, parents before children.
     pub directories: Vec<DirectoryState>,
     /// Regular files; one entry a path.
@@ -73,6 +76,7 @@ impl HostState {
             cluster: cluster.into(),
             authority: String::new(),
             former_authority: None,
+            layout: Layout::default(),
             directories: Vec::new(),
             files: Vec::new(),
             programs: BTreeMap::new(),

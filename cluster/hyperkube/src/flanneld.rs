@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use client::{Client, Kubeconfig};
 use ipnet::Ipv4Net;
 use network::Backend;
+use node::docker::PodBridge;
 use node::overlay::{self, Settings, Vitals};
 use node::plain_health;
 
@@ -55,6 +56,9 @@ pub(crate) struct Flags {
     metrics_bind_address: SocketAddr,
     #[command(flatten)]
     serving: NodeServing,
+    /// The bridge of pods, which must let them reach themselves through a service.
+    #[arg(long, value_name = "BRIDGE", default_value = "cni0")]
+    pod_bridge: PodBridge,
     /// Where others learn this node's pod network.
     #[arg(long, value_name = "FILE", default_value = overlay::SUBNET_FILE)]
     subnet_file: PathBuf,
@@ -91,7 +95,7 @@ impl Flags {
             mtu: (self.mtu != 0).then_some(self.mtu),
             masquerade: self.ip_masq,
             subnet_file: self.subnet_file.clone(),
-            bridge: overlay::BRIDGE.to_owned(),
+            bridge: self.pod_bridge,
         })
     }
 }
@@ -166,11 +170,14 @@ mod tests {
             "--ip-masq=true",
             "--hostname-override=n1",
             "--iface-address=10.0.0.1",
+            "--pod-bridge=docker0",
         ];
         let given = flags(&[&required[..], &more[..]].concat()).unwrap();
         let settings = given.settings(given.network.unwrap()).unwrap();
         assert_eq!((settings.backend, settings.mtu), (Backend::HostGw, Some(1400)));
         assert!(settings.masquerade && settings.host_address.is_some());
+        assert_eq!(settings.bridge, PodBridge::Docker0);
+        assert!(flags(&[&required[..], &["--pod-bridge=br0"]].concat()).is_err());
         assert!(flags(&["--kubeconfig=/k"]).is_err(), "the network must be given");
         assert!(flags(&["--cleanup"]).is_ok());
         let small = flags(&[&required[..], &["--mtu=100"]].concat()).unwrap();

@@ -8,6 +8,7 @@ use clap::Args;
 use kubelet::{Kubelet, KubeletConfig};
 use machine::recording::Header;
 use node::bootstrap::BootstrapConfig;
+use node::docker::PodBridge;
 use node::kubelet_agent::{self, AgentConfig, pod_mtu};
 use node::kubelet_shell::ShellConfig;
 
@@ -54,6 +55,9 @@ pub(crate) struct Flags {
     /// The image whose container holds a pod's network.
     #[arg(long, value_name = "IMAGE", default_value = "kprov.local/pause:3.10")]
     pod_infra_container_image: String,
+    /// The bridge of pods: cni0, or Docker's own docker0 on the range that flanneld tells Docker.
+    #[arg(long, value_name = "BRIDGE", default_value = "cni0")]
+    pod_bridge: PodBridge,
     /// Docker's socket.
     #[arg(long, value_name = "FILE", default_value = "/var/run/docker.sock")]
     docker_socket: PathBuf,
@@ -112,6 +116,7 @@ impl Flags {
             },
             docker_socket: self.docker_socket.clone(),
             mtu: pod_mtu(self.node_ip),
+            bridge: self.pod_bridge,
             resolv_conf: file.resolv_conf,
             address: SocketAddr::new(file.address, file.port),
             client_ca: file.authentication.x509.client_ca_file,

@@ -236,15 +236,15 @@ impl Subnet {
     }
 
     /// The environment file that tells others: `FLANNEL_SUBNET` is the bridge's address with
-    /// the length of the network's prefix.
+    /// the length of the network's prefix, and `DOCKER_NETWORK_OPTIONS` what puts Docker's own
+    /// bridge there. Only one of the two masquerades.
     pub fn environment(&self) -> String {
+        let Self { network, pods, mtu, masquerade } = self;
+        let bridge = format!("{}/{}", self.gateway(), pods.prefix_len());
+        let docker = format!("--bip={bridge} --ip-masq={} --mtu={mtu}", !masquerade);
         format!(
-            "FLANNEL_NETWORK={}\nFLANNEL_SUBNET={}/{}\nFLANNEL_MTU={}\nFLANNEL_IPMASQ={}\n",
-            self.network,
-            self.gateway(),
-            self.pods.prefix_len(),
-            self.mtu,
-            self.masquerade
+            "FLANNEL_NETWORK={network}\nFLANNEL_SUBNET={bridge}\nFLANNEL_MTU={mtu}\n\
+             FLANNEL_IPMASQ={masquerade}\nDOCKER_NETWORK_OPTIONS=\"{docker}\"\n"
         )
     }
 }

@@ -32,10 +32,46 @@ use crate::{node_facts, probes, volumes};
 
 pub(crate) use error::{chain, plain as plain_error};
 
-/// The bridge and its Docker network.
-pub const NETWORK: &str = "kprov";
-/// The Linux bridge that pods are attached to.
-pub const BRIDGE: &str = "cni0";
+/// The bridge that pods are attached to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodBridge {
+    /// `cni0`, of a network that the kubelet makes.
+    #[default]
+    Cni0,
+    /// `docker0`, the daemon's own, which it must have been started with on the node's pod range.
+    Docker0,
+}
+
+impl PodBridge {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Cni0, Self::Docker0];
+
+    /// The name of the Linux bridge.
+    pub const fn device(self) -> &'static str {
+        match self {
+            Self::Cni0 => "cni0",
+            Self::Docker0 => "docker0",
+        }
+    }
+
+    /// The name of its Docker network.
+    pub(crate) const fn network(self) -> &'static str {
+        match self {
+            Self::Cni0 => "kprov",
+            Self::Docker0 => "bridge",
+        }
+    }
+}
+
+impl std::str::FromStr for PodBridge {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|bridge| bridge.device() == text);
+        found.ok_or_else(|| format!("{text:?} is no bridge of pods: use cni0 or docker0"))
+    }
+}
+
 /// A call that Docker does not answer in this time has failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// A pull may take this long.
@@ -49,19 +85,27 @@ pub struct Runtime {
     resolv_conf: PathBuf,
     /// MTU of the pod network, bytes.
     mtu: u32,
+    bridge: PodBridge,
     /// Whether this machine refuses to spare processes from the OOM killer.
     no_negative_oom: Arc<AtomicBool>,
 }
 
 impl Runtime {
     /// Speaks to the daemon through `docker`; pod folders are below `root_dir`, pods' resolver
-    /// files are made from `resolv_conf`.
-    pub fn new(docker: Docker, root_dir: &Path, resolv_conf: &Path, mtu: u32) -> Self {
+    /// files are made from `resolv_conf`, and pods are attached to `bridge`.
+    pub fn new(
+        docker: Docker,
+        root_dir: &Path,
+        resolv_conf: &Path,
+        mtu: u32,
+        bridge: PodBridge,
+    ) -> Self {
         Self {
             docker,
             root_dir: root_dir.to_owned(),
             resolv_conf: resolv_conf.to_owned(),
             mtu,
+            bridge,
             no_negative_oom: Arc::new(AtomicBool::new(false)),
         }
     }

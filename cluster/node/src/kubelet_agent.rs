@@ -11,7 +11,7 @@ use machine::Recorded;
 use tokio::sync::watch;
 
 use crate::bootstrap::{self, BootstrapConfig, BootstrapError};
-use crate::docker::{Runtime, chain};
+use crate::docker::{PodBridge, Runtime, chain};
 use crate::kubelet_server::{self, PodSource, ServeError, ServerConfig};
 use crate::kubelet_shell::{KubeletShell, ShellConfig};
 use crate::plain_health;
@@ -34,6 +34,8 @@ pub struct AgentConfig {
     pub docker_socket: PathBuf,
     /// MTU of the pod network, bytes.
     pub mtu: u32,
+    /// The bridge of pods.
+    pub bridge: PodBridge,
     /// The resolver file that pods' own are made from.
     pub resolv_conf: PathBuf,
     /// Where the kubelet's own API listens.
@@ -119,7 +121,7 @@ pub async fn run(
         shutdown.clone(),
     );
     let root = PathBuf::from(&config.shell.kubelet.root_dir);
-    let runtime = Runtime::new(docker, &root, &config.resolv_conf, config.mtu);
+    let runtime = Runtime::new(docker, &root, &config.resolv_conf, config.mtu, config.bridge);
     ready();
     tokio::select! {
         () = shell.run(client, runtime, shutdown.clone()) => Ok(()),

@@ -19,6 +19,7 @@ use network::overlay_rules::{self, Backend, Overlay, Peer, Subnet, VXLAN_OVERHEA
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::docker::PodBridge;
 use crate::kernel_setting;
 use crate::packet_filter::FilterError;
 
@@ -31,8 +32,6 @@ pub use kernel::{DEVICE, Device, Kernel, KernelError, Underlay};
 
 /// Where others learn this node's pod network; its presence means that the network works.
 pub const SUBNET_FILE: &str = "/run/flannel/subnet.env";
-/// The bridge of this node's pods.
-pub const BRIDGE: &str = "cni0";
 
 /// What the overlay is told by its operator.
 #[derive(Clone, Debug)]
@@ -51,8 +50,8 @@ pub struct Settings {
     pub masquerade: bool,
     /// Where to tell the result, usually [`SUBNET_FILE`].
     pub subnet_file: PathBuf,
-    /// The bridge of this node's pods, usually [`BRIDGE`].
-    pub bridge: String,
+    /// The bridge of this node's pods.
+    pub bridge: PodBridge,
 }
 
 /// Why the overlay is not as it should be.
@@ -285,7 +284,7 @@ impl Daemon {
             }
         };
         let routes = self.connect(own, link).await?;
-        self.kernel.ensure_hairpin(&self.settings.bridge).await?;
+        self.kernel.ensure_hairpin(self.settings.bridge.device()).await?;
         if filter {
             firewall::ensure(&self.firewall).await?;
         }

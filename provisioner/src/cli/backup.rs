@@ -17,7 +17,7 @@ use crate::etcd::gateway::Gateway;
 use crate::etcd::snapshot;
 use crate::execute::Hosts;
 use crate::facts::{Facts, FactsQuery, PathFact};
-use crate::inventory::{Host, Inventory, Role};
+use crate::inventory::{Cluster, Host, Inventory, Role};
 use crate::last_known;
 use crate::lock::{self, Lease};
 use crate::pki::vault::VaultError;
@@ -35,8 +35,6 @@ const EAGER: &str = "/run/systemd/system/etcd.service.d/kprov-restore.conf";
 /// is sent the database. etcd's own count is 100,000 entries; an API server's start writes more
 /// than these.
 const EAGER_TEXT: &str = "[Service]\nEnvironment=ETCD_SNAPSHOT_COUNT=10\n";
-/// Where every member keeps its data.
-pub(super) const DATA: &str = "/var/lib/etcd";
 
 #[derive(Debug, Args)]
 pub(super) struct BackupArgs {
@@ -88,14 +86,14 @@ pub(super) fn connected(
 ) -> Connected {
     let mut asked = every_host(inventory);
     for (_, query) in asked.iter_mut().filter(|(host, _)| host.has(Role::Etcd)) {
-        *query = about_data();
+        *query = about_data(inventory.cluster.layout.etcd_data());
     }
     connect(asked, &Asking { lock, force_unlock, source, state_dir })
 }
 
 /// The question whether a host has data of etcd.
-fn about_data() -> FactsQuery {
-    let data: BTreeSet<_> = [DATA.to_owned(), format!("{DATA}/member")].into();
+fn about_data(data: &str) -> FactsQuery {
+    let data: BTreeSet<_> = [data.to_owned(), format!("{data}/member")].into();
     FactsQuery { paths: data.clone(), data, ..FactsQuery::default() }
 }
 
@@ -222,7 +220,8 @@ pub(super) fn restore(
     let locked = args.yes.then_some(&lock);
     let mut connected = connected(source, &inventory, &state_dir, locked, args.run.force_unlock);
     let mut problems = std::mem::take(&mut connected.problems);
-    problems.extend(connected.facts.iter().filter_map(|(name, facts)| occupied(name, facts)));
+    let data = inventory.cluster.layout.etcd_data();
+    problems.extend(connected.facts.iter().filter_map(|(name, facts)| occupied(name, facts, data)));
     if !problems.is_empty() {
         return Err(Failure::Unfit(problems));
     }
@@ -318,15 +317,15 @@ fn same_cluster(state_dir: &Path, unpacked: &Unpacked) -> Result<(), Failure> {
 }
 
 /// Why a host cannot be given the data of a backup.
-fn occupied(host: &str, facts: &Facts) -> Option<Problem> {
-    let member = facts.paths.get(&format!("{DATA}/member"))?;
+fn occupied(host: &str, facts: &Facts, data: &str) -> Option<Problem> {
+    let member = facts.paths.get(&format!("{data}/member"))?;
     if matches!(member, PathFact::Directory { empty: true, .. }) {
         return None;
     }
     Some(Problem {
         host: host.to_owned(),
         check: "etcd-data",
-        message: format!("{DATA} holds data of etcd"),
+        message: format!("{data} holds data of etcd"),
         advice: format!("`kprov reset INVENTORY --hosts {host} --yes` gives the host back first"),
     })
 }
@@ -374,12 +373,14 @@ fn place_database(
 
 /// The record comes first: what is made here is kprov's, and a reset removes it.
 fn placing(inventory: &Inventory, host: &str, facts: &Facts, blob: &Blob) -> Vec<Step> {
-    let fresh = || Record::new(&inventory.cluster.name, host);
+    let Cluster { name, layout, .. } = &inventory.cluster;
+    let data = layout.etcd_data();
+    let fresh = || Record { layout: *layout, ..Record::new(name, host) };
     let mut record = facts.record.clone().unwrap_or_else(fresh);
-    record.data.entry(DATA.to_owned()).or_insert_with(|| facts.prior(DATA));
-    let (member, snap) = (format!("{DATA}/member"), format!("{DATA}/member/snap"));
+    record.data.entry(data.to_owned()).or_insert_with(|| facts.prior(data));
+    let (member, snap) = (format!("{data}/member"), format!("{data}/member/snap"));
     let mut steps = vec![Step::WriteRecord { record: Box::new(record) }];
-    let directories = [DATA.to_owned(), member, snap.clone()];
+    let directories = [data.to_owned(), member, snap.clone()];
     steps.extend(directories.map(|path| Step::MakeDirectory {
         path,
         mode: Mode::PRIVATE_DIRECTORY,
@@ -414,10 +415,11 @@ mod tests {
         let run = PathFact::Directory { mode, owner, empty: false };
         machine.state().paths.insert("/run".to_owned(), run);
         let mut host = machine.connect();
-        let query = about_data();
+        let data = "/var/lib/etcd";
+        let query = about_data(data);
         let lock = LockRequest { owner: "test".to_owned() };
         let facts = host.facts(&query, Some(&lock)).unwrap();
-        assert!(occupied("n1", &facts).is_none());
+        assert!(occupied("n1", &facts, data).is_none());
         let (sha256, source) = (Digest::of(b"db"), "/nowhere".into());
         let blob = Blob { sha256, len: 2, source, architecture: None, version: None };
         let eager = Content::Text(EAGER_TEXT.to_owned());
@@ -426,13 +428,13 @@ mod tests {
         let uploads = uploads.into();
         host.push(&uploads, &mut |_| {}).unwrap();
         host.run(&placing(&inventory, "n1", &facts, &blob), &mut |_| {}).unwrap();
-        let placed = machine.state().paths[&format!("{DATA}/member/snap/db")].clone();
+        let placed = machine.state().paths["/var/lib/etcd/member/snap/db"].clone();
         assert!(matches!(placed, PathFact::File { mode: Mode::PRIVATE, len: 2, .. }), "{placed:?}");
         assert!(machine.state().paths.contains_key(EAGER));
         let record = machine.state().record.clone().unwrap();
-        assert_eq!(record.data[DATA], Prior::Absent);
+        assert_eq!(record.data[data], Prior::Absent);
         // Now it is in use, and a second restore is refused.
-        let problem = occupied("n1", &host.facts(&query, None).unwrap()).unwrap();
+        let problem = occupied("n1", &host.facts(&query, None).unwrap(), data).unwrap();
         assert_eq!(problem.message, "/var/lib/etcd holds data of etcd");
     }
 }

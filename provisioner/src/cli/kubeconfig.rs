@@ -8,15 +8,36 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::output::{Console, Failure};
-use super::{Exit, KubeconfigArgs, Surroundings, prepare};
+use super::{Exit, KubeconfigArgs, Source, Surroundings, prepare};
 use crate::kubeconfig;
+use crate::secret::Secret;
 
 pub(super) fn run(
     args: &KubeconfigArgs,
     surroundings: &Surroundings,
     console: &Console,
 ) -> Result<Exit, Failure> {
-    let source = &args.source;
+    let (context, text) = of_operator(&args.source, surroundings, console)?;
+    let Some(file) = &args.merge else {
+        if console.is_json() {
+            let value: Value = serde_saphyr::from_str(text.expose())
+                .map_err(|error| Failure::new(&error, "correct the template"))?;
+            return console.result(&value, String::new);
+        }
+        // The one place where a secret is printed: it is what was asked for.
+        return console.text(text.expose());
+    };
+    merge(file, &context, &text, console)?;
+    let value = serde_json::json!({ "context": context, "merged": file.display().to_string() });
+    console.result(&value, String::new)
+}
+
+/// The operator's kubeconfig, and the name of its context.
+pub(super) fn of_operator(
+    source: &Source,
+    surroundings: &Surroundings,
+    console: &Console,
+) -> Result<(String, Secret), Failure> {
     let inventory = prepare::inventory(source, console)?;
     let templates = prepare::templates(source)?;
     let state_dir = prepare::state_dir(source, &inventory);
@@ -29,22 +50,20 @@ pub(super) fn run(
     let pki = prepare::certificates(source, surroundings, &inventory, &state_dir)?;
     let text = kubeconfig::admin(&inventory, &pki, &templates)
         .map_err(|error| Failure::new(&error, "correct the template"))?;
-    let Some(file) = &args.merge else {
-        if console.is_json() {
-            let value: Value = serde_saphyr::from_str(text.expose())
-                .map_err(|error| Failure::new(&error, "correct the template"))?;
-            return console.result(&value, String::new);
-        }
-        // The one place where a secret is printed: it is what was asked for.
-        return console.text(text.expose());
-    };
+    Ok((inventory.cluster.name.clone(), text))
+}
+
+/// Merges a kubeconfig into `file`, and says so.
+pub(super) fn merge(
+    file: &Path,
+    context: &str,
+    text: &Secret,
+    console: &Console,
+) -> Result<(), Failure> {
     let advice = "correct the file, or print the kubeconfig without --merge";
     merge_into(file, text.expose()).map_err(|error| Failure::new(&error, advice))?;
-    let (context, file_name) = (&inventory.cluster.name, file.display().to_string());
-    let value = serde_json::json!({ "context": context, "merged": file_name });
-    console.result(&value, String::new)?;
-    console.note(&format!("merged the context {} into {}", inventory.cluster.name, file.display()));
-    Ok(Exit::Ok)
+    console.note(&format!("merged the context {context} into {}", file.display()));
+    Ok(())
 }
 
 /// Why a kubeconfig was not merged.

@@ -45,7 +45,7 @@ pub(super) fn births(
     if running.is_empty() || fresh.is_empty() {
         return Births::of(inventory);
     }
-    let path = "/etc/etcd/etcd.env".to_owned();
+    let path = inventory.cluster.layout.environment("etcd");
     let told = running.iter().find_map(|host| {
         let texts = hosts.get_mut(&host.name)?.read(std::slice::from_ref(&path)).ok()?;
         births::told_by(texts.get(&path)?).map(Births::told)

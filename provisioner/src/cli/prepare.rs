@@ -14,6 +14,7 @@ use crate::etcd::membership::Planned;
 use crate::execute::Hosts;
 use crate::facts::{Facts, FactsQuery, LockRequest};
 use crate::inventory::{self, Inventory, Role, Rollout};
+use crate::layout::Layout;
 use crate::pki::vault::VaultError;
 use crate::pki::{self, Access, Description, LeafKind, Pki, PkiError};
 use crate::plan::{self, Change, HostPlan, Plan};
@@ -305,7 +306,8 @@ pub(super) fn planned(
     rollout: &Rollout,
 ) -> Plan {
     let mut plan = plan::plan(reached, facts).rolled(rollout);
-    let lapsed = lapsed_members(&plan, hosts, jiff::Timestamp::now());
+    let layout = reached.first().map_or_else(Layout::default, |state| state.layout);
+    let lapsed = lapsed_members(&plan, layout, hosts, jiff::Timestamp::now());
     plan.nothing_to_spare(&lapsed);
     plan
 }
@@ -314,12 +316,13 @@ pub(super) fn planned(
 /// of the hosts, and only where an apply would restart etcd with another certificate.
 pub(super) fn lapsed_members(
     plan: &Plan,
+    layout: Layout,
     hosts: &mut Hosts,
     now: jiff::Timestamp,
 ) -> BTreeSet<String> {
     let files = [LeafKind::EtcdPeer, LeafKind::EtcdServer].map(|kind| {
-        let stem = kind.path().expect("members' certificates are on hosts");
-        format!("{stem}.crt")
+        let [cert, _] = kind.paths(layout).expect("members' certificates are on hosts");
+        cert
     });
     let changed = |host: &HostPlan| {
         host.changes

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::backup::{DATA, claim};
+use super::backup::claim;
 use super::connect::{Connected, HOST_KEY, forget_key};
 use super::diary::Diary;
 use super::etcd::{HEALTH_WAIT, Opened, locked, no_certificate, open, statuses};
@@ -18,6 +18,7 @@ use crate::etcd::membership::{self, Change, Planned, Wanted};
 use crate::execute::Hosts;
 use crate::host::Host;
 use crate::inventory::{self, Inventory, Role};
+use crate::layout::Layout;
 use crate::lock::Lease;
 use crate::pki::Pki;
 use crate::plan::Upload;
@@ -226,7 +227,7 @@ fn go_on_alone(
     // First the others, or an old majority that comes back would not know of the new cluster.
     for name in others {
         if let Some(host) = hosts.get_mut(name) {
-            diary.run(host.as_mut(), &BTreeMap::new(), &setting_aside())?;
+            diary.run(host.as_mut(), &BTreeMap::new(), &setting_aside(inventory.cluster.layout))?;
         }
     }
     diary.said(&format!("go on with {survivor}"));
@@ -262,11 +263,11 @@ fn survivor(
 }
 
 /// Stops a member and keeps its data under another name, so that it can join again as a new one.
-fn setting_aside() -> Vec<Step> {
+fn setting_aside(layout: Layout) -> Vec<Step> {
     vec![
         Step::Forget { unit: UNIT.to_owned() },
         Step::Stop { unit: UNIT.to_owned() },
-        Step::SetAside { path: DATA.to_owned() },
+        Step::SetAside { path: layout.etcd_data().to_owned() },
     ]
 }
 
@@ -408,7 +409,7 @@ mod tests {
             || PathFact::Directory { mode: Mode::EXECUTABLE, owner: Owner::root(), empty: false };
         {
             let mut state = machine.state();
-            for path in ["/run", DATA, "/var/lib/etcd/member"] {
+            for path in ["/run", "/var/lib/etcd", "/var/lib/etcd/member"] {
                 state.paths.insert(path.to_owned(), directory());
             }
             let unit = state.units.entry(UNIT.to_owned()).or_default();
@@ -426,10 +427,10 @@ mod tests {
         assert!(machine.state().units[UNIT].runs_with.contains_key(ALONE));
         host.run(&starting_as_ever(ALONE), &mut |_| {}).unwrap();
         assert!(!machine.state().units[UNIT].runs_with.contains_key(ALONE));
-        host.run(&setting_aside(), &mut |_| {}).unwrap();
+        host.run(&setting_aside(Layout::Fhs), &mut |_| {}).unwrap();
         let state = machine.state();
         assert!(!state.units[UNIT].active && !state.started.contains_key(UNIT));
-        assert!(!state.paths.contains_key(DATA));
+        assert!(!state.paths.contains_key("/var/lib/etcd"));
         assert!(state.paths.contains_key("/var/lib/etcd.kprov-aside/member"));
     }
 }

@@ -113,6 +113,7 @@ fn a_passphrase_comes_from_a_key_file_first_and_bad_files_are_named() {
         person: "ann".to_owned(),
         no_color: true,
         beside: PathBuf::new(),
+        home: None,
         cache: PathBuf::new(),
         stop: Arc::new(AtomicBool::new(false)),
         passphrase,
@@ -165,8 +166,9 @@ fn members_whose_certificates_have_run_out_on_the_host_are_found() {
         };
         Plan { hosts: vec![host], waves: Vec::new() }
     };
-    let mut lapsed =
-        |path: &str, now| prepare::lapsed_members(&plan(path), &mut hosts, at(now)).len();
+    let mut lapsed = |path: &str, now| {
+        prepare::lapsed_members(&plan(path), crate::layout::Layout::Fhs, &mut hosts, at(now)).len()
+    };
     let (year, peer) = (366 * 86_400, "/etc/etcd/pki/peer.crt");
     assert_eq!(lapsed(peer, made + year), 1);
     assert_eq!(lapsed(peer, made + 86_400), 0, "it is still good");

@@ -9,7 +9,8 @@ use crate::{
     artifacts::Artifacts,
     digest::Digest,
     etcd::births::Births,
-    inventory::{API_PROXY_PORT, API_SERVER_PORT, Host, Inventory, Role},
+    inventory::{API_PROXY_PORT, API_SERVER_PORT, Host, Inventory, MasterForm, PodBridge, Role},
+    layout::Layout,
     pki::{Credential, LeafKind, Pki},
     render::Templates,
     secret::Secret,
@@ -35,22 +36,23 @@ pub(super) mod port {
     pub(crate) const SCHEDULER: u16 = 10259;
 }
 
-/// Where programs are put.
-pub(super) const BIN: &str = "/usr/local/bin";
-/// Where certificates of everything but etcd itself are put.
-pub(super) const PKI: &str = "/etc/kubernetes/pki";
-
 /// A program under systemd.
 pub(super) struct Component {
     /// Its name: that of its unit, its environment file and its templates.
     pub(super) name: &'static str,
-    /// Directory of its environment file.
-    pub(super) etc: &'static str,
     pub(super) stage: Stage,
     pub(super) health: Gate,
     pub(super) ports: &'static [u16],
     /// What it reads besides its unit, its environment file and its program.
     pub(super) inputs: Vec<String>,
+}
+
+/// The master's components as pods of its kubelet.
+pub(super) struct StaticPods {
+    /// Their manifests.
+    pub(super) manifests: Vec<String>,
+    /// How to know that they work.
+    pub(super) health: Gate,
 }
 
 /// The state of one host, and all that goes into it.
@@ -60,6 +62,8 @@ pub(super) struct Builder<'a> {
     pub(super) artifacts: &'a Artifacts,
     pub(super) host: &'a Host,
     pub(super) state: HostState,
+    /// What the kubelet answers for where it runs the master's components.
+    pub(super) static_pods: Option<StaticPods>,
     templates: &'a Templates,
     values: Map<String, Value>,
 }
@@ -76,8 +80,9 @@ impl<'a> Builder<'a> {
         let mut state = HostState::new(&inventory.cluster.name, &host.name);
         state.authority = Digest::of(pki.cluster_ca.cert.as_bytes()).to_string();
         state.former_authority = pki.former_authority.clone();
+        state.layout = inventory.cluster.layout;
         let values = values(inventory, pki, births, host);
-        Self { inventory, pki, artifacts, host, state, templates, values }
+        Self { inventory, pki, artifacts, host, state, static_pods: None, templates, values }
     }
 
     /// Sorts what carries no order, so that the state depends on content alone.
@@ -87,6 +92,16 @@ impl<'a> Builder<'a> {
         self.state.directories.sort_by(|a, b| a.path.cmp(&b.path));
         self.state.ports.sort();
         self.state
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        self.inventory.cluster.layout
+    }
+
+    /// Adds the certificate `name` of an authority, or of several, to those of Kubernetes.
+    pub(super) fn trust(&mut self, name: &str, cert: &str) -> String {
+        let [path, _] = self.layout().certificate(self.layout().certificates(), name);
+        self.text(&path, cert.to_owned())
     }
 
     /// The base address of the API for this host's components.
@@ -126,11 +141,17 @@ impl<'a> Builder<'a> {
 
     /// Adds the build `blob` of a program, and a link to it by which it is called; returns both
     /// paths. Each unit has a link of its own, so that it gets another build in its own turn.
-    pub(super) fn program(&mut self, program: &str, blob: &Blob, called: &str) -> [String; 2] {
+    pub(super) fn program(
+        &mut self,
+        folder: &str,
+        program: &str,
+        blob: &Blob,
+        called: &str,
+    ) -> [String; 2] {
         let build = blob.program();
         let kept = self.file(&build.path(program), Mode::EXECUTABLE, Content::Blob(blob.clone()));
         self.state.programs.insert(program.to_owned(), build);
-        let path = format!("{BIN}/{called}");
+        let path = format!("{folder}/{called}");
         if !self.state.links.iter().any(|link| link.path == path) {
             self.state.links.push(LinkState { path: path.clone(), target: kept.clone() });
         }
@@ -140,16 +161,18 @@ impl<'a> Builder<'a> {
     /// Adds hyperkube, called by `name` and by its own; returns the paths that a unit uses.
     pub(super) fn hyperkube(&mut self, name: &str) -> [String; 2] {
         let artifacts = self.artifacts;
-        self.program(HYPERKUBE, &artifacts.hyperkube, HYPERKUBE);
-        self.program(HYPERKUBE, &artifacts.hyperkube, name)
+        let folder = self.layout().programs();
+        self.program(folder, HYPERKUBE, &artifacts.hyperkube, HYPERKUBE);
+        self.program(folder, HYPERKUBE, &artifacts.hyperkube, name)
     }
 
     /// Adds the certificate and key of `kind` where hosts keep them; returns both paths.
     pub(super) fn leaf(&mut self, kind: LeafKind) -> Result<[String; 2], ComposeError> {
         let credential = self.credential(kind)?;
-        let stem = kind.path().ok_or_else(|| ComposeError::NoCertificate { id: kind.id("") })?;
+        let none = || ComposeError::NoCertificate { id: kind.id("") };
+        let [at, key_at] = kind.paths(self.layout()).ok_or_else(none)?;
         let (cert, key) = (credential.cert.clone(), credential.key.clone());
-        Ok([self.text(&format!("{stem}.crt"), cert), self.secret(&format!("{stem}.key"), key)])
+        Ok([self.text(&at, cert), self.secret(&key_at, key)])
     }
 
     fn credential(&self, kind: LeafKind) -> Result<&'a Credential, ComposeError> {
@@ -182,7 +205,7 @@ impl<'a> Builder<'a> {
         user: &str,
         leaf: &[String; 2],
     ) -> Result<String, ComposeError> {
-        let path = format!("/etc/kubernetes/{name}.kubeconfig");
+        let path = format!("{}/{name}.kubeconfig", self.layout().settings());
         let more = json!({
             "server": self.server(),
             "user": user,
@@ -193,24 +216,101 @@ impl<'a> Builder<'a> {
         Ok(self.text(&path, text))
     }
 
+    /// Adds a component of a master in the form that the inventory asks for.
+    pub(super) fn master_component(&mut self, component: Component) -> Result<(), ComposeError> {
+        match self.inventory.cluster.masters {
+            MasterForm::Units => self.component(component),
+            MasterForm::StaticPods => self.static_pod(component),
+        }
+    }
+
     /// Adds a component: its environment file, its unit, its ports.
     pub(super) fn component(&mut self, component: Component) -> Result<(), ComposeError> {
-        let Component { name, etc, stage, health, ports, inputs } = component;
+        let Component { name, stage, health, ports, mut inputs } = component;
+        let layout = self.layout();
         let extra = self.inventory.components.args.get(name).cloned().unwrap_or_default();
-        let env = format!("{etc}/{name}.env");
-        let text = self.render(&format!("{name}.env"), &env, &json!({ "extra": extra }))?;
+        let env = layout.environment(name);
+        let variable = layout.variable(name);
+        let more = json!({ "extra": extra, "variable": variable });
+        let text = self.render(&format!("{name}.env"), &env, &more)?;
         let env = self.text(&env, text);
+        let shared = self.shared_environment(name)?;
+        let mut variables = layout.shared_variables(name, |flag| extra.contains_key(flag));
+        variables.push(&variable);
+        let flags: Vec<String> = variables.iter().map(|name| format!("${name}")).collect();
         let unit = format!("{name}.service");
         let path = format!("/etc/systemd/system/{unit}");
-        let text = self.render(&unit, &path, &Value::Null)?;
+        let more = json!({ "unit": {
+            "environment": env,
+            "shared": shared,
+            "flags": flags.join(" "),
+            "restart": layout.restart(),
+        }});
+        let text = self.render(&unit, &path, &more)?;
         let path = self.text(&path, text);
         for port in ports {
             let unit = unit.clone();
             self.state.ports.push(PortUse { protocol: Protocol::Tcp, port: *port, unit });
         }
-        let inputs: BTreeSet<String> = inputs.into_iter().chain([env, path]).collect();
+        inputs.extend(shared.into_iter().chain([env, path]));
+        let inputs: BTreeSet<String> = inputs.into_iter().collect();
         self.state.units.push(UnitState { name: unit, enabled: true, stage, inputs, health });
         Ok(())
+    }
+
+    /// Adds a component of a master as a pod of the master's kubelet: the same program with the
+    /// same flags, from a manifest that is another one when anything that the program reads is.
+    fn static_pod(&mut self, component: Component) -> Result<(), ComposeError> {
+        let Component { name, health, ports, inputs, .. } = component;
+        for port in ports {
+            let unit = "kubelet.service".to_owned();
+            self.state.ports.push(PortUse { protocol: Protocol::Tcp, port: *port, unit });
+        }
+        let Gate::Https(gate) = &health else { return Ok(()) };
+        let layout = self.layout();
+        let extra = self.inventory.components.args.get(name).cloned().unwrap_or_default();
+        let path = format!("{}/{name}.yaml", layout.manifests());
+        // A pod has no file of variables beside its own.
+        let alone = if layout == Layout::Classic { layout } else { Layout::Fhs };
+        let more = json!({ "extra": extra, "variable": "", "layout": alone.as_str() });
+        let text = self.render(&format!("{name}.env"), &path, &more)?;
+        let flags: Vec<&str> = text
+            .lines()
+            .map(|line| line.trim_end_matches([' ', '\\', '"']))
+            .filter(|line| line.starts_with("--"))
+            .collect();
+        let mut read = String::new();
+        for input in inputs.iter().collect::<BTreeSet<_>>() {
+            let digest = self.state.file(input).map(|file| file.content.digest().to_string());
+            read.push_str(&format!("{input}\t{}\n", digest.unwrap_or_default()));
+        }
+        let image = self.artifacts.hyperkube_image.as_ref();
+        let more = json!({
+            "name": name,
+            "image": image.map(|image| image.reference.as_str()),
+            "flags": flags,
+            "inputs": Digest::of(read.as_bytes()).short(),
+            "port": gate.port,
+            "path": if gate.path == "/readyz" { "/livez" } else { &gate.path },
+        });
+        let text = self.render("static-pod.yaml", &path, &more)?;
+        let path = self.text(&path, text);
+        self.state.images.extend(image.cloned());
+        self.state.images.dedup();
+        let pods = self
+            .static_pods
+            .get_or_insert_with(|| StaticPods { manifests: Vec::new(), health: health.clone() });
+        pods.manifests.push(path);
+        Ok(())
+    }
+
+    /// Adds the file of variables that components share, where the layout has one.
+    fn shared_environment(&mut self, component: &str) -> Result<Option<String>, ComposeError> {
+        let path = self.layout().shared_environment().filter(|_| component != "etcd");
+        let Some(path) = path else { return Ok(None) };
+        let master = self.host.has(Role::Master);
+        let text = self.render("shared.env", &path, &json!({ "master": master }))?;
+        Ok(Some(self.text(&path, text)))
     }
 }
 
@@ -221,6 +321,9 @@ fn values(inventory: &Inventory, pki: &Pki, births: &Births, host: &Host) -> Map
     let labels: Vec<String> = host.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let taints: Vec<String> = host.taints.iter().map(ToString::to_string).collect();
     let values = json!({
+        "layout": cluster.layout.as_str(),
+        "paths": paths(cluster.layout),
+        "leaf": leaves(cluster.layout),
         "cluster": {
             "name": cluster.name,
             "domain": cluster.domain,
@@ -243,6 +346,7 @@ fn values(inventory: &Inventory, pki: &Pki, births: &Births, host: &Host) -> Map
             "mtu": network.mtu,
             "masquerade": network.masquerade,
             "proxy_mode": network.proxy_mode.as_config(),
+            "docker0": network.pod_bridge == PodBridge::Docker0,
         },
         "etcd": {
             "servers": etcd_servers(inventory, host),
@@ -268,6 +372,7 @@ fn values(inventory: &Inventory, pki: &Pki, births: &Births, host: &Host) -> Map
         },
         "api_server": inventory.api_for(host),
         "shutdown_delay_s": shutdown_delay_s(inventory),
+        "static_pods": cluster.masters == MasterForm::StaticPods && host.has(Role::Master),
         "log_level": components.log_level,
         "open_files": components.open_files,
     });
@@ -281,6 +386,38 @@ fn values(inventory: &Inventory, pki: &Pki, births: &Births, host: &Host) -> Map
 /// of a balancer's questions, and some. One without another beside it need not wait.
 fn shutdown_delay_s(inventory: &Inventory) -> u64 {
     if inventory.with_role(Role::Master).count() > 1 { 5 } else { 0 }
+}
+
+/// Where things are on hosts, but for certificates of components.
+fn paths(layout: Layout) -> Value {
+    let certificate = |name| layout.certificate(layout.certificates(), name);
+    let [ca, ca_key] = certificate("ca");
+    let [etcd_ca_of_clients, _] = certificate("etcd-ca");
+    let [etcd_ca, _] = layout.certificate(layout.etcd_certificates(), "ca");
+    json!({
+        "etcd_programs": layout.etcd_programs(),
+        "etcd_data": layout.etcd_data(),
+        "etcd_ca": etcd_ca,
+        "etcd_ca_of_clients": etcd_ca_of_clients,
+        "programs": layout.programs(),
+        "settings": layout.settings(),
+        "certificates": layout.certificates(),
+        "ca": ca,
+        "ca_key": ca_key,
+        "kubelet_kubeconfig": layout.kubelet_kubeconfig(),
+        "kubelet_certificates": layout.kubelet_certificates(),
+        "kubelet_configuration": layout.kubelet_configuration(),
+        "manifests": layout.manifests(),
+    })
+}
+
+/// Certificates and keys of components by kind, `apiserver_etcd_client` for instance.
+fn leaves(layout: Layout) -> Value {
+    let one = |kind: LeafKind| {
+        let [cert, key] = kind.paths(layout)?;
+        Some((kind.word().replace('-', "_"), json!({ "cert": cert, "key": key })))
+    };
+    LeafKind::ALL.into_iter().filter_map(one).collect::<Map<_, _>>().into()
 }
 
 fn etcd_servers(inventory: &Inventory, host: &Host) -> Vec<String> {

@@ -9,20 +9,23 @@ use crate::{
     state::{ClientFiles, Gate, HttpsGate, Mode, Stage},
 };
 
-const ETC: &str = "/etc/etcd";
-
 pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
-    let pki = format!("{ETC}/pki");
-    builder.directory(ETC, Mode::EXECUTABLE);
-    builder.directory(&pki, Mode::EXECUTABLE);
-    builder.state.data.insert("/var/lib/etcd".to_owned());
+    let layout = builder.layout();
+    builder.directory(layout.etcd_settings(), Mode::EXECUTABLE);
+    builder.directory(layout.etcd_certificates(), Mode::EXECUTABLE);
+    builder.state.data.insert(layout.etcd_data().to_owned());
+    // A folder of the root that is there for the data alone goes with them.
+    if let Some(parent) = Some("/data1").filter(|parent| layout.etcd_data().starts_with(parent)) {
+        builder.directory(parent, Mode::EXECUTABLE);
+    }
 
-    let ca = builder.text(&format!("{pki}/ca.crt"), builder.pki.etcd_trust.clone());
+    let [ca, _] = layout.certificate(layout.etcd_certificates(), "ca");
+    let ca = builder.text(&ca, builder.pki.etcd_trust.clone());
     let server = builder.leaf(LeafKind::EtcdServer)?;
     let peer = builder.leaf(LeafKind::EtcdPeer)?;
     let [cert, key] = builder.leaf(LeafKind::EtcdHealth)?;
     let artifacts = builder.artifacts;
-    let program = builder.program("etcd", &artifacts.etcd, "etcd");
+    let program = builder.program(layout.etcd_programs(), "etcd", &artifacts.etcd, "etcd");
 
     let mut inputs = vec![ca.clone()];
     inputs.extend(program);
@@ -37,7 +40,6 @@ pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     });
     builder.component(Component {
         name: "etcd",
-        etc: ETC,
         stage: Stage::Etcd,
         health,
         ports: &[port::ETCD_CLIENT, port::ETCD_PEER],

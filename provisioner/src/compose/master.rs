@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     ComposeError, balancer,
-    builder::{Builder, Component, PKI, port},
+    builder::{Builder, Component, port},
 };
 use crate::{
     inventory::API_SERVER_PORT,
@@ -13,12 +13,11 @@ use crate::{
     state::{ClientFiles, Gate, HttpsGate, Mode, Stage},
 };
 
-const ETC: &str = "/etc/kubernetes";
-
 pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
-    builder.directory(ETC, Mode::EXECUTABLE);
-    builder.directory(PKI, Mode::EXECUTABLE);
-    let ca = builder.text(&format!("{PKI}/ca.crt"), builder.pki.cluster_trust.clone());
+    let layout = builder.layout();
+    builder.directory(layout.settings(), Mode::EXECUTABLE);
+    builder.directory(layout.certificates(), Mode::EXECUTABLE);
+    let ca = builder.trust("ca", &builder.pki.cluster_trust);
     api_server(builder, &ca)?;
     balancer::add(builder, Stage::ControlPlane)?;
     controller_manager(builder, &ca)?;
@@ -27,15 +26,18 @@ pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
 
 fn api_server(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
     let pki = builder.pki;
-    let etcd_ca = builder.text(&format!("{PKI}/etcd-ca.crt"), pki.etcd_trust.clone());
+    let (settings, certificates) = (builder.layout().settings(), builder.layout().certificates());
+    let etcd_ca = builder.trust("etcd-ca", &pki.etcd_trust);
     let etcd = builder.leaf(LeafKind::ApiServerEtcdClient)?;
     let serving = builder.leaf(LeafKind::ApiServer)?;
     let kubelet = builder.leaf(LeafKind::ApiServerKubeletClient)?;
-    let signing = builder.secret(&format!("{PKI}/sa.key"), pki.service_account_key.clone());
-    let public = builder.text(&format!("{PKI}/sa.pub"), pki.service_account_public.clone());
+    let signing =
+        builder.secret(&format!("{certificates}/sa.key"), pki.service_account_key.clone());
+    let public =
+        builder.text(&format!("{certificates}/sa.pub"), pki.service_account_public.clone());
     let other = pki.service_account_other.clone();
-    let other = other.map(|key| builder.text(&format!("{PKI}/sa-other.pub"), key));
-    let tokens = format!("{ETC}/token.csv");
+    let other = other.map(|key| builder.text(&format!("{certificates}/sa-other.pub"), key));
+    let tokens = format!("{settings}/token.csv");
     let text =
         builder.render("token.csv", &tokens, &json!({ "token": pki.bootstrap_token.expose() }))?;
     let tokens = builder.secret(&tokens, Secret::new(text));
@@ -51,9 +53,8 @@ fn api_server(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
     let mut inputs = vec![ca.to_owned(), etcd_ca, signing, public, tokens];
     inputs.extend(etcd.into_iter().chain(serving).chain(kubelet).chain(other));
     inputs.extend(builder.hyperkube("kube-apiserver"));
-    builder.component(Component {
+    builder.master_component(Component {
         name: "kube-apiserver",
-        etc: ETC,
         stage: Stage::ControlPlane,
         health,
         ports: &[API_SERVER_PORT],
@@ -65,15 +66,15 @@ fn controller_manager(builder: &mut Builder<'_>, ca: &str) -> Result<(), Compose
     let client = builder.leaf(LeafKind::ControllerManager)?;
     let serving = builder.leaf(LeafKind::ControllerManagerServing)?;
     let ca_key = builder.pki.cluster_ca.key.clone();
-    let signing = builder.secret(&format!("{PKI}/ca.key"), ca_key);
+    let [_, signing] = builder.layout().certificate(builder.layout().certificates(), "ca");
+    let signing = builder.secret(&signing, ca_key);
     let kubeconfig =
         builder.kubeconfig("controller-manager", "system:kube-controller-manager", &client)?;
     let mut inputs = vec![ca.to_owned(), signing, kubeconfig];
     inputs.extend(client.into_iter().chain(serving));
     inputs.extend(builder.hyperkube("kube-controller-manager"));
-    builder.component(Component {
+    builder.master_component(Component {
         name: "kube-controller-manager",
-        etc: ETC,
         stage: Stage::ControlPlane,
         health: healthz(port::CONTROLLER_MANAGER, ca),
         ports: &[port::CONTROLLER_MANAGER],
@@ -88,9 +89,8 @@ fn scheduler(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
     let mut inputs = vec![ca.to_owned(), kubeconfig];
     inputs.extend(client.into_iter().chain(serving));
     inputs.extend(builder.hyperkube("kube-scheduler"));
-    builder.component(Component {
+    builder.master_component(Component {
         name: "kube-scheduler",
-        etc: ETC,
         stage: Stage::ControlPlane,
         health: healthz(port::SCHEDULER, ca),
         ports: &[port::SCHEDULER],

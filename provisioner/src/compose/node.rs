@@ -6,34 +6,66 @@ use serde_json::{Value, json};
 
 use super::{
     ComposeError, balancer,
-    builder::{Builder, Component, PKI, port},
+    builder::{Builder, Component, StaticPods, port},
 };
 use crate::{
     digest::Digest,
-    inventory::Backend,
+    facts::ENGINE,
+    inventory::{Backend, PodBridge},
     kubeconfig::encode,
-    pki::LeafKind,
+    layout::Layout,
+    pki::{LeafKind, NODE_PREFIX},
     secret::Secret,
-    state::{Gate, Mode, Stage},
+    state::{Gate, Mode, Stage, UnitState},
 };
 
-const ETC: &str = "/etc/kubernetes";
+/// What makes Docker read flanneld's file.
+pub(crate) const DOCKER_ON_FLANNEL: &str =
+    "/etc/systemd/system/docker.service.d/50-kprov-flannel.conf";
 
 pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
-    builder.directory(ETC, Mode::EXECUTABLE);
-    builder.directory(PKI, Mode::EXECUTABLE);
+    let layout = builder.layout();
+    builder.directory(layout.settings(), Mode::EXECUTABLE);
+    builder.directory(layout.certificates(), Mode::EXECUTABLE);
     // Static pods are read from here; anyone who can write here is root.
-    builder.directory(&format!("{ETC}/manifests"), Mode::PRIVATE_DIRECTORY);
+    builder.directory(&layout.manifests(), Mode::PRIVATE_DIRECTORY);
     builder.state.docker = true;
     builder.state.data.insert("/var/lib/kubelet".to_owned());
+    // What a kubelet writes for itself may lie elsewhere.
+    let own = [layout.kubelet_kubeconfig(), layout.kubelet_certificates()];
+    let given = format!("{}/kubelet.kubeconfig", layout.settings());
+    let own = own.into_iter().filter(|path| {
+        let by_kprov = builder.static_pods.is_some() && *path == given;
+        !by_kprov && !path.starts_with("/var/lib/kubelet/")
+    });
+    builder.state.data.extend(own.map(str::to_owned));
     builder.state.data.insert(api::volume::LOCAL_FOLDER.to_owned());
-    builder.state.images.clone_from(&builder.artifacts.images);
+    builder.state.images.extend(builder.artifacts.images.iter().cloned());
     kernel(builder)?;
-    let ca = builder.text(&format!("{PKI}/ca.crt"), builder.pki.cluster_trust.clone());
+    let ca = builder.trust("ca", &builder.pki.cluster_trust);
     balancer::add(builder, Stage::Node)?;
     kubelet(builder, &ca)?;
     flanneld(builder, &ca)?;
+    docker(builder)?;
     kube_proxy(builder, &ca)
+}
+
+/// Where pods are on Docker's bridge, flanneld tells Docker its range: for the first time when the
+/// kubelet has brought the node into the cluster, and before Docker starts from then on.
+fn docker(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
+    if builder.inventory.network.pod_bridge != PodBridge::Docker0 {
+        return Ok(());
+    }
+    let text = builder.render("docker-flannel.conf", DOCKER_ON_FLANNEL, &Value::Null)?;
+    let inputs = [builder.text(DOCKER_ON_FLANNEL, text)].into();
+    builder.state.units.push(UnitState {
+        name: ENGINE.to_owned(),
+        enabled: true,
+        stage: Stage::Node,
+        inputs,
+        health: Gate::Active,
+    });
+    Ok(())
 }
 
 /// Packets of pods cross the host, and the service rules see those that a bridge carries.
@@ -64,28 +96,46 @@ fn kernel(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
 }
 
 fn kubelet(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
-    let path = format!("{ETC}/bootstrap.kubeconfig");
+    let path = builder.layout().kubelet_configuration();
+    let text = builder.render("kubelet.yaml", &path, &Value::Null)?;
+    let mut inputs = vec![ca.to_owned(), builder.text(&path, text)];
+    inputs.extend(identity(builder)?);
+    inputs.extend(renewal(builder).into_iter().flatten());
+    inputs.extend(builder.hyperkube("kubelet"));
+    // Where it runs the masters' components, those are up when it is, one master at a time.
+    let (stage, health) = match builder.static_pods.take() {
+        Some(StaticPods { manifests, health }) => {
+            inputs.extend(manifests);
+            (Stage::ControlPlane, health)
+        }
+        None => (Stage::Node, Gate::Active),
+    };
+    builder.component(Component {
+        name: "kubelet",
+        stage,
+        health,
+        ports: &[port::KUBELET, port::KUBELET_HEALTHZ],
+        inputs,
+    })
+}
+
+/// How a kubelet proves who it is: with a token, for which the cluster gives it a certificate; or
+/// with one that it has from the start, because there is no cluster before it has started its pods.
+fn identity(builder: &mut Builder<'_>) -> Result<Vec<String>, ComposeError> {
+    if builder.static_pods.is_some() {
+        let leaf = builder.leaf(LeafKind::Kubelet)?;
+        let user = format!("{NODE_PREFIX}{}", builder.host.name);
+        let kubeconfig = builder.kubeconfig("kubelet", &user, &leaf)?;
+        return Ok(leaf.into_iter().chain([kubeconfig]).collect());
+    }
+    let path = format!("{}/bootstrap.kubeconfig", builder.layout().settings());
     let more = json!({
         "server": builder.server(),
         "ca_data": encode(&builder.pki.cluster_trust),
         "token": builder.pki.bootstrap_token.expose(),
     });
     let text = builder.render("bootstrap.kubeconfig", &path, &more)?;
-    let bootstrap = builder.secret(&path, Secret::new(text));
-    let path = format!("{ETC}/kubelet.yaml");
-    let text = builder.render("kubelet.yaml", &path, &Value::Null)?;
-    let config = builder.text(&path, text);
-    let mut inputs = vec![ca.to_owned(), bootstrap, config];
-    inputs.extend(renewal(builder).into_iter().flatten());
-    inputs.extend(builder.hyperkube("kubelet"));
-    builder.component(Component {
-        name: "kubelet",
-        etc: ETC,
-        stage: Stage::Node,
-        health: Gate::Active,
-        ports: &[port::KUBELET, port::KUBELET_HEALTHZ],
-        inputs,
-    })
+    Ok(vec![builder.secret(&path, Secret::new(text))])
 }
 
 /// After a change of the authority a kubelet's own certificates, which it got from the cluster, are
@@ -98,22 +148,33 @@ fn renewal(builder: &mut Builder<'_>) -> Option<[String; 2]> {
     let trust = Digest::of(builder.pki.cluster_trust.as_bytes());
     let signer = Digest::of(builder.pki.cluster_ca.cert.as_bytes());
     let text = format!("trust {trust}\nsigner {signer}\n");
-    let authority = builder.text(&format!("{PKI}/kubelet-authority"), text);
-    let script = builder.text(&format!("{ETC}/renew-kubelet.sh"), RENEWAL.to_owned());
+    let layout = builder.layout();
+    let authority = format!("{}/kubelet-authority", layout.certificates());
+    // Its own are what it got from the cluster; those that kprov gave it change with an apply.
+    let kubeconfig = match builder.static_pods {
+        Some(_) => Layout::Fhs.kubelet_kubeconfig(),
+        None => layout.kubelet_kubeconfig(),
+    };
+    let script = RENEWAL
+        .replace("@AUTHORITY@", &authority)
+        .replace("@KUBECONFIG@", kubeconfig)
+        .replace("@CERTIFICATES@", layout.kubelet_certificates());
+    let authority = builder.text(&authority, text);
+    let script = builder.text(&format!("{}/renew-kubelet.sh", layout.settings()), script);
     Some([authority, script])
 }
 
 /// Run before each start of a kubelet; what it removes, the kubelet makes anew.
 const RENEWAL: &str = r#"# Made by kprov; changes made here are overwritten.
 set -eu
-new=/etc/kubernetes/pki/kubelet-authority
+new=@AUTHORITY@
 old=/var/lib/kubelet/authority
 of() { sed -n "s/^$1 //p" "$2" 2>/dev/null || :; }
-[ "$(of trust $new)" = "$(of trust $old)" ] || rm -f /var/lib/kubelet/kubeconfig
+[ "$(of trust $new)" = "$(of trust $old)" ] || rm -f @KUBECONFIG@
 if [ "$(of signer $new)" != "$(of signer $old)" ]; then
-  rm -f /var/lib/kubelet/kubeconfig
-  rm -f /var/lib/kubelet/pki/kubelet-client-current.pem
-  rm -f /var/lib/kubelet/pki/kubelet-server-current.pem
+  rm -f @KUBECONFIG@
+  rm -f @CERTIFICATES@/kubelet-client-current.pem
+  rm -f @CERTIFICATES@/kubelet-server-current.pem
 fi
 mkdir -p /var/lib/kubelet
 cp "$new" "$old.new"
@@ -128,7 +189,6 @@ fn flanneld(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
     inputs.extend(builder.hyperkube("flanneld"));
     builder.component(Component {
         name: "flanneld",
-        etc: ETC,
         stage: Stage::Node,
         health: Gate::Active,
         ports: &[port::FLANNELD_HEALTHZ, port::FLANNELD_METRICS],
@@ -139,7 +199,7 @@ fn flanneld(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
 fn kube_proxy(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
     let client = builder.leaf(LeafKind::KubeProxy)?;
     let kubeconfig = builder.kubeconfig("kube-proxy", "system:kube-proxy", &client)?;
-    let path = format!("{ETC}/kube-proxy.yaml");
+    let path = format!("{}/kube-proxy.yaml", builder.layout().settings());
     let text = builder.render("kube-proxy.yaml", &path, &Value::Null)?;
     let config = builder.text(&path, text);
     let mut inputs = vec![ca.to_owned(), kubeconfig, config];
@@ -147,7 +207,6 @@ fn kube_proxy(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
     inputs.extend(builder.hyperkube("kube-proxy"));
     builder.component(Component {
         name: "kube-proxy",
-        etc: ETC,
         stage: Stage::Node,
         health: Gate::Active,
         ports: &[port::KUBE_PROXY_HEALTHZ, port::KUBE_PROXY_METRICS],

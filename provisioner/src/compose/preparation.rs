@@ -9,11 +9,15 @@ use super::{
 use crate::{
     firewall::{FirewallState, Opening},
     inventory::{API_SERVER_PORT, Backend, Host, Role},
+    layout::Layout,
     state::{BlockState, EngineSource, Protocol, RepositoryState},
 };
 
 /// Port of vxlan packets, as flannel uses it.
 const VXLAN_PORT: u16 = 8472;
+
+/// Lets people who log in call the programs by name.
+const CLASSIC_PATH: &str = "export PATH=\"$PATH:/k8s/kubernetes/bin:/k8s/etcd/bin\"\n";
 
 pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     let system = &builder.host.system;
@@ -33,6 +37,10 @@ pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
         let line = |host: &Host| format!("{} {}\n", host.address, host.name);
         let text = builder.inventory.hosts.iter().map(line).collect();
         builder.state.blocks.push(BlockState { path: "/etc/hosts".to_owned(), text });
+    }
+    if builder.layout() == Layout::Classic {
+        let (path, text) = ("/etc/profile".to_owned(), CLASSIC_PATH.to_owned());
+        builder.state.blocks.push(BlockState { path, text });
     }
     let limits = [("nofile", system.limits.open_files), ("nproc", system.limits.processes)];
     let limits: Vec<_> = (limits.into_iter())

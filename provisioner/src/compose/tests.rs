@@ -8,8 +8,21 @@ use super::*;
 use crate::{
     digest::Digest,
     kubeconfig,
-    state::{Blob, Content, FileState, Gate, Mode},
+    state::{Blob, Content, FileState, Gate, ImageState, Mode},
 };
+
+/// The lab's inventory with `more` in its section `[cluster]`, and the states of its hosts.
+pub(crate) fn lab_with(more: &str) -> Vec<HostState> {
+    let name = "name = \"lab\"\n";
+    lab_edited(|text| text.replace(name, &format!("{name}{more}\n")))
+}
+
+/// The states of the lab's hosts after an edit of its inventory.
+pub(crate) fn lab_edited(edit: impl FnOnce(String) -> String) -> Vec<HostState> {
+    let inventory = inventory("lab", edit);
+    let pki = pki(&inventory);
+    states(&inventory, &pki)
+}
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -36,6 +49,11 @@ fn artifacts() -> Artifacts {
     };
     Artifacts {
         hyperkube: blob("hyperkube"),
+        hyperkube_image: Some(ImageState {
+            reference: "kprov.local/hyperkube:0123456789ab".to_owned(),
+            id: "sha256:1".to_owned(),
+            archive: blob("hyperkube image"),
+        }),
         etcd: blob("etcd"),
         images: Vec::new(),
         repository_keys: BTreeMap::new(),
@@ -88,6 +106,8 @@ macro_rules! golden {
         });
     };
 }
+
+mod layouts;
 
 /// The state of one host in the lab while authorities are replaced: what changes with each stage.
 #[test]

@@ -6,6 +6,7 @@ use crate::plan::{self, Change};
 use crate::state::{Content, DirectoryState, FileState, Gate, LinkState, Mode, Owner, UnitState};
 use proptest::prelude::*;
 
+mod layouts;
 mod preparation;
 
 /// One attempt: facts with the lock, plan, execute. What a killed operator leaves is what

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::layout::Layout;
+
 /// A cluster that kprov builds.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -49,6 +51,10 @@ pub(crate) struct Document {
 pub(crate) struct ClusterSection {
     /// Name of the cluster: a DNS label. It names the state directory and the kubeconfig context.
     pub(crate) name: Option<String>,
+    /// Where files lie on hosts. Default: `fhs`. What `classic` moves cannot be moved later.
+    pub(crate) layout: Option<Layout>,
+    /// What runs the components of masters. Default: `units`.
+    pub(crate) masters: Option<MasterForm>,
     /// DNS domain of services. Default: `cluster.local`.
     pub(crate) domain: Option<String>,
     /// Addresses of pods, cut into one range a node. Default: `10.244.0.0/16`.
@@ -65,6 +71,16 @@ pub(crate) struct ClusterSection {
     pub(crate) pause_image: Option<String>,
     /// Image archives (`docker save`) that are loaded on every node, relative to this file.
     pub(crate) images: Vec<String>,
+}
+
+/// What runs the components of a master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MasterForm {
+    /// systemd, a unit each.
+    Units,
+    /// The master's own kubelet, from a directory of manifests.
+    StaticPods,
 }
 
 /// How a host is reached.
@@ -190,6 +206,8 @@ pub(crate) struct NetworkSection {
     pub(crate) masquerade: Option<bool>,
     /// How services are translated. Default: `auto`.
     pub(crate) proxy_mode: Option<ProxyMode>,
+    /// The bridge of pods. Default: `cni0`.
+    pub(crate) pod_bridge: Option<PodBridge>,
 }
 
 /// How hosts reach the API servers.
@@ -232,6 +250,17 @@ impl Backend {
             Self::HostGw => "host-gw",
         }
     }
+}
+
+/// The bridge that pods are attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PodBridge {
+    /// One of their own.
+    Cni0,
+    /// Docker's, on the range that flanneld tells it: what is started without Kubernetes is on it,
+    /// too.
+    Docker0,
 }
 
 /// How services are translated.
@@ -330,10 +359,11 @@ pub enum KeyAlgorithm {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ComponentsSection {
-    /// How much all components log, 0 (little) to 10. Default: 2.
+    /// How much all components log, 0 (little) to 10. Default: 2; 4 in the layout `classic`.
     #[schemars(range(max = 10))]
     pub(crate) log_level: Option<u8>,
-    /// Open files that etcd and the API server may have. Default: 16384.
+    /// Open files that etcd and the API server may have. Default: 16384; 65536 in the layout
+    /// `classic`.
     #[schemars(range(min = 1024, max = 1_048_576))]
     pub(crate) open_files: Option<u32>,
     /// etcd.

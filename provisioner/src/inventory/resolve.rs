@@ -10,8 +10,8 @@ use toml::{Spanned, de::DeTable};
 
 use super::{
     API_PROXY_PORT, API_SERVER_PORT, ArtifactSource, Backend, Cluster, Components, Diagnostics,
-    GivenAuthority, Inventory, KeyAlgorithm, LoadBalancer, Network, PkiSettings, ProxyMode, Role,
-    Surroundings, conduct,
+    GivenAuthority, Host, Inventory, KeyAlgorithm, Layout, LoadBalancer, MasterForm, Network,
+    PkiSettings, PodBridge, ProxyMode, Role, Surroundings, conduct,
     diagnostics::Problem,
     document::{ArtifactSection, AuthoritySection, BalancerKind, Document},
     hosts, nth_address,
@@ -45,6 +45,7 @@ pub(super) fn resolve(
     let hosts = hosts::resolve(&mut resolver, &cluster, broken);
     let masters = hosts.iter().filter(|host| host.has(Role::Master)).count();
     let load_balancer = resolver.load_balancer(masters);
+    resolver.static_pods(&cluster, &network, &hosts);
     let rollout = conduct::rollout(&mut resolver);
     let hooks = conduct::hooks(&mut resolver, &hosts, broken);
     Some(Inventory {
@@ -114,6 +115,8 @@ impl Resolver<'_> {
         let pause_image = self.pause_image();
         Cluster {
             name,
+            layout: section.layout.unwrap_or_default(),
+            masters: section.masters.unwrap_or(MasterForm::Units),
             domain: domain.to_owned(),
             pod_cidr,
             service_cidr,
@@ -262,8 +265,17 @@ impl Resolver<'_> {
                 &format!("try {usual}"),
             );
         }
+        let pod_bridge = section.pod_bridge.unwrap_or(PodBridge::Cni0);
+        if pod_bridge == PodBridge::Docker0 {
+            let message = "pods share Docker's own bridge".to_owned();
+            let label = "Docker is restarted once on each node, and what runs in it as well";
+            let help =
+                "without `pod_bridge`, pods have a bridge of their own and Docker is left alone";
+            self.warn(&["network", "pod_bridge"], message, label, help);
+        }
         Network {
             backend,
+            pod_bridge,
             mtu,
             masquerade: section.masquerade.unwrap_or(true),
             proxy_mode: section.proxy_mode.unwrap_or(ProxyMode::Auto),
@@ -302,6 +314,26 @@ impl Resolver<'_> {
                 let port = port.unwrap_or(API_SERVER_PORT);
                 LoadBalancer::External { name: name.to_owned(), port }
             }
+        }
+    }
+
+    /// Masters that are pods need a kubelet, and one that can start without them.
+    fn static_pods(&mut self, cluster: &Cluster, network: &Network, hosts: &[Host]) {
+        if cluster.masters != MasterForm::StaticPods {
+            return;
+        }
+        let path = ["cluster", "masters"];
+        let bare = hosts.iter().filter(|host| host.has(Role::Master) && !host.has(Role::Node));
+        let bare: Vec<_> = bare.map(|host| host.name.as_str()).collect();
+        if !bare.is_empty() {
+            let message = format!("masters that are pods need a kubelet: {}", bare.join(", "));
+            let help = "give them the role `node`, too; a taint keeps other pods away";
+            self.error(&path, message, "needs the role `node`", help);
+        }
+        if network.pod_bridge == PodBridge::Docker0 {
+            let message = "Docker cannot wait for a range that comes from a pod".to_owned();
+            let help = "leave out `pod_bridge = \"docker0\"`, or `masters = \"static-pods\"`";
+            self.error(&path, message, "not with `pod_bridge = \"docker0\"`", help);
         }
     }
 
@@ -405,9 +437,12 @@ impl Resolver<'_> {
             let flags = section.args.iter().map(|(k, v)| (k.clone(), v.to_string())).collect();
             args.insert(component.to_owned(), flags);
         }
+        // The classic guide's figures go with its files.
+        let classic = self.document.cluster.layout == Some(Layout::Classic);
+        let (log_level, open_files) = if classic { (4, 65_536) } else { (2, 16_384) };
         Components {
-            log_level: section.log_level.unwrap_or(2),
-            open_files: section.open_files.unwrap_or(16_384),
+            log_level: section.log_level.unwrap_or(log_level),
+            open_files: section.open_files.unwrap_or(open_files),
             args,
         }
     }

@@ -381,6 +381,28 @@ fn rollouts_and_hooks_are_read() {
 }
 
 #[test]
+fn forms_of_masters_and_bridges_that_cannot_be_are_told() {
+    let pods = |more: &str, roles: &str| {
+        let text = format!(
+            "[cluster]\nname = \"c\"\nmasters = \"static-pods\"\n{more}\n[[hosts]]\nname = \"m\"\n\
+             address = \"10.0.0.1\"\nroles = [{roles}]\n[[hosts]]\nname = \"n\"\n\
+             address = \"10.0.0.2\"\nroles = [\"node\"]\n"
+        );
+        findings(&text)
+    };
+    let told = pods("", "\"etcd\", \"master\"");
+    assert!(told.contains("masters that are pods need a kubelet: m"), "{told}");
+    let all = "\"etcd\", \"master\", \"node\"";
+    let told = pods("[network]\npod_bridge = \"docker0\"", all);
+    assert!(told.contains("Docker cannot wait for a range that comes from a pod"), "{told}");
+    let told = pods("layout = \"clasic\"", all);
+    assert!(told.contains("did you mean `classic`?"), "{told}");
+    let shared = good("[network]\npod_bridge = \"docker0\"\n");
+    let warnings = parse(&shared).unwrap().warnings.render(false, 100);
+    assert!(warnings.contains("pods share Docker's own bridge"), "{warnings}");
+}
+
+#[test]
 fn mistakes_in_rollouts_and_hooks_are_told() {
     let check = |more: &str, expected: &str| {
         let said = findings(&good(more));

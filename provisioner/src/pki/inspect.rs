@@ -113,7 +113,7 @@ pub fn survey(inventory: &Inventory, access: &Access<'_>) -> Result<Vec<Surveyed
             kind: kind.to_owned(),
             host: host.to_owned(),
             authority: signed.unwrap_or("unknown").to_owned(),
-            path: spec.kind.path().map(|stem| format!("{stem}.crt")),
+            path: spec.kind.paths(inventory.cluster.layout).map(|[cert, _]| cert),
             description: text.as_deref().and_then(Description::of_pem),
             id: spec.id,
         });

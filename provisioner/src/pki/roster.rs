@@ -1,6 +1,10 @@
 //! Which certificates a cluster has: who they name, what they are for.
 
-use crate::inventory::{Host, Inventory, LoadBalancer, Role};
+use crate::inventory::{Host, Inventory, LoadBalancer, MasterForm, Role};
+use crate::layout::Layout;
+
+/// What the users of kubelets begin with; the node's name follows.
+pub(crate) const NODE_PREFIX: &str = "system:node:";
 
 /// A kind of certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +29,8 @@ pub enum LeafKind {
     Scheduler,
     /// The scheduler's own endpoint; one a master.
     SchedulerServing,
+    /// The kubelet of a master whose components are its pods, so that it can start before them.
+    Kubelet,
     /// kube-proxy towards the API server; one a node.
     KubeProxy,
     /// flanneld towards the API server; one a node.
@@ -35,7 +41,7 @@ pub enum LeafKind {
 
 impl LeafKind {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::EtcdServer,
         Self::EtcdPeer,
         Self::EtcdHealth,
@@ -46,6 +52,7 @@ impl LeafKind {
         Self::ControllerManagerServing,
         Self::Scheduler,
         Self::SchedulerServing,
+        Self::Kubelet,
         Self::KubeProxy,
         Self::Flanneld,
         Self::Admin,
@@ -65,31 +72,24 @@ impl LeafKind {
             Self::ControllerManagerServing => "controller-manager-serving",
             Self::Scheduler => "scheduler",
             Self::SchedulerServing => "scheduler-serving",
+            Self::Kubelet => "kubelet",
             Self::KubeProxy => "kube-proxy",
             Self::Flanneld => "flanneld",
             Self::Admin => "admin",
         }
     }
 
-    /// Where a host keeps it: the path of certificate and key without extension. `None` for the
-    /// operator's, which is on no host.
+    /// Where a host keeps certificate and key. `None` for the operator's, which is on no host.
     #[must_use]
-    pub fn path(self) -> Option<&'static str> {
-        Some(match self {
-            Self::EtcdServer => "/etc/etcd/pki/server",
-            Self::EtcdPeer => "/etc/etcd/pki/peer",
-            Self::EtcdHealth => "/etc/etcd/pki/healthcheck-client",
-            Self::ApiServerEtcdClient => "/etc/kubernetes/pki/apiserver-etcd-client",
-            Self::ApiServer => "/etc/kubernetes/pki/apiserver",
-            Self::ApiServerKubeletClient => "/etc/kubernetes/pki/apiserver-kubelet-client",
-            Self::ControllerManager => "/etc/kubernetes/pki/controller-manager",
-            Self::ControllerManagerServing => "/etc/kubernetes/pki/controller-manager-serving",
-            Self::Scheduler => "/etc/kubernetes/pki/scheduler",
-            Self::SchedulerServing => "/etc/kubernetes/pki/scheduler-serving",
-            Self::KubeProxy => "/etc/kubernetes/pki/kube-proxy",
-            Self::Flanneld => "/etc/kubernetes/pki/flanneld",
+    pub fn paths(self, layout: Layout) -> Option<[String; 2]> {
+        let (folder, stem) = match self {
             Self::Admin => return None,
-        })
+            Self::EtcdServer => (layout.etcd_certificates(), "server"),
+            Self::EtcdPeer => (layout.etcd_certificates(), "peer"),
+            Self::EtcdHealth => (layout.etcd_certificates(), "healthcheck-client"),
+            _ => (layout.certificates(), self.word()),
+        };
+        Some(layout.certificate(folder, stem))
     }
 
     /// Name of the files of this kind for `host`, without extension.
@@ -108,10 +108,11 @@ impl LeafKind {
         )
     }
 
-    /// Common name, the user of a client certificate; `None` stands for the host's name.
+    /// Common name, the user of a client certificate; `None` stands for the host's name, with
+    /// [`NODE_PREFIX`] for a kubelet.
     fn common_name(self) -> Option<&'static str> {
         Some(match self {
-            Self::EtcdServer | Self::EtcdPeer => return None,
+            Self::EtcdServer | Self::EtcdPeer | Self::Kubelet => return None,
             Self::EtcdHealth => "kube-etcd-healthcheck-client",
             Self::ApiServerEtcdClient => "kube-apiserver-etcd-client",
             Self::ApiServer => "kube-apiserver",
@@ -132,6 +133,7 @@ impl LeafKind {
             // The kubelet asks the API server whether the user may; kubeadm's choice of group too.
             Self::ApiServerKubeletClient | Self::Admin => Some("system:masters"),
             Self::KubeProxy => Some("system:node-proxier"),
+            Self::Kubelet => Some("system:nodes"),
             _ => None,
         }
     }
@@ -165,7 +167,7 @@ pub(super) struct LeafSpec {
 pub(super) fn roster(inventory: &Inventory) -> Vec<LeafSpec> {
     let mut specs = Vec::new();
     for host in &inventory.hosts {
-        for kind in kinds(host) {
+        for kind in kinds(host, inventory.cluster.masters) {
             specs.push(spec(kind, Some(host), inventory));
         }
     }
@@ -173,7 +175,7 @@ pub(super) fn roster(inventory: &Inventory) -> Vec<LeafSpec> {
     specs
 }
 
-fn kinds(host: &Host) -> Vec<LeafKind> {
+fn kinds(host: &Host, masters: MasterForm) -> Vec<LeafKind> {
     let mut kinds = Vec::new();
     if host.has(Role::Etcd) {
         kinds.extend([LeafKind::EtcdServer, LeafKind::EtcdPeer, LeafKind::EtcdHealth]);
@@ -188,6 +190,9 @@ fn kinds(host: &Host) -> Vec<LeafKind> {
             LeafKind::Scheduler,
             LeafKind::SchedulerServing,
         ]);
+    }
+    if host.has(Role::Master) && masters == MasterForm::StaticPods {
+        kinds.push(LeafKind::Kubelet);
     }
     if host.has(Role::Node) {
         kinds.extend([LeafKind::KubeProxy, LeafKind::Flanneld]);
@@ -208,7 +213,10 @@ fn spec(kind: LeafKind, host: Option<&Host>, inventory: &Inventory) -> LeafSpec 
     LeafSpec {
         id: kind.id(host_name),
         kind,
-        common_name: kind.common_name().unwrap_or(host_name).to_owned(),
+        common_name: match (kind, kind.common_name()) {
+            (LeafKind::Kubelet, _) => format!("{NODE_PREFIX}{host_name}"),
+            (_, name) => name.unwrap_or(host_name).to_owned(),
+        },
         organization: kind.organization(),
         names,
         server,

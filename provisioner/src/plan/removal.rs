@@ -163,6 +163,10 @@ fn reset_steps(record: &Record, facts: &Facts) -> Vec<Step> {
     steps.push(Step::Reload);
     // With its own files back, a unit that was there before becomes what it was.
     for unit in theirs.iter().rev() {
+        if unit.name == ENGINE && unit.active && facts.started.contains_key(&unit.name) {
+            steps.extend(engine_as_it_was(unit));
+            continue;
+        }
         steps.extend(stop(unit));
         let unit_again = |step: fn(String) -> Step| step(unit.name.clone());
         if unit.enabled {
@@ -178,6 +182,22 @@ fn reset_steps(record: &Record, facts: &Facts) -> Vec<Step> {
     let modules = record.modules.iter().cloned();
     steps.extend(modules.map(|module| Step::UnloadModule { module }));
     steps.extend([Step::ResetFailed, Step::RemoveRecord]);
+    steps
+}
+
+/// The owner's engine was on a range of ours. One that is started again keeps the address that its
+/// bridge has, so that this has to go in between.
+fn engine_as_it_was(unit: &OwnedUnit) -> Vec<Step> {
+    let name = || unit.name.clone();
+    let mut steps = vec![
+        Step::Stop { unit: name() },
+        Step::RemoveEngineNetwork,
+        Step::Start { unit: name() },
+        Step::Forget { unit: name() },
+    ];
+    if unit.enabled {
+        steps.push(Step::Enable { unit: name() });
+    }
     steps
 }
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::facts::{FactsQuery, Listener};
 use crate::host::fake::FakeMachine;
 use crate::plan;
-use crate::record::Record;
+use crate::record::{OwnedUnit, Record};
 use crate::state::{Content, FileState, Mode, Owner, Protocol};
 
 fn state() -> HostState {
@@ -119,6 +119,31 @@ fn a_port_of_ours_in_foreign_hands_is_named_with_its_holder() {
         },
         &[("port", "port 6443/tcp of kube-apiserver.service is in use by nginx (nginx.service)")],
     );
+}
+
+#[test]
+fn the_port_of_a_static_pod_is_held_by_a_container_of_ours() {
+    let check = |program: &str, unit: Option<&str>, known: bool, expected: usize| {
+        let mut state = state();
+        let kubelet = || "kubelet.service".to_owned();
+        state.ports = vec![PortUse { protocol: Protocol::Tcp, port: 6443, unit: kubelet() }];
+        let mut host = FakeMachine::new("n1").connect();
+        let mut facts = host.facts(&FactsQuery::for_state(&state), None).unwrap();
+        let (unit, program) = (unit.map(str::to_owned), Some(program.to_owned()));
+        facts.listeners = vec![Listener { protocol: Protocol::Tcp, port: 6443, unit, program }];
+        let mut record = Record::new("lab", "n1");
+        if known {
+            let name = kubelet();
+            record.units.push(OwnedUnit { name, existed: false, active: false, enabled: false });
+        }
+        facts.record = Some(record);
+        let plan = crate::plan::nothing("n1");
+        assert_eq!(super::check(&state, &facts, &plan).len(), expected, "{known}");
+    };
+    check("hyperkube", None, true, 0);
+    check("hyperkube", None, false, 1);
+    check("hyperkube", Some("other.service"), true, 1);
+    check("nginx", None, true, 1);
 }
 
 #[test]

@@ -86,11 +86,14 @@ fn the_environment_file_names_the_bridge_address() {
         mtu: 1450,
         masquerade: true,
     };
+    let told = |masquerade| Subnet { masquerade, ..subnet.clone() }.environment();
     assert_eq!(
-        subnet.environment(),
+        told(true),
         "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.3.1/24\nFLANNEL_MTU=1450\n\
-         FLANNEL_IPMASQ=true\n"
+         FLANNEL_IPMASQ=true\n\
+         DOCKER_NETWORK_OPTIONS=\"--bip=10.244.3.1/24 --ip-masq=false --mtu=1450\"\n"
     );
+    assert!(told(false).contains(" --ip-masq=true "), "Docker does it where flanneld does not");
 }
 
 fn overlays() -> impl Strategy<Value = Overlay> {

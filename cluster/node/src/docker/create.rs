@@ -14,7 +14,7 @@ use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOpt
 use kubelet::runtime::{ContainerRecord, ContainerSpec, Mount, SandboxSpec};
 use kubelet::{Labels, RuntimeError, RuntimeErrorKind};
 
-use super::{BRIDGE, NETWORK, Runtime, error, network};
+use super::{PodBridge, Runtime, error, network};
 use crate::volumes;
 
 /// The pause container dies last.
@@ -28,9 +28,9 @@ impl Runtime {
         &self,
         spec: &SandboxSpec,
     ) -> Result<Option<ContainerRecord>, RuntimeError> {
-        let id = self.create_and_start(&spec.name, sandbox_body(spec)).await?;
+        let id = self.create_and_start(&spec.name, sandbox_body(spec, self.bridge)).await?;
         if !spec.host_network {
-            network::allow_hairpin(BRIDGE).await;
+            network::allow_hairpin(self.bridge.device()).await;
         }
         self.record(&id).await
     }
@@ -122,7 +122,7 @@ fn owned(labels: &Labels) -> HashMap<String, String> {
     labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-fn sandbox_body(spec: &SandboxSpec) -> ContainerCreateBody {
+fn sandbox_body(spec: &SandboxSpec, bridge: PodBridge) -> ContainerCreateBody {
     let host = |yes: bool, other: Option<&str>| {
         if yes { Some("host".to_owned()) } else { other.map(str::to_owned) }
     };
@@ -141,7 +141,7 @@ fn sandbox_body(spec: &SandboxSpec) -> ContainerCreateBody {
         labels: Some(owned(&spec.labels)),
         exposed_ports: Some(exposed).filter(|e| !e.is_empty()),
         host_config: Some(HostConfig {
-            network_mode: host(spec.host_network, Some(NETWORK)),
+            network_mode: host(spec.host_network, Some(bridge.network())),
             ipc_mode: host(spec.host_ipc, Some("shareable")),
             pid_mode: host(spec.host_pid, None),
             port_bindings: Some(bindings).filter(|b| !b.is_empty()),

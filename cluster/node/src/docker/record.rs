@@ -12,7 +12,7 @@ use kubelet::naming;
 use kubelet::runtime::{ContainerRecord, ContainerState};
 use kubelet::{RuntimeError, RuntimeReply};
 
-use super::{NETWORK, Runtime, error};
+use super::{PodBridge, Runtime, error};
 
 /// Containers inspected at a time.
 const INSPECTIONS: usize = 16;
@@ -80,7 +80,9 @@ fn record(container: ContainerInspectResponse) -> ContainerRecord {
         .and_then(|path| last_words(container.mounts.as_deref().unwrap_or_default(), path));
     let message = last_words.or_else(|| state.error.filter(|_| exited)).unwrap_or_default();
     let networks = container.network_settings.and_then(|n| n.networks).unwrap_or_default();
-    let ip = networks.get(NETWORK).and_then(|e| e.ip_address.clone()).unwrap_or_default();
+    // A pod is attached to one of them, and stays there when the choice changes.
+    let endpoint = PodBridge::ALL.into_iter().find_map(|bridge| networks.get(bridge.network()));
+    let ip = endpoint.and_then(|e| e.ip_address.clone()).unwrap_or_default();
     ContainerRecord {
         id: container.id.unwrap_or_default(),
         labels: labels.into_iter().collect(),

@@ -42,10 +42,15 @@ fn read(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let Ok(entries) = std::fs::read_dir(directory) else { return BTreeMap::new() };
     entries
         .flatten()
-        .filter(|e| !e.file_name().to_string_lossy().starts_with('.'))
+        .filter(|e| !is_passing(&e.file_name().to_string_lossy()))
         .filter(|e| e.metadata().is_ok_and(|m| m.is_file() && m.len() <= SIZE_MAX))
         .filter_map(|e| Some((e.path(), std::fs::read(e.path()).ok()?)))
         .collect()
+}
+
+/// Files of somebody who is still writing: hidden ones, and those that will take another's place.
+fn is_passing(name: &str) -> bool {
+    name.starts_with('.') || name.ends_with('~') || name.ends_with(".kprov-new")
 }
 
 fn parse(path: &Path, text: &[u8]) -> Option<Object> {
@@ -76,6 +81,7 @@ mod tests {
         std::fs::write(dir.path().join("web.yaml"), pod).unwrap();
         std::fs::write(dir.path().join("bad.yaml"), "kind: [").unwrap();
         std::fs::write(dir.path().join(".hidden"), pod).unwrap();
+        std::fs::write(dir.path().join("web.yaml.kprov-new"), pod).unwrap();
         let (inputs, mut sent) = mpsc::channel(4);
         let task = tokio::spawn(watch(Some(dir.path().to_owned()), inputs));
         let Some(NodeInput::StaticPods(pods)) = sent.recv().await else { panic!("no pods") };

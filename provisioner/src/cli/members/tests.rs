@@ -70,6 +70,7 @@ impl Lab {
         };
         let artifacts = Artifacts {
             hyperkube: blob("hyperkube"),
+            hyperkube_image: None,
             etcd: blob("etcd"),
             images: Vec::new(),
             repository_keys: BTreeMap::new(),
