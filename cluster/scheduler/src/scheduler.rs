@@ -378,13 +378,14 @@ impl Scheduler {
         if replaced {
             self.leave(now, &key);
         }
-        if self.assumed.contains(&key) {
+        let going = api::meta::is_terminating(&pod.metadata);
+        if self.assumed.contains(&key) && !(going && self.give_back(now, &key)) {
             return;
         }
         // Pods that name another scheduler are another scheduler's.
         let Some(profile) = self.desk.find(&info.scheduler) else { return };
         let held = info.gated && self.desk.profile(profile).gates;
-        let ready = !held && !api::meta::is_terminating(&pod.metadata);
+        let ready = !held && !going;
         let unchanged = self.pending.get(&key).is_some_and(|p| same_question(p, &info));
         let priority = info.priority;
         if let Some(before) = self.pending.get(&key) {
@@ -401,6 +402,20 @@ impl Scheduler {
         if !unchanged {
             self.queue.add(key, priority, now);
         }
+    }
+
+    /// Takes back where a pod was assumed to be that waits for its claims or its group, and tells
+    /// whether it did: once somebody is asked to bind it, the answer decides.
+    fn give_back(&mut self, now: Time, key: &Key) -> bool {
+        let in_group = self.groups.withdraw(key, true);
+        if !self.reservations.forget(key) && !in_group {
+            return false;
+        }
+        // Others of its group must know.
+        self.reservations.happened();
+        self.assumed.remove(key);
+        self.leave_node(now, key);
+        true
     }
 
     fn leave(&mut self, now: Time, key: &Key) {

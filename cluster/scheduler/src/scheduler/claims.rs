@@ -60,9 +60,9 @@ impl Reservations {
         self.pods.values().map(|waiting| waiting.deadline).min()
     }
 
-    /// The pod does not wait any more.
-    pub(super) fn forget(&mut self, pod: &Key) {
-        self.pods.remove(pod);
+    /// The pod does not wait any more; tells whether it did.
+    pub(super) fn forget(&mut self, pod: &Key) -> bool {
+        self.pods.remove(pod).is_some()
     }
 
     /// Whether the volume was given to the claim of a pod that waits.

@@ -331,6 +331,25 @@ fn a_pod_that_goes_gives_its_place_back() {
     assert_eq!(bench.scheduler.wake_at(), None);
 }
 
+#[test]
+fn a_pod_that_shall_go_is_not_bound_when_its_claims_are() {
+    let mut bench = bench();
+    claim(&mut bench, "c");
+    pod(&mut bench, "p", "c");
+    let mut asked = updates(&mut bench);
+    let node = asked[0].1["metadata"]["annotations"]["volume.kubernetes.io/selected-node"].clone();
+    carry_out(&mut bench, asked.remove(0));
+    bench.change(json!({"apiVersion": "v1", "kind": "Pod", "metadata":
+        {"name": "p", "namespace": "d", "uid": "u-p",
+            "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x.io/y"]},
+        "spec": {"containers": [], "volumes":
+            [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}}));
+    assert_eq!(bench.scheduler.snapshot().nodes().map(|n| n.pods).sum::<i64>(), 0);
+    volume(&mut bench, "v", node.as_str().unwrap(), "c");
+    bound_claim(&mut bench, "c", "v");
+    assert_eq!((bench.settle(), bench.scheduler.wake_at()), (vec![], None));
+}
+
 /// How many volumes of a driver a node takes.
 fn limit(bench: &mut Bench, node: &str, driver: &str, count: u32) {
     bench.change(json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode",
