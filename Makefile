@@ -16,7 +16,7 @@ PACKAGES := git make gcc libc6-dev pkg-config libssl-dev zlib1g-dev protobuf-com
 	libprotobuf-dev ca-certificates curl docker.io mmdebstrap etcd-server busybox-static \
 	iproute2 iptables nftables chromium openssh-client openssh-server openssl systemd util-linux
 
-.PHONY: help setup build profile-tool ksim test lab-up lab-down demo demo-down bench bench-e2e \
+.PHONY: help setup build profile-tool ksim test test-long lab-up lab-down demo demo-down bench bench-e2e \
 	bench-sched bench-sim
 
 help: ## List the targets
@@ -73,6 +73,10 @@ ksim: profile-tool ## Build the simulator for speed, into target/sim
 
 test: ## Run every check and test, the end-to-end tests in the lab included
 	cargo xtask ci
+
+test-long: build ## Run the end-to-end tests that take several minutes each, which `test` leaves out
+	$(LAB) images
+	cargo nextest run --workspace --profile e2e-long
 
 lab-up: ## Boot three bare lab hosts
 	$(LAB) up
