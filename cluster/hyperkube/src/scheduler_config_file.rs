@@ -64,13 +64,15 @@ mod tests {
         let blocks =
             manual.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
         let parsed: Vec<_> = blocks.map(|text| parse(text).unwrap().scheduler).collect();
-        let [two, one] = &parsed[..] else { panic!("two examples") };
+        let [two, one, groups] = &parsed[..] else { panic!("three examples") };
         let [spread, pack] = &two.profiles[..] else { panic!("two profiles") };
         assert_eq!(*spread, scheduler::ProfileConfig::default());
         assert_eq!((pack.name.as_str(), pack.weights["NodeResourcesFit"]), ("packing", 5));
         assert_eq!(pack.args.fit.scoring_strategy.kind, "MostAllocated");
         assert_eq!(one.profiles[0].name, "batch");
-        for profile in two.profiles.iter().chain(&one.profiles) {
+        assert_eq!(groups.profiles[0].args.coscheduling.permit_waiting_time_seconds, 120);
+        assert_ne!(groups.profiles[0], scheduler::ProfileConfig::default());
+        for profile in [two, one, groups].into_iter().flat_map(|config| &config.profiles) {
             scheduler::Profile::new(profile).unwrap();
         }
     }
