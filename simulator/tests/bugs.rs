@@ -36,7 +36,7 @@ const CORPUS: [(Bug, &[&str], u16); 28] = [
     (Bug::CountOfThisLife, &["P27"], 36),
     (Bug::AllowanceNotSpent, &["P44"], 8),
     (Bug::NodeTimeBelieved, &["P32"], 18),
-    (Bug::PromisesOfOthersUnknown, &["P24"], 24),
+    (Bug::PromisesOfOthersUnknown, &["P8"], 24),
     (Bug::HeldBackForGood, &["P22"], 25),
     (Bug::EndingPodsCounted, &["P15"], 30),
     (Bug::StaleServerTrusted, &["P5"], 31),
