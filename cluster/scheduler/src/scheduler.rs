@@ -572,6 +572,7 @@ impl Scheduler {
         }
         let kin = self.pending.get(key).map_or(0, |pod| pod.kin.id);
         self.queue.unschedulable(key.clone(), events, kin);
+        self.groups.kept.remove(key);
         let message = diagnosis.message();
         let Some(pod) = self.pending.get_mut(key) else { return };
         let (uid, nominated) = (pod.uid.clone(), pod.nominated.clone());
@@ -656,7 +657,7 @@ impl Scheduler {
                     self.record(now, profile, record, out);
                 }
             }
-            Err(ApiError::Unreachable(_)) => self.forget(now, key),
+            Err(ApiError::Unreachable(_)) => self.not_bound(now, &key),
             // It may have been carried out: only the store knows.
             Err(_) => self.check(key, out),
         }
@@ -683,11 +684,21 @@ impl Scheduler {
                 let same = self.snapshot.pod(&key).is_some_and(|p| p.uid == object.uid());
                 // Bound: the watch will say so. Another pod of that name: the watch, too.
                 if !bound && same {
-                    self.forget(now, key);
+                    self.not_bound(now, &key);
                 }
             }
             Err(error) if error.code() == Some(404) => self.leave(now, &key),
             _ => self.check(key, out),
+        }
+    }
+
+    /// Takes back an assumed placement after its binding failed, and tries the pod again.
+    fn not_bound(&mut self, now: Time, key: &Key) {
+        let placed = self.snapshot.pod(key).filter(|_| self.assumed.contains(key));
+        let node = placed.map(|pod| Name::from(pod.node));
+        self.forget(now, key.clone());
+        if let Some(node) = node {
+            self.keep_place(now, key, node);
         }
     }
 

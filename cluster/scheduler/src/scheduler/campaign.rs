@@ -88,7 +88,9 @@ impl Scheduler {
             campaign.node = Name::default();
             campaign.failed = true;
         }
-        if let Some(pod) = self.pending.get(loser) {
+        let kept = self.groups.kept.remove(loser).is_some();
+        // A place that was kept is no promise that anybody was told of.
+        if let Some(pod) = self.pending.get(loser).filter(|_| !kept) {
             let request = status_patch(loser, &pod.uid, Some(""), None);
             self.fly(request, Flight::Status(loser.clone()), out);
         }
@@ -256,12 +258,13 @@ impl Scheduler {
         }
     }
 
-    /// Notes the node that is cleared for a pod without one: what its campaign is about, or else
-    /// what the API says.
+    /// Notes the node that is cleared for a pod without one: what its campaign is about, or where it
+    /// keeps its place, or else what the API says.
     pub(super) fn nominate_as_known(&mut self, now: Time, key: &Key) {
         let Some(pod) = self.pending.get(key) else { return };
         let campaign = self.campaigns.get(key).filter(|campaign| campaign.uid == pod.uid);
-        let node = campaign.map_or(&pod.nominated, |campaign| &campaign.node).clone();
+        let node = campaign.map(|campaign| &campaign.node).or_else(|| self.groups.kept.get(key));
+        let node = node.unwrap_or(&pod.nominated).clone();
         let known = self.snapshot.nominations().of(key);
         if known.map_or("", |known| &known.node) == node
             && known.is_none_or(|known| known.class == pod.class && known.kin == pod.kin)
@@ -282,6 +285,7 @@ impl Scheduler {
     /// Forgets the node that was cleared for a pod; others may take it, but if the pod itself is
     /// on it.
     pub(super) fn withdraw(&mut self, now: Time, key: &Key, on: &str) {
+        self.groups.kept.remove(key);
         if let Some(Nomination { node, class, kin }) = self.snapshot.withdraw(key)
             && *node != *on
         {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Key, Pod, Time};
+use api::{Key, Name, Pod, Time};
 use machine::{ApiEffect, Record};
 
 use super::together::PLUGIN;
@@ -25,6 +25,8 @@ pub(super) struct Groups {
     pub(super) succeeded_of: GroupCounts,
     /// Groups of which some wait for their claims.
     pub(super) permits: BTreeMap<GroupName, Permit>,
+    /// The places of pods whose binding failed and whose groups are not whole without them.
+    pub(super) kept: BTreeMap<Key, Name>,
 }
 
 /// Pods that are bound together.
@@ -148,6 +150,25 @@ impl Scheduler {
                 self.release_group(now, permit, &why, out);
             }
             self.wake_group(now, &group);
+        }
+    }
+
+    /// Keeps the place of a pod whose binding failed, if its group is not whole without it: others of
+    /// the group may be bound already. The place is kept as one that was cleared for the pod, so that
+    /// none of the same or a lower priority gets it; when the pod is tried again, it may find that
+    /// the node will not do any more.
+    pub(super) fn keep_place(&mut self, now: Time, key: &Key, node: Name) {
+        let Some(pod) = self.pending.get(key) else { return };
+        let profile = self.desk.find(&pod.scheduler).map(|id| self.desk.profile(id));
+        if profile.is_none_or(|profile| profile.coscheduling.is_none()) {
+            return;
+        }
+        let Some(Group { name, min_available: Ok(wanted) }) = &pod.kin.identity.group else {
+            return;
+        };
+        if self.snapshot.placed_of(name) + self.groups.succeeded_of.of(name) < *wanted {
+            self.groups.kept.insert(key.clone(), node);
+            self.nominate_as_known(now, key);
         }
     }
 

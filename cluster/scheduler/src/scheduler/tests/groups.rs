@@ -360,3 +360,87 @@ fn a_group_is_bound_when_all_of_its_claims_are() {
         "status": {"phase": "Bound"}}));
     assert_eq!(bench.bound(), ["a", "c"]);
 }
+
+impl Bench {
+    /// A group of two that is bound, but for `b`: the answer to its binding is `error`.
+    fn torn(error: ApiError) -> Self {
+        let mut bench = Self::with(&config());
+        bench.node("n1", "2");
+        bench.member("a", "g", "2", &plain());
+        bench.member("b", "g", "2", &plain());
+        let bindings = bench.bindings();
+        assert_eq!(names(&bindings), [("a", "n1"), ("b", "n1")]);
+        bench.reply(bindings[0].0, Ok(Reply::Done(Revision(bench.revision))));
+        bench.member("a", "g", "2", &json!({"nodeName": "n1"}));
+        bench.out.clear();
+        bench.reply(bindings[1].0, Err(error));
+        bench
+    }
+
+    /// The store's answer to the question whether `b` was bound: it was not.
+    fn tell_unbound(&mut self) {
+        let look_up = self.out.iter().find_map(|effect| match effect {
+            ApiEffect::Call { id, request: Request::Get(_) } => Some(*id),
+            _ => None,
+        });
+        let pod = self.scheduler.cache.object(&Key::new(Kind::Pod, "d", "b")).unwrap().clone();
+        self.reply(look_up.unwrap(), Ok(Reply::Object(pod)));
+    }
+}
+
+#[test]
+fn a_group_stays_whole_when_a_binding_fails() {
+    for lost in [false, true] {
+        let error = if lost { ApiError::Unknown } else { ApiError::Unreachable };
+        let mut bench = Bench::torn(error("down".into()));
+        if lost {
+            bench.tell_unbound();
+        }
+        // What comes while the pod pauses finds no room, nor does what is told of the pod matter.
+        bench.pod("other", "1", "");
+        bench.member("b", "g", "2", &json!({"terminationGracePeriodSeconds": 5}));
+        assert_eq!(bench.settle(), [("b".to_owned(), "n1".to_owned())], "{lost}");
+        bench.member("b", "g", "2", &json!({"nodeName": "n1"}));
+        assert!(bench.scheduler.groups.kept.is_empty());
+        assert_eq!((bench.bound(), bench.placed()), (vec![], 2));
+    }
+}
+
+#[test]
+fn a_place_is_kept_from_nobody_more_important() {
+    let mut bench = Bench::torn(ApiError::Unreachable("down".into()));
+    bench.change(json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "high", "namespace": "d", "uid": "u-high"},
+        "spec": {"priority": 9,
+            "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}}));
+    assert_eq!(bench.bound(), ["high"]);
+    // Nothing is kept any more of what was lost.
+    assert!(bench.scheduler.groups.kept.is_empty());
+    assert!(bench.scheduler.snapshot().nominations().on("n1").next().is_none());
+    bench.node("n2", "1");
+    assert_eq!(bench.settle(), [("b".to_owned(), "n2".to_owned())]);
+}
+
+#[test]
+fn a_kept_place_on_a_node_that_is_gone_is_none() {
+    let mut bench = Bench::torn(ApiError::Unreachable("down".into()));
+    bench.node("n2", "2");
+    bench.revision += 1;
+    let (key, revision) = (Key::cluster(Kind::Node, "n1"), Revision(bench.revision));
+    bench.step(ApiInput::Watch(WatchEvent::Deleted { key, revision }));
+    assert_eq!(bench.settle(), [("b".to_owned(), "n2".to_owned())]);
+}
+
+#[test]
+fn places_are_kept_for_what_a_group_needs_alone() {
+    // Whoever is of no group, or of one that is whole without it, gives its place back.
+    let mut bench = Bench::with(&config());
+    bench.node("n1", "2");
+    bench.member("a", "g", "1", &json!({"nodeName": "n1"}));
+    bench.member("b", "g", "1", &plain());
+    let bindings = bench.bindings();
+    assert_eq!(names(&bindings), [("b", "n1")]);
+    bench.reply(bindings[0].0, Err(ApiError::Unreachable("down".into())));
+    bench.pod("other", "1", "");
+    assert_eq!(names(&bench.bindings()), [("other", "n1")]);
+}
