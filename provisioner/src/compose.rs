@@ -25,6 +25,7 @@ use crate::{
     state::HostState,
 };
 use builder::Builder;
+pub(crate) use builder::INPUTS;
 pub(crate) use node::DOCKER_ON_FLANNEL;
 
 /// Where every host keeps the stage of a rotation while it trusts two authorities.

@@ -118,11 +118,15 @@ impl FactsQuery {
 }
 
 /// What an engine makes by itself, and so no package takes away.
-pub(crate) const ENGINE_DATA: [&str; 6] = [
+pub(crate) const ENGINE_DATA: [&str; 9] = [
     "/etc/cni",
     "/etc/containerd",
     "/etc/docker",
     "/etc/docker/key.json",
+    // Of a containerd that Docker starts without a file of settings.
+    "/opt/containerd",
+    "/opt/containerd/bin",
+    "/opt/containerd/lib",
     "/var/lib/containerd",
     "/var/lib/docker",
 ];
@@ -187,6 +191,9 @@ pub struct Facts {
     pub listeners: Vec<Listener>,
     /// The container engine.
     pub docker: DockerFact,
+    /// Settings of the engine's own file (`daemon.json`) that it does not take as options as well,
+    /// of those that put its bridge on another range.
+    pub engine_settings: BTreeSet<String>,
     /// Image ids by reference.
     pub images: BTreeMap<String, String>,
     /// What kprov owns here; `None` for a host that it never touched.

@@ -39,6 +39,7 @@ pub fn check(state: &HostState, facts: &Facts, plan: &HostPlan) -> Vec<Problem> 
     programs(state, facts, &mut found);
     packages(state, facts, &mut found);
     docker(state, facts, &mut found);
+    pod_bridge_settings(state, facts, &mut found);
     firewall(state, facts, &mut found);
     paths(state, facts, &mut found);
     disk(facts, plan, &mut found);
@@ -116,7 +117,7 @@ fn layout(state: &HostState, record: &Record, found: &mut Found<'_>) {
 }
 
 /// Pods stay on the bridge that they were started on, and two bridges cannot share a range.
-fn pod_bridge(state: &HostState, record: &Record, found: &mut Found<'_>) {
+fn same_pod_bridge(state: &HostState, record: &Record, found: &mut Found<'_>) {
     let was = record.paths.contains_key(DOCKER_ON_FLANNEL);
     let wanted = state.file(DOCKER_ON_FLANNEL).is_some();
     let is_node = state.units.iter().any(|unit| unit.name == KUBELET);
@@ -131,6 +132,19 @@ fn pod_bridge(state: &HostState, record: &Record, found: &mut Found<'_>) {
         state.host
     );
     found.add("pod-bridge", message, advice);
+}
+
+/// Docker does not start when an option says what its file says as well.
+fn pod_bridge_settings(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
+    if state.file(DOCKER_ON_FLANNEL).is_none() || facts.engine_settings.is_empty() {
+        return;
+    }
+    let settings: Vec<_> = facts.engine_settings.iter().map(String::as_str).collect();
+    let message = format!(
+        "/etc/docker/daemon.json sets {}, which `pod_bridge = \"docker0\"` leaves to flanneld",
+        settings.join(", ")
+    );
+    found.add("pod-bridge", message, "remove that from the file, or leave `pod_bridge` out");
 }
 
 /// Two of a kind cannot hold one port, and all masters would go down at once.
@@ -160,7 +174,7 @@ fn owner(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
     }
     let Some(record) = &facts.record else { return };
     layout(state, record, found);
-    pod_bridge(state, record, found);
+    same_pod_bridge(state, record, found);
     masters(state, record, found);
     if record.cluster != state.cluster {
         let message = format!("it belongs to the cluster {}", record.cluster);

@@ -292,6 +292,20 @@ pub enum Gate {
     /// Active, and a GET over TLS answers 200. It is asked by kprov through the SSH connection, so
     /// that the host needs no program for it; the credentials are taken from the desired state.
     Https(HttpsGate),
+    /// Active, the host's API server is ready, and it calls the host's static pods ready.
+    StaticPods(StaticPodsGate),
+}
+
+/// The components of a master as static pods of its kubelet.
+///
+/// The API server that a change replaces answers well until its kubelet stops it, so that its health
+/// alone says nothing about the change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaticPodsGate {
+    /// The health of the API server; its client may read pods.
+    pub api: HttpsGate,
+    /// What [`INPUTS`](crate::compose::INPUTS) says on each pod, by the name that it has in the API.
+    pub pods: BTreeMap<String, String>,
 }
 
 /// A health endpoint over TLS.

@@ -2,7 +2,7 @@
 //! and without SSH.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,6 +46,9 @@ pub(super) struct DownArgs {
     /// Really do it: all of the cluster's data on this machine is deleted.
     #[arg(long)]
     yes: bool,
+    /// Remove the context of this machine's cluster from this file; default `~/.kube/config`.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -111,14 +114,21 @@ pub(super) fn up(
     if exit != Exit::Ok {
         return Ok(exit);
     }
-    let usual = || surroundings.home.as_ref().map(|home| home.join(".kube/config"));
-    let merge = args.kubeconfig.clone().or_else(usual).ok_or_else(|| Failure::Usage {
-        message: "there is no home directory for a kubeconfig".to_owned(),
-        advice: "name a file with --kubeconfig".to_owned(),
-    })?;
+    let merge = kubeconfig_of_user(args.kubeconfig.as_ref(), surroundings)?;
     let (context, text) = kubeconfig::of_operator(&source, surroundings, console)?;
     kubeconfig::merge(&merge, &context, &text, console)?;
     Ok(Exit::Ok)
+}
+
+fn kubeconfig_of_user(
+    named: Option<&PathBuf>,
+    surroundings: &Surroundings,
+) -> Result<PathBuf, Failure> {
+    let usual = || surroundings.home.as_ref().map(|home| home.join(".kube/config"));
+    named.cloned().or_else(usual).ok_or_else(|| Failure::Usage {
+        message: "there is no home directory for a kubeconfig".to_owned(),
+        advice: "name a file with --kubeconfig".to_owned(),
+    })
 }
 
 /// Writes the inventory of a first `up`.
@@ -216,16 +226,25 @@ pub(super) fn down(
     };
     let exit = reset::run(&asked, surroundings, console)?;
     if exit == Exit::Ok && args.yes {
+        let directory = args.place.directory(surroundings)?;
+        let states = directory.join(".kprov");
+        let state = states.join("local");
+        if state.exists() {
+            let merged = kubeconfig_of_user(args.kubeconfig.as_ref(), surroundings)?;
+            let (context, text) = kubeconfig::of_operator(&asked.source, surroundings, console)?;
+            kubeconfig::take_out(&merged, &context, &text, console)?;
+        }
         // Another `up` begins with new keys. The inventory goes last: with it, this begins again.
-        let state = args.place.directory(surroundings)?.join(".kprov").join("local");
         let forget = || {
             match fs::remove_dir_all(&state) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
             fs::remove_file(&file)
         };
         forget().map_err(|error| Failure::new(&error, format!("remove {}", file.display())))?;
+        // They stay where they hold anything else.
+        let _others = fs::remove_dir(&states).and_then(|()| fs::remove_dir(&directory));
     }
     Ok(exit)
 }

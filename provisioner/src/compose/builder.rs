@@ -1,6 +1,6 @@
 //! A host's state while it grows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ use crate::{
     skew::HYPERKUBE,
     state::{
         Blob, Content, DirectoryState, FileState, Gate, HostState, LinkState, Mode, Owner, PortUse,
-        Protocol, Stage, UnitState,
+        Protocol, Stage, StaticPodsGate, UnitState,
     },
 };
 
@@ -51,9 +51,12 @@ pub(super) struct Component {
 pub(super) struct StaticPods {
     /// Their manifests.
     pub(super) manifests: Vec<String>,
-    /// How to know that they work.
-    pub(super) health: Gate,
+    /// How to know that they work: the first one's health is the API server's.
+    pub(super) gate: StaticPodsGate,
 }
+
+/// The annotation of a static pod that is another one with each change of what the pod is or reads.
+pub(crate) const INPUTS: &str = "kprov.io/inputs";
 
 /// The state of one host, and all that goes into it.
 pub(super) struct Builder<'a> {
@@ -285,22 +288,30 @@ impl<'a> Builder<'a> {
             read.push_str(&format!("{input}\t{}\n", digest.unwrap_or_default()));
         }
         let image = self.artifacts.hyperkube_image.as_ref();
-        let more = json!({
-            "name": name,
-            "image": image.map(|image| image.reference.as_str()),
-            "flags": flags,
-            "inputs": Digest::of(read.as_bytes()).short(),
-            "port": gate.port,
-            "path": if gate.path == "/readyz" { "/livez" } else { &gate.path },
-        });
-        let text = self.render("static-pod.yaml", &path, &more)?;
+        let manifest = |inputs: &str| {
+            let more = json!({
+                "name": name,
+                "image": image.map(|image| image.reference.as_str()),
+                "flags": flags,
+                "annotation": INPUTS,
+                "inputs": inputs,
+                "port": gate.port,
+                "path": if gate.path == "/readyz" { "/livez" } else { &gate.path },
+            });
+            self.render("static-pod.yaml", &path, &more)
+        };
+        // It stands for the rest of the manifest, too, so that it tells one pod from the next.
+        let inputs = Digest::of(format!("{}{read}", manifest("")?).as_bytes()).short();
+        let text = manifest(&inputs)?;
         let path = self.text(&path, text);
         self.state.images.extend(image.cloned());
         self.state.images.dedup();
-        let pods = self
-            .static_pods
-            .get_or_insert_with(|| StaticPods { manifests: Vec::new(), health: health.clone() });
+        let pods = self.static_pods.get_or_insert_with(|| StaticPods {
+            manifests: Vec::new(),
+            gate: StaticPodsGate { api: gate.clone(), pods: BTreeMap::new() },
+        });
         pods.manifests.push(path);
+        pods.gate.pods.insert(format!("{name}-{}", self.host.name), inputs);
         Ok(())
     }
 

@@ -57,7 +57,10 @@ fn docker(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
         return Ok(());
     }
     let text = builder.render("docker-flannel.conf", DOCKER_ON_FLANNEL, &Value::Null)?;
-    let inputs = [builder.text(DOCKER_ON_FLANNEL, text)].into();
+    let drop_in = builder.text(DOCKER_ON_FLANNEL, text);
+    let script = START_DOCKER.replace("@DROP_IN@", DOCKER_ON_FLANNEL);
+    let script = builder.text(&format!("{}/start-docker.sh", builder.layout().settings()), script);
+    let inputs = [drop_in, script].into();
     builder.state.units.push(UnitState {
         name: ENGINE.to_owned(),
         enabled: true,
@@ -67,6 +70,37 @@ fn docker(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     });
     Ok(())
 }
+
+/// Distributions start Docker by several names, with options from several files, and owners add
+/// drop-ins of their own. What they start is asked of systemd at each start, so that a new package
+/// of Docker or another drop-in needs no apply. A unit that takes the options anyway, as that of
+/// CentOS 7, gets them once.
+const START_DOCKER: &str = r#"# Made by kprov; changes made here are overwritten.
+# Starts Docker as its unit and all drop-ins but kprov's say, with the options that flanneld tells.
+set -ef
+command=$(systemctl cat docker.service | awk -v ours='# @DROP_IN@' '
+  /^# \// { skip = ($0 == ours); next }
+  skip || (more && /^[ \t]*[#;]/) { next }
+  more || /^ExecStart[ \t]*=/ {
+    line = $0
+    if (!more) {
+      command = ""
+      sub(/^ExecStart[ \t]*=[ \t]*[-@:+!]*/, "", line)
+    }
+    more = sub(/\\$/, "", line)
+    command = command line " "
+  }
+  END { gsub(/^ +| +$/, "", command); print command }')
+if [ -z "$command" ]; then
+  echo "docker.service has no ExecStart but kprov's: install Docker's package again" >&2
+  exit 1
+fi
+case $command in
+  *DOCKER_NETWORK_OPTIONS*) ;;
+  *) command="$command \$DOCKER_NETWORK_OPTIONS" ;;
+esac
+eval "exec $command"
+"#;
 
 /// Packets of pods cross the host, and the service rules see those that a bridge carries.
 fn kernel(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
@@ -104,9 +138,9 @@ fn kubelet(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
     inputs.extend(builder.hyperkube("kubelet"));
     // Where it runs the masters' components, those are up when it is, one master at a time.
     let (stage, health) = match builder.static_pods.take() {
-        Some(StaticPods { manifests, health }) => {
+        Some(StaticPods { manifests, gate }) => {
             inputs.extend(manifests);
-            (Stage::ControlPlane, health)
+            (Stage::ControlPlane, Gate::StaticPods(gate))
         }
         None => (Stage::Node, Gate::Active),
     };

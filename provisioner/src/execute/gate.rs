@@ -1,8 +1,12 @@
 //! Waiting until a unit is healthy.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::Limits;
+use crate::compose::INPUTS;
 use crate::facts::FactsQuery;
 use crate::host::{Host, HttpsEndpoint};
 use crate::secret::Secret;
@@ -64,17 +68,25 @@ pub(super) fn wait(
     gate: &Gate,
     limits: Limits,
 ) -> Result<(), GateError> {
-    let request = match gate {
-        Gate::Active => None,
-        Gate::Https(gate) => Some(request(state, unit, gate)?),
+    let question = match gate {
+        Gate::Active => Question::Active,
+        Gate::Https(gate) => Question::Healthy(request(state, unit, gate)?),
+        Gate::StaticPods(gate) => Question::Pods {
+            health: request(state, unit, &gate.api)?,
+            pods: request(state, unit, &HttpsGate { path: PODS.to_owned(), ..gate.api.clone() })?,
+            wanted: &gate.pods,
+        },
     };
     let began = Instant::now();
     let until = (began + limits.gate).min(limits.deadline);
     let mut passed = 0;
     loop {
-        let answer = match &request {
-            Some(request) => asked(host, request),
-            None => active(host, unit),
+        let answer = match &question {
+            Question::Active => active(host, unit),
+            Question::Healthy(request) => asked(host, request).map(|_| ()),
+            Question::Pods { health, pods, wanted } => (asked(host, health))
+                .and_then(|_| asked(host, pods))
+                .and_then(|list| pods_are_ready(&list, wanted)),
         };
         // One good answer between two bad ones is no health: the count starts anew.
         passed = if answer.is_ok() { passed + 1 } else { 0 };
@@ -93,9 +105,41 @@ pub(super) fn wait(
     }
 }
 
-fn asked(host: &mut dyn Host, request: &HttpsEndpoint) -> Result<(), String> {
+/// The master's pods of all hosts.
+pub(super) const PODS: &str =
+    "/api/v1/namespaces/kube-system/pods?labelSelector=tier%3Dcontrol-plane";
+
+/// What a gate asks, with all that it needs for that.
+enum Question<'a> {
+    Active,
+    Healthy(HttpsEndpoint),
+    Pods { health: HttpsEndpoint, pods: HttpsEndpoint, wanted: &'a BTreeMap<String, String> },
+}
+
+/// Whether each pod is ready, and the one that its manifest asks for rather than the one before.
+fn pods_are_ready(list: &[u8], wanted: &BTreeMap<String, String>) -> Result<(), String> {
+    let list: Value = serde_json::from_slice(list)
+        .map_err(|error| format!("the API server answers no list of pods: {error}"))?;
+    let pods = list["items"].as_array().map_or(&[][..], Vec::as_slice);
+    for (name, inputs) in wanted {
+        let Some(pod) = pods.iter().find(|pod| pod["metadata"]["name"] == name.as_str()) else {
+            return Err(format!("the API has no pod {name}"));
+        };
+        if pod["metadata"]["annotations"][INPUTS] != inputs.as_str() {
+            return Err(format!("the pod {name} is still the one before"));
+        }
+        let conditions = pod["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+        if !conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True") {
+            return Err(format!("the pod {name} is not ready"));
+        }
+    }
+    Ok(())
+}
+
+/// The body of a good answer.
+fn asked(host: &mut dyn Host, request: &HttpsEndpoint) -> Result<Vec<u8>, String> {
     match host.get(request) {
-        Ok(answer) if answer.status == 200 => Ok(()),
+        Ok(answer) if answer.status == 200 => Ok(answer.body),
         Ok(answer) => {
             let body = String::from_utf8_lossy(&answer.body);
             Err(format!("{} answers {} {}", request.endpoint(), answer.status, body.trim()))
@@ -153,4 +197,34 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_must_be_the_one_of_its_manifest_and_ready() {
+        let wanted = [("kube-apiserver-n1".to_owned(), "new".to_owned())].into();
+        let check = |name: &str, inputs: &str, ready: &str, expected: Result<(), &str>| {
+            let pod = json!({
+                "metadata": { "name": name, "annotations": { INPUTS: inputs } },
+                "status": { "conditions": [
+                    { "type": "Initialized", "status": "True" },
+                    { "type": "Ready", "status": ready },
+                ] },
+            });
+            let list = json!({ "kind": "PodList", "items": [pod] }).to_string();
+            let found = pods_are_ready(list.as_bytes(), &wanted);
+            assert_eq!(found, expected.map_err(str::to_owned));
+        };
+        check("kube-apiserver-n1", "new", "True", Ok(()));
+        let before = "the pod kube-apiserver-n1 is still the one before";
+        check("kube-apiserver-n1", "old", "True", Err(before));
+        check("kube-apiserver-n1", "new", "False", Err("the pod kube-apiserver-n1 is not ready"));
+        check("kube-apiserver-n2", "new", "True", Err("the API has no pod kube-apiserver-n1"));
+        assert!(pods_are_ready(b"{}", &wanted).is_err() && pods_are_ready(b"", &wanted).is_err());
+    }
 }

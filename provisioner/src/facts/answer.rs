@@ -134,6 +134,7 @@ fn fact(facts: &mut Facts, key: &str, rest: &str) {
                 None => DockerFact::Stopped,
             };
         }
+        "engine-setting" => _ = facts.engine_settings.insert(rest.to_owned()),
         "record" => record(facts, rest),
         "link" => {
             if let Some((path, target)) = rest.split_once('|') {

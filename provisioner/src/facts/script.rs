@@ -165,6 +165,9 @@ const DOCKER: &str = r#"if command -v docker >/dev/null 2>&1; then
     echo "=docker running $v" || echo "=docker stopped"; } >>"$t" 9>&- &
   docker image ls --no-trunc --format '=image {{.ID}} {{.Repository}}:{{.Tag}}' >>"$t" 2>/dev/null 9>&- &
 fi
+for k in bip bridge ip-masq mtu; do
+  grep -qs "\"$k\"[[:space:]]*:" /etc/docker/daemon.json && say "=engine-setting $k"
+done
 "#;
 
 const PATHS: &str = r#"stat -c '=path %F|%a|%U:%G|%s|%n' -- "$@" 2>/dev/null

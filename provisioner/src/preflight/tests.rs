@@ -95,6 +95,23 @@ fn docker_must_be_there_and_answer() {
 }
 
 #[test]
+fn dockers_own_file_must_leave_its_bridge_to_flanneld() {
+    let spoil = |facts: &mut Facts| facts.engine_settings = ["bip".into(), "mtu".into()].into();
+    let on_docker0 = |state: &mut HostState| {
+        state.files.push(FileState {
+            path: DOCKER_ON_FLANNEL.to_owned(),
+            mode: Mode::PUBLIC,
+            owner: Owner::root(),
+            content: Content::Text("[Service]".to_owned()),
+        });
+    };
+    let message = "/etc/docker/daemon.json sets bip, mtu, which `pod_bridge = \"docker0\"` leaves \
+                   to flanneld";
+    check_state(on_docker0, spoil, &[("pod-bridge", message)]);
+    check_all(spoil, &[]);
+}
+
+#[test]
 fn a_full_disk_is_found_before_anything_is_sent() {
     check_all(
         |facts| _ = facts.disk_free.insert("/".to_owned(), 60 << 20),

@@ -304,6 +304,67 @@ fn docker_starts_on_the_range_that_flanneld_tells() {
     assert!(LAB.states[1].units.iter().all(|unit| unit.name != "docker.service"));
 }
 
+/// Runs the script that starts Docker where systemd knows these files of its unit, and returns what
+/// was started with which options.
+fn started(unit: &str) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let states = lab_edited(|text| text + "\n[network]\npod_bridge = \"docker0\"\n");
+    let script = text(&states[1], "/etc/kubernetes/start-docker.sh");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("unit"), unit).unwrap();
+    let programs = [
+        ("systemctl", "#!/bin/sh\ncat \"${0%/*}/unit\"\n"),
+        ("dockerd", "#!/bin/sh\nfor word in dockerd \"$@\"; do printf '[%s]' \"$word\"; done\n"),
+    ];
+    for (name, text) in programs {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:/usr/bin:/bin", folder.path().display());
+    let output = std::process::Command::new("sh")
+        .args(["-c", script])
+        .env("PATH", path)
+        .env("OPTIONS", "--log-level=info --debug")
+        .env("DOCKER_NETWORK_OPTIONS", "--bip=10.244.3.1/24 --mtu=1450")
+        .output()
+        .unwrap();
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
+#[test]
+fn docker_starts_as_its_own_unit_says() {
+    let check = |unit: &str, expected: &str| assert_eq!(started(unit), expected, "{unit}");
+    let network = "[--bip=10.244.3.1/24][--mtu=1450]";
+    check(
+        "# /lib/systemd/system/docker.service\n[Service]\nEnvironmentFile=-/etc/default/docker\n\
+         ExecStart=dockerd -H fd:// $DOCKER_OPTS\nExecReload=/bin/kill -s HUP $MAINPID\n",
+        &format!("[dockerd][-H][fd://]{network}"),
+    );
+    // As on CentOS 7, where the unit takes the options anyway, and once is enough.
+    check(
+        "# /usr/lib/systemd/system/docker.service\n[Service]\nExecStart=dockerd \\\n  \
+         # of the package\n  --exec-opt native.cgroupdriver=cgroupfs \\\n  $OPTIONS \\\n  \
+         $DOCKER_NETWORK_OPTIONS\nRestart=on-abnormal\n",
+        &format!(
+            "[dockerd][--exec-opt][native.cgroupdriver=cgroupfs][--log-level=info][--debug]{network}"
+        ),
+    );
+    // A drop-in of the owner's takes the place of the unit's line, and kprov's own is left out.
+    check(
+        &format!(
+            "# /lib/systemd/system/docker.service\n[Service]\nExecStart=dockerd -H fd://\n\n\
+             # /etc/systemd/system/docker.service.d/10-owner.conf\n[Service]\nExecStart=\n\
+             ExecStart=-dockerd \"--label=a b\" --tlsverify\n\n\
+             # {DOCKER_ON_FLANNEL}\n[Service]\nExecStart=\nExecStart=/bin/sh start-docker.sh\n"
+        ),
+        &format!("[dockerd][--label=a b][--tlsverify]{network}"),
+    );
+    let message = "docker.service has no ExecStart but kprov's: install Docker's package again\n";
+    check("# /lib/systemd/system/docker.service\n[Unit]\n", message);
+}
+
 #[test]
 fn a_master_as_pods_has_manifests_and_a_kubelet_that_needs_no_cluster() {
     let states = lab_with("masters = \"static-pods\"");
@@ -320,7 +381,14 @@ fn a_master_as_pods_has_manifests_and_a_kubelet_that_needs_no_cluster() {
     assert!(node.images.is_empty(), "only masters run it");
     let kubelet = master.units.iter().find(|unit| unit.name == "kubelet.service").unwrap();
     assert_eq!(kubelet.stage, Stage::ControlPlane);
-    assert!(matches!(&kubelet.health, Gate::Https(gate) if gate.port == 6443), "{kubelet:?}");
+    let Gate::StaticPods(gate) = &kubelet.health else { panic!("{kubelet:?}") };
+    assert_eq!((gate.api.port, gate.api.path.as_str()), (6443, "/readyz"));
+    for (name, inputs) in &gate.pods {
+        let component = name.strip_suffix("-node-1").unwrap();
+        let shown = text(master, &format!("/etc/kubernetes/manifests/{component}.yaml"));
+        assert!(shown.contains(&format!("kprov.io/inputs: \"{inputs}\"")), "{shown}");
+    }
+    assert_eq!(gate.pods.len(), 3);
     assert_eq!(kubelet.inputs.iter().filter(|path| path.contains("/manifests/")).count(), 3);
     let env = text(master, "/etc/kubernetes/kubelet.env");
     assert!(!env.contains("--bootstrap-kubeconfig"), "{env}");
@@ -353,4 +421,24 @@ fn a_pod_starts_again_when_what_it_reads_changes() {
     };
     assert_eq!(inputs(""), (false, false));
     assert_eq!(inputs("token"), (true, false));
+}
+
+#[test]
+fn a_pod_with_other_flags_is_another_one_to_its_gate() {
+    let inventory = |more: &str| {
+        inventory("lab", |text| {
+            text.replace("name = \"lab\"", "name = \"lab\"\nmasters = \"static-pods\"") + more
+        })
+    };
+    let pki = pki(&inventory(""));
+    let gate = |more: &str| {
+        let inventory = inventory(more);
+        let state = states(&inventory, &pki).remove(0);
+        let kubelet = state.units.iter().find(|unit| unit.name == "kubelet.service").unwrap();
+        let Gate::StaticPods(gate) = &kubelet.health else { panic!("{kubelet:?}") };
+        gate.pods.clone()
+    };
+    let (plain, other) = (gate(""), gate("[components.kube-scheduler]\nargs = { v = 6 }\n"));
+    let changed = |name: &str| plain[name] != other[name];
+    assert!(changed("kube-scheduler-node-1") && !changed("kube-controller-manager-node-1"));
 }

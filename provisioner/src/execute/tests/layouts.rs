@@ -39,6 +39,23 @@ fn fill(machine: &FakeMachine, desired: &HostState) {
     }
 }
 
+/// The API of a master whose pods are those that its manifests ask for.
+fn answer_for_pods(machine: &FakeMachine, desired: &HostState) {
+    for unit in &desired.units {
+        let Gate::StaticPods(gate) = &unit.health else { continue };
+        let pod = |(name, inputs): (&String, &String)| {
+            serde_json::json!({
+                "metadata": { "name": name, "annotations": { crate::compose::INPUTS: inputs } },
+                "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+            })
+        };
+        let items: Vec<_> = gate.pods.iter().map(pod).collect();
+        let at = format!("{}:{}{}", gate.api.address, gate.api.port, gate::PODS);
+        let answer = serde_json::json!({ "items": items }).to_string();
+        machine.state().answers.insert(at, answer);
+    }
+}
+
 /// A machine whose owner runs Docker.
 fn machine() -> FakeMachine {
     let machine = FakeMachine::new("node-1");
@@ -67,6 +84,7 @@ fn assert_survives_every_cut(what: &str, desired: &HostState) {
     let mut points = 0;
     loop {
         let machine = machine();
+        answer_for_pods(&machine, &desired[0]);
         let machines = std::slice::from_ref(&machine);
         let before = machine.state().visible();
         machine.state().cut_after = Some(points);
@@ -129,7 +147,9 @@ fn the_form_of_masters_is_not_changed_in_place() {
     for (first, second) in [("static-pods", "units"), ("units", "static-pods")] {
         let of = |form: &str| lab_with(&format!("masters = \"{form}\"")).remove(0);
         let machine = machine();
-        assert!(apply(std::slice::from_ref(&machine), &[of(first)]).unwrap().is_success());
+        let desired = [of(first)];
+        answer_for_pods(&machine, &desired[0]);
+        assert!(apply(std::slice::from_ref(&machine), &desired).unwrap().is_success());
         let state = of(second);
         let facts = machine.connect().facts(&FactsQuery::for_state(&state), None).unwrap();
         let plan = plan::plan(

@@ -42,6 +42,44 @@ configure_engine() { # DIRECTORY
     cp "$root/etc/docker/daemon.json" "$1/etc/docker/daemon.json"
 }
 
+# CentOS 7's own package names programs otherwise, and its unit takes options from several files.
+# Docker's bridge has its usual range: nothing of the package says another one.
+rename_engine() { # DIRECTORY
+    mkdir -p "$1/usr/bin" "$1/etc/sysconfig"
+    mv "$1/usr/sbin/dockerd" "$1/usr/bin/dockerd-current"
+    rm -f "$1"/usr/lib/systemd/system/docker.socket
+    sed -i '/"bip"/d' "$1/etc/docker/daemon.json"
+    echo "OPTIONS='--log-level=info'" >"$1/etc/sysconfig/docker"
+    echo "DOCKER_STORAGE_OPTIONS=" >"$1/etc/sysconfig/docker-storage"
+    printf '# DOCKER_NETWORK_OPTIONS=--mtu=1450\nDOCKER_NETWORK_OPTIONS=\n' \
+        >"$1/etc/sysconfig/docker-network"
+    cat >"$1/usr/lib/systemd/system/docker.service" <<'ENDUNIT'
+[Unit]
+Description=Docker Application Container Engine
+After=network.target
+
+[Service]
+Type=notify
+NotifyAccess=main
+EnvironmentFile=-/etc/sysconfig/docker
+EnvironmentFile=-/etc/sysconfig/docker-storage
+EnvironmentFile=-/etc/sysconfig/docker-network
+Environment=GOTRACEBACK=crash
+ExecStart=/usr/bin/dockerd-current \
+          --exec-opt native.cgroupdriver=cgroupfs \
+          $OPTIONS \
+          $DOCKER_STORAGE_OPTIONS \
+          $DOCKER_NETWORK_OPTIONS
+ExecReload=/bin/kill -s HUP $MAINPID
+TimeoutStartSec=0
+Restart=on-abnormal
+KillMode=process
+
+[Install]
+WantedBy=multi-user.target
+ENDUNIT
+}
+
 rpm_of() { # NAME VERSION REQUIRES FILES-FROM-DEBIAN-PACKAGES...
     name=$1 version=$2 requires=$3
     shift 3
@@ -62,6 +100,7 @@ rpm_of() { # NAME VERSION REQUIRES FILES-FROM-DEBIAN-PACKAGES...
         tar -C "$root" -cf - --no-recursion --files-from="$top/list" | tar -C "$top/files" -xf -
     done
     case " $* " in *" docker.io "*) configure_engine "$top/files" ;; esac
+    if [ "$kind" = centos7 ]; then rename_engine "$top/files"; fi
     {
         printf 'Name: %s\nVersion: %s\nRelease: 1\nSummary: %s for the lab\nLicense: Apache-2.0\n' \
             "$name" "$version" "$name"

@@ -1,10 +1,13 @@
 # Prints what a host is, in sections that two snapshots compare line by line. Leaves out what
 # changes by itself: times, counters, indexes, process numbers, caches.
 
+# Also where the classic layout of files lies.
+roots='/etc /usr/local /opt /root /home /srv /k8s /data1 /var/lib /var/spool/cron'
+
 section() { printf '== %s\n' "$1"; }
 
 section files
-for root in /etc /usr/local /opt /root /home /srv /var/lib /var/spool/cron; do
+for root in $roots; do
     [ -e "$root" ] || continue
     find "$root" -xdev \
         \( -path /var/lib/docker -o -path /var/lib/containerd -o -path /var/lib/systemd \
@@ -16,7 +19,7 @@ for root in /etc /usr/local /opt /root /home /srv /var/lib /var/spool/cron; do
         -o \( -printf '%y %m %u:%g %p\0' \)
 done | sort -z | tr '\0' '\n'
 section contents
-for root in /etc /usr/local /opt /root /home /srv /var/lib /var/spool/cron; do
+for root in $roots; do
     [ -e "$root" ] || continue
     find "$root" -xdev \
         \( -path /var/lib/docker -o -path /var/lib/containerd -o -path /var/lib/systemd \
