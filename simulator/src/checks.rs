@@ -6,7 +6,7 @@
 //! property tests compare runs, by [`crate::end_state`].
 //!
 //! Left out:
-//! - P21, P26: what the scheduler would choose in other clusters.
+//! - P21, P26: what the scheduler would choose in other clusters, which tests of the scheduler compare.
 //! - P50: part of P27 here: a run comes to rest only by writing nothing.
 
 mod asked;

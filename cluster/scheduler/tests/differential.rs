@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "differential/other_clusters.rs"]
+mod other_clusters;
 #[path = "differential/run.rs"]
 mod run;
 #[path = "differential/shapes.rs"]
