@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+mod addons;
 mod apply;
 mod backup;
 mod certs;
@@ -39,6 +40,7 @@ mod up;
 pub use output::Failure;
 use select::Choice;
 
+use crate::host::ssh::Jumps;
 use crate::secret::Secret;
 
 /// Exit codes. A script can tell what went wrong without reading a message.
@@ -70,15 +72,16 @@ pub enum Exit {
     Interrupted = 130,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 bad inventory or command line, 3 a host is \
+const AFTER_HELP: &str = "Exit codes: 0 done, 1 failed, 2 bad inventory or command line, 3 a host is \
 unreachable or unfit (nothing was changed), 4 partly applied (apply again), 5 plan --exit-code \
 found changes, 6 done but for hosts out of reach (--allow-unreachable), 7 hosts changed since the \
 saved plan, 8 the saved plan is of another cluster, version or format, 9 its local inputs changed, \
-130 interrupted. diff --exit-code: 0 clean, 2 drift, 3 not all hosts could be judged.";
+130 interrupted. diff --exit-code: 0 clean, 2 drift, 3 not all hosts could be judged.\n\n\
+Environment: KPROV_PASSPHRASE of the state directory's secrets, KPROV_SSH_PASSPHRASE of private SSH keys.";
 
 /// Turns an inventory into a running Kubernetes cluster over SSH.
 #[derive(Debug, Parser)]
-#[command(name = "kprov", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "kprov", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -446,6 +449,10 @@ pub struct Surroundings {
     pub stop: Arc<AtomicBool>,
     /// The passphrase of the state directory's secrets, from the environment or once it was asked.
     pub passphrase: OnceLock<Secret>,
+    /// The passphrase of private SSH keys, from the environment.
+    pub ssh_passphrase: Option<Secret>,
+    /// The sessions with jump hosts, and passphrases of SSH keys that were asked for.
+    pub jumps: Arc<Jumps>,
 }
 
 impl Cli {
@@ -476,7 +483,7 @@ impl Cli {
             Command::Import(args) => import::run(args, surroundings, &console),
             Command::Kubeconfig(args) => kubeconfig::run(args, surroundings, &console),
             Command::Reset(args) => reset::run(args, surroundings, &console),
-            Command::Unlock(args) => unlock::run(args, &console),
+            Command::Unlock(args) => unlock::run(args, surroundings, &console),
             Command::Trace(args) => trace::run(args, &console),
             Command::Up(args) => up::up(args, surroundings, &console),
             Command::Down(args) => up::down(args, surroundings, &console),

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::digest::Digest;
@@ -16,6 +17,7 @@ use crate::step::Step;
 
 pub mod fake;
 pub mod https;
+mod key_file;
 pub mod known_hosts;
 pub mod local;
 mod script;
@@ -193,6 +195,33 @@ pub enum HostError {
         /// The known-hosts file.
         file: PathBuf,
     },
+    /// The host shows another key than the inventory says.
+    #[error(
+        "the host key of {address} is not the one in the inventory: {pinned} there, shown {shown}"
+    )]
+    HostKeyNotPinned {
+        /// Address and port.
+        address: String,
+        /// Fingerprint of the inventory's key.
+        pinned: String,
+        /// Fingerprint of the shown key.
+        shown: String,
+    },
+    /// A host that connections go through cannot be used.
+    #[error("cannot go through the jump host {jump}")]
+    Jump {
+        /// User, address and port.
+        jump: String,
+        /// Why; the same for all hosts behind it.
+        #[source]
+        source: Arc<Self>,
+    },
+    /// A key file cannot be decrypted.
+    #[error("the passphrase of {path} is wrong")]
+    Passphrase {
+        /// The private key.
+        path: PathBuf,
+    },
     /// The strict policy knows no key of this host.
     #[error("no host key of {address} is known, and it shows {shown}")]
     HostKeyUnknown {
@@ -297,11 +326,16 @@ impl HostError {
     pub fn advice(&self) -> String {
         match self {
             Self::Local(_) => "check that the program id can be run".to_owned(),
+            Self::Unreachable { source, .. } if source.to_string().contains("prohibited") => {
+                "allow it on the jump host: AllowTcpForwarding and PermitOpen in its sshd_config"
+                    .to_owned()
+            }
             Self::Unreachable { .. } => {
                 "check that the host is up, its address and port, and firewalls between".to_owned()
             }
             Self::Handshake { .. } => {
-                "check that an SSH server answers there; a slow one may resolve names (UseDNS no)"
+                "check that an SSH server answers there; one that is slow may be short of entropy \
+                 or have too many logins under way (MaxStartups): see connect_timeout_s in [ssh]"
                     .to_owned()
             }
             Self::HostKeyChanged { address, file, .. } => format!(
@@ -309,6 +343,17 @@ impl HostError {
                  if not, somebody may be in between",
                 file.display()
             ),
+            Self::HostKeyNotPinned { .. } => {
+                "if the host was reinstalled, compare the shown fingerprint on its console and \
+                 change `host_key` in the inventory; if not, somebody may be in between"
+                    .to_owned()
+            }
+            Self::Jump { source, .. } => source.advice(),
+            Self::Passphrase { .. } => {
+                "correct KPROV_SSH_PASSPHRASE, type it again, or add the key to the agent with \
+                 ssh-add"
+                    .to_owned()
+            }
             Self::HostKeyUnknown { address, file, .. } => format!(
                 "compare the fingerprint on the host's console, then add the key: \
                  ssh-keyscan {address} >> {}",

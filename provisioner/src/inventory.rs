@@ -13,9 +13,11 @@ mod fleet;
 mod hosts;
 mod place;
 mod ranges;
+mod reach;
 mod resolve;
 mod rules;
 mod schema;
+mod ssh_config;
 mod suggest;
 mod system;
 
@@ -28,17 +30,18 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use ipnet::Ipv4Net;
+use ssh_config::SshConfig;
 
-pub use conduct::{BatchSize, Hook, HookMoment, Rollout};
+pub use conduct::{AddonSource, BatchSize, Hook, HookMoment, Rollout};
 pub use diagnostics::{Diagnostics, Finding, Problem, Severity};
 pub use document::{
     Backend, FirewallPolicy, HookPlace, HostKeyPolicy, KeyAlgorithm, MasterForm, Phase, PodBridge,
     ProxyMode, Role,
 };
+pub use reach::{Jump, Ssh};
 pub use schema::schema;
 pub(crate) use suggest::did_you_mean;
 pub use system::{DockerSource, Limits, Repository, System};
@@ -73,6 +76,8 @@ pub struct Inventory {
     pub rollout: Rollout,
     /// Commands around the phases of an apply, in the order of the file.
     pub hooks: Vec<Hook>,
+    /// What is put into the cluster once its API answers, in the order of the file.
+    pub addons: Vec<AddonSource>,
     /// All hosts, sorted by name.
     pub hosts: Vec<Host>,
     /// What the operator should know although the inventory is usable.
@@ -290,34 +295,6 @@ pub const API_SERVER_PORT: u16 = 6443;
 /// Port of the balancer on each host; masters listen on the API server's as well.
 pub const API_PROXY_PORT: u16 = 6444;
 
-/// How a host is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ssh {
-    /// User to log in as.
-    pub user: String,
-    /// TCP port of sshd.
-    pub port: u16,
-    /// How to prove who we are.
-    pub auth: SshAuth,
-    /// Whether commands run through `sudo -n`.
-    pub sudo: bool,
-    /// What to do about a host key not seen before.
-    pub host_key_policy: HostKeyPolicy,
-    /// Known host keys; `None` stands for `known_hosts` in the state directory.
-    pub known_hosts: Option<PathBuf>,
-    /// How long to wait for a connection.
-    pub connect_timeout: Duration,
-}
-
-/// How to prove to sshd who we are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SshAuth {
-    /// With a private key file.
-    Key(PathBuf),
-    /// With the keys of the SSH agent.
-    Agent,
-}
-
 /// A taint of a node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Taint {
@@ -343,6 +320,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) home: Option<PathBuf>,
     /// Tells whether a file exists.
     pub(crate) is_file: &'a dyn Fn(&Path) -> bool,
+    /// Reads a configuration of ssh's own.
+    pub(crate) ssh_config: &'a dyn Fn(&Path) -> std::io::Result<SshConfig>,
 }
 
 impl Surroundings<'_> {
@@ -376,10 +355,12 @@ pub fn load(path: &Path) -> Result<Inventory, Diagnostics> {
 /// # Errors
 /// All that is wrong with it, at once.
 pub(crate) fn of_text(path: &Path, source: &str) -> Result<Inventory, Diagnostics> {
+    let home = std::env::home_dir();
     let surroundings = Surroundings {
         dir: directory_of(path),
-        home: std::env::home_dir(),
+        home: home.clone(),
         is_file: &|path| path.is_file(),
+        ssh_config: &|path| SshConfig::read(path, home.as_deref()),
     };
     read(path, source, &surroundings)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::inventory::{Host, HostKeyPolicy, Inventory, Role, Ssh, SshAuth, System};
+use crate::inventory::{Host, HostKeyPolicy, Inventory, Jump, Role, Ssh, System};
 
 /// The file within the state directory.
 pub const FILE: &str = "hosts.json";
@@ -25,6 +25,9 @@ const FORMAT: u32 = 1;
 pub struct LastKnown {
     format: u32,
     hosts: BTreeMap<String, KnownHost>,
+    /// Whether addons were brought in, so that what has left the inventory is looked for.
+    #[serde(default)]
+    pub addons: bool,
 }
 
 /// How a host was last reached, and what it did.
@@ -34,7 +37,17 @@ struct KnownHost {
     roles: BTreeSet<String>,
     user: String,
     port: u16,
-    key: Option<PathBuf>,
+    /// Where its sshd is, if not at the address.
+    #[serde(default)]
+    ssh_address: Option<String>,
+    #[serde(default)]
+    keys: Vec<PathBuf>,
+    #[serde(default)]
+    agent: bool,
+    #[serde(default)]
+    host_key: Option<String>,
+    #[serde(default)]
+    jumps: Vec<Jump>,
     sudo: bool,
     strict: bool,
     known_hosts: Option<PathBuf>,
@@ -75,7 +88,7 @@ impl LastKnown {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self { format: FORMAT, hosts: BTreeMap::new() });
+                return Ok(Self { format: FORMAT, hosts: BTreeMap::new(), addons: false });
             }
             Err(source) => return Err(LastKnownError::File { act: "read", path, source }),
         };
@@ -95,7 +108,7 @@ impl LastKnown {
         let path = state_dir.join(FILE);
         let text = serde_json::to_string_pretty(self).expect("hosts have only string keys");
         let now = fs::read_to_string(&path).ok();
-        if now.as_ref() == Some(&text) || (now.is_none() && self.hosts.is_empty()) {
+        if now.as_ref() == Some(&text) || (now.is_none() && self.hosts.is_empty() && !self.addons) {
             return Ok(());
         }
         let write = || {
@@ -110,17 +123,22 @@ impl LastKnown {
 
     /// Remembers a host as the inventory has it.
     pub fn remember(&mut self, host: &Host) {
-        let key = match &host.ssh.auth {
-            SshAuth::Key(path) => std::path::absolute(path).ok(),
-            SshAuth::Agent => None,
+        let absolute = |keys: &[PathBuf]| -> Vec<PathBuf> {
+            keys.iter().filter_map(|key| std::path::absolute(key).ok()).collect()
         };
+        let jumps = host.ssh.jumps.iter();
+        let jumps = jumps.map(|jump| Jump { keys: absolute(&jump.keys), ..jump.clone() });
         let known_hosts = host.ssh.known_hosts.as_ref().map(std::path::absolute);
         let known = KnownHost {
             address: host.address,
             roles: host.roles.iter().map(|role| role.as_str().to_owned()).collect(),
             user: host.ssh.user.clone(),
             port: host.ssh.port,
-            key,
+            ssh_address: host.ssh.address.clone(),
+            keys: absolute(&host.ssh.keys),
+            agent: host.ssh.agent,
+            host_key: host.ssh.host_key.as_ref().map(ToString::to_string),
+            jumps: jumps.collect(),
             sudo: host.ssh.sudo,
             strict: host.ssh.host_key_policy == HostKeyPolicy::Strict,
             known_hosts: known_hosts.and_then(Result::ok),
@@ -161,7 +179,11 @@ impl KnownHost {
             ssh: Ssh {
                 user: self.user.clone(),
                 port: self.port,
-                auth: self.key.clone().map_or(SshAuth::Agent, SshAuth::Key),
+                address: self.ssh_address.clone(),
+                keys: self.keys.clone(),
+                agent: self.agent,
+                host_key: self.host_key.as_ref().and_then(|key| key.parse().ok()),
+                jumps: self.jumps.clone(),
                 sudo: self.sudo,
                 host_key_policy: match self.strict {
                     true => HostKeyPolicy::Strict,
@@ -185,6 +207,7 @@ mod tests {
         let path = scratch.path().join("c.toml");
         let text = format!(
             "[cluster]\nname = \"c\"\n[ssh]\nuser = \"ops\"\n\
+             jump = [\"in@edge:2200\"]\n\
              [[hosts]]\nname = \"m\"\naddress = \"10.0.0.1\"\nroles = [\"etcd\", \"master\"]\n\
              {nodes}"
         );

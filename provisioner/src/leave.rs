@@ -70,7 +70,7 @@ pub fn drain(
             match answer.status {
                 200 | 201 | 404 => {}
                 // A disruption budget says "not now": it is asked again.
-                429 => last = format!(": {namespace}/{pod}: {}", message(&answer)),
+                429 => last = format!(": {namespace}/{pod}: {}", answer.message()),
                 _ => return Err(refusal(&endpoint, &answer)),
             }
         }
@@ -180,17 +180,7 @@ fn at(endpoint: &HttpsEndpoint, path: String) -> HttpsEndpoint {
 }
 
 fn refusal(endpoint: &HttpsEndpoint, answer: &HttpsAnswer) -> String {
-    format!("{} answers {} {}", endpoint.endpoint(), answer.status, message(answer))
-}
-
-/// The words of a `Status`, or the whole body.
-fn message(answer: &HttpsAnswer) -> String {
-    let body = String::from_utf8_lossy(&answer.body);
-    let status: Option<serde_json::Value> = serde_json::from_str(&body).ok();
-    match status.as_ref().and_then(|status| status["message"].as_str()) {
-        Some(message) => message.to_owned(),
-        None => body.trim().to_owned(),
-    }
+    format!("{} answers {} {}", endpoint.endpoint(), answer.status, answer.message())
 }
 
 #[derive(Deserialize)]

@@ -5,6 +5,7 @@
 //! final question whether the nodes are ready and the label that tells masters from others; to etcd
 //! it speaks about its members and for backups.
 
+pub mod addons;
 pub mod artifacts;
 pub mod backup;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod execute;
 pub mod facts;
 pub mod firewall;
 pub mod host;
+pub mod host_key;
 pub mod import;
 pub mod inventory;
 pub mod kubeconfig;
@@ -40,3 +42,4 @@ pub mod skew;
 pub mod state;
 pub mod step;
 pub mod trace;
+pub mod wait;

@@ -81,6 +81,8 @@ fn surroundings() -> anyhow::Result<Surroundings> {
         cache: cache.join("kprov"),
         stop: Arc::new(AtomicBool::new(false)),
         passphrase,
+        ssh_passphrase: variable("KPROV_SSH_PASSPHRASE").map(Secret::new),
+        jumps: Arc::default(),
         beside: program.parent().map(PathBuf::from).unwrap_or_default(),
     })
 }

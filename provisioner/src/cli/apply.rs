@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use super::addons;
 use super::diary::Diary;
 use super::members::{self, Settling};
 use super::output::{Console, Failure};
@@ -126,7 +127,7 @@ fn saved(
     let composition = Composition::new(&source, surroundings, scratch.path(), &inventory)?;
     let births = prepare::known_births(&state_dir)?.unwrap_or_else(|| Births::of(&inventory));
     let desired = composition.desired(&inventory, &births)?;
-    saved.check_inputs(&desired, &inventory.hooks).map_err(refused)?;
+    saved.check_inputs(&desired, &inventory.hooks, &composition.addons).map_err(refused)?;
     let departed = Departed::read(&state_dir, &inventory)?;
     let chosen = Choice::of(saved.basis.keys().cloned()).choose(&inventory)?;
     let wish = Wish {
@@ -225,11 +226,22 @@ impl Run<'_> {
             }
             phases.push(("label masters".to_owned(), began.elapsed()));
         }
+        let (mut addons, mut not_added) = (Vec::new(), None);
+        if well(&report) && not_ready.is_none() && asks && !self.limited {
+            let began = Instant::now();
+            let were = self.departed.known.addons;
+            match addons::apply(&mut prepared, were, deadline, &surroundings.stop, &diary) {
+                Ok(changed) => addons = changed,
+                Err(error) => not_added = Some(error),
+            }
+            self.departed.known.addons = !prepared.addons.is_empty() || not_added.is_some();
+            phases.push(("addons".to_owned(), began.elapsed()));
+        }
         let mut left_cordoned = None;
         if well(&report) && asks && matches!(command, "upgrade" | "rollback") {
             left_cordoned = uncordon(&mut prepared, wish, console).err();
         }
-        let unfinished = not_ready.or(not_labelled).or(left_cordoned);
+        let unfinished = not_ready.or(not_labelled).or(not_added).or(left_cordoned);
         let mut removed = BTreeMap::new();
         if args.prune && well(&report) && unfinished.is_none() {
             let removals = self.departed.removals(&prepared);
@@ -244,6 +256,7 @@ impl Run<'_> {
             unfinished,
             joined,
             labelled,
+            addons,
             removed,
             allow_unreachable: args.allow_unreachable,
             total: began.elapsed(),

@@ -79,6 +79,7 @@ fn failure(error: &BackupError) -> Failure {
 /// All hosts with facts, whoever is reachable.
 pub(super) fn connected(
     source: &Source,
+    surroundings: &Surroundings,
     inventory: &Inventory,
     state_dir: &Path,
     lock: Option<&crate::facts::LockRequest>,
@@ -88,7 +89,7 @@ pub(super) fn connected(
     for (_, query) in asked.iter_mut().filter(|(host, _)| host.has(Role::Etcd)) {
         *query = about_data(inventory.cluster.layout.etcd_data());
     }
-    connect(asked, &Asking { lock, force_unlock, source, state_dir })
+    connect(asked, &Asking { lock, force_unlock, source, surroundings, state_dir })
 }
 
 /// The question whether a host has data of etcd.
@@ -131,7 +132,7 @@ pub(super) fn run(
     if !args.without_etcd {
         let (_copy, pki) =
             prepare::certificates_of_copy(source, surroundings, &inventory, &state_dir)?;
-        let mut connected = connected(source, &inventory, &state_dir, None, false);
+        let mut connected = connected(source, surroundings, &inventory, &state_dir, None, false);
         taken = Some(take_snapshot(&inventory, &pki, &mut connected.hosts)?);
     }
     let etcd = taken.as_ref().map(|(_, member, revision)| (member.clone(), *revision));
@@ -218,7 +219,8 @@ pub(super) fn restore(
     same_cluster(&state_dir, &unpacked)?;
     let lock = lock::request(jiff::Timestamp::now(), &surroundings.person, "restore");
     let locked = args.yes.then_some(&lock);
-    let mut connected = connected(source, &inventory, &state_dir, locked, args.run.force_unlock);
+    let mut connected =
+        connected(source, surroundings, &inventory, &state_dir, locked, args.run.force_unlock);
     let mut problems = std::mem::take(&mut connected.problems);
     let data = inventory.cluster.layout.etcd_data();
     problems.extend(connected.facts.iter().filter_map(|(name, facts)| occupied(name, facts, data)));
@@ -268,7 +270,7 @@ fn start_as_ever(
     let (source, began) = (&args.run.source, Instant::now());
     let pki = prepare::certificates(source, surroundings, inventory, state_dir)?;
     let lock = lock::request(jiff::Timestamp::now(), &surroundings.person, "restore");
-    let mut connected = connected(source, inventory, state_dir, Some(&lock), false);
+    let mut connected = connected(source, surroundings, inventory, state_dir, Some(&lock), false);
     if !connected.problems.is_empty() {
         return Err(Failure::Unfit(connected.problems));
     }

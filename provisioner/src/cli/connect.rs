@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::Source;
+use super::{Source, Surroundings};
 use crate::execute::{Hosts, in_parallel};
 use crate::facts::{Facts, FactsError, FactsQuery, LockRequest};
 use crate::host::known_hosts::KnownHosts;
-use crate::host::ssh::{self, Target};
+use crate::host::ssh::{self, Target, Timing};
 use crate::host::{Host, HostError, local};
-use crate::inventory::{self, HostKeyPolicy, SshAuth};
+use crate::inventory::{self, HostKeyPolicy};
 use crate::preflight::Problem;
+use crate::secret::Secret;
 
 /// The check that a host fails which shows another key than before.
 pub(super) const HOST_KEY: &str = "host-key";
@@ -43,6 +44,7 @@ pub(super) struct Asking<'a> {
     pub(super) lock: Option<&'a LockRequest>,
     pub(super) force_unlock: bool,
     pub(super) source: &'a Source,
+    pub(super) surroundings: &'a Surroundings,
     pub(super) state_dir: &'a Path,
 }
 
@@ -62,6 +64,9 @@ pub(super) fn connect(
         let open = |file: &Path| KnownHosts::open(file).map_err(|e| crate::execute::chain(&e));
         known.entry(file.clone()).or_insert_with(|| open(&file));
     }
+    if !asking.source.local {
+        ask_passphrases(&hosts, asking.surroundings);
+    }
     let answers = in_parallel(hosts, asking.source.parallel, |(host, query)| {
         let began = Instant::now();
         let answer = match &known[&known_hosts_file(host, asking.state_dir)] {
@@ -77,17 +82,45 @@ pub(super) fn connect(
     });
     let (hosts, facts, times) = (Hosts::new(), BTreeMap::new(), BTreeMap::new());
     let mut connected = Connected { hosts, facts, problems: Vec::new(), times };
+    let mut timings = Vec::new();
     for (name, answer, time) in answers {
         connected.times.insert(name.clone(), time);
         match answer {
-            Ok((host, facts)) => {
+            Ok((host, facts, timing)) => {
+                timings.push((name.clone(), timing));
                 connected.hosts.insert(name.clone(), host);
                 connected.facts.insert(name, facts);
             }
             Err(problem) => connected.problems.push(problem),
         }
     }
+    for remark in ssh::remarks(&timings) {
+        tracing::warn!("{remark}");
+    }
     connected
+}
+
+/// Asks for the passphrase of each key file that has one, once, before any host is asked. Without
+/// a terminal the logins that need them fail, and say so.
+fn ask_passphrases(hosts: &[(&inventory::Host, FactsQuery)], surroundings: &Surroundings) {
+    let keys = hosts.iter().flat_map(|(host, _)| {
+        let jumps = host.ssh.jumps.iter().flat_map(|jump| &jump.keys);
+        jumps.chain(&host.ssh.keys)
+    });
+    let terminal = console::Term::stderr();
+    for key in surroundings.jumps.locked(keys) {
+        let passphrase = match &surroundings.ssh_passphrase {
+            Some(given) => given.clone(),
+            None if terminal.features().is_attended() => {
+                let prompt = format!("passphrase of {}: ", key.display());
+                let asked = terminal.write_str(&prompt).and_then(|()| terminal.read_secure_line());
+                let Ok(asked) = asked else { continue };
+                Secret::new(asked)
+            }
+            None => continue,
+        };
+        surroundings.jumps.keep_passphrase(key, passphrase);
+    }
 }
 
 fn one(
@@ -95,10 +128,10 @@ fn one(
     known: &KnownHosts,
     query: &FactsQuery,
     asking: &Asking<'_>,
-) -> Result<(Box<dyn Host>, Facts), HostError> {
-    let mut connection = match asking.source.local {
-        true => local::open(&host.name).map_err(HostError::Local)?,
-        false => ssh::connect(&target(host), known)?,
+) -> Result<(Box<dyn Host>, Facts, Timing), HostError> {
+    let (mut connection, timing) = match asking.source.local {
+        true => (local::open(&host.name).map_err(HostError::Local)?, Timing::default()),
+        false => ssh::connect(&target(host), known, &asking.surroundings.jumps)?,
     };
     let facts = match connection.facts(query, asking.lock) {
         Err(HostError::Facts(FactsError::Locked { owner })) if asking.force_unlock => {
@@ -108,25 +141,28 @@ fn one(
         }
         answer => answer?,
     };
-    Ok((connection, facts))
+    Ok((connection, facts, timing))
 }
 
 fn target(host: &inventory::Host) -> Target {
-    let (keys, agent) = match &host.ssh.auth {
-        SshAuth::Key(path) => (vec![path.clone()], false),
-        SshAuth::Agent => (Vec::new(), true),
-    };
     Target {
         name: host.name.clone(),
-        address: host.address.to_string(),
+        address: ssh_address(host),
         port: host.ssh.port,
         user: host.ssh.user.clone(),
-        keys,
-        agent,
+        keys: host.ssh.keys.clone(),
+        agent: host.ssh.agent,
         sudo: host.ssh.sudo,
         policy: host.ssh.host_key_policy,
+        host_key: host.ssh.host_key.clone(),
+        jumps: host.ssh.jumps.clone(),
         connect_timeout: host.ssh.connect_timeout,
     }
+}
+
+/// Where the host's sshd is.
+fn ssh_address(host: &inventory::Host) -> String {
+    host.ssh.address.clone().unwrap_or_else(|| host.address.to_string())
 }
 
 /// Forgets the key of a host whose place another machine has taken. A file that the inventory names
@@ -136,7 +172,7 @@ pub(super) fn forget_key(host: &inventory::Host, state_dir: &Path) -> Result<(),
         return Ok(());
     }
     let known = KnownHosts::open(&known_hosts_file(host, state_dir))?;
-    known.forget(&host.address.to_string(), host.ssh.port)
+    known.forget(&ssh_address(host), host.ssh.port)
 }
 
 fn known_hosts_file(host: &inventory::Host, state_dir: &Path) -> PathBuf {
@@ -149,7 +185,12 @@ fn problem(host: &str, error: &HostError) -> Problem {
         HostError::Unreachable { .. } | HostError::Handshake { .. } | HostError::Lost { .. } => {
             UNREACHABLE
         }
-        HostError::HostKeyChanged { .. } | HostError::HostKeyUnknown { .. } => HOST_KEY,
+        HostError::HostKeyChanged { .. }
+        | HostError::HostKeyUnknown { .. }
+        | HostError::HostKeyNotPinned { .. } => HOST_KEY,
+        // Whatever is wrong with it, the hosts behind it may be well: they are not dead.
+        HostError::Jump { .. } => "jump-host",
+        HostError::Passphrase { .. } => "passphrase",
         HostError::KnownHosts { .. } => "known-hosts",
         HostError::Authentication { .. } => "authentication",
         HostError::Sudo { .. } | HostError::Facts(FactsError::NotRoot { .. }) => "sudo",

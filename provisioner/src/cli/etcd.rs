@@ -102,7 +102,7 @@ pub(super) fn open(
     let inventory = prepare::inventory(source, console)?;
     let state_dir = prepare::state_dir(source, &inventory);
     let (_copy, pki) = prepare::certificates_of_copy(source, surroundings, &inventory, &state_dir)?;
-    let connected = connected(source, &inventory, &state_dir, lock, force_unlock);
+    let connected = connected(source, surroundings, &inventory, &state_dir, lock, force_unlock);
     Ok(Opened { inventory, pki, state_dir, connected, began })
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -13,7 +14,7 @@ use super::{Exit, Surroundings, prepare, secrets};
 use crate::execute::{chain, in_parallel};
 use crate::facts::FactsQuery;
 use crate::host::known_hosts::KnownHosts;
-use crate::host::ssh::{self, Target};
+use crate::host::ssh::{self, Jumps, Target};
 use crate::import::{self, Reached, Seen};
 use crate::inventory::HostKeyPolicy;
 use crate::pki::{self, Access};
@@ -58,7 +59,7 @@ pub(super) fn run(
     let scratch =
         tempfile::tempdir().map_err(|e| Failure::new(&e, "check the temporary directory"))?;
     let host_keys = scratch.path().join("known_hosts");
-    let seen = look(args, &host_keys)?;
+    let seen = look(args, &host_keys, surroundings)?;
     let reached = Reached {
         user: args.user.clone(),
         port: args.port,
@@ -108,15 +109,16 @@ fn absolute(path: &Path) -> String {
 }
 
 /// Reads what all hosts have; their keys are remembered in `host_keys`.
-fn look(args: &ImportArgs, host_keys: &Path) -> Result<Vec<Seen>, Failure> {
+fn look(
+    args: &ImportArgs,
+    host_keys: &Path,
+    surroundings: &Surroundings,
+) -> Result<Vec<Seen>, Failure> {
     let known = KnownHosts::open(host_keys)
         .map_err(|error| Failure::new(&error, "check the temporary directory"))?;
     let answers = in_parallel(args.hosts.clone(), 32, |address| {
-        one(args, address, &known).map_err(|(check, message, advice)| Problem {
-            host: address.to_string(),
-            check,
-            message,
-            advice,
+        one(args, address, &known, &surroundings.jumps).map_err(|(check, message, advice)| {
+            Problem { host: address.to_string(), check, message, advice }
         })
     });
     let (mut seen, mut problems) = (Vec::new(), Vec::new());
@@ -133,6 +135,7 @@ fn one(
     args: &ImportArgs,
     address: Ipv4Addr,
     known: &KnownHosts,
+    jumps: &Arc<Jumps>,
 ) -> Result<Seen, (&'static str, String, String)> {
     let target = Target {
         name: address.to_string(),
@@ -143,10 +146,12 @@ fn one(
         agent: args.key.is_none(),
         sudo: args.user != "root",
         policy: HostKeyPolicy::AcceptNew,
+        host_key: None,
+        jumps: Vec::new(),
         connect_timeout: Duration::from_secs(10),
     };
     let failed = |error: crate::host::HostError| ("unreachable", chain(&error), error.advice());
-    let mut host = ssh::connect(&target, known).map_err(failed)?;
+    let (mut host, _) = ssh::connect(&target, known, jumps).map_err(failed)?;
     let facts = host.facts(&FactsQuery::default(), None).map_err(failed)?;
     let record = facts.record.ok_or_else(|| {
         let message = "kprov has never set it up".to_owned();

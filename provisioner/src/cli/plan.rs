@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::addons;
 use super::output::{Console, Failure};
 use super::prepare::{self, Prepared, Wish};
 use super::prune::Departed;
@@ -50,9 +51,19 @@ pub(super) fn run(
         true => BTreeMap::new(),
         false => diffs(&mut prepared, args.diff),
     };
+    let limited = args.choice.is_limited();
+    let added = match limited {
+        true => Ok(Vec::new()),
+        false => addons::plan(&mut prepared, departed.known.addons),
+    };
+    let added = added.unwrap_or_else(|why| {
+        console.note(&format!("warning: what would become of the addons cannot be told: {why}"));
+        Vec::new()
+    });
     let removals = args.prune.then(|| departed.removals(&prepared));
     let removes = removals.as_ref().is_some_and(|removals| !removals.is_empty());
-    let changes = !prepared.plan.is_empty() || removes || !prepared.joins.is_empty();
+    let changes =
+        !prepared.plan.is_empty() || removes || !prepared.joins.is_empty() || !added.is_empty();
     if let Some(out) = &args.out {
         members::none_join(&prepared.joins, Exit::Failed)?;
         members::write_down(&prepared.births, &state_dir)?;
@@ -65,6 +76,7 @@ pub(super) fn run(
         "diffs": diffs,
         "certificates": prepared.pki.issued,
         "etcd": prepared.joins,
+        "addons": added,
         "unreachable": unreachable,
         "departed": departed.names(),
         "removals": removals,
@@ -75,6 +87,9 @@ pub(super) fn run(
         text.push_str(&members::shown(&prepared.joins));
         text.push_str(&plan::summary(&prepared.plan, &diffs));
         text.push_str(&plan::rollout_summary(&prepared.plan));
+        for change in &added {
+            text.push_str(&format!("{}\n", change.line()));
+        }
         for hook in prepared.inventory.hooks.iter().filter(|_| !prepared.plan.is_empty()) {
             text.push_str(&format!("hook {}: {}\n", hook.name, hook.when()));
         }
@@ -115,7 +130,7 @@ fn save(
     let saved = SavedPlan {
         made: jiff::Timestamp::now().to_string(),
         by: surroundings.person.clone(),
-        ..SavedPlan::new(plan, &prepared.desired, &prepared.facts, place, hooks)
+        ..SavedPlan::new(plan, &prepared.desired, &prepared.facts, place, hooks, &prepared.addons)
     };
     saved.write(out).map_err(|error| refused(&error))
 }

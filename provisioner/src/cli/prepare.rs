@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::connect::{Asking, Connected, UNREACHABLE, connect};
 use super::output::{Console, Failure};
 use super::{Exit, Source, Surroundings, members, rollback, secrets};
+use crate::addons::{self, Addon};
 use crate::artifacts::{self, Artifacts};
 use crate::compose;
 use crate::etcd::births::Births;
@@ -45,6 +46,8 @@ pub(super) struct Wish<'a> {
 pub(super) struct Prepared {
     pub(super) inventory: Inventory,
     pub(super) pki: Pki,
+    /// What the cluster gets beside hosts.
+    pub(super) addons: Vec<Addon>,
     /// Of all hosts of the inventory.
     pub(super) desired: Vec<HostState>,
     /// Connections, also to masters and orphans that the plan is not about.
@@ -141,6 +144,7 @@ pub(super) struct Composition {
     pub(super) pki: Pki,
     templates: Templates,
     pub(super) artifacts: Artifacts,
+    pub(super) addons: Vec<Addon>,
 }
 
 impl Composition {
@@ -158,7 +162,8 @@ impl Composition {
         }
         let artifacts = artifacts::resolve(inventory, &surroundings.beside, &surroundings.cache)
             .map_err(|error| Failure::new(&error, "see [artifacts] of the inventory"))?;
-        Ok(Self { pki, templates, artifacts })
+        let addons = addons(inventory)?;
+        Ok(Self { pki, templates, artifacts, addons })
     }
 
     /// What should be true of every host of the inventory.
@@ -186,6 +191,13 @@ impl Composition {
     }
 }
 
+/// The manifests of the inventory's addons.
+fn addons(inventory: &Inventory) -> Result<Vec<Addon>, Failure> {
+    addons::load(&inventory.addons).map_err(|error| {
+        Failure::new(&error, "correct the file, or see [[addons]] of the inventory")
+    })
+}
+
 /// What members of etcd were told at their birth, as far as that was written down.
 pub(super) fn known_births(state_dir: &Path) -> Result<Option<Births>, Failure> {
     Births::load(state_dir)
@@ -208,7 +220,7 @@ pub(super) fn gather(
     let desired = composition.desired(&inventory, &first)?;
     phases.push(("compose".to_owned(), began.elapsed()));
     let began = Instant::now();
-    let connected = ask(wish, &inventory, &desired, known.as_ref());
+    let connected = ask(wish, surroundings, &inventory, &desired, known.as_ref());
     let Connected { mut hosts, facts, problems, times } = connected;
     let (unreachable, mut unfit): (Vec<_>, Vec<_>) =
         problems.into_iter().partition(|problem| problem.check == UNREACHABLE);
@@ -245,10 +257,11 @@ pub(super) fn gather(
             tracing::info!(host = name, os = facts.os.pretty_name, kernel = facts.kernel, skew);
         }
     }
-    let pki = composition.pki;
+    let (pki, addons) = (composition.pki, composition.addons);
     Ok(Prepared {
         inventory,
         pki,
+        addons,
         desired,
         hosts,
         facts,
@@ -265,6 +278,7 @@ pub(super) fn gather(
 /// Connects to all hosts that the wish needs.
 fn ask(
     wish: &Wish<'_>,
+    surroundings: &Surroundings,
     inventory: &Inventory,
     desired: &[HostState],
     known: Option<&Births>,
@@ -273,6 +287,7 @@ fn ask(
         lock: wish.lock,
         force_unlock: wish.force_unlock,
         source: wish.source,
+        surroundings,
         state_dir: wish.state_dir,
     };
     // Whoever writes needs the masters as witnesses, even where they have nothing to do.
@@ -392,6 +407,7 @@ fn quorum_lost(inventory: &Inventory, dead: &BTreeSet<&str>) -> Option<Problem> 
 pub(super) fn validate(source: &Source, console: &Console) -> Result<Exit, Failure> {
     let inventory = inventory(source, console)?;
     templates(source)?;
+    addons(&inventory)?;
     let roles = |role| inventory.with_role(role).count();
     let (etcd, masters, nodes) = (
         roles(inventory::Role::Etcd),

@@ -34,6 +34,7 @@ pub(super) fn run(
         lock: args.yes.then_some(&lock),
         force_unlock: args.force_unlock,
         source: &args.source,
+        surroundings,
         state_dir: &state_dir,
     };
     let mut connected = connect(hosts, &asking);

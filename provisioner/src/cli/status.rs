@@ -73,7 +73,8 @@ pub(super) fn run(
     let chosen = args.choice.choose(&inventory)?;
     let asked = inventory.hosts.iter().filter(|host| chosen.contains(&host.name));
     let asked = asked.map(|host| (host, FactsQuery::default())).collect();
-    let asking = Asking { lock: None, force_unlock: false, source, state_dir: &state_dir };
+    let asking =
+        Asking { lock: None, force_unlock: false, source, surroundings, state_dir: &state_dir };
     let mut connected = connect(asked, &asking);
     let facts = std::mem::take(&mut connected.facts);
     let asked =

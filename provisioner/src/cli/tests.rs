@@ -67,7 +67,7 @@ fn exit_codes_are_distinct_and_documented() {
     let guide = std::fs::read_to_string(guide).unwrap();
     for code in codes {
         let code = code as u8;
-        assert!(EXIT_CODES.contains(&format!("{code} ")), "{code}");
+        assert!(AFTER_HELP.contains(&format!("{code} ")), "{code}");
         assert!(guide.contains(&format!("\n| {code} | ")), "{code}");
     }
 }
@@ -117,6 +117,8 @@ fn a_passphrase_comes_from_a_key_file_first_and_bad_files_are_named() {
         cache: PathBuf::new(),
         stop: Arc::new(AtomicBool::new(false)),
         passphrase,
+        ssh_passphrase: None,
+        jumps: Arc::default(),
     };
     let given = |file: Option<&std::path::Path>| {
         secrets::given(file, &surroundings, || panic!("nobody may be asked"))

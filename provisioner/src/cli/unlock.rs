@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::connect::{Asking, connect};
 use super::output::{Console, Failure};
 use super::prepare;
-use super::{Exit, UnlockArgs};
+use super::{Exit, Surroundings, UnlockArgs};
 use crate::execute::in_parallel;
 use crate::facts::FactsQuery;
 use crate::lock::Holder;
@@ -23,14 +23,19 @@ struct Lock {
     error: Option<String>,
 }
 
-pub(super) fn run(args: &UnlockArgs, console: &Console) -> Result<Exit, Failure> {
+pub(super) fn run(
+    args: &UnlockArgs,
+    surroundings: &Surroundings,
+    console: &Console,
+) -> Result<Exit, Failure> {
     let source = &args.source;
     let inventory = prepare::inventory(source, console)?;
     let chosen = args.choice.choose(&inventory)?;
     let state_dir = prepare::state_dir(source, &inventory);
     let asked = inventory.hosts.iter().filter(|host| chosen.contains(&host.name));
     let asked = asked.map(|host| (host, FactsQuery::default())).collect();
-    let asking = Asking { lock: None, force_unlock: false, source, state_dir: &state_dir };
+    let asking =
+        Asking { lock: None, force_unlock: false, source, surroundings, state_dir: &state_dir };
     let mut connected = connect(asked, &asking);
     let now = jiff::Timestamp::now();
     let facts = &connected.facts;

@@ -16,6 +16,7 @@ use crate::step::Step;
 
 mod connection;
 pub mod etcd;
+mod objects;
 mod preparation;
 mod weather;
 
@@ -76,6 +77,8 @@ pub struct FakeState {
     pub served: BTreeMap<String, Vec<Vec<u8>>>,
     /// Bodies of answers, by endpoint.
     pub answers: BTreeMap<String, String>,
+    /// Objects of an API server by path, for tests that need one which keeps what it is sent.
+    pub objects: Option<BTreeMap<String, serde_json::Value>>,
     /// What was sent to endpoints other than questions: method, endpoint and body.
     pub sent: Vec<String>,
     /// The highest generation that has written here.
@@ -159,6 +162,7 @@ impl FakeMachine {
             texts: BTreeMap::new(),
             served: BTreeMap::new(),
             answers: BTreeMap::new(),
+            objects: None,
             sent: Vec::new(),
             fence: 0,
             commands: Vec::new(),

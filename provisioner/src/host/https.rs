@@ -54,6 +54,19 @@ pub struct HttpsAnswer {
     pub body: Vec<u8>,
 }
 
+impl HttpsAnswer {
+    /// The words of a `Status` of the API, or the whole body.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let body = String::from_utf8_lossy(&self.body);
+        let status: Option<serde_json::Value> = serde_json::from_str(&body).ok();
+        match status.as_ref().and_then(|status| status["message"].as_str()) {
+            Some(message) => message.to_owned(),
+            None => body.trim().to_owned(),
+        }
+    }
+}
+
 /// What is done with a resource.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Act<'a> {

@@ -6,11 +6,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use aws_lc_rs::hmac;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use sha2::Digest as _;
+use base64::engine::general_purpose::STANDARD;
 
 use super::HostError;
+use crate::host_key::HostKey;
 use crate::inventory::HostKeyPolicy;
 
 /// The known keys. Shared by all connections of a run.
@@ -22,9 +23,29 @@ pub struct KnownHosts {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
-    names: Vec<String>,
-    algorithm: String,
-    key: Vec<u8>,
+    names: Names,
+    key: HostKey,
+}
+
+/// Whose key a line holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Names {
+    /// In clear.
+    Clear(Vec<String>),
+    /// One name, hashed with a salt, as of `HashKnownHosts`.
+    Hashed { salt: Vec<u8>, hash: Vec<u8> },
+}
+
+impl Names {
+    fn contain(&self, name: &str) -> bool {
+        match self {
+            Self::Clear(names) => names.iter().any(|own| own == name),
+            Self::Hashed { salt, hash } => {
+                let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, salt);
+                hmac::verify(&key, name.as_bytes(), hash).is_ok()
+            }
+        }
+    }
 }
 
 impl KnownHosts {
@@ -55,8 +76,8 @@ impl KnownHosts {
     pub fn algorithms(&self, address: &str, port: u16) -> Vec<String> {
         let name = name(address, port);
         let entries = self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let known = entries.iter().filter(|entry| entry.names.contains(&name));
-        known.map(|entry| entry.algorithm.clone()).collect()
+        let known = entries.iter().filter(|entry| entry.names.contain(&name));
+        known.filter_map(|entry| entry.key.algorithm().map(str::to_owned)).collect()
     }
 
     /// Decides whether `key`, as the server sent it, is that of the host.
@@ -67,19 +88,18 @@ impl KnownHosts {
         &self,
         address: &str,
         port: u16,
-        key: &[u8],
+        key: &HostKey,
         policy: HostKeyPolicy,
     ) -> Result<(), HostError> {
         let name = name(address, port);
-        let shown = fingerprint(key);
-        let algorithm = algorithm(key).unwrap_or_default();
+        let shown = key.fingerprint();
         let mut entries = self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let known: Vec<_> = entries.iter().filter(|entry| entry.names.contains(&name)).collect();
-        if known.iter().any(|entry| entry.key == key) {
+        let known: Vec<_> = entries.iter().filter(|entry| entry.names.contain(&name)).collect();
+        if known.iter().any(|entry| entry.key == *key) {
             return Ok(());
         }
         if let Some(entry) = known.first() {
-            let known = fingerprint(&entry.key);
+            let known = entry.key.fingerprint();
             let file = self.file.clone();
             return Err(HostError::HostKeyChanged { address: name, known, shown, file });
         }
@@ -87,11 +107,11 @@ impl KnownHosts {
             let file = self.file.clone();
             return Err(HostError::HostKeyUnknown { address: name, shown, file });
         }
-        let line = format!("{name} {algorithm} {}\n", STANDARD.encode(key));
+        let line = format!("{name} {key}\n");
         self.append(&line)
             .map_err(|source| HostError::KnownHosts { file: self.file.clone(), source })?;
         tracing::info!(host = name, fingerprint = shown, "accepted a new host key");
-        entries.push(Entry { names: vec![name], algorithm, key: key.to_vec() });
+        entries.push(Entry { names: Names::Clear(vec![name]), key: key.clone() });
         Ok(())
     }
 
@@ -128,39 +148,35 @@ impl KnownHosts {
     }
 }
 
-/// A key's fingerprint as `ssh-keygen -l` prints it.
-#[must_use]
-pub fn fingerprint(key: &[u8]) -> String {
-    format!("SHA256:{}", STANDARD_NO_PAD.encode(sha2::Sha256::digest(key)))
-}
-
 /// The name of a host in the file: OpenSSH puts brackets only with an unusual port.
 fn name(address: &str, port: u16) -> String {
     if port == 22 { address.to_owned() } else { format!("[{address}]:{port}") }
 }
 
-/// A key begins with its algorithm's name as a length-prefixed text (RFC 4253, 6.6).
-fn algorithm(key: &[u8]) -> Option<String> {
-    let (len, rest) = key.split_first_chunk::<4>()?;
-    let len = usize::try_from(u32::from_be_bytes(*len)).ok()?;
-    String::from_utf8(rest.get(..len)?.to_vec()).ok()
-}
-
-/// One line; comments, markers and hashed names are no entries of ours.
+/// One line; comments and markers are no entries of ours.
 fn entry(line: &str) -> Option<Entry> {
-    let mut fields = line.split_whitespace();
-    let names = fields.next().filter(|field| !field.starts_with(['#', '@', '|']))?;
-    let algorithm = fields.next()?.to_owned();
-    let key = STANDARD.decode(fields.next()?).ok()?;
-    Some(Entry { names: names.split(',').map(str::to_owned).collect(), algorithm, key })
+    let (names, key) = line.trim().split_once(char::is_whitespace)?;
+    if names.starts_with(['#', '@']) {
+        return None;
+    }
+    let names = match names.strip_prefix("|1|") {
+        Some(hashed) => {
+            let (salt, hash) = hashed.split_once('|')?;
+            let (salt, hash) = (STANDARD.decode(salt).ok()?, STANDARD.decode(hash).ok()?);
+            Names::Hashed { salt, hash }
+        }
+        None => Names::Clear(names.split(',').map(str::to_owned).collect()),
+    };
+    Some(Entry { names, key: key.parse().ok()? })
 }
 
 /// A line of the file without one of its names, and with its end; `None` when no other is left.
 fn without(line: &str, name: &str) -> Option<String> {
     let names = match entry(line) {
-        Some(entry) if entry.names.iter().any(|n| n == name) => entry.names,
+        Some(Entry { names, .. }) if names.contain(name) => names,
         _ => return Some(format!("{line}\n")),
     };
+    let Names::Clear(names) = names else { return None };
     let left: Vec<_> = names.iter().map(String::as_str).filter(|n| *n != name).collect();
     let (_, rest) = line.trim_start().split_once(char::is_whitespace)?;
     (!left.is_empty()).then(|| format!("{} {rest}\n", left.join(",")))
@@ -170,11 +186,11 @@ fn without(line: &str, name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn key(fill: u8) -> Vec<u8> {
+    fn key(fill: u8) -> HostKey {
         let mut key = b"\0\0\0\x0bssh-ed25519".to_vec();
         key.extend([0, 0, 0, 32]);
         key.extend([fill; 32]);
-        key
+        HostKey::of_wire(key)
     }
 
     #[test]
@@ -190,8 +206,8 @@ mod tests {
         assert_eq!(again.algorithms("10.0.0.1", 2222), ["ssh-ed25519"]);
         let error = again.check("10.0.0.1", 22, &key(2), HostKeyPolicy::AcceptNew).unwrap_err();
         let text = format!("{error} {}", error.advice());
-        assert!(text.contains(&fingerprint(&key(1))), "{text}");
-        assert!(text.contains(&fingerprint(&key(2))), "{text}");
+        assert!(text.contains(&key(1).fingerprint()), "{text}");
+        assert!(text.contains(&key(2).fingerprint()), "{text}");
         assert!(text.contains("known_hosts"), "{text}");
         let error = again.check("10.0.0.9", 22, &key(1), HostKeyPolicy::Strict).unwrap_err();
         assert!(matches!(error, HostError::HostKeyUnknown { .. }));
@@ -204,7 +220,7 @@ mod tests {
         let known = KnownHosts::open(&file).unwrap();
         known.check("10.0.0.1", 22, &key(1), HostKeyPolicy::AcceptNew).unwrap();
         known.check("10.0.0.2", 22, &key(2), HostKeyPolicy::AcceptNew).unwrap();
-        let shared = format!("10.0.0.1,n3 ssh-ed25519 {}\n", STANDARD.encode(key(3)));
+        let shared = format!("10.0.0.1,n3 {}\n", key(3));
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, format!("# kept\n{text}{shared}")).unwrap();
 
@@ -220,9 +236,29 @@ mod tests {
 
     #[test]
     fn lines_of_other_kinds_are_skipped() {
-        let text = "# note\n@revoked x ssh-ed25519 AAAA\n|1|a|b ssh-rsa AAAA\nh1,h2 ssh-rsa AAAA\n";
+        let key = key(1);
+        let text = format!("# note\n@revoked x {key}\n|1|?|? {key}\nh1,h2 {key}\nh3 ssh-rsa A\n");
         let entries: Vec<_> = text.lines().filter_map(entry).collect();
         assert_eq!(entries.len(), 1);
-        assert_eq!(entries[0].names, ["h1", "h2"]);
+        assert!(entries[0].names.contain("h2") && !entries[0].names.contain("h"));
+    }
+
+    #[test]
+    fn hashed_names_are_those_of_ssh_keygen() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("known_hosts");
+        fs::write(&file, format!("10.0.0.1 {}\n[10.0.0.1]:2222 {}\n", key(1), key(2))).unwrap();
+        let hashed =
+            std::process::Command::new("ssh-keygen").arg("-H").arg("-f").arg(&file).output();
+        assert!(hashed.unwrap().status.success());
+        assert!(!fs::read_to_string(&file).unwrap().contains("10.0.0.1"));
+        let known = KnownHosts::open(&file).unwrap();
+        known.check("10.0.0.1", 22, &key(1), HostKeyPolicy::Strict).unwrap();
+        known.check("10.0.0.1", 2222, &key(2), HostKeyPolicy::Strict).unwrap();
+        let error = known.check("10.0.0.1", 22, &key(2), HostKeyPolicy::AcceptNew).unwrap_err();
+        assert!(matches!(error, HostError::HostKeyChanged { .. }), "{error}");
+        known.forget("10.0.0.1", 22).unwrap();
+        known.check("10.0.0.1", 22, &key(3), HostKeyPolicy::AcceptNew).unwrap();
+        known.check("10.0.0.1", 2222, &key(2), HostKeyPolicy::Strict).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Hosts over SSH: one connection and one session a host.
+//! Hosts over SSH: one connection and one session a host, maybe through jump hosts.
 //!
 //! libssh2 allows one thread at a time in a session; a host value is used by one thread at a time,
 //! so that holds by construction.
@@ -6,14 +6,32 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use ssh2::{Channel, ExtendedData, MethodType, Session};
+use socket2::{SockRef, TcpKeepalive};
+use ssh2::{Channel, ExtendedData, Session};
 
 use super::known_hosts::KnownHosts;
 use super::shell::{Process, ShellHost, Stream, Transport};
 use super::{Host, HostError};
-use crate::inventory::HostKeyPolicy;
+use crate::host_key::HostKey;
+use crate::inventory::{HostKeyPolicy, Jump};
+
+mod jump;
+mod login;
+mod slow;
+
+pub use jump::Jumps;
+pub use slow::{Timing, remarks};
+
+use jump::Conditions;
+use login::Peer;
+
+/// How long a connection may be silent before it is asked whether it is still there. Firewalls and
+/// address translators forget one after a minute at the earliest, and a host may have to wait for
+/// its turn for much longer.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// How to reach a host and prove who we are.
 #[derive(Debug, Clone)]
@@ -34,98 +52,64 @@ pub struct Target {
     pub sudo: bool,
     /// What to do about an unknown host key.
     pub policy: HostKeyPolicy,
+    /// The only key that the host may show.
+    pub host_key: Option<HostKey>,
+    /// The hosts to go through, from this machine on.
+    pub jumps: Vec<Jump>,
     /// Longest wait for the connection, and again for each answer of the handshake.
     pub connect_timeout: Duration,
 }
 
-/// Connects, checks the host's key and logs in.
+/// Connects, checks the host's key and logs in; tells how long that took.
 ///
 /// # Errors
 /// When any of that fails.
-pub fn connect(target: &Target, known: &KnownHosts) -> Result<Box<dyn Host>, HostError> {
-    Ok(Box::new(ShellHost::new(target.name.clone(), open(target, known)?)))
+pub fn connect(
+    target: &Target,
+    known: &KnownHosts,
+    jumps: &Arc<Jumps>,
+) -> Result<(Box<dyn Host>, Timing), HostError> {
+    let mut timing = Timing::default();
+    let ssh = open(target, known, jumps, &mut timing)?;
+    tracing::debug!(host = target.name, ?timing, "connected");
+    Ok((Box::new(ShellHost::new(target.name.clone(), ssh)), timing))
 }
 
-fn open(target: &Target, known: &KnownHosts) -> Result<Ssh, HostError> {
-    let address = format!("{}:{}", target.address, target.port);
-    let stream = tcp(target)
-        .map_err(|source| HostError::Unreachable { address: address.clone(), source })?;
-    let handshake = |source| HostError::Handshake { address: address.clone(), source };
-    let mut session = Session::new().map_err(handshake)?;
-    session.set_timeout(milliseconds(target.connect_timeout));
-    prefer_known_algorithms(&session, known, target);
-    session.set_tcp_stream(stream);
-    session.handshake().map_err(handshake)?;
-    let key = session.host_key().map(|(key, _)| key.to_vec()).unwrap_or_default();
-    known.check(&target.address, target.port, &key, target.policy)?;
-    authenticate(&session, target, &address)?;
-    Ok(Ssh { session, target: target.clone(), known: known.file().to_owned() })
+fn open(
+    target: &Target,
+    known: &KnownHosts,
+    jumps: &Arc<Jumps>,
+    timing: &mut Timing,
+) -> Result<Ssh, HostError> {
+    let conditions = Conditions { known, policy: target.policy, timeout: target.connect_timeout };
+    let began = Instant::now();
+    let stream = jumps.stream(&target.jumps, (&target.address, target.port), conditions)?;
+    timing.connect = began.elapsed();
+    let peer = Peer {
+        address: &target.address,
+        port: target.port,
+        user: &target.user,
+        keys: &target.keys,
+        agent: target.agent,
+        host_key: target.host_key.as_ref(),
+        policy: target.policy,
+        timeout: target.connect_timeout,
+    };
+    let session = login::log_in(stream, &peer, known, &jumps.passphrases(), timing)?;
+    let (target, known, jumps) = (target.clone(), known.file().to_owned(), jumps.clone());
+    Ok(Ssh { session, target, known, jumps })
 }
 
-fn tcp(target: &Target) -> io::Result<TcpStream> {
+fn tcp(address: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in (target.address.as_str(), target.port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, target.connect_timeout) {
+    for address in (address, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, timeout) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
+                let alive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+                SockRef::from(&stream).set_tcp_keepalive(&alive)?;
                 return Ok(stream);
             }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// A server shows the key of the algorithm that the client likes best; liking a known one best
-/// keeps its other keys from looking like a changed one.
-fn prefer_known_algorithms(session: &Session, known: &KnownHosts, target: &Target) {
-    let known = known.algorithms(&target.address, target.port);
-    let Ok(supported) = session.supported_algs(MethodType::HostKey) else { return };
-    let matches = |supported: &&&str| {
-        // An RSA key signs with newer hashes under other algorithm names.
-        known.iter().any(|k| k == *supported || (k == "ssh-rsa" && supported.starts_with("rsa-")))
-    };
-    let preferred: Vec<_> = supported.iter().filter(matches).copied().collect();
-    if !preferred.is_empty() {
-        // A server that has none of them any more must fail the check, not the negotiation.
-        let others = supported.iter().filter(|name| !preferred.contains(name)).copied();
-        let all: Vec<_> = preferred.iter().copied().chain(others).collect();
-        let _ = session.method_pref(MethodType::HostKey, &all.join(","));
-    }
-}
-
-fn authenticate(session: &Session, target: &Target, address: &str) -> Result<(), HostError> {
-    let mut tried = Vec::new();
-    for key in &target.keys {
-        match session.userauth_pubkey_file(&target.user, None, key, None) {
-            Ok(()) => return Ok(()),
-            Err(error) => tried.push(format!("{} ({})", key.display(), error.message())),
-        }
-    }
-    if target.agent {
-        match agent(session, &target.user) {
-            Ok(()) => return Ok(()),
-            Err(error) => tried.push(format!("the SSH agent ({})", error.message())),
-        }
-    }
-    if tried.is_empty() {
-        tried.push("nothing: no key file is named and the agent is off".to_owned());
-    }
-    Err(HostError::Authentication {
-        user: target.user.clone(),
-        address: address.to_owned(),
-        tried: tried.join(", "),
-    })
-}
-
-fn agent(session: &Session, user: &str) -> Result<(), ssh2::Error> {
-    let mut agent = session.agent()?;
-    agent.connect()?;
-    agent.list_identities()?;
-    let mut last = ssh2::Error::new(ssh2::ErrorCode::Session(-33), "it holds no keys");
-    for identity in agent.identities()? {
-        match agent.userauth(user, &identity) {
-            Ok(()) => return Ok(()),
             Err(error) => last = error,
         }
     }
@@ -141,6 +125,7 @@ struct Ssh {
     target: Target,
     /// The file of known keys.
     known: PathBuf,
+    jumps: Arc<Jumps>,
 }
 
 impl Transport for Ssh {
@@ -161,7 +146,7 @@ impl Transport for Ssh {
         self.session.set_timeout(milliseconds(silence_max));
         match self.session.channel_direct_tcpip(address, port, None) {
             Ok(channel) => Ok(Box::new(SshChannel(channel))),
-            Err(error) if forwarding_is_off(&error) => {
+            Err(error) if forwarding_is_off(&error) && self.target.jumps.is_empty() => {
                 // Some servers allow no forwarding: then the port must be reachable from here.
                 let stream = TcpStream::connect((address, port))?;
                 stream.set_read_timeout(Some(silence_max))?;
@@ -174,7 +159,8 @@ impl Transport for Ssh {
     /// The host's key is known by now, whatever the policy was.
     fn again(&self) -> Result<Self, HostError> {
         let target = Target { policy: HostKeyPolicy::Strict, ..self.target.clone() };
-        open(&target, &KnownHosts::open(&self.known)?)
+        let known = KnownHosts::open(&self.known)?;
+        open(&target, &known, &self.jumps, &mut Timing::default())
     }
 
     fn sudo_user(&self) -> Option<&str> {

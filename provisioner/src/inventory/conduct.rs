@@ -1,6 +1,7 @@
-//! How an apply goes about its work: batches of nodes, hooks around phases.
+//! How an apply goes about its work: batches of nodes, hooks around phases, addons at the end.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,54 @@ pub enum HookMoment {
     Before,
     /// After its last host has gone well.
     After,
+}
+
+/// Where a part of the cluster comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddonSource {
+    /// What it is called in reports.
+    pub name: String,
+    /// Files of manifests, in order.
+    pub manifests: Vec<PathBuf>,
+    /// How long its workloads may take to be ready; `None` to wait for none.
+    pub wait: Option<Duration>,
+}
+
+pub(super) fn addons(resolver: &mut Resolver<'_>) -> Vec<AddonSource> {
+    let sections = &resolver.document.addons;
+    let mut addons: Vec<AddonSource> = Vec::new();
+    for (index, section) in sections.iter().enumerate() {
+        let index = index.to_string();
+        // What is missing was reported by the schema.
+        let Some(name) = section.name.clone() else { continue };
+        if let Err(why) = super::rules::dns_label(&name) {
+            let message = format!("the addon's name `{name}` is no DNS label");
+            resolver.error(&["addons", &index, "name"], message, &why, "");
+        }
+        if addons.iter().any(|addon| addon.name == name) {
+            let message = format!("two addons are called `{name}`");
+            resolver.error(&["addons", &index, "name"], message, "used again here", "");
+        }
+        let mut manifests = Vec::new();
+        for (number, text) in section.manifests.iter().enumerate() {
+            let path = resolver.surroundings.path(text);
+            if !(resolver.surroundings.is_file)(&path) {
+                let message = format!("the file {} does not exist", path.display());
+                let at = ["addons", &index, "manifests", &number.to_string()];
+                resolver.error(&at, message, "no such file", "");
+            }
+            manifests.push(path);
+        }
+        if section.wait == Some(false) && section.timeout_s.is_some() {
+            let message = format!("the addon `{name}` waits for nothing and has a time to wait");
+            let help = "leave `timeout_s` out";
+            resolver.error(&["addons", &index, "timeout_s"], message, "no effect", help);
+        }
+        let longest = Duration::from_secs(section.timeout_s.unwrap_or(120).into());
+        let wait = section.wait.unwrap_or(true).then_some(longest);
+        addons.push(AddonSource { name, manifests, wait });
+    }
+    addons
 }
 
 pub(super) fn rollout(resolver: &mut Resolver<'_>) -> Rollout {

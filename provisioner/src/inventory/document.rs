@@ -34,6 +34,8 @@ pub(crate) struct Document {
     pub(crate) rollout: RolloutSection,
     /// Commands that run before or after a phase of an apply, in this order.
     pub(crate) hooks: Vec<HookSection>,
+    /// What is put into the cluster once its API answers, in this order.
+    pub(crate) addons: Vec<AddonSection>,
     /// How the hosts' operating systems are prepared; groups and hosts may override each setting.
     pub(crate) system: SystemSection,
     /// What holds for every host.
@@ -102,6 +104,12 @@ pub(crate) struct SshSection {
     /// File of known host keys, relative to this file. Default: one of the cluster's own, in the
     /// state directory.
     pub(crate) known_hosts: Option<String>,
+    /// Hosts to go through, from the operator's machine on: `USER@NAME:PORT`. Default: those of
+    /// `ProxyJump` in ssh's own configuration.
+    pub(crate) jump: Option<Vec<String>>,
+    /// ssh's own configuration, relative to this file, or `none`. What this file says goes first.
+    /// Default: `~/.ssh/config`, if it is there.
+    pub(crate) config: Option<String>,
     /// Seconds to wait for a connection. Default: 10.
     pub(crate) connect_timeout_s: Option<u16>,
 }
@@ -435,6 +443,22 @@ pub(crate) struct HookSection {
     pub(crate) timeout_s: Option<u16>,
 }
 
+/// A part of the cluster that comes from manifests.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "manifests"]))]
+pub(crate) struct AddonSection {
+    /// What it is called in reports.
+    pub(crate) name: Option<String>,
+    /// Files of manifests (YAML or JSON), in this order, relative to this file.
+    pub(crate) manifests: Vec<String>,
+    /// Whether the next addon waits until the workloads of this one are ready. Default: true.
+    pub(crate) wait: Option<bool>,
+    /// Seconds after which the run ends if they are not. Default: 120.
+    #[schemars(range(min = 1, max = 3600))]
+    pub(crate) timeout_s: Option<u16>,
+}
+
 /// A part of an apply.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, serde::Serialize, JsonSchema,
@@ -529,6 +553,8 @@ pub(crate) struct HostSection {
     pub(crate) name: Option<String>,
     /// IPv4 address by which kprov and all other hosts reach it.
     pub(crate) address: Option<String>,
+    /// The only key that its sshd may show, as in `/etc/ssh/ssh_host_ed25519_key.pub` on the host.
+    pub(crate) host_key: Option<String>,
     /// What the host does.
     pub(crate) roles: Option<Vec<Role>>,
     /// Labels of the node.

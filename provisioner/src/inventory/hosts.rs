@@ -4,18 +4,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     ops::Range,
-    time::Duration,
 };
 
 use super::{
-    Cluster, Host, HostKeyPolicy, Role, Ssh, SshAuth, Taint,
+    Cluster, Host, Role, Taint,
     diagnostics::Problem,
-    document::{Document, GroupSection, HostSection, HostSettings, SshSection},
+    document::{Document, GroupSection, HostSection, HostSettings},
     fleet, ranges,
+    reach::{self, Reach},
     resolve::Resolver,
     rules::{self, TaintError},
     suggest, system,
 };
+use crate::host_key::HostKey;
 
 /// Makes the hosts of the inventory, sorted by name, and reports what is wrong with them.
 ///
@@ -28,8 +29,9 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>, cluster: &Cluster, broken: bo
     fleet::members(resolver, &entries, &gathered.members, broken);
     fleet::names(resolver, &entries);
     fleet::addresses(resolver, &entries, cluster);
+    let mut reach = Reach::default();
     let mut hosts: Vec<Host> =
-        entries.iter().filter_map(|e| host(resolver, e, &gathered.members)).collect();
+        (entries.iter()).filter_map(|e| host(resolver, &mut reach, e, &gathered.members)).collect();
     hosts.sort_by(|a, b| a.name.cmp(&b.name));
     if !broken {
         fleet::roles(resolver, &hosts, entries.len() == hosts.len());
@@ -191,7 +193,7 @@ fn check_section(resolver: &mut Resolver<'_>, path: &[&str], settings: &HostSett
             Err(TaintError::Name(why)) => resolver.error(&path, message, &why, ""),
         }
     }
-    check_ssh(resolver, path, &settings.ssh);
+    reach::check(resolver, path, &settings.ssh);
     system::check(resolver, path, settings);
 }
 
@@ -201,36 +203,13 @@ fn outermost(document: &Document) -> HostSettings {
     HostSettings { ssh, system, ..HostSettings::default() }
 }
 
-fn check_ssh(resolver: &mut Resolver<'_>, path: &[&str], ssh: &SshSection) {
-    let at = |key: &'static str| [path, &["ssh", key]].concat();
-    if let Some(key) = &ssh.key {
-        let file = resolver.surroundings.path(key);
-        if !(resolver.surroundings.is_file)(&file) {
-            let message = format!("the key file {} does not exist", file.display());
-            let help = format!("`ssh-keygen -t ed25519 -f {}` makes one", file.display());
-            resolver.error(&at("key"), message, "no such file", &help);
-        }
-        if ssh.agent == Some(true) {
-            let message = "`key` and `agent` are both given".to_owned();
-            resolver.error(&at("agent"), message, "which one?", "leave one of them out");
-        }
-    }
-    if let Some(user) = &ssh.user
-        && (user.is_empty() || user.starts_with('-') || user.contains([' ', ':', '@', '/']))
-    {
-        resolver.error(&at("user"), format!("`{user}` is no user name"), "not a name", "");
-    }
-    for (key, zero) in
-        [("port", ssh.port == Some(0)), ("connect_timeout_s", ssh.connect_timeout_s == Some(0))]
-    {
-        if zero {
-            resolver.error(&at(key), format!("`{key}` cannot be 0"), "must be at least 1", "");
-        }
-    }
-}
-
 /// Makes the host of `entry`; `None` when too little of it is known.
-fn host(resolver: &mut Resolver<'_>, entry: &Entry, members: &Members) -> Option<Host> {
+fn host(
+    resolver: &mut Resolver<'_>,
+    reach: &mut Reach,
+    entry: &Entry,
+    members: &Members,
+) -> Option<Host> {
     let document = resolver.document;
     let groups: Vec<(&str, &GroupSection)> = members
         .get(&entry.name)
@@ -258,17 +237,35 @@ fn host(resolver: &mut Resolver<'_>, entry: &Entry, members: &Members) -> Option
             taints.insert((taint.key.clone(), taint.effect.clone()), taint);
         }
     }
+    let address = entry.address?;
+    let host_key = host_key(resolver, entry);
+    let ssh = reach.of(resolver, &layers, (&entry.name, address), host_key);
     Some(Host {
         name: entry.name.clone(),
-        address: entry.address?,
+        address,
         roles,
         groups: groups.iter().map(|(name, _)| (*name).to_owned()).collect(),
         labels,
         taints: taints.into_values().collect(),
-        ssh: ssh(resolver, &layers),
+        ssh,
         system: system::resolve(resolver, &layers),
         max_pods: layers.iter().find_map(|l| l.max_pods).unwrap_or(110),
     })
+}
+
+/// The key that the host's section names, as the only one that it may show.
+fn host_key(resolver: &mut Resolver<'_>, entry: &Entry) -> Option<HostKey> {
+    let index = entry.index?;
+    let text = resolver.document.hosts.get(index)?.host_key.as_deref()?;
+    match text.parse() {
+        Ok(key) => Some(key),
+        Err(why) => {
+            let path = ["hosts", &index.to_string(), "host_key"];
+            let help = "as in /etc/ssh/ssh_host_ed25519_key.pub on the host: `ssh-ed25519 AAAA…`";
+            resolver.error(&path, "`host_key` is no public key".to_owned(), why, help);
+            None
+        }
+    }
 }
 
 /// The host's own roles; else those of all its groups; else the defaults.
@@ -364,34 +361,6 @@ fn check_label_conflicts(
             }
         }
     }
-}
-
-fn ssh(resolver: &Resolver<'_>, layers: &[HostSettings]) -> Ssh {
-    let user = first(layers, |s| s.user.clone()).unwrap_or_else(|| "root".to_owned());
-    // `key` and `agent` exclude each other: the nearest layer that has one of them decides.
-    let auth = layers.iter().find_map(|l| match (&l.ssh.key, l.ssh.agent) {
-        (Some(key), _) => Some(SshAuth::Key(resolver.surroundings.path(key))),
-        (None, Some(true)) => Some(SshAuth::Agent),
-        (None, _) => None,
-    });
-    Ssh {
-        sudo: first(layers, |s| s.sudo).unwrap_or(user != "root"),
-        user,
-        port: first(layers, |s| s.port).unwrap_or(22),
-        auth: auth.unwrap_or(SshAuth::Agent),
-        host_key_policy: first(layers, |s| s.host_key_policy).unwrap_or(HostKeyPolicy::AcceptNew),
-        known_hosts: first(layers, |s| {
-            s.known_hosts.as_deref().map(|k| resolver.surroundings.path(k))
-        }),
-        connect_timeout: Duration::from_secs(
-            first(layers, |s| s.connect_timeout_s).unwrap_or(10).into(),
-        ),
-    }
-}
-
-/// The nearest setting.
-fn first<T>(layers: &[HostSettings], get: impl Fn(&SshSection) -> Option<T>) -> Option<T> {
-    layers.iter().find_map(|l| get(&l.ssh))
 }
 
 impl HostSection {

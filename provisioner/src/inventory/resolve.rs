@@ -48,6 +48,7 @@ pub(super) fn resolve(
     resolver.static_pods(&cluster, &network, &hosts);
     let rollout = conduct::rollout(&mut resolver);
     let hooks = conduct::hooks(&mut resolver, &hosts, broken);
+    let addons = conduct::addons(&mut resolver);
     Some(Inventory {
         path: path.to_owned(),
         cluster,
@@ -59,6 +60,7 @@ pub(super) fn resolve(
         components,
         rollout,
         hooks,
+        addons,
         hosts,
         warnings: Diagnostics::new(path, "".into(), Vec::new()),
     })

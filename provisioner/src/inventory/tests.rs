@@ -24,6 +24,7 @@ fn parse(source: &str) -> Result<Inventory, Diagnostics> {
         dir: Path::new("/inv"),
         home: Some(PathBuf::from("/home/op")),
         is_file: &|path| path == Path::new("/inv/key") || path == Path::new("/home/op/.ssh/id"),
+        ssh_config: &|_| Err(std::io::ErrorKind::NotFound.into()),
     };
     read(Path::new("c.toml"), source, &surroundings)
 }
@@ -61,7 +62,7 @@ fn defaults_are_filled_in() {
     assert_eq!(inventory.hyperkube, ArtifactSource::Beside("hyperkube".to_owned()));
     let host = &inventory.hosts[0];
     assert_eq!((host.ssh.user.as_str(), host.ssh.port, host.ssh.sudo), ("root", 22, false));
-    assert_eq!(host.ssh.auth, SshAuth::Agent);
+    assert_eq!((&host.ssh.keys[..], host.ssh.agent), (&[][..], true));
     assert_eq!(inventory.state_dir(), Path::new("./.kprov/c"));
     assert_eq!(inventory.api_for_people(), "https://10.0.0.1:6443");
 }
@@ -139,7 +140,8 @@ fn the_nearest_setting_wins() {
     assert_eq!(names, ["m-1 10.0.0.254", "m-2 10.0.0.255", "m-3 10.0.1.0", "w 10.0.2.1"]);
     let (master, worker) = (&inventory.hosts[0], &inventory.hosts[3]);
     assert_eq!(master.roles, BTreeSet::from([Role::Etcd, Role::Master]));
-    assert_eq!(master.ssh.auth, SshAuth::Key(PathBuf::from("/home/op/.ssh/id")));
+    let key = PathBuf::from("/home/op/.ssh/id");
+    assert_eq!((&master.ssh.keys[..], master.ssh.agent), (&[key][..], false));
     assert!(master.ssh.sudo);
     assert_eq!(worker.roles, BTreeSet::from([Role::Node]));
     let labels: Vec<&str> = worker.labels.values().map(String::as_str).collect();
@@ -147,7 +149,53 @@ fn the_nearest_setting_wins() {
     let taints: Vec<String> = worker.taints.iter().map(ToString::to_string).collect();
     assert_eq!(taints, ["t=host:NoSchedule", "u=:NoExecute"]);
     assert_eq!((worker.ssh.user.as_str(), worker.ssh.port, worker.ssh.sudo), ("root", 2222, false));
-    assert_eq!((&worker.ssh.auth, worker.max_pods), (&SshAuth::Agent, 50));
+    assert_eq!((worker.ssh.keys.len(), worker.ssh.agent, worker.max_pods), (0, true, 50));
+}
+
+#[test]
+fn hosts_are_reached_as_ssh_would_reach_them_unless_the_inventory_says_otherwise() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(".ssh")).unwrap();
+    let key = home.path().join(".ssh/id");
+    std::fs::write(&key, "").unwrap();
+    let config = "Host a\nHostName a.example.com\nUser ops\nPort 2201\nIdentityFile ~/.ssh/id\n\
+                  IdentityFile ~/.ssh/elsewhere\nProxyJump edge:2200,in@inner\n\
+                  UserKnownHostsFile ~/.ssh/known\nHost edge\nProxyJump outer\nUser door\n";
+    std::fs::write(home.path().join(".ssh/config"), config).unwrap();
+    let of = |more: &str| {
+        let surroundings = Surroundings {
+            dir: Path::new("/inv"),
+            home: Some(home.path().to_owned()),
+            is_file: &|path| path.is_file(),
+            ssh_config: &|path| SshConfig::read(path, Some(home.path())),
+        };
+        let inventory = read(Path::new("c.toml"), &good(more), &surroundings).unwrap();
+        inventory.hosts[0].ssh.clone()
+    };
+    let ssh = of("");
+    assert_eq!(ssh.address.as_deref(), Some("a.example.com"));
+    assert_eq!((ssh.user.as_str(), ssh.port, ssh.sudo, ssh.agent), ("ops", 2201, true, true));
+    assert_eq!(ssh.keys, [key]);
+    assert_eq!(ssh.known_hosts, Some(home.path().join(".ssh/known")));
+    let jumps = |ssh: &Ssh| -> Vec<String> {
+        ssh.jumps.iter().map(|j| format!("{}@{}:{}", j.user, j.address, j.port)).collect()
+    };
+    assert_eq!(jumps(&ssh), ["ops@outer:22", "door@edge:2200", "in@inner:22"]);
+    let ssh = of("ssh = { user = \"root\", port = 22, jump = [\"x@10.9.0.1:2\"], agent = true }\n");
+    assert_eq!((ssh.user.as_str(), ssh.port, ssh.keys.len()), ("root", 22, 0));
+    assert_eq!(jumps(&ssh), ["x@10.9.0.1:2"]);
+    assert_eq!(jumps(&of("ssh = { jump = [] }\n")), [""; 0]);
+    let ssh = of("ssh = { config = \"none\" }\n");
+    assert_eq!((ssh.address, ssh.user.as_str(), ssh.port), (None, "root", 22));
+}
+
+#[test]
+fn what_is_wrong_about_reaching_hosts_is_told() {
+    let found = findings(&good(
+        "host_key = \"ssh-rsa AAAA\"\n\
+         ssh = { jump = [\"ok\", \"a@b@c\", \":22\", \"x:99999\"], config = \"missing\" }\n",
+    ));
+    insta::assert_snapshot!(found);
 }
 
 #[test]
@@ -342,8 +390,12 @@ fn the_inventories_of_the_repository_are_good() {
         let path = dir.join(name).with_extension("toml");
         let source = std::fs::read_to_string(&path).unwrap();
         // The lab's key is made when the lab starts.
-        let surroundings =
-            Surroundings { dir: &dir, home: Some(PathBuf::from("/home/op")), is_file: &|_| true };
+        let surroundings = Surroundings {
+            dir: &dir,
+            home: Some(PathBuf::from("/home/op")),
+            is_file: &|_| true,
+            ssh_config: &|_| Ok(SshConfig::default()),
+        };
         let inventory = match read(&path, &source, &surroundings) {
             Ok(inventory) => inventory,
             Err(diagnostics) => panic!("{}", diagnostics.render(false, 100)),

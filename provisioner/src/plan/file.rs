@@ -11,16 +11,17 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Plan;
+use crate::addons::Addon;
 use crate::digest::Digest;
 use crate::facts::Facts;
 use crate::inventory::Hook;
 use crate::state::HostState;
 
 /// The format that this version writes and reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What a plan file says it is.
 const KIND: &str = "kprov-plan";
@@ -51,6 +52,8 @@ pub struct SavedPlan {
     pub source: PlanSource,
     /// The hooks that run with it.
     pub hooks: Vec<Hook>,
+    /// Digest of all addons.
+    pub addons: Digest,
     /// By host, what the plan rests on; the plan's hosts and no others.
     pub basis: BTreeMap<String, Basis>,
     /// What will be done.
@@ -188,6 +191,7 @@ impl SavedPlan {
         facts: &BTreeMap<String, Facts>,
         source: PlanSource,
         hooks: &[Hook],
+        addons: &[Addon],
     ) -> Self {
         let states = desired.iter().filter(|state| plan.host(&state.host).is_some());
         let basis = states.clone().filter_map(|state| {
@@ -206,6 +210,7 @@ impl SavedPlan {
             by: String::new(),
             source,
             hooks: hooks.to_vec(),
+            addons: digest_of_addons(addons),
             basis: basis.collect(),
             plan,
         }
@@ -284,6 +289,7 @@ impl SavedPlan {
         &self,
         desired: &[HostState],
         hooks: &[Hook],
+        addons: &[Addon],
     ) -> Result<(), SavedPlanError> {
         let mut differences = BTreeMap::new();
         for (host, basis) in &self.basis {
@@ -306,6 +312,10 @@ impl SavedPlan {
             if !differing.is_empty() {
                 differences.insert(host.clone(), differing);
             }
+        }
+        if self.addons != digest_of_addons(addons) {
+            let addons = vec!["the addons of the inventory are others".to_owned()];
+            differences.insert("all".to_owned(), addons);
         }
         if self.hooks != hooks {
             let hooks = vec!["the hooks of the inventory are others".to_owned()];
@@ -364,6 +374,16 @@ impl SavedPlan {
         }
         Ok(exact)
     }
+}
+
+/// What tells addons from others; their objects may be secrets.
+fn digest_of_addons(addons: &[Addon]) -> Digest {
+    let of = |addon: &Addon| {
+        let objects: Vec<_> = addon.objects.iter().map(|object| &object.value).collect();
+        json!([addon.name, addon.wait.map(|wait| wait.as_secs()), objects])
+    };
+    let text = Value::from(addons.iter().map(of).collect::<Vec<_>>()).to_string();
+    Digest::of(text.as_bytes())
 }
 
 /// What a desired state consists of, with digests for contents.

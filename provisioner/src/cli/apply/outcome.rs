@@ -9,6 +9,7 @@ use super::super::output::{Console, Failure, seconds};
 use super::super::prepare::Prepared;
 use super::super::prune::Removed;
 use super::super::{Exit, Surroundings};
+use crate::addons::reconcile::AddonChange;
 use crate::execute::{PhaseTime, Report, chain};
 use crate::preflight::Problem;
 
@@ -22,6 +23,8 @@ pub(super) struct Outcome<'a> {
     pub(super) joined: Vec<String>,
     /// Nodes whose role label was changed.
     pub(super) labelled: Vec<String>,
+    /// Objects of addons that were changed.
+    pub(super) addons: Vec<AddonChange>,
     /// Hosts that left the cluster.
     pub(super) removed: BTreeMap<String, Removed>,
     /// Dead hosts that were allowed to be.
@@ -119,6 +122,9 @@ impl Outcome<'_> {
         for name in &self.labelled {
             out.push_str(&format!("{name:width$}  role label changed\n"));
         }
+        for change in &self.addons {
+            out.push_str(&format!("{}\n", change.line()));
+        }
         for problem in &self.left_out {
             out.push_str(&format!("{:width$}  left out\n", problem.host));
         }
@@ -146,7 +152,12 @@ impl Outcome<'_> {
             (true, 0) if !self.joined.is_empty() => {
                 format!("{} joined", counted(self.joined.len(), "member"))
             }
-            (true, 0) if self.labelled.is_empty() => "nothing to do".to_owned(),
+            (true, 0) if self.labelled.is_empty() && self.addons.is_empty() => {
+                "nothing to do".to_owned()
+            }
+            (true, 0) if self.labelled.is_empty() => {
+                format!("{} of addons changed", counted(self.addons.len(), "object"))
+            }
             (true, 0) => format!("{} labelled", counted(self.labelled.len(), "node")),
             (true, count) => format!("{} changed", counted(count, "host")),
             (false, _) => "not complete".to_owned(),
@@ -182,6 +193,7 @@ impl Outcome<'_> {
             "unfinished": self.unfinished,
             "joined": self.joined,
             "labelled": self.labelled,
+            "addons": self.addons,
             "left_out": self.left_out,
             "removed": self.removed,
             "phases": phases,

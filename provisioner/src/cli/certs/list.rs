@@ -99,7 +99,7 @@ fn look(
     let (_copy, pki) = prepare::certificates_of_copy(source, surroundings, inventory, &opened.dir)?;
     let servers = endpoints::all(inventory, &pki);
     let state_dir = &opened.dir;
-    let asking = Asking { lock: None, force_unlock: false, source, state_dir };
+    let asking = Asking { lock: None, force_unlock: false, source, surroundings, state_dir };
     let mut connected = connect(every_host(inventory), &asking);
     let paths = |host: &str| -> Vec<String> {
         rows.iter()

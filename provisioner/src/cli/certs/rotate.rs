@@ -98,7 +98,7 @@ fn prove(args: &RotateArgs, opened: &Opened, surroundings: &Surroundings) -> Res
     let (source, inventory) = (&args.run.source, &opened.inventory);
     let pki = prepare::certificates(source, surroundings, inventory, &opened.dir)?;
     let state_dir = &opened.dir;
-    let asking = Asking { lock: None, force_unlock: false, source, state_dir };
+    let asking = Asking { lock: None, force_unlock: false, source, surroundings, state_dir };
     let mut connected = connect(every_host(inventory), &asking);
     let servers = endpoints::all(inventory, &pki);
     let until = Instant::now() + PROOF_WAIT;

@@ -99,6 +99,7 @@ impl Lab {
             Prepared {
                 inventory,
                 pki,
+                addons: Vec::new(),
                 desired,
                 hosts,
                 plan,

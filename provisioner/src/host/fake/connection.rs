@@ -6,6 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::etcd::FakeEtcd;
+use super::objects;
 use super::weather::Event;
 use super::{FakeMachine, FakeState};
 use crate::digest::Digest;
@@ -68,6 +69,9 @@ impl FakeHost {
         let at = endpoint.endpoint();
         if method != "GET" {
             state.sent.push(format!("{method} {at} {body}").trim_end().to_owned());
+        }
+        if let Some(objects) = &mut state.objects {
+            return objects::answer(objects, method, &endpoint.path, body);
         }
         let status = state.unhealthy.get(&at).copied().unwrap_or(200);
         let body = state.answers.get(&at).cloned().unwrap_or_default();

@@ -5,13 +5,11 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command};
 
 use super::*;
 use crate::digest::Digest;
 use crate::facts::{FactsQuery, PathFact};
-use crate::host::known_hosts::fingerprint;
 use crate::plan::Upload;
 use crate::state::Content;
 
@@ -26,32 +24,38 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With `more` lines in the server's configuration.
+    fn with(more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         keygen(&directory.path().join("host"));
         keygen(&directory.path().join("user"));
         fs::copy(directory.path().join("user.pub"), directory.path().join("authorized")).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Self::run(directory.path(), port);
+        let child = Self::run(directory.path(), port, more);
         let server = Self { directory, port, child };
         server.wait();
         server
     }
 
-    fn run(directory: &Path, port: u16) -> Child {
+    fn run(directory: &Path, port: u16, more: &str) -> Child {
         let at = directory.display();
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {at}/host\nPidFile none\n\
              AuthorizedKeysFile {at}/authorized\nStrictModes no\nUsePAM no\nUseDNS no\n\
-             PasswordAuthentication no\nPermitRootLogin yes\n"
+             PasswordAuthentication no\nPermitRootLogin yes\nLogLevel VERBOSE\n{more}"
         );
         fs::write(directory.join("config"), config).unwrap();
         // The server gives up its rights in this directory, which its package makes at boot.
         let _ = fs::create_dir_all("/run/sshd");
+        let log = fs::File::options().create(true).append(true).open(directory.join("log"));
         Command::new(SSHD)
             .args(["-D", "-e", "-f"])
             .arg(directory.join("config"))
-            .stderr(Stdio::null())
+            .stderr(log.unwrap())
             .spawn()
             .unwrap_or_else(|error| panic!("{SSHD} (package openssh-server): {error}"))
     }
@@ -70,7 +74,7 @@ impl Server {
         self.child.wait().unwrap();
         fs::remove_file(self.directory.path().join("host")).unwrap();
         keygen(&self.directory.path().join("host"));
-        self.child = Self::run(self.directory.path(), self.port);
+        self.child = Self::run(self.directory.path(), self.port, "");
         self.wait();
     }
 
@@ -85,8 +89,29 @@ impl Server {
             agent: false,
             sudo: false,
             policy: HostKeyPolicy::AcceptNew,
+            host_key: None,
+            jumps: Vec::new(),
             connect_timeout: Duration::from_secs(10),
         }
+    }
+
+    /// The server as a host to go through.
+    fn jump(&self) -> Jump {
+        let target = self.target();
+        Jump {
+            address: target.address,
+            port: target.port,
+            user: target.user,
+            keys: target.keys,
+            agent: false,
+        }
+    }
+
+    /// Lets the key of another server's user in, too.
+    fn admit(&self, other: &Self) {
+        let mut keys = fs::read_to_string(self.directory.path().join("authorized")).unwrap();
+        keys += &fs::read_to_string(other.directory.path().join("user.pub")).unwrap();
+        fs::write(self.directory.path().join("authorized"), keys).unwrap();
     }
 
     fn known(&self) -> KnownHosts {
@@ -120,6 +145,10 @@ fn keygen(path: &Path) {
     assert!(status.success());
 }
 
+fn link(target: &Target, known: &KnownHosts) -> Result<Box<dyn Host>, HostError> {
+    connect(target, known, &Arc::default()).map(|(host, _)| host)
+}
+
 fn failure(result: Result<Box<dyn Host>, HostError>) -> HostError {
     match result {
         Ok(_) => panic!("the connection was accepted"),
@@ -133,7 +162,8 @@ fn a_flush_loses_nothing_that_has_arrived() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let greeter = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"hello"));
-    let mut ssh = open(&server.target(), &server.known()).unwrap();
+    let mut ssh =
+        open(&server.target(), &server.known(), &Arc::default(), &mut Timing::default()).unwrap();
     let mut tunnel = ssh.connect("127.0.0.1", port, Duration::from_secs(10)).unwrap();
     let mut text = vec![0];
     tunnel.read_exact(&mut text).unwrap();
@@ -146,7 +176,7 @@ fn a_flush_loses_nothing_that_has_arrived() {
 #[test]
 fn facts_and_files_come_over_one_connection() {
     let server = Server::start();
-    let mut host = connect(&server.target(), &server.known()).unwrap();
+    let mut host = link(&server.target(), &server.known()).unwrap();
     let file = server.directory.path().join("a file");
     fs::write(&file, "line\n=end\nno end of line").unwrap();
     let path = file.to_str().unwrap().to_owned();
@@ -167,10 +197,10 @@ fn a_changed_host_key_is_refused_with_both_fingerprints() {
     let mut server = Server::start();
     let known = server.known();
     let first = server.host_key();
-    drop(connect(&server.target(), &known).unwrap());
-    drop(connect(&server.target(), &server.known()).unwrap());
+    drop(link(&server.target(), &known).unwrap());
+    drop(link(&server.target(), &server.known()).unwrap());
     server.reinstall();
-    let error = failure(connect(&server.target(), &server.known()));
+    let error = failure(link(&server.target(), &server.known()));
     let second = server.host_key();
     let HostError::HostKeyChanged { known, shown, .. } = &error else { panic!("{error}") };
     assert_eq!((known, shown), (&first, &second));
@@ -181,12 +211,11 @@ fn a_changed_host_key_is_refused_with_both_fingerprints() {
 fn the_strict_policy_accepts_only_known_keys() {
     let server = Server::start();
     let target = Target { policy: HostKeyPolicy::Strict, ..server.target() };
-    let error = failure(connect(&target, &server.known()));
+    let error = failure(link(&target, &server.known()));
     let HostError::HostKeyUnknown { shown, .. } = &error else { panic!("{error}") };
     assert_eq!(*shown, server.host_key());
-    drop(connect(&server.target(), &server.known()).unwrap());
-    connect(&target, &server.known()).unwrap();
-    assert!(fingerprint(b"").starts_with("SHA256:"));
+    drop(link(&server.target(), &server.known()).unwrap());
+    link(&target, &server.known()).unwrap();
 }
 
 #[test]
@@ -195,7 +224,7 @@ fn a_key_that_is_not_authorized_is_named() {
     let other = server.directory.path().join("other");
     keygen(&other);
     let target = Target { keys: vec![other.clone()], ..server.target() };
-    let error = failure(connect(&target, &server.known()));
+    let error = failure(link(&target, &server.known()));
     let text = error.to_string();
     assert!(matches!(error, HostError::Authentication { .. }), "{text}");
     assert!(text.contains(other.to_str().unwrap()), "{text}");
@@ -206,7 +235,7 @@ fn a_port_without_a_server_is_unreachable() {
     let server = Server::start();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let target = Target { port, ..server.target() };
-    let error = failure(connect(&target, &server.known()));
+    let error = failure(link(&target, &server.known()));
     assert!(matches!(error, HostError::Unreachable { .. }), "{error}");
 }
 
@@ -217,14 +246,14 @@ fn a_server_that_never_speaks_is_given_up() {
     let port = silent.local_addr().unwrap().port();
     let connect_timeout = Duration::from_millis(300);
     let target = Target { port, connect_timeout, ..server.target() };
-    let error = failure(connect(&target, &server.known()));
+    let error = failure(link(&target, &server.known()));
     assert!(matches!(error, HostError::Handshake { .. }), "{error}");
 }
 
 #[test]
 fn nothing_is_sent_or_run_without_the_lock() {
     let server = Server::start();
-    let mut host = connect(&server.target(), &server.known()).unwrap();
+    let mut host = link(&server.target(), &server.known()).unwrap();
     let content = Content::Text("x".to_owned());
     let uploads = BTreeMap::from([(content.digest(), Upload::Content(content))]);
     let error = host.push(&uploads, &mut |_| {}).unwrap_err();
@@ -232,3 +261,6 @@ fn nothing_is_sent_or_run_without_the_lock() {
     let error = host.run(&[crate::step::Step::Reload], &mut |_| {}).unwrap_err();
     assert!(matches!(error, HostError::LockLost), "{error}");
 }
+
+mod jumps;
+mod keys;

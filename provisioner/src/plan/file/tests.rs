@@ -51,7 +51,7 @@ impl Case {
         let states = vec![desired("n1", "one\n"), desired("n2", "two\n")];
         let facts = facts(&machines, &states);
         let plan = again(&states, &facts);
-        let saved = SavedPlan::new(plan, &states, &facts, source(), &[]);
+        let saved = SavedPlan::new(plan, &states, &facts, source(), &[], &[]);
         Self { machines, states, saved }
     }
 
@@ -71,7 +71,7 @@ fn a_plan_survives_its_file_and_brings_the_same_bytes() {
     let read = SavedPlan::read(&path).unwrap();
     // Uploads do not travel: they are found again.
     assert_eq!(read.basis, case.saved.basis);
-    read.check_inputs(&case.states, &[]).unwrap();
+    read.check_inputs(&case.states, &[], &[]).unwrap();
     let facts = facts(&case.machines, &case.states);
     let again = again(&case.states, &facts);
     let exact = read.check_hosts(&case.states, &facts, &again).unwrap();
@@ -106,11 +106,11 @@ fn a_changed_host_is_named_with_what_has_changed() {
 fn changed_inputs_are_named() {
     let mut case = Case::new();
     case.states[0] = desired("n1", "other\n");
-    let error = case.saved.check_inputs(&case.states, &[]).unwrap_err();
+    let error = case.saved.check_inputs(&case.states, &[], &[]).unwrap_err();
     assert!(matches!(error, SavedPlanError::Inputs(_)));
     assert!(error.to_string().contains("n1: file /etc/a.conf was"), "{error}");
     let states = [desired("n1", "one\n")];
-    let error = case.saved.check_inputs(&states, &[]).unwrap_err();
+    let error = case.saved.check_inputs(&states, &[], &[]).unwrap_err();
     assert!(error.to_string().contains("n2: it is no longer in the inventory"), "{error}");
     let hook = Hook {
         name: "h".to_owned(),
@@ -122,16 +122,20 @@ fn changed_inputs_are_named() {
         timeout: std::time::Duration::from_secs(1),
     };
     let states = [desired("n1", "one\n"), desired("n2", "two\n")];
-    let error = case.saved.check_inputs(&states, &[hook]).unwrap_err();
+    let error = case.saved.check_inputs(&states, &[hook], &[]).unwrap_err();
     assert!(error.to_string().contains("hooks"), "{error}");
-    case.saved.check_inputs(&states, &[]).unwrap();
+    let (name, objects) = ("dns".to_owned(), Vec::new());
+    let addon = Addon { name, objects, wait: None };
+    let error = case.saved.check_inputs(&states, &[], &[addon]).unwrap_err();
+    assert!(error.to_string().contains("addons"), "{error}");
+    case.saved.check_inputs(&states, &[], &[]).unwrap();
 }
 
 #[test]
 fn a_plan_of_another_cluster_is_refused() {
     let mut case = Case::new();
     case.states[1].authority = "ffff".to_owned();
-    let error = case.saved.check_inputs(&case.states, &[]).unwrap_err();
+    let error = case.saved.check_inputs(&case.states, &[], &[]).unwrap_err();
     assert_eq!(
         error.to_string(),
         "the plan is of another cluster: lab (authority aabbccddeeff), here lab (authority ffff)"
@@ -149,8 +153,8 @@ fn files_of_other_versions_and_damaged_ones_are_refused() {
         let error = SavedPlan::read(&path).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     };
-    let newer = SavedPlan { format: 2, ..case.saved.clone() };
-    check(&newer, &|text| text, "format 2");
+    let newer = SavedPlan { format: 3, ..case.saved.clone() };
+    check(&newer, &|text| text, "format 3");
     let other = SavedPlan { version: "9.9.9".to_owned(), ..case.saved.clone() };
     check(&other, &|text| text, "kprov 9.9.9");
     check(&case.saved, &|text| text.replace("/etc/a.conf", "/etc/b.conf"), "cut or edited");
