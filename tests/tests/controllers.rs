@@ -2,6 +2,13 @@
 //! work fails by its number, when rollouts are held and taken back, when a namespace may have no more,
 //! and when a host is lost with the files on it; with the real kubectl.
 
+#[path = "controllers/kinds.rs"]
+mod kinds;
+#[path = "controllers/limits.rs"]
+mod limits;
+#[path = "controllers/rollouts.rs"]
+mod rollouts;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -18,8 +25,12 @@ async fn loads_cascades_numbers_and_losses() -> Result<()> {
     tokio::try_join!(replicas_follow_the_load(&cluster), async {
         owners_go_in_three_ways(&cluster).await?;
         numbered_work_fails_by_its_number(&cluster).await?;
-        rollouts_are_held_and_taken_back(&cluster).await?;
-        a_namespace_gets_what_its_quota_says(&cluster).await
+        rollouts::are_held_and_taken_back(&cluster).await?;
+        limits::a_namespace_gets_what_its_quota_says(&cluster).await?;
+        limits::containers_are_bounded(&cluster).await?;
+        kinds::sets_without_a_deployment(&cluster).await?;
+        kinds::roles_made_of_others(&cluster).await?;
+        kinds::volumes_of_three_sorts(&cluster).await
     })?;
     files_outlive_their_host(&cluster).await
 }
@@ -119,122 +130,6 @@ async fn numbered_work_fails_by_its_number(cluster: &Cluster) -> Result<()> {
     let status = cluster.get("job/partly", status).await?;
     ensure!(status == ["0,2", "1", "2", "2", "FailedIndexes"], "{status:?}");
     cluster.kubectl("delete job/partly pod/server").await?;
-    Ok(())
-}
-
-async fn rollouts_are_held_and_taken_back(cluster: &Cluster) -> Result<()> {
-    for kind in ["deployment", "statefulset"] {
-        let strategy = r#""strategy":{"rollingUpdate":{"maxSurge":0,"maxUnavailable":1}},"#;
-        let more = if kind == "deployment" { strategy } else { "" };
-        let api_kind = if kind == "deployment" { "Deployment" } else { "StatefulSet" };
-        let manifest = r#"{"apiVersion":"apps/v1","kind":"KIND","metadata":{"name":"rolled"},
-            "spec":{"replicas":2,MORE"selector":{"matchLabels":{"app":"rolled"}},"template":{
-            "metadata":{"labels":{"app":"rolled"}},"spec":{"terminationGracePeriodSeconds":1,
-            "containers":[{"name":"echo","image":"kprov.local/echo:1"}]}}}}"#;
-        cluster.create(&manifest.replace("KIND", api_kind).replace("MORE", more)).await?;
-        let images = async |wanted: &str| -> Result<()> {
-            cluster.kubectl(&format!("rollout status {kind}/rolled --timeout=90s")).await?;
-            eventually("the images", SOON, async || {
-                let path = "{.items[*].spec.containers[0].image}";
-                let images = cluster.get("pods -l app=rolled", path).await?;
-                ensure!(images == [wanted, wanted], "{kind}: {images:?}");
-                Ok(())
-            })
-            .await?;
-            Ok(())
-        };
-        images(IMAGE).await?;
-        let other = "kprov.local/echo:2";
-        if kind == "deployment" {
-            // Held: the template changes, and no pod does before it goes on.
-            cluster.kubectl("rollout pause deployment/rolled").await?;
-            cluster.kubectl(&format!("set image deployment/rolled echo={other}")).await?;
-            cluster.kubectl("scale deployment/rolled --replicas=1").await?;
-            cluster.kubectl("scale deployment/rolled --replicas=2").await?;
-            eventually("two pods of the template before", SOON, async || {
-                let path = "{.status.readyReplicas} {.status.updatedReplicas}";
-                let replicas = cluster.get("deployment/rolled", path).await?;
-                ensure!(replicas == ["2"], "{replicas:?}");
-                Ok(())
-            })
-            .await?;
-            cluster.kubectl("rollout resume deployment/rolled").await?;
-        } else {
-            cluster.kubectl(&format!("set image {kind}/rolled echo={other}")).await?;
-        }
-        images(other).await?;
-        cluster.kubectl(&format!("rollout undo {kind}/rolled --to-revision=1")).await?;
-        images(IMAGE).await?;
-        // What was gone back to is the newest revision, and the first one no more.
-        let history = cluster.kubectl(&format!("rollout history {kind}/rolled")).await?;
-        let digit = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit());
-        let revisions: Vec<&str> =
-            history.lines().filter(digit).filter_map(|l| l.split_whitespace().next()).collect();
-        ensure!(revisions == ["2", "3"], "{kind}: {history}");
-        let before = cluster.get("pods -l app=rolled", "{.items[*].metadata.uid}").await?;
-        cluster.kubectl(&format!("rollout restart {kind}/rolled")).await?;
-        images(IMAGE).await?;
-        let after = cluster.get("pods -l app=rolled", "{.items[*].metadata.uid}").await?;
-        ensure!(after.iter().all(|uid| !before.contains(uid)), "{kind}: {before:?} {after:?}");
-        cluster.kubectl(&format!("delete {kind}/rolled --cascade=foreground")).await?;
-    }
-    Ok(())
-}
-
-async fn a_namespace_gets_what_its_quota_says(cluster: &Cluster) -> Result<()> {
-    cluster.kubectl("create namespace frugal").await?;
-    let hard = "--hard=pods=2,requests.cpu=1,count/configmaps=2";
-    cluster.kubectl(&format!("create quota few -n frugal {hard}")).await?;
-    let used = async |wanted: &[&str]| -> Result<()> {
-        eventually("the quota's count", SOON, async || {
-            let path = "{.status.used.pods} {.status.used.requests\\.cpu} \
-                        {.status.used.count/configmaps}";
-            let used = cluster.get("quota/few -n frugal", path).await?;
-            ensure!(used == wanted, "{used:?} instead of {wanted:?}");
-            Ok(())
-        })
-        .await?;
-        Ok(())
-    };
-    // The certificate of the API server's authority is there from the beginning.
-    used(&["0", "0", "1"]).await?;
-    cluster.kubectl("create configmap second -n frugal --from-literal=a=b").await?;
-    let third = ["create", "configmap", "third", "-n", "frugal", "--from-literal=a=b"];
-    let refused = cluster.try_kubectl(&third).await?;
-    let why = "exceeded quota: few, requested: count/configmaps=1, used: count/configmaps=2, \
-               limited: count/configmaps=2";
-    ensure!(refused.code != 0 && refused.stderr.contains(why), "{refused:?}");
-
-    // Who does not say what it needs gets nothing of what is limited.
-    let create = format!("create deployment web -n frugal --image={IMAGE} --replicas=3");
-    cluster.kubectl(&create).await?;
-    let failure = async |part: &str| -> Result<()> {
-        eventually("the reason why pods are missing", SOON, async || {
-            let path = "{.status.conditions[?(@.type==\"ReplicaFailure\")].message}";
-            let told = cluster.get("deployment/web -n frugal", path).await?.join(" ");
-            ensure!(told.contains(part), "{told:?} does not tell {part:?}");
-            Ok(())
-        })
-        .await?;
-        Ok(())
-    };
-    failure("must specify requests.cpu").await?;
-    cluster.kubectl("set resources deployment/web -n frugal --requests=cpu=100m").await?;
-    failure("exceeded quota: few").await?;
-    used(&["2", "200m", "2"]).await?;
-    let described = cluster.kubectl("describe quota few -n frugal").await?;
-    let lines: Vec<String> =
-        described.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-    ensure!(lines.iter().any(|line| line == "pods 2 2"), "{described}");
-
-    // More is allowed, and comes without anybody asking again.
-    let more = r#"{"spec":{"hard":{"pods":"3"}}}"#;
-    cluster.kubectl(&format!("patch quota/few -n frugal -p {more}")).await?;
-    cluster.kubectl("rollout status deployment/web -n frugal --timeout=60s").await?;
-    used(&["3", "300m", "2"]).await?;
-    cluster.kubectl("scale deployment/web -n frugal --replicas=0").await?;
-    used(&["0", "0", "2"]).await?;
-    cluster.kubectl("delete namespace frugal --timeout=60s").await?;
     Ok(())
 }
 

@@ -70,6 +70,28 @@ fn owners_that_nobody_knows() {
 }
 
 #[test]
+fn ten_thousand_owners_cost_one_write() {
+    let mut world = World::new(5, 1, 0);
+    let owner = |i: usize| {
+        let name = format!("o{i}");
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": name,
+            "blockOwnerDeletion": true})
+    };
+    let there = world.create(config_map("o9999", Value::Null));
+    let all: Vec<Value> = (0..10_000).map(owner).collect();
+    let many = world.create(config_map("many", all.into()));
+    world.calm(0);
+    // All that are gone are forgotten at once.
+    let about = |world: &World| world.log.iter().filter(|l| l.contains("default/many")).count();
+    assert_eq!(about(&world), 1, "{:#?}", world.log);
+    assert_eq!(world.value(&many)["metadata"]["ownerReferences"].as_array().unwrap().len(), 1);
+    world.delete(&there, None);
+    world.calm(0);
+    assert!(world.store.get(&many).is_none());
+    assert_eq!(about(&world), 2, "{:#?}", world.log);
+}
+
+#[test]
 fn what_never_gives_up_its_finalizer_is_waited_for_in_peace() {
     let mut world = World::new(3, 1, 0);
     let namespace = world
