@@ -13,6 +13,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::{
+    bundle::PackageFile,
     digest::Digest,
     distribution::Architecture,
     inventory::{ArtifactSource, Inventory, MasterForm, PAUSE_IMAGE},
@@ -42,6 +43,8 @@ pub struct Artifacts {
     pub hyperkube_image: Option<ImageState>,
     /// Container images that every node loads, sorted by name.
     pub images: Vec<ImageState>,
+    /// Packages as files, from a bundle.
+    pub packages: Vec<PackageFile>,
     /// Texts of the keys that sign repositories of packages, by file.
     pub repository_keys: BTreeMap<PathBuf, String>,
 }
@@ -212,6 +215,7 @@ pub fn resolve(
             etcd,
             hyperkube_image: image,
             images: loaded,
+            packages: Vec::new(),
             repository_keys,
         }),
         _ => Err(ArtifactErrors(errors)),

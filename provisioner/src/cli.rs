@@ -6,11 +6,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 mod addons;
 mod apply;
 mod backup;
+mod bundle;
 mod certs;
 mod connect;
 mod diary;
@@ -41,6 +43,7 @@ pub use output::Failure;
 use select::Choice;
 
 use crate::host::ssh::Jumps;
+use crate::preflight::SKIPPABLE;
 use crate::secret::Secret;
 
 /// Exit codes. A script can tell what went wrong without reading a message.
@@ -198,6 +201,12 @@ enum Command {
     #[command(after_help = "Examples:\n  kprov trace inventory/lab.toml\n  \
         kprov trace inventory/lab.toml --html run.html")]
     Trace(TraceArgs),
+    /// Pack all that an apply puts on hosts into one file, for networks without a way out.
+    Bundle {
+        /// What to do.
+        #[command(subcommand)]
+        command: bundle::BundleCommand,
+    },
     /// Make this machine a cluster of one, without SSH.
     #[command(after_help = "Examples:\n  kprov up\n  kprov up --address 192.168.1.20 \
         --image app.tar")]
@@ -240,6 +249,13 @@ struct Source {
     /// too.
     #[arg(long, value_name = "FILE", env = "KPROV_KEY_FILE")]
     key_file: Option<PathBuf>,
+    /// Take programs, images and packages from this file of `kprov bundle create`.
+    #[arg(long, value_name = "FILE", env = "KPROV_BUNDLE")]
+    bundle: Option<PathBuf>,
+    /// Leave a check of hosts out, by its name; may be given several times. What it finds is a
+    /// warning then.
+    #[arg(long, value_name = "CHECK", value_parser = PossibleValuesParser::new(SKIPPABLE))]
+    skip: Vec<String>,
     /// This machine is the inventory's only host: work on it directly instead of over SSH.
     #[arg(long)]
     local: bool,
@@ -485,6 +501,7 @@ impl Cli {
             Command::Reset(args) => reset::run(args, surroundings, &console),
             Command::Unlock(args) => unlock::run(args, surroundings, &console),
             Command::Trace(args) => trace::run(args, &console),
+            Command::Bundle { command } => bundle::run(command, surroundings, &console),
             Command::Up(args) => up::up(args, surroundings, &console),
             Command::Down(args) => up::down(args, surroundings, &console),
             Command::Init(args) => init::run(args, &console),

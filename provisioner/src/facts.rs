@@ -149,6 +149,13 @@ pub struct Facts {
     pub arch: String,
     /// Kernel release.
     pub kernel: String,
+    /// What no other running machine says: its boot and, as containers share a kernel, its root.
+    pub machine: Option<String>,
+    /// Memory in bytes; `None` where the host did not say.
+    pub memory: Option<u64>,
+    /// Whether the modules of the running kernel are there, so that one that is not known is
+    /// missing.
+    pub module_tree: bool,
     /// Whether systemd is the init process.
     pub systemd: bool,
     /// A firewall that is on.

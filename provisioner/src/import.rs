@@ -399,6 +399,7 @@ mod tests {
             }),
             etcd: blob("etcd"),
             images: Vec::new(),
+            packages: Vec::new(),
             repository_keys: BTreeMap::new(),
         };
         let templates = Templates::embedded().unwrap();

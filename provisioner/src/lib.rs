@@ -8,6 +8,7 @@
 pub mod addons;
 pub mod artifacts;
 pub mod backup;
+pub mod bundle;
 pub mod cli;
 pub mod compose;
 pub mod digest;

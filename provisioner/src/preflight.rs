@@ -1,10 +1,12 @@
 //! What makes a host unfit, found before anything changes: a pure function of state and facts.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::compose::DOCKER_ON_FLANNEL;
 use crate::distribution::{Architecture, Distribution, PackageManager, SUPPORTED};
-use crate::facts::{DockerFact, ENGINE, Facts, PathFact};
+use crate::facts::{DockerFact, ENGINE, Facts, ModuleFact, PathFact};
 use crate::firewall::FirewallKind;
 use crate::inventory::FirewallPolicy;
 use crate::plan::{self, HostPlan};
@@ -16,6 +18,11 @@ pub const CLOCK_SKEW_MAX_MS: i64 = 30_000;
 
 /// Room that must be left on a file system after the files are in place, in bytes.
 const DISK_SPARE: u64 = 64 << 20;
+
+/// The checks that an operator may leave out. Those that keep clusters, keys and data apart are not
+/// among them.
+pub const SKIPPABLE: [&str; 10] =
+    ["arch", "clock", "disk", "docker", "kernel", "memory", "os", "packages", "port", "program"];
 
 /// One reason not to touch a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,11 +50,43 @@ pub fn check(state: &HostState, facts: &Facts, plan: &HostPlan) -> Vec<Problem> 
     firewall(state, facts, &mut found);
     paths(state, facts, &mut found);
     disk(facts, plan, &mut found);
+    memory(state, facts, &mut found);
+    kernel(state, facts, &mut found);
     for port in &state.ports {
         port_free(port, facts, &mut found);
     }
     clock(facts, &mut found);
     found.problems
+}
+
+/// Finds entries of the inventory that lead to one machine, whatever their addresses are.
+#[must_use]
+pub fn twins(facts: &BTreeMap<String, Facts>) -> Vec<Problem> {
+    let mut first: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (host, facts) in facts {
+        let Some(machine) = &facts.machine else { continue };
+        if let Some(other) = first.get(machine.as_str()) {
+            problems.push(twin(host, other));
+        } else {
+            first.insert(machine, host);
+        }
+    }
+    problems
+}
+
+/// The problem that `host` and `other` are one machine.
+#[must_use]
+pub fn twin(host: &str, other: &str) -> Problem {
+    Problem {
+        host: host.to_owned(),
+        check: "name",
+        message: format!("it is the same machine as {other}"),
+        advice:
+            "correct the address of one of them, or HostName in ssh's configuration, or take it \
+                 out of the inventory"
+                .to_owned(),
+    }
 }
 
 const KUBELET: &str = "kubelet.service";
@@ -341,6 +380,48 @@ fn disk(facts: &Facts, plan: &HostPlan, found: &mut Found<'_>) {
             let (free, bytes) = (crate::plan::size(free), crate::plan::size(bytes + DISK_SPARE));
             let message = format!("{mount} has {free} free, and {bytes} are needed");
             found.add("disk", message, format!("free some space on {mount}"));
+        }
+    }
+}
+
+/// What a host needs for what it is to run, and a little for itself.
+fn memory(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
+    let runs = |unit: &str| state.units.iter().any(|wanted| wanted.name == unit);
+    // What the components of an idle cluster were seen to take, twice, and 128 MiB for the host.
+    let parts = [("etcd.service", 128), ("kube-apiserver.service", 384), (KUBELET, 256)];
+    let needed = parts.iter().filter(|(unit, _)| runs(unit)).map(|(_, mib)| mib).sum::<u64>();
+    let needed = (needed + 128) << 20;
+    let Some(there) = facts.memory.filter(|there| *there < needed && needed > 128 << 20) else {
+        return;
+    };
+    let (there, needed) = (plan::size(there), plan::size(needed));
+    let message = format!("it has {there} of memory, and {needed} are needed for its roles");
+    found.add("memory", message, "give it more memory, or fewer roles");
+}
+
+/// A kernel with all of its modules at hand that does not know one has no such feature; without the
+/// tree (in a container, say) nobody can tell.
+fn kernel(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
+    if !facts.module_tree || facts.container.is_some() {
+        return;
+    }
+    let needs = [
+        ("vxlan", "use `backend = \"host-gw\"` in [network]"),
+        ("overlay", "without it Docker has no fast storage for containers"),
+        ("br_netfilter", "without it services do not work between pods of one node"),
+    ];
+    for (module, otherwise) in needs.iter().filter(|(module, _)| state.modules.contains(*module)) {
+        if facts.modules.get(*module) == Some(&ModuleFact::Unknown) {
+            let message = format!("its kernel {} has no {module}", facts.kernel);
+            let advice = format!(
+                "install the kernel's further modules (linux-modules-extra on Ubuntu, \
+                 kernel-modules on CentOS), or {otherwise}"
+            );
+            let advice = match *module {
+                "vxlan" => advice,
+                _ => advice.replace(", or ", "; "),
+            };
+            found.add("kernel", message, advice);
         }
     }
 }

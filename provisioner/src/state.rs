@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::PackageFile;
 use crate::digest::Digest;
 use crate::distribution::Architecture;
 use crate::firewall::FirewallState;
@@ -60,6 +61,9 @@ pub struct HostState {
     pub engine: EngineSource,
     /// Further packages of the distribution.
     pub packages: BTreeSet<String>,
+    /// Packages as files, of all distributions at hand: where there are any of the host's own, no
+    /// repository is asked.
+    pub package_files: Vec<PackageFile>,
     /// Whether swap must be off.
     pub swap_off: bool,
     /// Blocks of lines within files that belong to somebody else; one entry a path.
@@ -90,6 +94,7 @@ impl HostState {
             docker: false,
             engine: EngineSource::default(),
             packages: BTreeSet::new(),
+            package_files: Vec::new(),
             swap_off: false,
             blocks: Vec::new(),
             firewall: FirewallState::default(),

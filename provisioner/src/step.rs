@@ -3,7 +3,7 @@
 //! A plan is a list of steps and executing makes no choices. Every step is idempotent, and each is
 //! atomic as far as a later run can see: a crash leaves it done or not done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -69,8 +69,14 @@ pub enum Step {
     RemoveData { path: String, prior: Prior },
     /// Removes links and chains that a Docker engine of ours left behind.
     RemoveEngineNetwork,
-    /// Installs packages, and notes which ones came with them.
-    InstallPackages { manager: PackageManager, packages: BTreeSet<String> },
+    /// Installs packages, and notes which ones came with them. With staged `files` (name and
+    /// digest), all of those and nothing from elsewhere.
+    InstallPackages {
+        manager: PackageManager,
+        packages: BTreeSet<String>,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        files: BTreeMap<String, Digest>,
+    },
     /// Removes the packages that came with an installation of ours.
     RemovePackages { manager: PackageManager },
     /// Switches swap off, now and for the next boot.
@@ -127,7 +133,7 @@ impl Step {
             Self::SetAside { path } => format!("set {path} aside"),
             Self::RemoveData { path, .. } => format!("remove data in {path}"),
             Self::RemoveEngineNetwork => "remove links and rules of Docker".to_owned(),
-            Self::InstallPackages { manager, packages } => {
+            Self::InstallPackages { manager, packages, .. } => {
                 format!("install {} with {manager}", listed(packages))
             }
             Self::RemovePackages { manager } => format!("remove packages with {manager}"),

@@ -117,6 +117,8 @@ fn saved(
         state_dir: given.state_dir.clone().or_else(|| Some(place.state_dir.clone())),
         templates: given.templates.clone().or_else(|| place.templates.clone()),
         key_file: given.key_file.clone(),
+        bundle: given.bundle.clone(),
+        skip: given.skip.clone(),
         local: place.local,
         parallel: given.parallel,
     };

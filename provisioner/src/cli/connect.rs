@@ -11,7 +11,7 @@ use crate::host::known_hosts::KnownHosts;
 use crate::host::ssh::{self, Target, Timing};
 use crate::host::{Host, HostError, local};
 use crate::inventory::{self, HostKeyPolicy};
-use crate::preflight::Problem;
+use crate::preflight::{self, Problem};
 use crate::secret::Secret;
 
 /// The check that a host fails which shows another key than before.
@@ -70,7 +70,15 @@ pub(super) fn connect(
     let answers = in_parallel(hosts, asking.source.parallel, |(host, query)| {
         let began = Instant::now();
         let answer = match &known[&known_hosts_file(host, asking.state_dir)] {
-            Ok(known) => one(host, known, &query, asking).map_err(|e| problem(&host.name, &e)),
+            Ok(known) => one(host, known, &query, asking).map_err(|error| match &error {
+                // Nobody else has our name: an entry before this one has led here.
+                HostError::Facts(FactsError::Locked { owner })
+                    if asking.lock.is_some_and(|lock| owner.starts_with(&lock.owner)) =>
+                {
+                    preflight::twin(&host.name, "another entry of the inventory")
+                }
+                error => problem(&host.name, error),
+            }),
             Err(error) => Err(Problem {
                 host: host.name.clone(),
                 check: "known-hosts",
@@ -134,7 +142,10 @@ fn one(
         false => ssh::connect(&target(host), known, &asking.surroundings.jumps)?,
     };
     let facts = match connection.facts(query, asking.lock) {
-        Err(HostError::Facts(FactsError::Locked { owner })) if asking.force_unlock => {
+        Err(HostError::Facts(FactsError::Locked { owner }))
+            if asking.force_unlock
+                && asking.lock.is_none_or(|lock| !owner.starts_with(&lock.owner)) =>
+        {
             connection.break_lock()?;
             tracing::warn!(host = host.name, owner, "took the lock away");
             connection.facts(query, asking.lock)?

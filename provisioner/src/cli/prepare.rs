@@ -9,6 +9,7 @@ use super::output::{Console, Failure};
 use super::{Exit, Source, Surroundings, members, rollback, secrets};
 use crate::addons::{self, Addon};
 use crate::artifacts::{self, Artifacts};
+use crate::bundle::{self, Bundle};
 use crate::compose;
 use crate::etcd::births::Births;
 use crate::etcd::membership::Planned;
@@ -160,8 +161,11 @@ impl Composition {
         for issued in &pki.issued {
             tracing::info!(certificate = issued.id, reason = %issued.reason, "issued");
         }
-        let artifacts = artifacts::resolve(inventory, &surroundings.beside, &surroundings.cache)
-            .map_err(|error| Failure::new(&error, "see [artifacts] of the inventory"))?;
+        let bundle = bundle(source, surroundings)?;
+        let bundled = bundle.as_ref().map(|bundle| bundle.instead_of_sources(inventory));
+        let sources = bundled.as_ref().unwrap_or(inventory);
+        let mut artifacts = artifacts(sources, surroundings)?;
+        artifacts.packages = bundle.map(|bundle| bundle.packages).unwrap_or_default();
         let addons = addons(inventory)?;
         Ok(Self { pki, templates, artifacts, addons })
     }
@@ -189,6 +193,23 @@ impl Composition {
         compose::desired_of(host, inventory, &self.pki, births, &self.templates, artifacts)
             .map_err(|error| Failure::new(&error, "correct the template or the inventory"))
     }
+}
+
+/// Finds all that the inventory puts on hosts.
+pub(super) fn artifacts(
+    inventory: &Inventory,
+    surroundings: &Surroundings,
+) -> Result<Artifacts, Failure> {
+    artifacts::resolve(inventory, &surroundings.beside, &surroundings.cache)
+        .map_err(|error| Failure::new(&error, "see [artifacts] of the inventory"))
+}
+
+/// The bundle of the command line, checked as a whole.
+fn bundle(source: &Source, surroundings: &Surroundings) -> Result<Option<Bundle>, Failure> {
+    let Some(path) = &source.bundle else { return Ok(None) };
+    bundle::open(path, &surroundings.cache)
+        .map(Some)
+        .map_err(|error| Failure::new(&error, error.advice()))
 }
 
 /// The manifests of the inventory's addons.
@@ -250,6 +271,8 @@ pub(super) fn gather(
         unfit.extend(preflight::check(state, &facts[&state.host], host));
     }
     unfit.extend(skew::check(&desired, &facts, &|name| ready.contains(name)));
+    unfit.extend(preflight::twins(&facts));
+    unfit.retain(|problem| !skips(wish.source, problem, console));
     unfit.sort_by(|a, b| a.host.cmp(&b.host));
     if console.verbose > 0 {
         for (name, facts) in &facts {
@@ -273,6 +296,16 @@ pub(super) fn gather(
         times,
         phases,
     })
+}
+
+/// Whether the operator has left the check out that found a problem, which is said then.
+pub(super) fn skips(source: &Source, problem: &Problem, console: &Console) -> bool {
+    let skipped = source.skip.iter().any(|name| name == problem.check);
+    if skipped {
+        let Problem { host, check, message, .. } = problem;
+        console.note(&format!("warning: {host}: {message} (--skip {check})"));
+    }
+    skipped
 }
 
 /// Connects to all hosts that the wish needs.

@@ -80,6 +80,8 @@ fn source(inventory: &Path) -> Source {
         state_dir: None,
         templates: None,
         key_file: None,
+        bundle: None,
+        skip: Vec::new(),
         local: true,
         parallel: 1,
     }

@@ -22,6 +22,7 @@ const CLASSIC_PATH: &str = "export PATH=\"$PATH:/k8s/kubernetes/bin:/k8s/etcd/bi
 pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     let system = &builder.host.system;
     builder.state.packages = system.packages.clone();
+    builder.state.package_files = builder.artifacts.packages.clone();
     builder.state.swap_off = system.swap_off;
     let key_of = |file: &std::path::PathBuf| builder.artifacts.repository_keys.get(file).cloned();
     builder.state.engine = EngineSource {

@@ -56,6 +56,7 @@ fn artifacts() -> Artifacts {
         }),
         etcd: blob("etcd"),
         images: Vec::new(),
+        packages: Vec::new(),
         repository_keys: BTreeMap::new(),
     }
 }

@@ -32,6 +32,9 @@ pub enum FactsError {
     },
 }
 
+/// A boot has a name of so many characters.
+const BOOT_ID_LEN: usize = 36;
+
 /// Reads the output of [`super::script`].
 ///
 /// `clock_ms` is the operator's clock, in milliseconds since the Unix epoch, at the moment that
@@ -105,6 +108,9 @@ fn fact(facts: &mut Facts, key: &str, rest: &str) {
         "kernel" => rest.clone_into(&mut facts.kernel),
         "arch" => rest.clone_into(&mut facts.arch),
         "systemd" => facts.systemd = true,
+        "machine" => facts.machine = Some(rest.to_owned()).filter(|text| text.len() > BOOT_ID_LEN),
+        "module-tree" => facts.module_tree = true,
+        "memory" => facts.memory = rest.parse::<u64>().ok().map(|kib| kib.saturating_mul(1024)),
         "staged" => facts.staged = true,
         "fence" => facts.fence = rest.trim().parse().unwrap_or(0),
         "holder" => facts.holder = Some(rest.to_owned()),

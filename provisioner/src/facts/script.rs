@@ -135,7 +135,10 @@ module() {
 say "=clock $(date +%s.%N)"
 say "=uid $(id -u)"
 say "=kernel $(uname -r)"
+say "=machine $(cat /proc/sys/kernel/random/boot_id 2>/dev/null) $(readlink /proc/1/ns/mnt)"
 say "=arch $(uname -m)"
+[ -d "/lib/modules/$(uname -r)" ] && say "=module-tree"
+sed -n 's/^MemTotal: *\([0-9]*\) kB$/=memory \1/p' /proc/meminfo 2>/dev/null
 [ -d /run/systemd/system ] && say "=systemd"
 [ -s /run/systemd/container ] && say "=container $(cat /run/systemd/container)"
 for p in apt-get dnf yum; do command -v $p >/dev/null 2>&1 && say "=manager $p"; done

@@ -310,7 +310,9 @@ fn of_step(step: &Step) -> String {
         ),
         Step::RemoveData { path, prior } => remove_data(path, prior),
         Step::RemoveEngineNetwork => "remove_engine_network 2>/dev/null".to_owned(),
-        Step::InstallPackages { manager, packages } => preparation::install(*manager, packages),
+        Step::InstallPackages { manager, packages, files } => {
+            preparation::install(*manager, packages, files)
+        }
         Step::RemovePackages { manager } => format!("remove_packages {manager}"),
         Step::SwapOff { swaps } => preparation::swap("swap_off", swaps),
         Step::SwapOn { swaps } => preparation::swap("swap_on", swaps),

@@ -397,9 +397,9 @@ fn parts(state: &HostState) -> BTreeMap<String, String> {
     if let Value::Object(fields) = &mut rest {
         fields.remove("files");
         // Where a blob lies here is no part of what the host gets.
-        if let Some(Value::Array(images)) = fields.get_mut("images") {
-            for image in images {
-                image["archive"]["source"].take();
+        for (list, blob) in [("images", "archive"), ("package_files", "blob")] {
+            if let Some(Value::Array(items)) = fields.get_mut(list) {
+                items.iter_mut().for_each(|item| drop(item[blob]["source"].take()));
             }
         }
     }
@@ -409,7 +409,8 @@ fn parts(state: &HostState) -> BTreeMap<String, String> {
 
 /// What a plan for `state` rests on of `facts`; what changes by itself is left out.
 fn observed(state: &HostState, facts: &Facts) -> BTreeMap<String, String> {
-    const VOLATILE: [&str; 5] = ["clock_skew_ms", "disk_free", "fence", "holder", "listeners"];
+    const VOLATILE: [&str; 6] =
+        ["clock_skew_ms", "disk_free", "fence", "holder", "listeners", "machine"];
     let mut value = serde_json::to_value(facts).expect("facts have only string keys");
     let Value::Object(fields) = &mut value else { return BTreeMap::new() };
     for name in VOLATILE {

@@ -25,7 +25,7 @@ pub(crate) struct HostPlanner<'a> {
     /// Removal of what is no longer wanted: units first, their files last.
     pub(super) stops: Vec<Step>,
     pub(super) removals: Vec<Step>,
-    uploads: BTreeMap<Digest, Upload>,
+    pub(super) uploads: BTreeMap<Digest, Upload>,
     /// Paths that are written or made.
     pub(super) touched: BTreeSet<String>,
     stage_of: BTreeMap<&'a str, Stage>,

@@ -1,11 +1,12 @@
 //! Packages, swap, blocks within files, labels and firewalls of one host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::Change;
 use super::host::HostPlanner;
+use super::{Change, Upload};
+use crate::bundle::PackageFile;
 use crate::digest::Digest;
-use crate::distribution::{DOCKER_CE, Distribution, PackageManager};
+use crate::distribution::{Architecture, DOCKER_CE, Distribution, PackageManager};
 use crate::facts::{DockerFact, ENGINE_DATA, Facts};
 use crate::firewall::{self, FirewallChange, FirewallFact};
 use crate::inventory::FirewallPolicy;
@@ -36,6 +37,19 @@ pub(crate) fn installation(state: &HostState, facts: &Facts) -> Option<Installat
     (!packages.is_empty()).then_some(Installation { manager, packages })
 }
 
+/// The package files that `manager` can install on the host.
+fn package_files<'a>(
+    state: &'a HostState,
+    facts: &Facts,
+    manager: PackageManager,
+) -> impl Iterator<Item = &'a PackageFile> {
+    let architecture = Architecture::of_name(&facts.arch);
+    let fits = move |file: &&PackageFile| {
+        file.format.is_of(manager) && architecture.is_some_and(|own| file.fits(own))
+    };
+    state.package_files.iter().filter(fits)
+}
+
 /// The packages of an engine for a host that needs one and has none; also none where neither the
 /// inventory nor the distribution has any.
 pub(crate) fn engine_packages(
@@ -48,9 +62,13 @@ pub(crate) fn engine_packages(
         return BTreeSet::new();
     }
     let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let is_docker_ce = |file: &PackageFile| file.name == DOCKER_CE[0];
+    let manager = distribution.manager(&facts.managers);
+    let mut files = manager.into_iter().flat_map(|manager| package_files(state, facts, manager));
     match (&engine.packages, &engine.repository) {
         (packages, _) if !packages.is_empty() => packages.clone(),
         (_, Some(_)) => named(&DOCKER_CE),
+        (_, None) if files.any(is_docker_ce) => named(&DOCKER_CE),
         (_, None) => named(distribution.engine_packages()),
     }
 }
@@ -71,7 +89,12 @@ impl HostPlanner<'_> {
         self.claimed.manager = Some(manager);
         self.claimed.packages.extend(packages.iter().cloned());
         self.changes.push(Change::Packages { manager, packages: packages.clone() });
-        let step = Step::InstallPackages { manager, packages };
+        let mut files = BTreeMap::new();
+        for file in package_files(self.state, self.facts, manager) {
+            self.uploads.insert(file.blob.sha256, Upload::Blob(file.blob.clone()));
+            files.insert(file.file.clone(), file.blob.sha256);
+        }
+        let step = Step::InstallPackages { manager, packages, files };
         self.stage(Stage::HostPrep).packages.push(step);
     }
 

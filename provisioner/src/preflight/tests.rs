@@ -3,7 +3,7 @@ use crate::facts::{FactsQuery, Listener};
 use crate::host::fake::FakeMachine;
 use crate::plan;
 use crate::record::{OwnedUnit, Record};
-use crate::state::{Content, FileState, Mode, Owner, Protocol};
+use crate::state::{Content, FileState, Gate, Mode, Owner, Protocol, Stage, UnitState};
 
 fn state() -> HostState {
     let mut state = HostState::new("lab", "n1");
@@ -277,4 +277,59 @@ fn a_firewall_is_not_changed_where_that_is_not_safe() {
         },
         &[("firewall", message)],
     );
+}
+
+#[test]
+fn memory_is_enough_for_the_hosts_roles() {
+    let with = |units: &'static [&'static str]| {
+        move |state: &mut HostState| {
+            let unit = |name: &&str| UnitState {
+                name: (*name).to_owned(),
+                enabled: true,
+                stage: Stage::Node,
+                inputs: std::collections::BTreeSet::new(),
+                health: Gate::Active,
+            };
+            state.units = units.iter().map(unit).collect();
+        }
+    };
+    let small = |facts: &mut Facts| facts.memory = Some(500 << 20);
+    check_state(with(&["kubelet.service"]), small, &[]);
+    check_state(
+        with(&["kubelet.service", "kube-apiserver.service"]),
+        small,
+        &[("memory", "it has 500.0 MB of memory, and 768.0 MB are needed for its roles")],
+    );
+    let unknown = |facts: &mut Facts| facts.memory = None;
+    check_state(with(&["kubelet.service", "kube-apiserver.service"]), unknown, &[]);
+}
+
+#[test]
+fn a_kernel_without_what_the_network_needs_is_refused() {
+    let needs = |state: &mut HostState| {
+        state.modules = ["vxlan", "nf_conntrack"].map(str::to_owned).into();
+    };
+    let lacks = |facts: &mut Facts| {
+        facts.module_tree = true;
+        facts.modules.insert("vxlan".to_owned(), ModuleFact::Unknown);
+        facts.modules.insert("nf_conntrack".to_owned(), ModuleFact::Unknown);
+    };
+    check_state(needs, lacks, &[("kernel", "its kernel 6.1.0 has no vxlan")]);
+    // A container sees no modules, and its kernel may well have them.
+    let in_container = |facts: &mut Facts| {
+        lacks(facts);
+        facts.container = Some("docker".to_owned());
+    };
+    check_state(needs, in_container, &[]);
+}
+
+#[test]
+fn two_names_of_one_machine_are_told() {
+    let of =
+        |machine: Option<&str>| Facts { machine: machine.map(str::to_owned), ..Facts::default() };
+    let facts = [("a", Some("1")), ("b", None), ("c", Some("1")), ("d", None), ("e", Some("2"))];
+    let facts = facts.map(|(name, machine)| (name.to_owned(), of(machine))).into();
+    let found = twins(&facts);
+    let found: Vec<_> = found.iter().map(|p| (p.host.as_str(), p.message.as_str())).collect();
+    assert_eq!(found, [("c", "it is the same machine as a")]);
 }

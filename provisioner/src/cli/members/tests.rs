@@ -73,6 +73,7 @@ impl Lab {
             hyperkube_image: None,
             etcd: blob("etcd"),
             images: Vec::new(),
+            packages: Vec::new(),
             repository_keys: BTreeMap::new(),
         };
         let templates = Templates::embedded().unwrap();

@@ -1,7 +1,8 @@
 //! Packages, swap, blocks and labels as shell functions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::digest::Digest;
 use crate::distribution::PackageManager;
 use crate::quote::{quote, words};
 
@@ -24,7 +25,8 @@ pub(super) const FUNCTIONS: &str = r##"installed() { # MANAGER
   esac | sort -u
 }
 unfinished() { [ -f @DIR@/packages.before ] && ! [ @DIR@/packages -nt @DIR@/packages.before ]; }
-install_packages() { # MANAGER NAMES...
+offline=
+install_packages() { # MANAGER NAMES...; with a folder in $offline, its files
   m=$1; shift
   mkdir -p @DIR@
   if ! unfinished; then
@@ -38,11 +40,17 @@ install_packages() { # MANAGER NAMES...
   case $m in
     apt-get)
       export DEBIAN_FRONTEND=noninteractive
+      if [ -n "$offline" ]; then
+        dpkg --force-confold --refuse-downgrade --skip-same-version --install "$offline"/*.deb 8>&-
+      else
       dpkg --configure -a 8>&-
       apt-get -q update 8>&- || note "apt-get update failed; the lists that are there are used"
       apt-get -q -y -o DPkg::Lock::Timeout=120 -o Dpkg::Options::=--force-confold \
-        --no-install-recommends install "$@" 8>&- ;;
-    *) "$m" -q -y install "$@" 8>&- ;;
+        --no-install-recommends install "$@" 8>&-
+      fi ;;
+    *)
+      if [ -n "$offline" ]; then "$m" -q -y --disablerepo='*' install "$offline"/*.rpm 8>&-
+      else "$m" -q -y install "$@" 8>&-; fi ;;
   esac
   for p in "$@"; do
     installed "$m" | grep -qxF -- "${p%%=*}" || rpm -q --quiet -- "$p" 2>/dev/null ||
@@ -156,8 +164,21 @@ remove_block() { # PATH EXISTED
 }
 "##;
 
-pub(super) fn install(manager: PackageManager, packages: &BTreeSet<String>) -> String {
-    format!("install_packages {manager} {}", listed(packages))
+pub(super) fn install(
+    manager: PackageManager,
+    packages: &BTreeSet<String>,
+    files: &BTreeMap<String, Digest>,
+) -> String {
+    let install = format!("install_packages {manager} {}", listed(packages));
+    if files.is_empty() {
+        return install;
+    }
+    // Package managers tell a file from a package by its name.
+    let link = |(name, digest): (&String, &Digest)| {
+        format!("ln -f @DIR@/staging/{digest} @DIR@/staging/packages/{}\n", quote(name))
+    };
+    let links: String = files.iter().map(link).collect();
+    format!("mkdir -p @DIR@/staging/packages\n{links}offline=@DIR@/staging/packages; {install}")
 }
 
 pub(super) fn swap(function: &str, swaps: &BTreeSet<String>) -> String {

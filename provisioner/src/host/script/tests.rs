@@ -349,6 +349,7 @@ fn every_step_is_valid_shell() {
         Step::InstallPackages {
             manager: crate::distribution::PackageManager::Yum,
             packages: [text("docker")].into(),
+            files: [(text("a_1_all.deb"), digest)].into(),
         },
         Step::RemovePackages { manager: crate::distribution::PackageManager::Dnf },
         Step::SwapOff { swaps: [text("/dev/sda2")].into() },

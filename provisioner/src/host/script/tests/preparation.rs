@@ -1,6 +1,6 @@
 //! The functions that prepare a host, with programs of the test in the place of the host's own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::distribution::PackageManager;
@@ -109,7 +109,8 @@ fn only_packages_that_came_with_ours_are_removed() {
     let sandbox = Sandbox::new();
     let list = with_packages(&sandbox);
     let manager = PackageManager::Apt;
-    let install = [Step::InstallPackages { manager, packages: set(&["docker.io"]) }];
+    let install =
+        [Step::InstallPackages { manager, packages: set(&["docker.io"]), files: BTreeMap::new() }];
     // Broken off in the middle, with some of them there.
     fs::write(sandbox.directory.path().join("run/log.broken"), "").unwrap();
     assert_ne!(sandbox.run(OWNER, &install).0, 0);
@@ -128,12 +129,41 @@ fn only_packages_that_came_with_ours_are_removed() {
 }
 
 #[test]
+fn packages_of_a_bundle_are_installed_from_their_files_alone() {
+    let sandbox = Sandbox::new();
+    let list = with_packages(&sandbox);
+    sandbox.program("apt-get", "echo \"apt-get $*\" >>$LOG; exit 100");
+    let install = format!(
+        "echo \"dpkg $*\" >>$LOG; case \"$*\" in *--install*) for p; do case $p in *.deb) p=${{p##*/}}; \
+         echo \"${{p%%_*}}\" >>{};; esac; done ;; esac",
+        list.display()
+    );
+    sandbox.program("dpkg", &install);
+    let digest = Digest::of(b"package");
+    fs::create_dir_all(sandbox.kept("staging")).unwrap();
+    fs::write(sandbox.kept(&format!("staging/{digest}")), "package").unwrap();
+    let file = "docker.io_1_amd64.deb";
+    sandbox.ok(&[Step::InstallPackages {
+        manager: PackageManager::Apt,
+        packages: set(&["docker.io"]),
+        files: [(file.to_owned(), digest)].into(),
+    }]);
+    let log = sandbox.log();
+    assert!(log.contains("--install") && log.contains(file) && !log.contains("apt-get"), "{log}");
+    let kept = sandbox.kept(&format!("staging/packages/{file}"));
+    assert_eq!(fs::read_to_string(kept).unwrap(), "package");
+}
+
+#[test]
 fn a_package_that_does_not_come_is_named() {
     let sandbox = Sandbox::new();
     with_packages(&sandbox);
     sandbox.program("apt-get", ":");
-    let step =
-        Step::InstallPackages { manager: PackageManager::Apt, packages: set(&["docker.io"]) };
+    let step = Step::InstallPackages {
+        manager: PackageManager::Apt,
+        packages: set(&["docker.io"]),
+        files: BTreeMap::new(),
+    };
     let (code, output) = sandbox.run(OWNER, &[step]);
     assert_ne!(code, 0);
     assert!(output.contains("apt-get did not install docker.io\n"), "{output}");
