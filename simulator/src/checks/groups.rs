@@ -92,7 +92,10 @@ mod tests {
 
     use super::*;
     use crate::checks::made_up::{self, Case};
-    use crate::plan::{NodeShape, Operation, Plan, PlannedOperation, PodTemplate};
+    use crate::plan::{
+        Component, Fault, NodeShape, Operation, Outcome, Plan, PlannedFault, PlannedOperation,
+        PodTemplate,
+    };
     use crate::span::Span;
     use crate::world::World;
 
@@ -146,17 +149,53 @@ mod tests {
         plan
     }
 
+    /// How many pods of each group have a node.
+    fn bound(world: &World) -> BTreeMap<String, usize> {
+        let pods = world.objects(Kind::Pod).filter_map(Object::get::<Pod>);
+        let mut bound = BTreeMap::new();
+        for pod in pods.filter(|pod| oracle::node_of(pod).is_some()) {
+            let group = pod.metadata.labels.as_ref().and_then(|labels| labels.get(GROUP));
+            *bound.entry(group.cloned().unwrap_or_default()).or_default() += 1;
+        }
+        bound
+    }
+
     #[test]
     fn p16_of_two_groups_one_is_placed_as_a_whole() {
         let mut world = World::new(two_groups()).unwrap();
         world.run();
         assert_eq!(world.violations(), []);
-        let pods = world.objects(Kind::Pod).filter_map(Object::get::<Pod>);
-        let bound: Vec<String> = pods
-            .filter(|pod| oracle::node_of(pod).is_some())
-            .filter_map(|pod| Some(pod.metadata.labels.as_ref()?.get(GROUP)?.clone()))
-            .collect();
-        assert_eq!(bound.len(), 4);
-        assert!(bound.iter().all(|group| *group == bound[0]), "{bound:?}");
+        assert!(bound(&world).into_values().eq([4]), "{:?}", bound(&world));
+    }
+
+    /// While pods of one group wait for another attempt to bind them, the other group must not get
+    /// what they need.
+    #[test]
+    fn p16_a_group_of_which_bindings_fail_is_made_whole() {
+        let mut failed = 0;
+        for seed in 1..=6 {
+            let mut plan = two_groups();
+            plan.seed = seed;
+            for scheduler in 0..2 {
+                plan.faults.push(PlannedFault {
+                    at: Span::secs(29),
+                    // Too short for another process to lead.
+                    lasts: Some(Span::secs(5)),
+                    fault: Fault::CallTimeout {
+                        component: Component::Scheduler(scheduler),
+                        percent: 50,
+                        outcome: if seed % 2 == 0 { Outcome::Refused } else { Outcome::Lost },
+                    },
+                });
+            }
+            let mut world = World::new(plan).unwrap();
+            // A moment after the pods are there.
+            while world.elapsed() < Span::secs(31) && world.step() {}
+            failed += usize::from(bound(&world).into_values().any(|bound| bound < 4));
+            world.run();
+            assert_eq!(world.violations(), [], "seed {seed}");
+            assert!(bound(&world).into_values().eq([4]), "seed {seed}: {:?}", bound(&world));
+        }
+        assert!(failed > 2, "bindings failed in {failed} runs");
     }
 }
