@@ -147,6 +147,11 @@ fn form(accept: &str) -> Option<&'static str> {
     })
 }
 
+/// The paths of all documents.
+pub(crate) fn paths() -> impl Iterator<Item = String> {
+    ["/api", "/apis"].into_iter().map(str::to_owned).chain(ALL.plain.keys().cloned())
+}
+
 /// All documents that do not depend on the request.
 struct All {
     /// `/api` in the aggregated form: `v2`, `v2beta1`.

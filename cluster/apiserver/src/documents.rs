@@ -1,11 +1,14 @@
 //! Paths that are no resources: discovery, schemas, version, metrics, keys.
 
+use std::collections::BTreeSet;
+
 use api::Status;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer};
 use crate::discovery::{self, Document};
+use crate::health;
 use crate::openapi;
 use crate::query::Query;
 use crate::server::Server;
@@ -27,6 +30,7 @@ pub(crate) fn answer(
         headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
     };
     match path.trim_end_matches('/') {
+        "" => return Ok(of_value(&json!({ "paths": paths() }))),
         "/version" => return Ok(of_value(&version())),
         "/metrics" => {
             let body = answer::whole(server.metrics.render(server));
@@ -45,6 +49,20 @@ pub(crate) fn answer(
         .or_else(|| openapi::find(path, query.get("hash"), accept));
     let document = found.ok_or_else(Status::no_route)??;
     Ok(of_document(&document, text(header::IF_NONE_MATCH)))
+}
+
+/// All paths that are no resources, in their order: what `/` lists.
+fn paths() -> BTreeSet<String> {
+    let own = [
+        "/.well-known/openid-configuration",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/version",
+    ];
+    let own = own.into_iter().map(str::to_owned);
+    own.chain(discovery::paths()).chain(health::paths()).collect()
 }
 
 fn of_value(value: &Value) -> Answer {
@@ -80,4 +98,22 @@ fn version() -> Value {
 
 const fn platform() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_lists_what_can_be_asked_for() {
+        let paths = paths();
+        for path in ["/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz/ping"] {
+            assert!(paths.contains(path), "{path}: {paths:?}");
+        }
+        // A process is kept while etcd is away.
+        assert!(paths.contains("/livez/log") && !paths.contains("/livez/etcd"), "{paths:?}");
+        for path in paths.iter().filter(|path| path.starts_with("/api")) {
+            assert!(matches!(discovery::find(path, "", ""), Some(Ok(_))), "{path}");
+        }
+    }
 }

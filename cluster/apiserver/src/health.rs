@@ -26,6 +26,15 @@ const CHECKS: [Check; 5] = [
     Check { name: "shutdown", live: false },
 ];
 
+/// The paths of all health checks.
+pub(crate) fn paths() -> impl Iterator<Item = String> {
+    ["healthz", "livez", "readyz"].into_iter().flat_map(|endpoint| {
+        let checks = CHECKS.iter().filter(move |check| endpoint != "livez" || check.live);
+        let each = checks.map(move |check| format!("/{endpoint}/{}", check.name));
+        std::iter::once(format!("/{endpoint}")).chain(each)
+    })
+}
+
 /// Answers a health check; `None` when the path is another.
 pub(crate) async fn check(
     server: &Server,
