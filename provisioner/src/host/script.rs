@@ -223,6 +223,8 @@ remove_data() { # PATH
 }
 remove_network() {
   rm -rf -- /run/flannel
+  # Routes of flanneld bear its number, and go with no device where they need none of their own.
+  ip -4 route flush table main proto 88 || :
   for l in /sys/class/net/*; do
     l=${l##*/}
     case $l in flannel.*|flannel-*|cni0|kube-*|kprov-*) ip link delete "$l" || : ;; esac
