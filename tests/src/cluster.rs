@@ -111,6 +111,11 @@ impl Cluster {
         workspace_root().join("target/release/kprov")
     }
 
+    /// The kubectl that is used.
+    pub fn kubectl_path(&self) -> &Path {
+        &self.kubectl
+    }
+
     /// Runs `kprov VERB INVENTORY ARGS…`; a verb may be two words, as `certs renew`.
     ///
     /// # Errors
@@ -218,6 +223,16 @@ impl Cluster {
         let outcome = self.try_kubectl(&arguments).await?;
         let text = outcome.expect_success(&format!("kubectl get {what}"))?.stdout;
         Ok(text.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Whether a host reaches a TCP port of another one.
+    ///
+    /// # Errors
+    /// A host is unknown, or has no shell.
+    pub async fn reaches(&self, from: &str, to: &str, port: u16) -> Result<bool> {
+        let address = self.lab.host(to)?.address;
+        let script = format!("timeout 3 bash -c '</dev/tcp/{address}/{port}'");
+        Ok(self.lab.exec(from, &["sh", "-c", &script]).await?.status == 0)
     }
 
     /// Applies a manifest.

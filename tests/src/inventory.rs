@@ -40,7 +40,9 @@ pub struct Inventory {
     pub settings: Vec<String>,
     /// The hyperkube to put on hosts; the one of `make build` when there is none.
     pub hyperkube: Option<PathBuf>,
-    /// Lines appended to the file.
+    /// Lines of the section `[cluster]` besides.
+    pub cluster: String,
+    /// Lines appended to the file before its hosts.
     pub extra: String,
 }
 
@@ -59,12 +61,13 @@ impl Inventory {
         Self::new(name, roles)
     }
 
-    fn new(name: &str, roles: Vec<Vec<Role>>) -> Self {
+    /// Hosts with these roles.
+    pub fn new(name: &str, roles: Vec<Vec<Role>>) -> Self {
         let labels = vec![Vec::new(); roles.len()];
         let settings = vec![String::new(); roles.len()];
-        let (kinds, extra) = (Vec::new(), String::new());
+        let (kinds, cluster, extra) = (Vec::new(), String::new(), String::new());
         let name = name.to_owned();
-        Self { name, roles, labels, kinds, settings, hyperkube: None, extra }
+        Self { name, roles, labels, kinds, settings, hyperkube: None, cluster, extra }
     }
 
     /// Adds a host with one role.
@@ -72,6 +75,13 @@ impl Inventory {
         self.roles.push(vec![role]);
         self.labels.push(Vec::new());
         self.settings.push(String::new());
+    }
+
+    /// Leaves the last host out, which stays in the lab.
+    pub fn remove_last(&mut self) {
+        self.roles.pop();
+        self.labels.pop();
+        self.settings.pop();
     }
 
     /// Makes the host at this index what these roles say.
@@ -110,13 +120,14 @@ impl Inventory {
         let hyperkube = self.hyperkube.clone().unwrap_or(built);
         let image = |name: &str| format!("{:?}", images.join(name).display().to_string());
         let mut text = format!(
-            "[cluster]\nname = {:?}\nimages = [{}, {}, {}]\n\n\
+            "[cluster]\nname = {:?}\nimages = [{}, {}, {}]\n{}\n\
              [ssh]\nuser = \"kprov\"\nkey = {:?}\n\n\
              [artifacts]\nhyperkube = {{ file = {:?} }}\netcd = {{ file = \"/usr/bin/etcd\" }}\n",
             self.name,
             image("echo-1.tar"),
             image("echo-2.tar"),
             image("busybox-1.tar"),
+            self.cluster,
             lab.ssh_key().display().to_string(),
             hyperkube.display().to_string(),
         );

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::{Cluster, Inventory, Outcome, Role, Traffic, eventually};
+use tests::{Cluster, Inventory, Outcome, Role, Traffic, eventually, nothing_is_left_to_do};
 use tokio::process::Command;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -51,15 +51,6 @@ async fn nodes_are_ready(cluster: &Cluster, count: usize) -> Result<()> {
         Ok(())
     })
     .await?;
-    Ok(())
-}
-
-/// The next apply has nothing to do.
-async fn nothing_is_left_to_do(cluster: &Cluster) -> Result<()> {
-    let again = cluster.kprov("apply", &["--output", "json"]).await?;
-    let again = again.expect_success("one more apply")?;
-    let told: Value = serde_json::from_str(&again.stdout)?;
-    ensure!(told["changed_hosts"] == 0, "one more apply changed something: {told:#}");
     Ok(())
 }
 
