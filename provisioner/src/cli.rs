@@ -25,6 +25,7 @@ mod man;
 mod members;
 mod output;
 mod plan;
+mod preflight;
 mod prepare;
 mod prune;
 mod recovery;
@@ -133,6 +134,13 @@ enum Command {
         kprov plan inventory/lab.toml --exit-code --output json\n  \
         kprov plan inventory/lab.toml -o today.kplan && kprov apply today.kplan")]
     Plan(PlanArgs),
+    /// Measure whether hosts and the network between them are fit; change nothing.
+    ///
+    /// Besides what every apply looks at: each port that one host needs of another, TCP and UDP,
+    /// with packets as long as the pod network sends, and how fast the disks of etcd are.
+    #[command(after_help = "Examples:\n  kprov preflight inventory/ha.toml\n  \
+        kprov preflight inventory/ha.toml --skip fsync --output json")]
+    Preflight(preflight::PreflightArgs),
     /// Tell whether the hosts are as they should be, for a timer to ask.
     #[command(after_help = "Examples:\n  kprov diff inventory/lab.toml\n  \
         kprov diff inventory/lab.toml --exit-code --output json")]
@@ -485,6 +493,7 @@ impl Cli {
         let result = match &self.command {
             Command::Validate(source) => prepare::validate(source, &console),
             Command::Plan(args) => plan::run(args, surroundings, &console),
+            Command::Preflight(args) => preflight::run(args, surroundings, &console),
             Command::Diff(args) => diff::run(args, surroundings, &console),
             Command::Apply(args) => apply::run("apply", args, surroundings, &console),
             Command::Upgrade(args) => rollback::run(args, false, surroundings, &console),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::facts::{Facts, FactsError, FactsQuery, LockRequest};
 use crate::plan::Upload;
+use crate::state::Blob;
 use crate::step::Step;
 
 pub mod fake;
@@ -124,6 +125,19 @@ pub trait Host: Send {
     /// The loss of the connection or the lock; the command's own failure is none.
     fn command(&mut self, command: &str, limit: Duration) -> Result<CommandEnd, HostError>;
 
+    /// Runs a measurement of `host-probe` and gives what it printed; sends the program first where
+    /// the host does not have it. Needs no lock: nothing but a file below `/var/tmp` is written.
+    ///
+    /// # Errors
+    /// When the program cannot be sent, or fails.
+    fn probe(&mut self, probe: &Probe<'_>) -> Result<String, HostError>;
+
+    /// Ends what [`Host::probe`] left running, and removes what it sent.
+    ///
+    /// # Errors
+    /// When the host cannot be asked.
+    fn end_probe(&mut self) -> Result<(), HostError>;
+
     /// Numbers the writes that follow: a host refuses those of a lower generation than it has
     /// seen. See [`crate::lock`].
     fn set_generation(&mut self, generation: u64);
@@ -139,6 +153,17 @@ pub trait Host: Send {
     /// # Errors
     /// When the host cannot be asked.
     fn break_lock(&mut self) -> Result<Option<String>, HostError>;
+}
+
+/// A measurement on a host.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe<'a> {
+    /// The program `hyperkube`.
+    pub program: &'a Blob,
+    /// Arguments of its `host-probe`.
+    pub arguments: &'a [String],
+    /// Whether it goes on after its first line, until its time is over or [`Host::end_probe`].
+    pub stays: bool,
 }
 
 /// How a command of the operator's ended.

@@ -29,6 +29,7 @@ pub mod lock;
 pub mod pki;
 pub mod plan;
 pub mod preflight;
+pub mod probe;
 pub mod program;
 pub mod progress;
 pub(crate) mod quote;

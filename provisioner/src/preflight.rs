@@ -21,8 +21,20 @@ const DISK_SPARE: u64 = 64 << 20;
 
 /// The checks that an operator may leave out. Those that keep clusters, keys and data apart are not
 /// among them.
-pub const SKIPPABLE: [&str; 10] =
-    ["arch", "clock", "disk", "docker", "kernel", "memory", "os", "packages", "port", "program"];
+pub const SKIPPABLE: [&str; 12] = [
+    "arch",
+    "clock",
+    "connectivity",
+    "disk",
+    "docker",
+    "fsync",
+    "kernel",
+    "memory",
+    "os",
+    "packages",
+    "port",
+    "program",
+];
 
 /// One reason not to touch a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

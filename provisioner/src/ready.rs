@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::execute::chain;
 use crate::host::{Host, HttpsEndpoint};
 use crate::role_label::CONTROL_PLANE;
+use crate::wait;
 
 /// Pause between two looks at the nodes.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -71,21 +72,14 @@ pub fn wait(
     mut waiting: impl FnMut(usize),
 ) -> Result<Duration, NotReadyError> {
     let began = Instant::now();
-    loop {
-        let seen = nodes(host, request);
-        let missing: BTreeMap<_, _> = (expected.iter())
-            .filter_map(|name| Some((name.clone(), why_not(&seen, name)?)))
-            .collect();
+    wait::poll(until, PAUSE, || {
+        let missing = missing(&nodes(host, request), expected);
         if missing.is_empty() {
             return Ok(began.elapsed());
         }
-        if Instant::now() >= until {
-            let (waited, expected) = (began.elapsed(), expected.len());
-            return Err(NotReadyError { waited, expected, missing });
-        }
         waiting(missing.len());
-        std::thread::sleep(PAUSE);
-    }
+        Err(NotReadyError { waited: began.elapsed(), expected: expected.len(), missing })
+    })
 }
 
 /// Waits until every node of `expected` is ready at `passes` looks in a row, whichever API server
@@ -101,7 +95,7 @@ pub fn steadily(
     until: Instant,
 ) -> Result<(), BTreeMap<String, String>> {
     let mut passed = 0;
-    loop {
+    wait::poll(until, PAUSE, || {
         let mut seen = Err("there is no API server to ask".to_owned());
         for request in requests {
             seen = nodes(host, request);
@@ -109,20 +103,24 @@ pub fn steadily(
                 break;
             }
         }
-        let missing: BTreeMap<_, _> = (expected.iter())
-            .filter_map(|name| Some((name.clone(), why_not(&seen, name)?)))
-            .collect();
+        let missing = missing(&seen, expected);
         passed = if missing.is_empty() { passed + 1 } else { 0 };
         if passed >= passes {
             return Ok(());
         }
-        if Instant::now() >= until {
-            let unsteady = format!("ready at {passed} of {passes} looks in a row");
-            let unsteady = expected.iter().map(|name| (name.clone(), unsteady.clone()));
-            return Err(if missing.is_empty() { unsteady.collect() } else { missing });
-        }
-        std::thread::sleep(PAUSE);
-    }
+        let unsteady = format!("ready at {passed} of {passes} looks in a row");
+        let unsteady = expected.iter().map(|name| (name.clone(), unsteady.clone()));
+        Err(if missing.is_empty() { unsteady.collect() } else { missing })
+    })
+}
+
+/// Those of `expected` that are not ready, and why.
+fn missing(
+    seen: &Result<BTreeMap<String, NodeReadiness>, String>,
+    expected: &BTreeSet<String>,
+) -> BTreeMap<String, String> {
+    let missing = expected.iter().filter_map(|name| Some((name.clone(), why_not(seen, name)?)));
+    missing.collect()
 }
 
 fn why_not(seen: &Result<BTreeMap<String, NodeReadiness>, String>, name: &str) -> Option<String> {

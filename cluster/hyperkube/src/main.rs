@@ -16,6 +16,7 @@ mod flags;
 mod flanneld;
 mod health_server;
 mod hollow_nodes;
+mod host_probe;
 mod kube_apiserver;
 mod kube_controller_manager;
 mod kube_proxy;
@@ -60,6 +61,8 @@ enum Component {
     /// Runs many nodes without machines, for tests at scale.
     #[command(long_about = hollow_nodes::ABOUT, after_help = hollow_nodes::EXAMPLES)]
     HollowNodes(hollow_nodes::Flags),
+    /// Measures disk and network of a host, for kprov.
+    HostProbe(host_probe::Flags),
 }
 
 const COMPONENTS: [&str; 8] = [
@@ -109,6 +112,7 @@ fn main() -> ExitCode {
             daemon::run(&flags.log, One, apiserver_proxy::run(&flags))
         }
         Component::HollowNodes(flags) => daemon::run(&flags.log, Two, hollow_nodes::run(&flags)),
+        Component::HostProbe(flags) => host_probe::run(&flags),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod apiserver_proxy;
 pub mod bootstrap;
 pub mod docker;
 pub mod hollow;
+pub mod host_probe;
 mod kernel_setting;
 pub mod kubelet_agent;
 pub mod kubelet_server;

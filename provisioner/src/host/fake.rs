@@ -81,6 +81,8 @@ pub struct FakeState {
     pub objects: Option<BTreeMap<String, serde_json::Value>>,
     /// What was sent to endpoints other than questions: method, endpoint and body.
     pub sent: Vec<String>,
+    /// What `host-probe` prints, by its first argument.
+    pub probes: BTreeMap<String, String>,
     /// The highest generation that has written here.
     pub fence: u64,
     /// Commands of the operator's that ran here.
@@ -164,6 +166,7 @@ impl FakeMachine {
             answers: BTreeMap::new(),
             objects: None,
             sent: Vec::new(),
+            probes: BTreeMap::new(),
             fence: 0,
             commands: Vec::new(),
             command_ends: BTreeMap::new(),

@@ -11,8 +11,10 @@ use crate::step::Step;
 
 mod firewall;
 mod preparation;
+mod probe;
 
 pub(super) use firewall::GUARD_S;
+pub(super) use probe::{END_PROBE, NO_PROBE, probe, receive_probe};
 
 /// Exit code of a script that found its lock taken over.
 pub(super) const LOCK_LOST: i32 = 76;

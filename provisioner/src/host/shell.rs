@@ -5,11 +5,14 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{CommandEnd, Host, HostError, HttpsAnswer, HttpsEndpoint, StepEvent, https, script};
+use super::{
+    CommandEnd, Host, HostError, HttpsAnswer, HttpsEndpoint, Probe, StepEvent, https, script,
+};
 use crate::digest::Digest;
 use crate::facts::{self, Facts, FactsQuery, LockRequest};
 use crate::plan::Upload;
 use crate::quote::{quote, words};
+use crate::state::Blob;
 use crate::step::Step;
 
 /// How commands reach the host and bytes come back.
@@ -182,6 +185,27 @@ impl<T: Transport> ShellHost<T> {
                 unit: at.and_then(Step::unit).map(str::to_owned),
             }),
         }
+    }
+
+    /// Puts the program where [`script::probe`] looks for it.
+    fn send_probe(&mut self, program: &Blob) -> Result<(), HostError> {
+        const DOING: &str = "send the program that measures";
+        let path = program.source.clone();
+        let unreadable = |source| HostError::Source { path: path.clone(), source };
+        let mut file = File::open(&program.source).map_err(unreadable)?;
+        let command = self.as_root(&format!("sh -c {}", quote(&script::receive_probe(program))));
+        let process = self.transport.exec(&command, PUSH_SILENCE);
+        let mut process = process.map_err(lost(DOING))?;
+        let sent = io::copy(&mut file, &mut BufWriter::with_capacity(UPLOAD_BUFFER, &mut *process));
+        // When the remote side ended early, what it said explains more than the broken pipe.
+        let ended = process.end_input();
+        let (output, code) = drain(process.as_mut()).map_err(lost(DOING))?;
+        if code == 0 {
+            sent.map_err(lost(DOING))?;
+            return ended.map_err(lost(DOING));
+        }
+        let output = facts::last_lines(&output, OUTPUT_LINES_SHOWN);
+        Err(HostError::Step { step: DOING.to_owned(), code, output, unit: None })
     }
 
     /// Shows that the host still lets new connections in, and so ends the time in which a change of
@@ -379,6 +403,31 @@ impl<T: Transport> Host for ShellHost<T> {
                 }),
             },
         }
+    }
+
+    fn probe(&mut self, probe: &Probe<'_>) -> Result<String, HostError> {
+        const DOING: &str = "measure";
+        let text = script::probe(probe);
+        for attempt in 0..2 {
+            let mut process = self.shell(&text, FACTS_SILENCE).map_err(lost(DOING))?;
+            process.end_input().map_err(lost(DOING))?;
+            let (output, code) = drain(process.as_mut()).map_err(lost(DOING))?;
+            match code {
+                0 => return Ok(output),
+                script::NO_PROBE if attempt == 0 => self.send_probe(probe.program)?,
+                code => {
+                    let output = facts::last_lines(&output, OUTPUT_LINES_SHOWN);
+                    let step = DOING.to_owned();
+                    return Err(HostError::Step { step, code, output, unit: None });
+                }
+            }
+        }
+        let output = "the program that was sent is not there".to_owned();
+        Err(HostError::Step { step: DOING.to_owned(), code: script::NO_PROBE, output, unit: None })
+    }
+
+    fn end_probe(&mut self) -> Result<(), HostError> {
+        self.output(script::END_PROBE, "end measurements").map(drop)
     }
 
     fn set_generation(&mut self, generation: u64) {

@@ -11,7 +11,7 @@ use super::weather::Event;
 use super::{FakeMachine, FakeState};
 use crate::digest::Digest;
 use crate::facts::{Facts, FactsError, FactsQuery, LockRequest};
-use crate::host::{CommandEnd, Host, HostError, HttpsAnswer, HttpsEndpoint, StepEvent};
+use crate::host::{CommandEnd, Host, HostError, HttpsAnswer, HttpsEndpoint, Probe, StepEvent};
 use crate::plan::Upload;
 use crate::step::Step;
 
@@ -252,6 +252,18 @@ impl Host for FakeHost {
         state.commands.push(command.to_owned());
         let fine = CommandEnd { code: Some(0), output: String::new() };
         Ok(state.command_ends.get(command).cloned().unwrap_or(fine))
+    }
+
+    fn probe(&mut self, probe: &Probe<'_>) -> Result<String, HostError> {
+        let mut state = self.machine.state();
+        state.round_trips += 1;
+        let kind = probe.arguments.first().cloned().unwrap_or_default();
+        state.probes.get(&kind).cloned().ok_or_else(|| lost("measure"))
+    }
+
+    fn end_probe(&mut self) -> Result<(), HostError> {
+        self.machine.state().round_trips += 1;
+        Ok(())
     }
 
     fn set_generation(&mut self, generation: u64) {

@@ -10,8 +10,9 @@ use std::process::{Child, Command};
 use super::*;
 use crate::digest::Digest;
 use crate::facts::{FactsQuery, PathFact};
+use crate::host::Probe;
 use crate::plan::Upload;
-use crate::state::Content;
+use crate::state::{Blob, Content};
 
 const SSHD: &str = "/usr/sbin/sshd";
 
@@ -260,6 +261,41 @@ fn nothing_is_sent_or_run_without_the_lock() {
     assert!(matches!(error, HostError::LockLost), "{error}");
     let error = host.run(&[crate::step::Step::Reload], &mut |_| {}).unwrap_err();
     assert!(matches!(error, HostError::LockLost), "{error}");
+}
+
+#[test]
+fn a_measurement_brings_its_program_and_takes_it_away() {
+    let server = Server::start();
+    let (mut host, _) = connect(&server.target(), &server.known(), &Arc::default()).unwrap();
+    let source = server.directory.path().join("program");
+    let text = "#!/bin/sh\necho \"$*\"\n[ \"$2\" != listen ] || exec sleep 60\n";
+    fs::write(&source, text).unwrap();
+    let (sha256, len) = (Digest::of(text.as_bytes()), text.len() as u64);
+    let program = Blob { sha256, len, source, architecture: None, version: None };
+    let mut probe = |words: &[&str], stays| {
+        let arguments: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+        host.probe(&Probe { program: &program, arguments: &arguments, stays })
+    };
+    assert_eq!(probe(&["disk", "it's"], false).unwrap(), "host-probe disk it's\n");
+    assert_eq!(probe(&["listen", "x"], true).unwrap(), "host-probe listen x\n");
+    let folder = Path::new("/var/tmp/kprov-probe");
+    let listener = fs::read_to_string(folder.join("pid")).unwrap();
+    let listener = Path::new("/proc").join(listener.trim());
+    assert!(listener.exists());
+    host.end_probe().unwrap();
+    assert!(!folder.exists());
+    let until = Instant::now() + Duration::from_secs(10);
+    // A process that has ended and was not waited for yet has no files of its own.
+    while fs::read_link(listener.join("exe")).is_ok() {
+        assert!(Instant::now() < until, "the listener goes on");
+        std::thread::yield_now();
+    }
+    // Bytes that are not what they should be are not run.
+    let other = Blob { sha256: Digest::of(b"other"), ..program.clone() };
+    let arguments = ["disk".to_owned()];
+    let error = host.probe(&Probe { program: &other, arguments: &arguments, stays: false });
+    assert!(matches!(error.unwrap_err(), HostError::Step { .. }));
+    host.end_probe().unwrap();
 }
 
 mod jumps;
