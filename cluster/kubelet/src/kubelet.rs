@@ -458,8 +458,13 @@ impl Kubelet {
         self.start_static(now);
     }
 
-    /// Starts static pods, each after the last pod of its name is gone.
+    /// Starts static pods, each after the last pod of its name is gone: two of them may want one
+    /// port. One that a kubelet before this one started is known by its containers alone; they are
+    /// ended though the API is not known yet, which may be what the new pod serves.
     fn start_static(&mut self, now: Time) {
+        if !self.ctx.listed {
+            return;
+        }
         let fresh: Vec<(Arc<str>, Arc<Pod>)> = self
             .static_pods
             .iter()
@@ -472,7 +477,14 @@ impl Kubelet {
                     && w.pod.metadata.name == pod.metadata.name
                     && w.pod.metadata.namespace == pod.metadata.namespace
             });
-            if !busy {
+            let workers = &self.workers;
+            let former = |r: &mut ContainerRecord| {
+                r.is_of(&pod) && r.pod_uid() != &*uid && !workers.contains(r.pod_uid())
+            };
+            for record in self.unclaimed.extract_if(.., former) {
+                self.orphans.add(&mut self.ctx, &record);
+            }
+            if !busy && !self.orphans.run_for(&pod) {
                 self.add(pod, &uid, true, now);
                 self.dirty.push(uid);
             }
@@ -530,6 +542,9 @@ impl Kubelet {
             }
             RuntimePurpose::Orphan { id } => {
                 self.orphans.answer(&mut self.ctx, id, result.is_ok());
+                if result.is_ok() {
+                    self.start_static(now);
+                }
                 if self.orphans.is_empty() {
                     self.remove_folders();
                 }
@@ -672,6 +687,7 @@ impl Kubelet {
         }
         self.unclaimed = containers;
         self.mark_all();
+        self.start_static(now);
         self.sweep();
     }
 

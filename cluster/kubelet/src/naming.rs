@@ -104,6 +104,13 @@ impl ContainerRecord {
         self.label(POD_UID)
     }
 
+    /// Whether it is of a pod of this name, which may be another one than now has the name.
+    pub(crate) fn is_of(&self, pod: &Pod) -> bool {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        self.label(POD_NAME) == name && self.label(POD_NAMESPACE) == namespace
+    }
+
     /// The container's name in the pod.
     pub fn container(&self) -> &str {
         self.label(CONTAINER_NAME)

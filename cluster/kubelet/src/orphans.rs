@@ -2,14 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use api::Pod;
+
 use crate::context::{Context, RuntimePurpose};
 use crate::runtime::{ContainerRecord, ContainerState, RuntimeRequest};
 
 /// Containers that belong to no pod any more.
 #[derive(Clone, Default)]
 pub(crate) struct Orphans {
-    /// Whether it was stopped already, by identifier.
-    containers: BTreeMap<String, bool>,
+    /// By identifier.
+    containers: BTreeMap<String, Orphan>,
+}
+
+#[derive(Clone)]
+struct Orphan {
+    record: ContainerRecord,
+    /// Whether it was stopped already.
+    stopped: bool,
 }
 
 impl Orphans {
@@ -21,7 +30,7 @@ impl Orphans {
         let id = record.id.clone();
         let running = record.state == ContainerState::Running;
         let is_sandbox = record.container() == crate::naming::SANDBOX;
-        self.containers.insert(id.clone(), !running);
+        self.containers.insert(id.clone(), Orphan { record: record.clone(), stopped: !running });
         let purpose = RuntimePurpose::Orphan { id: id.clone() };
         let grace_seconds = if is_sandbox { 0 } else { record.grace_seconds() };
         let request = if running {
@@ -35,8 +44,8 @@ impl Orphans {
     /// The next step after a call; a failed one is repeated at the next listing.
     pub(crate) fn answer(&mut self, ctx: &mut Context, id: String, ok: bool) {
         match self.containers.get_mut(&id) {
-            Some(stopped) if ok && !*stopped => {
-                *stopped = true;
+            Some(orphan) if ok && !orphan.stopped => {
+                orphan.stopped = true;
                 let purpose = RuntimePurpose::Orphan { id: id.clone() };
                 ctx.runtime(purpose, RuntimeRequest::Remove { id });
             }
@@ -44,6 +53,11 @@ impl Orphans {
                 self.containers.remove(&id);
             }
         }
+    }
+
+    /// Whether something of a pod of this name still runs.
+    pub(crate) fn run_for(&self, pod: &Pod) -> bool {
+        self.containers.values().any(|orphan| !orphan.stopped && orphan.record.is_of(pod))
     }
 
     /// Whether nothing of the pod is being removed.

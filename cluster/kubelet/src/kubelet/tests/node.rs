@@ -191,6 +191,34 @@ fn static_pods_run_and_have_mirrors() {
 }
 
 #[test]
+fn a_static_pod_waits_for_the_one_before_though_another_kubelet_started_it() {
+    let mut w = World::new();
+    let manifest = |image: &str| {
+        let text = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "master"},
+            "spec": {"hostNetwork": true, "terminationGracePeriodSeconds": 20,
+                "containers": [{"name": "api", "image": image}]}});
+        codec::decode_any(text.to_string().as_bytes()).unwrap()
+    };
+    w.feed(NodeInput::StaticPods(vec![manifest("web:1")]));
+    w.run_for(2);
+    let before = w.running("api").unwrap().id.clone();
+    w.images.insert("web:2".into());
+    w.stubborn.insert("api".into());
+    // The manifest is changed while no kubelet runs, as a restart with new settings does it. The API
+    // is not known, and would not be if it was this pod's to serve.
+    w.replace_kubelet();
+    w.feed(NodeInput::StaticPods(vec![manifest("web:2")]));
+    w.feed(NodeInput::Runtime(RuntimeInput::Event(RuntimeEvent::Connected)));
+    let begun = |w: &World| w.requests.iter().any(|line| line.starts_with("sandbox "));
+    w.run_for(15);
+    assert!(w.requests.contains(&"stop api 20".to_owned()) && !begun(&w), "{:?}", w.requests);
+    w.run_for(10);
+    assert!(begun(&w), "{:?}", w.requests);
+    assert_eq!(w.specs["api"].image, "web:2");
+    assert!(w.running("api").unwrap().id != before);
+}
+
+#[test]
 fn names_are_resolved_as_the_cluster_does() {
     let mut w = World::new();
     w.pod(

@@ -149,11 +149,16 @@ impl World {
 
     /// The kubelet's process is replaced; containers and API stay.
     pub(super) fn restart_kubelet(&mut self) {
+        self.replace_kubelet();
+        self.boot();
+    }
+
+    /// The same, and the new one knows nothing yet.
+    pub(super) fn replace_kubelet(&mut self) {
         self.kubelet = Kubelet::new(config());
         self.queue.clear();
         self.late.clear();
         self.requests.clear();
-        self.boot();
     }
 
     fn watch(&mut self, event: WatchEvent) {
