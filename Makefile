@@ -17,7 +17,7 @@ PACKAGES := git make gcc libc6-dev pkg-config libssl-dev zlib1g-dev protobuf-com
 	iproute2 iptables nftables chromium openssh-client openssh-server openssl systemd util-linux
 
 .PHONY: help setup build profile-tool ksim test test-long lab-up lab-down demo demo-down bench bench-e2e \
-	bench-sched bench-sim
+	bench-provision bench-sched bench-sim
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ bench-e2e: ## Measure a control plane with hollow nodes; writes target/bench/e2e
 
 bench-sim: profile-tool ## Measure the simulator; writes target/bench/sim.json
 	cargo xtask bench-sim
+
+bench-provision: ## Measure kprov with hosts in memory; writes target/bench/provision.json
+	cargo xtask bench-provision
 
 bench-sched: ## Measure the scheduler; writes target/bench/sched.json
 	cargo xtask bench-sched

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod bench_provision;
 mod bench_sched;
 mod bench_sim;
 mod ci;
@@ -41,6 +42,8 @@ enum Chore {
     Ksim,
     /// Measures the simulator; writes `target/bench/sim.json`.
     BenchSim,
+    /// Measures kprov with hosts in memory; writes `target/bench/provision.json`.
+    BenchProvision,
     /// Measures the scheduler; writes `target/bench/sched.json`.
     BenchSched {
         /// Takes so many random decisions by the fast way and by the plain one instead, and fails
@@ -65,6 +68,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Bench => bench::run(root),
         Chore::BenchE2e { options } => bench::end_to_end(root, &options),
         Chore::Ksim => ksim::build(root).map(drop),
+        Chore::BenchProvision => bench_provision::run(root),
         Chore::BenchSim => bench_sim::run(root),
         Chore::BenchSched { differential: Some(decisions), seed } => {
             bench_sched::differential(root, decisions, seed)
