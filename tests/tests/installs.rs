@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lab::{Fault, HostKind};
 use tests::{
-    Bare, Cluster, Inventory, Role, eventually, nothing_is_left_to_do, pods_reach_each_other,
+    Bare, Cluster, Inventory, Role, Traffic, eventually, nothing_is_left_to_do,
+    pods_reach_each_other,
 };
 
 const SOON: Duration = Duration::from_secs(90);
@@ -277,6 +278,30 @@ async fn masters_are_pods_of_hyperkube() -> Result<()> {
     .await?;
     story.tell("given back");
     Ok(())
+}
+
+/// Three masters as pods, under a client that writes and reads on all of them in turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn three_masters_as_pods_change_one_after_the_other() -> Result<()> {
+    let story = Story::begin();
+    let every = vec![Role::Etcd, Role::Master, Role::Node];
+    let mut inventory = Inventory::new("hyperthree", vec![every; 3]);
+    inventory.cluster = "masters = \"static-pods\"\n".to_owned();
+    let mut cluster = Cluster::boot(inventory).await?;
+    let bare = Bare::of(&cluster).await?;
+    cluster.apply().await?;
+    story.tell("applied");
+    let traffic = Traffic::start(&cluster, "flags")?;
+    cluster.inventory.extra = "[components.kube-apiserver]\nargs = { v = 4 }\n".to_owned();
+    cluster.rewrite()?;
+    cluster.apply().await?;
+    traffic.stop(&cluster).await?.expect_unbroken("new flags of the API servers")?;
+    // A pod that started beside the one before would find its port taken, and start again.
+    let restarts = "{.items[*].status.containerStatuses[*].restartCount}";
+    let restarts = cluster.get("pods -n kube-system -l tier=control-plane", restarts).await?;
+    ensure!(restarts == ["0"; 9], "{restarts:?}");
+    story.tell("the API servers have other flags");
+    is_whole_and_given_back(&cluster, &bare, &story).await
 }
 
 /// Names of the running containers of a component on the master.
