@@ -124,7 +124,10 @@ fn authenticate(
         }
         let passphrase = passphrases.get(path);
         if file.encrypted && passphrase.is_none() {
-            tried.push(format!("{} (it has a passphrase, and none was given)", path.display()));
+            tried.push(format!(
+                "{} (it has a passphrase, and none was given: see KPROV_SSH_PASSPHRASE)",
+                path.display()
+            ));
             continue;
         }
         let passphrase = passphrase.map(Secret::expose);
