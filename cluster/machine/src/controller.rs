@@ -185,11 +185,13 @@ impl Controller {
                 }
             }
             (Flight::Write { request, announcement }, Err(error)) => {
-                if let Some(mut record) = announcement.refused.filter(|_| is_refusal(&error)) {
+                if let Some(mut record) =
+                    announcement.refused.filter(|_| is_refusal(&request, &error))
+                {
                     record.message.push_str(&error.to_string());
                     out.push(report(&self.component, now, record));
                 }
-                if work.note.is_none() && is_refusal(&error) {
+                if work.note.is_none() && is_refusal(&request, &error) {
                     work.note = self.reconciler.note_refusal(cache, &key, &request, &error, now);
                 }
                 work.failed = true;
@@ -401,9 +403,13 @@ fn may_be_stale(error: &ApiError) -> bool {
     }
 }
 
-/// Whether people should hear of the error: races and overload pass by themselves.
-fn is_refusal(error: &ApiError) -> bool {
+/// Whether people should hear of the error: races and overload pass by themselves, and what is
+/// gone already did not have to be deleted.
+fn is_refusal(request: &Request, error: &ApiError) -> bool {
     let ApiError::Status(status) = error else { return false };
+    if matches!(request, Request::Delete { .. }) && status.reason == Reason::NotFound {
+        return false;
+    }
     !matches!(
         status.reason,
         Reason::AlreadyExists
@@ -413,4 +419,37 @@ fn is_refusal(error: &ApiError) -> bool {
             | Reason::TooManyRequests
             | Reason::ServiceUnavailable
     ) && !status.causes.iter().any(|c| c.reason == "NamespaceTerminating")
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Status;
+
+    use super::*;
+
+    #[test]
+    fn people_hear_of_what_does_not_pass_by_itself() {
+        let deletion = Request::Delete {
+            key: Key::new(Kind::Pod, "d", "a"),
+            uid: None,
+            revision: None,
+            grace_seconds: None,
+            propagation: None,
+        };
+        let forbidden = ApiError::from(Status::forbidden(Kind::Pod, "a", "exceeded quota"));
+        let gone = ApiError::from(Status::not_found(Kind::Pod, "a"));
+        let lost = ApiError::Unknown("lost".to_owned());
+        // Where a pod shall be made, it is its namespace that is not there.
+        let creation = Request::Create(api::Object::Pod(api::Pod::default().into()));
+        for (request, error, expected) in [
+            (&deletion, &forbidden, true),
+            (&deletion, &gone, false),
+            (&deletion, &lost, false),
+            (&creation, &forbidden, true),
+            (&creation, &gone, true),
+            (&creation, &lost, false),
+        ] {
+            assert_eq!(is_refusal(request, error), expected, "{request:?} {error}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use api::{Key, Kind, Object, PatchBody, Pod, Request, Time};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume};
 use machine::WatchEvent;
 
 use super::placement::asked_binding;
@@ -255,29 +255,92 @@ impl Check for GivesWay {
 /// P18: nobody less important takes the room that was made for a pod.
 ///
 /// A scheduler that promises a pod another node, or none, needs not keep the first one, whenever
-/// its word arrives.
+/// its word arrives. A pod that had its place before the promise is bound there all the same, when
+/// its claims are bound: those who give way do so for both.
 #[derive(Clone, Default)]
 pub(super) struct RoomIsKept {
     /// Pods of which a scheduler has said so, until a write to them is carried out.
     released: BTreeSet<Key>,
+    /// Claims that a scheduler asks to be bound, for pods that it has not bound yet.
+    claims: BTreeSet<(ProcessId, Key)>,
+    /// Who had a place on the node that a scheduler promised to a pod, and waited for claims.
+    earlier: BTreeMap<(ProcessId, Key), BTreeSet<Key>>,
 }
 
 impl RoomIsKept {
     fn follow(&mut self, cluster: &dyn Cluster, occurrence: &Occurrence<'_>) {
         match occurrence {
-            Occurrence::Called { by, request: Request::Patch { key, patch, .. } }
-                if key.kind == Kind::Pod
-                    && cluster.role(*by) == Role::Scheduler
-                    && patch.body.json()["status"].get("nominatedNodeName").is_some() =>
-            {
-                self.released.insert((*key).clone());
+            Occurrence::Called { by, request } if cluster.role(*by) == Role::Scheduler => {
+                self.called(cluster, *by, request);
+                if let Some((by, key, node)) = promised(cluster, occurrence) {
+                    let earlier = self.waiting_on(cluster, by, node);
+                    self.earlier.insert((by, key.clone()), earlier);
+                }
             }
-            Occurrence::Committed { key, .. } => {
+            Occurrence::Committed { key, new, .. } => {
                 self.released.remove(*key);
+                let waits = new.and_then(Object::get::<Pod>).is_some_and(may_displace);
+                if key.kind == Kind::Pod && !waits {
+                    self.earlier.retain(|(_, pod), _| pod != *key);
+                }
+            }
+            Occurrence::Crashed(process) | Occurrence::Started(process) => {
+                self.claims.retain(|(by, _)| by != process);
+                self.earlier.retain(|(by, _), _| by != process);
             }
             _ => {}
         }
     }
+
+    fn called(&mut self, cluster: &dyn Cluster, by: ProcessId, request: &Request) {
+        match request {
+            Request::Patch { key, patch, .. }
+                if key.kind == Kind::Pod
+                    && patch.body.json()["status"].get("nominatedNodeName").is_some() =>
+            {
+                self.released.insert(key.clone());
+                self.earlier.remove(&(by, key.clone()));
+            }
+            Request::Update { object, .. } => {
+                let claim = match object {
+                    Object::PersistentVolumeClaim(_) => Some(object.key()),
+                    Object::PersistentVolume(volume) => claim_key(volume),
+                    _ => None,
+                };
+                self.claims.extend(claim.map(|claim| (by, claim)));
+            }
+            Request::Bind { pod, .. } => {
+                for claim in claims_of(cluster, pod) {
+                    self.claims.remove(&(by, claim));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The pods that a scheduler counts on a node and does not bind yet, for their claims.
+    fn waiting_on(&self, cluster: &dyn Cluster, by: ProcessId, node: &str) -> BTreeSet<Key> {
+        let counted = cluster.placements(by).and_then(|mut nodes| nodes.remove(node));
+        let waits = |pod: &Key| {
+            claims_of(cluster, pod).into_iter().any(|claim| self.claims.contains(&(by, claim)))
+        };
+        counted.into_iter().flatten().filter(waits).collect()
+    }
+}
+
+/// The claims of a pod.
+fn claims_of(cluster: &dyn Cluster, pod: &Key) -> Vec<Key> {
+    let claims = cluster.object(pod).and_then(Object::get::<Pod>).map(oracle::volumes::claims_of);
+    let key =
+        |(name, _): (String, bool)| Key::new(Kind::PersistentVolumeClaim, &pod.namespace, &name);
+    claims.into_iter().flatten().map(key).collect()
+}
+
+/// The claim that a volume is for.
+fn claim_key(volume: &PersistentVolume) -> Option<Key> {
+    let claim = volume.spec.as_ref()?.claim_ref.as_ref()?;
+    let (namespace, name) = (claim.namespace.as_deref()?, claim.name.as_deref()?);
+    Some(Key::new(Kind::PersistentVolumeClaim, namespace, name))
 }
 
 impl Check for RoomIsKept {
@@ -307,6 +370,10 @@ impl Check for RoomIsKept {
         let promised: Vec<&Pod> = cluster
             .objects(Kind::Pod)
             .filter(|object| waits(&object.key()))
+            .filter(|object| {
+                let earlier = self.earlier.get(&(by, object.key()));
+                earlier.is_none_or(|pods| !pods.contains(key))
+            })
             .filter_map(Object::get::<Pod>)
             .filter(|p| may_displace(p) && nominated(p) == Some(name))
             .filter(|p| priority(p) > priority(pod))

@@ -136,6 +136,45 @@ fn p18_room_is_kept() {
 }
 
 #[test]
+fn p18_who_had_its_place_before_the_promise_keeps_it() {
+    let mut promised = important("big", 10, "4");
+    promised["status"] = json!({"nominatedNodeName": "n1"});
+    let mut small = important("small", 0, "1");
+    small["spec"]["volumes"] =
+        json!([{"name": "v", "persistentVolumeClaim": {"claimName": "files"}}]);
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "files", "namespace": "d", "uid": "u-files"}});
+    let claim = api::codec::decode_any(claim.to_string().as_bytes()).unwrap();
+    let begins = Request::Update { object: claim, subresource: None };
+    let bind =
+        Request::Bind { pod: pod_key("small"), uid: "u-small".to_owned(), node: "n1".to_owned() };
+    // Whether its claim was asked for before the node was promised to the other, whether it was
+    // counted there then, and whether it may be bound.
+    for (asked, counted, right) in
+        [(true, true, true), (false, true, false), (true, false, false), (false, false, false)]
+    {
+        let pods = [promised.clone(), small.clone()];
+        let (mut case, scheduler) = case(RoomIsKept::default(), &pods);
+        let there = if counted { BTreeSet::from([pod_key("small")]) } else { BTreeSet::new() };
+        case.cluster.placements.insert("n1".to_owned(), there);
+        if asked {
+            case.call(scheduler, &begins);
+        }
+        case.call(scheduler, &promise("big", "n1"));
+        case.put(Some(scheduler), &promised);
+        if !asked {
+            case.call(scheduler, &begins);
+        }
+        case.call(scheduler, &bind);
+        if right {
+            case.is_right();
+        } else {
+            case.is_wrong(&["pods/d/small is bound to n1, whose cpu was promised to big"]);
+        }
+    }
+}
+
+#[test]
 fn p24_preemption_ends() {
     let (mut case, scheduler) = case(PreemptionEnds::default(), &[important("big", 10, "4")]);
     for _ in 0..PREEMPTIONS_MAX {
