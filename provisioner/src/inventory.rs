@@ -38,8 +38,8 @@ use ssh_config::SshConfig;
 pub use conduct::{AddonSource, BatchSize, Hook, HookMoment, Rollout};
 pub use diagnostics::{Diagnostics, Finding, Problem, Severity};
 pub use document::{
-    Backend, FirewallPolicy, HookPlace, HostKeyPolicy, KeyAlgorithm, MasterForm, Phase, PodBridge,
-    ProxyMode, Role,
+    Backend, FirewallPolicy, HookPlace, HostKeyPolicy, KeyAlgorithm, MasterForm, NodeApproval,
+    Phase, PodBridge, ProxyMode, Role,
 };
 pub use reach::{Jump, Ssh};
 pub use schema::schema;
@@ -138,6 +138,8 @@ pub struct Cluster {
     pub layout: Layout,
     /// What runs the components of masters.
     pub masters: MasterForm,
+    /// Who approves the first certificate of a new node.
+    pub node_approval: NodeApproval,
     /// Addresses of pods.
     pub pod_cidr: Ipv4Net,
     /// Virtual addresses of services.

@@ -6,6 +6,7 @@
 //! it speaks about its members and for backups.
 
 pub mod addons;
+pub mod applicants;
 pub mod artifacts;
 pub mod backup;
 pub mod bundle;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::applicants;
 use crate::execute::chain;
 use crate::host::{Host, HttpsEndpoint};
 use crate::role_label::CONTROL_PLANE;
@@ -60,7 +61,8 @@ pub fn nodes(
     Ok(list.items.into_iter().map(|node| (node.metadata.name.clone(), node.readiness())).collect())
 }
 
-/// Waits until every node of `expected` is ready.
+/// Waits until every node of `expected` is ready; where `by_hand` people let nodes in, or asks to be.
+/// Gives those that ask, each with the name of its request.
 ///
 /// # Errors
 /// Those that are not, when `until` has come.
@@ -68,14 +70,21 @@ pub fn wait(
     host: &mut dyn Host,
     request: &HttpsEndpoint,
     expected: &BTreeSet<String>,
+    by_hand: bool,
     until: Instant,
     mut waiting: impl FnMut(usize),
-) -> Result<Duration, NotReadyError> {
+) -> Result<BTreeMap<String, String>, NotReadyError> {
     let began = Instant::now();
     wait::poll(until, PAUSE, || {
-        let missing = missing(&nodes(host, request), expected);
+        let mut missing = missing(&nodes(host, request), expected);
+        let mut asking = BTreeMap::new();
+        if by_hand && !missing.is_empty() {
+            // Who cannot tell now may tell at the next look.
+            asking = applicants::waiting(host, request).unwrap_or_default();
+            asking.retain(|name, _| missing.remove(name).is_some());
+        }
         if missing.is_empty() {
-            return Ok(began.elapsed());
+            return Ok(asking);
         }
         waiting(missing.len());
         Err(NotReadyError { waited: began.elapsed(), expected: expected.len(), missing })
@@ -195,6 +204,38 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::fake::FakeMachine;
+
+    /// Who asks to be let in is waited for only where the cluster decides.
+    #[test]
+    fn nodes_that_people_have_to_let_in_are_not_waited_for() {
+        let machine = FakeMachine::new("m");
+        let nodes = HttpsEndpoint {
+            address: "10.0.0.1".to_owned(),
+            port: 6443,
+            path: "/api/v1/nodes".to_owned(),
+            ca: String::new(),
+            client: None,
+        };
+        let ready = r#"{"items":[{"metadata":{"name":"n1"},"status":{"conditions":[
+            {"type":"Ready","status":"True"}]}}]}"#;
+        let requests = applicants::tests::pending("csr-2", "n2");
+        for (path, body) in [("/api/v1/nodes", ready), (applicants::PATH, &*requests)] {
+            machine.state().answers.insert(format!("10.0.0.1:6443{path}"), body.to_owned());
+        }
+        let mut host = machine.connect();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let mut look = |expected: &[&str], by_hand| {
+            let (until, expected) = (Instant::now(), names(expected));
+            wait(host.as_mut(), &nodes, &expected, by_hand, until, |_| ())
+        };
+        assert_eq!(look(&["n1"], true).unwrap(), BTreeMap::new());
+        let asking = BTreeMap::from([("n2".to_owned(), "csr-2".to_owned())]);
+        assert_eq!(look(&["n1", "n2"], true).unwrap(), asking);
+        assert!(look(&["n1", "n2"], false).unwrap_err().missing.contains_key("n2"));
+        let missing = look(&["n2", "n3"], true).unwrap_err().missing;
+        assert_eq!(missing.into_keys().collect::<Vec<_>>(), ["n3"]);
+    }
 
     #[test]
     fn readiness_is_read_from_a_node_list() {

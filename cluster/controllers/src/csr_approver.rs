@@ -1,7 +1,7 @@
 //! Approves the certificates that kubelets ask for.
 //!
-//! Client certificates: the first one for who holds a bootstrap token, later ones for the node
-//! itself. Serving certificates: for a node's own name and the addresses it is registered with,
+//! Client certificates: the first one for who holds a bootstrap token, unless people want to decide
+//! that, later ones for the node itself. Serving certificates: for a node's own name and the addresses it is registered with,
 //! which Kubernetes leaves to people; without them nobody could talk to kubelets safely.
 //!
 //! Source: kubernetes 1.33, `pkg/controller/certificates/approver` and
@@ -30,7 +30,16 @@ const NODES: &str = "system:nodes";
 const NODE_PREFIX: &str = "system:node:";
 
 /// Approves kubelets' requests.
-pub struct CsrApprover;
+pub struct CsrApprover {
+    nodes_by_hand: bool,
+}
+
+impl CsrApprover {
+    /// Makes the approver; whether the first request of each node is left to people.
+    pub const fn new(nodes_by_hand: bool) -> Self {
+        Self { nodes_by_hand }
+    }
+}
 
 impl Reconciler for CsrApprover {
     fn name(&self) -> &'static str {
@@ -64,7 +73,7 @@ impl Reconciler for CsrApprover {
         let mut plan = Plan::nothing();
         let csr = cache.object(key).and_then(Object::get::<CertificateSigningRequest>);
         let Some(csr) = csr.filter(|csr| is_pending(csr)) else { return plan };
-        let Some(message) = approval(cache, csr) else { return plan };
+        let Some(message) = self.approval(cache, csr) else { return plan };
         let mut approved = csr.clone();
         let conditions = approved.status.get_or_insert_default().conditions.get_or_insert_default();
         conditions.push(CertificateSigningRequestCondition {
@@ -115,33 +124,35 @@ impl Index for Pending {
     }
 }
 
-/// Why the request is approved; `None` leaves it to people.
-fn approval(cache: &Cache, csr: &CertificateSigningRequest) -> Option<&'static str> {
-    let spec = &csr.spec;
-    let asked = Asked::parse(&spec.request.0)?;
-    let node = asked.common_name.strip_prefix(NODE_PREFIX).filter(|n| !n.is_empty())?;
-    if asked.organizations != [NODES] {
-        return None;
-    }
-    let in_group = |name: &str| spec.groups.iter().flatten().any(|g| g == name);
-    let is_itself = in_group(NODES) && spec.username.as_ref() == Some(&asked.common_name);
-    let usages: BTreeSet<&str> = spec.usages.iter().flatten().map(String::as_str).collect();
-    match spec.signer_name.as_str() {
-        CLIENT_SIGNER if asked.has_names || !usages_are(&usages, "client auth") => None,
-        CLIENT_SIGNER if is_itself => {
-            Some("Auto approving self kubelet client certificate after SubjectAccessReview.")
+impl CsrApprover {
+    /// Why the request is approved; `None` leaves it to people.
+    fn approval(&self, cache: &Cache, csr: &CertificateSigningRequest) -> Option<&'static str> {
+        let spec = &csr.spec;
+        let asked = Asked::parse(&spec.request.0)?;
+        let node = asked.common_name.strip_prefix(NODE_PREFIX).filter(|n| !n.is_empty())?;
+        if asked.organizations != [NODES] {
+            return None;
         }
-        CLIENT_SIGNER if in_group(BOOTSTRAPPERS) => {
-            Some("Auto approving kubelet client certificate after SubjectAccessReview.")
+        let in_group = |name: &str| spec.groups.iter().flatten().any(|g| g == name);
+        let is_itself = in_group(NODES) && spec.username.as_ref() == Some(&asked.common_name);
+        let usages: BTreeSet<&str> = spec.usages.iter().flatten().map(String::as_str).collect();
+        match spec.signer_name.as_str() {
+            CLIENT_SIGNER if asked.has_names || !usages_are(&usages, "client auth") => None,
+            CLIENT_SIGNER if is_itself => {
+                Some("Auto approving self kubelet client certificate after SubjectAccessReview.")
+            }
+            CLIENT_SIGNER if in_group(BOOTSTRAPPERS) && !self.nodes_by_hand => {
+                Some("Auto approving kubelet client certificate after SubjectAccessReview.")
+            }
+            SERVING_SIGNER if is_itself && usages_are(&usages, "server auth") => {
+                let known = names_of(cache.get::<Node>("", node)?);
+                let wanted = asked.names.as_ref().filter(|names| !names.is_empty())?;
+                wanted.is_subset(&known).then_some(
+                    "Auto approving kubelet serving certificate for the node's registered names.",
+                )
+            }
+            _ => None,
         }
-        SERVING_SIGNER if is_itself && usages_are(&usages, "server auth") => {
-            let known = names_of(cache.get::<Node>("", node)?);
-            let wanted = asked.names.as_ref().filter(|names| !names.is_empty())?;
-            wanted.is_subset(&known).then_some(
-                "Auto approving kubelet serving certificate for the node's registered names.",
-            )
-        }
-        _ => None,
     }
 }
 

@@ -68,6 +68,9 @@ pub struct Config {
     pub node_cidr_mask_size: u8,
     /// The CA of the API server as PEM, published in every namespace; not published when absent.
     pub root_ca_pem: Option<String>,
+    /// Whether people approve the first certificate of a node.
+    #[serde(default)]
+    pub nodes_approved_by_hand: bool,
 }
 
 /// Every controller, ready for a `ControllerManager`.
@@ -102,7 +105,7 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(persistent_volume_protection::PersistentVolumeProtection),
         Box::new(persistent_volume_claim_protection::PersistentVolumeClaimProtection),
         Box::new(ephemeral_volume::EphemeralVolumes),
-        Box::new(csr_approver::CsrApprover),
+        Box::new(csr_approver::CsrApprover::new(config.nodes_approved_by_hand)),
         Box::new(csr_signer::CsrSigner),
         Box::new(csr_cleaner::CsrCleaner),
     ];

@@ -72,6 +72,7 @@ fn controllers() -> ControllerManager {
         cluster_cidr: Some("10.244.0.0/16".parse().unwrap()),
         node_cidr_mask_size: 24,
         root_ca_pem: Some("CA".to_owned()),
+        nodes_approved_by_hand: false,
     };
     ControllerManager::new(all(config), None)
 }

@@ -61,6 +61,11 @@ pub(crate) struct Flags {
     /// Longest life of a certificate that is signed; a request may ask for less.
     #[arg(long, value_name = "DURATION", default_value = "8760h0m0s", value_parser = go_duration)]
     cluster_signing_duration: Duration,
+    /// Approve the first certificate of a node that has a bootstrap token. Without it, people let nodes
+    /// in: `kubectl certificate approve NAME`.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "true",
+          require_equals = true, action = ArgAction::Set)]
+    approve_joining_nodes: bool,
     /// Authority that pods trust, published in every namespace.
     #[arg(long, value_name = "FILE")]
     root_ca_file: PathBuf,
@@ -119,6 +124,7 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
         cluster_cidr: flags.allocate_node_cidrs.then_some(flags.cluster_cidr),
         node_cidr_mask_size: flags.node_cidr_mask_size,
         root_ca_pem: Some(root_ca.clone()),
+        nodes_approved_by_hand: !flags.approve_joining_nodes,
     };
     let identity = flags.leader_elect.then(kube_scheduler::identity);
     let elector =

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::plain_health;
 
 /// Between looks for Docker's socket.
 const SOCKET_RETRY: Duration = Duration::from_secs(1);
+/// By then a cluster that approves by itself has issued the first certificate.
+const APPROVAL_SOON: Duration = Duration::from_secs(10);
 /// What a VXLAN header takes of a packet, bytes.
 const OVERLAY_BYTES: u32 = 50;
 /// MTU of a pod network when the node's own is not known, bytes.
@@ -71,7 +74,8 @@ pub enum AgentError {
 }
 
 /// Runs the kubelet `machine`, which has the configuration that is in `config`, until `shutdown`
-/// turns true; calls `ready` when it has its identity and serves.
+/// turns true; calls `ready` when it has its identity and serves, or has waited so long for its first
+/// certificate that somebody seems to have to approve it.
 ///
 /// # Errors
 /// Settings or addresses that waiting will not mend.
@@ -81,6 +85,7 @@ pub async fn run(
     mut shutdown: watch::Receiver<bool>,
     ready: impl FnOnce(),
 ) -> Result<(), AgentError> {
+    let mut ready = Some(ready);
     let shell = KubeletShell::new(config.shell.clone(), machine);
     let pods = shell.pods();
     if let Some(address) = config.healthz {
@@ -89,9 +94,19 @@ pub async fn run(
             .await
             .map_err(|source| AgentError::Health { address, source })?;
     }
-    // The first certificate may take as long as an operator needs to approve it.
-    let waiting = bootstrap::node_client(&config.bootstrap, shutdown.clone());
-    let Some(client) = waiting.await? else { return Ok(()) };
+    // The first certificate may take as long as an operator needs to approve it; whoever has started
+    // the kubelet need not wait so long.
+    let mut waiting = pin!(bootstrap::node_client(&config.bootstrap, shutdown.clone()));
+    let client = match tokio::time::timeout(APPROVAL_SOON, &mut waiting).await {
+        Ok(client) => client?,
+        Err(_) => {
+            if let Some(ready) = ready.take() {
+                ready();
+            }
+            waiting.await?
+        }
+    };
+    let Some(client) = client else { return Ok(()) };
     let serving = bootstrap::serving_certificate(&config.bootstrap)?;
     let Some(docker) = docker(&config.docker_socket, shutdown.clone()).await else {
         return Ok(());
@@ -122,7 +137,9 @@ pub async fn run(
     );
     let root = PathBuf::from(&config.shell.kubelet.root_dir);
     let runtime = Runtime::new(docker, &root, &config.resolv_conf, config.mtu, config.bridge);
-    ready();
+    if let Some(ready) = ready {
+        ready();
+    }
     tokio::select! {
         () = shell.run(client, runtime, shutdown.clone()) => Ok(()),
         served = server => {

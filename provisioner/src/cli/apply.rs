@@ -12,11 +12,12 @@ use super::prune::{self, Departed};
 use super::rollback;
 use super::select::Choice;
 use super::{ApplyArgs, Exit, RunArgs, Source, Surroundings};
+use crate::applicants;
 use crate::etcd::births::Births;
 use crate::execute::{Execution, Limits, Report};
 use crate::facts::LockRequest;
 use crate::host::HttpsEndpoint;
-use crate::inventory::{self, API_SERVER_PORT, Inventory, Role};
+use crate::inventory::{self, API_SERVER_PORT, Inventory, NodeApproval, Role};
 use crate::leave;
 use crate::lock::{self, Lease};
 use crate::pki::{LeafKind, Pki};
@@ -212,12 +213,17 @@ impl Run<'_> {
             false => report.is_success(),
         };
         let asks = !args.run.no_wait;
-        let mut not_ready = None;
+        let (mut not_ready, mut asking) = (None, BTreeMap::new());
         if well(&report) && !report.hosts.is_empty() && asks {
             let began = Instant::now();
             diary.said("nodes ready");
-            not_ready = wait_ready(&mut prepared, wish, &report, deadline, &diary).err();
+            match wait_ready(&mut prepared, wish, &report, deadline, &diary) {
+                Ok(waiting) => asking = waiting,
+                Err(error) => not_ready = Some(error),
+            }
             phases.push(("nodes ready".to_owned(), began.elapsed()));
+        } else if well(&report) && asks && approved_by_hand(&prepared.inventory) {
+            asking = look_for_applicants(&mut prepared);
         }
         let (mut labelled, mut not_labelled) = (Vec::new(), None);
         if well(&report) && not_ready.is_none() && asks && !self.limited {
@@ -229,7 +235,8 @@ impl Run<'_> {
             phases.push(("label masters".to_owned(), began.elapsed()));
         }
         let (mut addons, mut not_added) = (Vec::new(), None);
-        if well(&report) && not_ready.is_none() && asks && !self.limited {
+        // Without nodes their workloads would not get ready.
+        if well(&report) && not_ready.is_none() && asks && !self.limited && asking.is_empty() {
             let began = Instant::now();
             let were = self.departed.known.addons;
             match addons::apply(&mut prepared, were, deadline, &surroundings.stop, &diary) {
@@ -258,6 +265,7 @@ impl Run<'_> {
             unfinished,
             joined,
             labelled,
+            asking,
             addons,
             removed,
             allow_unreachable: args.allow_unreachable,
@@ -353,14 +361,15 @@ impl Run<'_> {
     }
 }
 
-/// Asks an API server through the connection of its own host, or of any other.
+/// Asks an API server through the connection of its own host, or of any other. Gives the nodes that
+/// wait for people to let them in, each with its request.
 fn wait_ready(
     prepared: &mut Prepared,
     wish: &Wish<'_>,
     report: &Report,
     deadline: Instant,
     diary: &Diary,
-) -> Result<(), String> {
+) -> Result<BTreeMap<String, String>, String> {
     let inventory = &prepared.inventory;
     let lost = |name: &str| {
         let error = report.hosts.get(name).and_then(|outcome| outcome.error.as_ref());
@@ -372,21 +381,26 @@ fn wait_ready(
         .collect();
     let requests = nodes_requests(inventory, &prepared.pki);
     let own = requests.iter().find(|(master, _)| !lost(master));
-    let Some((master, request)) = own.or_else(|| requests.first()) else { return Ok(()) };
+    let none = Ok(BTreeMap::new());
+    let Some((master, request)) = own.or_else(|| requests.first()) else { return none };
     let via = match lost(master) {
         false => Some(master),
         true => expected.first().or_else(|| prepared.hosts.keys().find(|name| !lost(name))),
     };
     let via = via.cloned();
-    let Some(host) = via.and_then(|via| prepared.hosts.get_mut(&via)) else { return Ok(()) };
+    let Some(host) = via.and_then(|via| prepared.hosts.get_mut(&via)) else { return none };
     let mut said = None;
-    let waited = ready::wait(host.as_mut(), request, &expected, deadline, |missing| {
+    let by_hand = approved_by_hand(inventory);
+    let waited = ready::wait(host.as_mut(), request, &expected, by_hand, deadline, |missing| {
         if said != Some(missing) {
             said = Some(missing);
             diary.say(&format!("waiting for {missing} of {} nodes to be ready", expected.len()));
         }
     });
-    let Err(error) = waited else { return Ok(()) };
+    let error = match waited {
+        Ok(asking) => return Ok(asking),
+        Err(error) => error,
+    };
     let mut text = error.to_string();
     for name in error.missing.keys() {
         let journal = prepared.hosts.get_mut(name).map(|host| host.journal("kubelet.service", 10));
@@ -396,6 +410,22 @@ fn wait_ready(
         }
     }
     Err(text)
+}
+
+/// Whether people let new nodes in.
+fn approved_by_hand(inventory: &Inventory) -> bool {
+    inventory.cluster.node_approval == NodeApproval::Manual
+}
+
+/// The nodes that wait for people to let them in, each with its request; none when nobody can tell.
+fn look_for_applicants(prepared: &mut Prepared) -> BTreeMap<String, String> {
+    let requests = nodes_requests(&prepared.inventory, &prepared.pki);
+    let reached = requests.into_iter().find(|(name, _)| prepared.hosts.contains_key(name));
+    let Some((master, request)) = reached else { return BTreeMap::new() };
+    let Some(host) = prepared.hosts.get_mut(&master) else { return BTreeMap::new() };
+    let mut asking = applicants::waiting(host.as_mut(), &request).unwrap_or_default();
+    asking.retain(|name, _| prepared.inventory.hosts.iter().any(|host| host.name == *name));
+    asking
 }
 
 /// Lets pods onto nodes again that an upgrade that was killed has left without.

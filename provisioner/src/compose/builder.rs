@@ -9,7 +9,9 @@ use crate::{
     artifacts::Artifacts,
     digest::Digest,
     etcd::births::Births,
-    inventory::{API_PROXY_PORT, API_SERVER_PORT, Host, Inventory, MasterForm, PodBridge, Role},
+    inventory::{
+        API_PROXY_PORT, API_SERVER_PORT, Host, Inventory, MasterForm, NodeApproval, PodBridge, Role,
+    },
     layout::Layout,
     pki::{Credential, LeafKind, Pki},
     render::Templates,
@@ -344,6 +346,7 @@ fn values(inventory: &Inventory, pki: &Pki, births: &Births, host: &Host) -> Map
             "node_cidr_mask": cluster.node_cidr_mask,
             "node_ports": format!("{}-{}", cluster.node_ports.0, cluster.node_ports.1),
             "pause_image": cluster.pause_image,
+            "approves_nodes": cluster.node_approval == NodeApproval::Automatic,
         },
         "host": {
             "name": host.name,

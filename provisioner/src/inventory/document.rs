@@ -57,6 +57,8 @@ pub(crate) struct ClusterSection {
     pub(crate) layout: Option<Layout>,
     /// What runs the components of masters. Default: `units`.
     pub(crate) masters: Option<MasterForm>,
+    /// Who approves the first certificate of a new node. Default: `automatic`.
+    pub(crate) node_approval: Option<NodeApproval>,
     /// DNS domain of services. Default: `cluster.local`.
     pub(crate) domain: Option<String>,
     /// Addresses of pods, cut into one range a node. Default: `10.244.0.0/16`.
@@ -83,6 +85,17 @@ pub enum MasterForm {
     Units,
     /// The master's own kubelet, from a directory of manifests.
     StaticPods,
+}
+
+/// Who lets new nodes in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeApproval {
+    /// The cluster: who has the bootstrap token may be a node.
+    #[default]
+    Automatic,
+    /// People, by `kubectl certificate approve`.
+    Manual,
 }
 
 /// How a host is reached.

@@ -119,6 +119,7 @@ impl Resolver<'_> {
             name,
             layout: section.layout.unwrap_or_default(),
             masters: section.masters.unwrap_or(MasterForm::Units),
+            node_approval: section.node_approval.unwrap_or_default(),
             domain: domain.to_owned(),
             pod_cidr,
             service_cidr,

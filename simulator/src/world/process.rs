@@ -203,6 +203,7 @@ impl World {
             cluster_cidr: Some("10.0.0.0/8".parse().expect("a constant range")),
             node_cidr_mask_size: 26,
             root_ca_pem: Some("-----BEGIN CERTIFICATE-----".to_owned()),
+            nodes_approved_by_hand: false,
         };
         let elector = settings.leader_election.then(|| {
             let identity = format!("controller-manager-{index}_{}", self.life_token());

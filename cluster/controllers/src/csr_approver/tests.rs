@@ -35,7 +35,11 @@ const CLIENT_USAGES: &[&str] = &["digital signature", "key encipherment", "clien
 const SERVER_USAGES: &[&str] = &["digital signature", "server auth"];
 
 fn check(case: Case<'_>, approved: bool) {
-    let mut fixture = Fixture::new(CsrApprover);
+    check_with(CsrApprover::new(false), case, approved);
+}
+
+fn check_with(approver: CsrApprover, case: Case<'_>, approved: bool) {
+    let mut fixture = Fixture::new(approver);
     fixture.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"},
         "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.7"},
             {"type": "Hostname", "address": "a.example"}]}}));
@@ -93,8 +97,18 @@ fn serving_certificates() {
 }
 
 #[test]
+fn people_may_decide_which_nodes_join() {
+    let by_hand = || CsrApprover::new(true);
+    let good = || request("system:node:a", NODES, &[]);
+    check_with(by_hand(), client("system:bootstrap:abcdef", &[BOOTSTRAPPERS], good()), false);
+    // Who has joined renews its certificates by itself.
+    check_with(by_hand(), client("system:node:a", &[NODES], good()), true);
+    check_with(by_hand(), serving("system:node:a", &["10.0.0.7"]), true);
+}
+
+#[test]
 fn a_registered_address_concerns_waiting_requests() {
-    let mut fixture = Fixture::new(CsrApprover);
+    let mut fixture = Fixture::new(CsrApprover::new(false));
     let keys = fixture.put(json!({"apiVersion": "certificates.k8s.io/v1",
         "kind": "CertificateSigningRequest", "metadata": {"name": "c"},
         "spec": {"request": request("system:node:a", NODES, &["10.0.0.7"]),

@@ -187,6 +187,7 @@ fn a_controller_manager_is_repeated_and_its_recording_holds_no_secret() {
         cluster_cidr: Some("10.244.0.0/16".parse().unwrap()),
         node_cidr_mask_size: 24,
         root_ca_pem: Some("-----BEGIN CERTIFICATE-----\n".into()),
+        nodes_approved_by_hand: false,
     };
     let header = Header {
         component: "kube-controller-manager".into(),
@@ -400,6 +401,7 @@ fn all_that_a_controller_manager_asks_for_is_repeated() {
         cluster_cidr: Some("10.244.0.0/16".parse().unwrap()),
         node_cidr_mask_size: 24,
         root_ca_pem: Some("CA".into()),
+        nodes_approved_by_hand: false,
     };
     let header = Header {
         component: "kube-controller-manager".into(),

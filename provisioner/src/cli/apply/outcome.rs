@@ -23,6 +23,8 @@ pub(super) struct Outcome<'a> {
     pub(super) joined: Vec<String>,
     /// Nodes whose role label was changed.
     pub(super) labelled: Vec<String>,
+    /// Nodes that wait for people to let them in, each with the name of its request.
+    pub(super) asking: BTreeMap<String, String>,
     /// Objects of addons that were changed.
     pub(super) addons: Vec<AddonChange>,
     /// Hosts that left the cluster.
@@ -66,10 +68,33 @@ impl Outcome<'_> {
             let (host, message) = (&problem.host, &problem.message);
             console.note(&format!("{mark} {host} was left out: {message}"));
         }
+        if let Some(note) = self.note_of_asking() {
+            console.note(&note);
+        }
         if let Some(log) = self.log.as_ref().filter(|_| !self.is_success()) {
             console.note(&format!("logs: {}", log.display()));
         }
         Ok(self.exit(surroundings.stop.load(Ordering::Relaxed)))
+    }
+
+    /// What people have to do for the nodes that wait for them.
+    fn note_of_asking(&self) -> Option<String> {
+        if self.asking.is_empty() {
+            return None;
+        }
+        let names: Vec<_> = self.asking.keys().map(String::as_str).collect();
+        let requests: Vec<_> = self.asking.values().map(String::as_str).collect();
+        let waits = if names.len() == 1 { "waits" } else { "wait" };
+        let mut note = format!(
+            "note: {} {waits} to be let in: {}\n  what to do: kubectl certificate approve {}",
+            counted(names.len(), "node"),
+            names.join(" "),
+            requests.join(" ")
+        );
+        if !self.prepared.addons.is_empty() {
+            note.push_str("\n  then apply again: addons are brought in once there are nodes");
+        }
+        Some(note)
     }
 
     fn is_success(&self) -> bool {
@@ -193,6 +218,7 @@ impl Outcome<'_> {
             "unfinished": self.unfinished,
             "joined": self.joined,
             "labelled": self.labelled,
+            "waiting_for_approval": self.asking,
             "addons": self.addons,
             "left_out": self.left_out,
             "removed": self.removed,

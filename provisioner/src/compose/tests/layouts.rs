@@ -365,6 +365,17 @@ fn docker_starts_as_its_own_unit_says() {
     check("# /lib/systemd/system/docker.service\n[Unit]\n", message);
 }
 
+/// Who joins is decided by people where the inventory says so, and by the cluster otherwise.
+#[test]
+fn nodes_may_be_approved_by_hand() {
+    let options = |states: &[HostState]| {
+        text(&states[0], "/etc/kubernetes/kube-controller-manager.env").to_owned()
+    };
+    let by_hand = options(&lab_with("node_approval = \"manual\""));
+    assert!(by_hand.contains("--approve-joining-nodes=false"), "{by_hand}");
+    assert!(!options(&lab_with("")).contains("approve"));
+}
+
 #[test]
 fn a_master_as_pods_has_manifests_and_a_kubelet_that_needs_no_cluster() {
     let states = lab_with("masters = \"static-pods\"");
