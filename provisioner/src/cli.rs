@@ -81,7 +81,8 @@ unreachable or unfit (nothing was changed), 4 partly applied (apply again), 5 pl
 found changes, 6 done but for hosts out of reach (--allow-unreachable), 7 hosts changed since the \
 saved plan, 8 the saved plan is of another cluster, version or format, 9 its local inputs changed, \
 130 interrupted. diff --exit-code: 0 clean, 2 drift, 3 not all hosts could be judged.\n\n\
-Environment: KPROV_PASSPHRASE of the state directory's secrets, KPROV_SSH_PASSPHRASE of private SSH keys.";
+Environment: KPROV_PASSPHRASE of the state directory's secrets, KPROV_SSH_PASSPHRASE of private SSH keys, \
+KPROV_SUDO_PASSWORD of sudo on hosts.";
 
 /// Turns an inventory into a running Kubernetes cluster over SSH.
 #[derive(Debug, Parser)]
@@ -264,6 +265,9 @@ struct Source {
     /// warning then.
     #[arg(long, value_name = "CHECK", value_parser = PossibleValuesParser::new(SKIPPABLE))]
     skip: Vec<String>,
+    /// Ask for the password that sudo wants on hosts; KPROV_SUDO_PASSWORD holds one, too.
+    #[arg(long)]
+    ask_sudo_password: bool,
     /// This machine is the inventory's only host: work on it directly instead of over SSH.
     #[arg(long)]
     local: bool,
@@ -475,6 +479,8 @@ pub struct Surroundings {
     pub passphrase: OnceLock<Secret>,
     /// The passphrase of private SSH keys, from the environment.
     pub ssh_passphrase: Option<Secret>,
+    /// The password of sudo on hosts, from the environment or once it was asked.
+    pub sudo_password: OnceLock<Secret>,
     /// The sessions with jump hosts, and passphrases of SSH keys that were asked for.
     pub jumps: Arc<Jumps>,
 }

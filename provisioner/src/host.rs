@@ -284,6 +284,14 @@ pub enum HostError {
         /// What sudo said.
         output: String,
     },
+    /// sudo did not take the password.
+    #[error("sudo on the host does not take the password of {user}: {output}")]
+    SudoPassword {
+        /// The user.
+        user: String,
+        /// What sudo said.
+        output: String,
+    },
     /// The facts were refused or incomplete.
     #[error(transparent)]
     Facts(#[from] FactsError),
@@ -393,9 +401,14 @@ impl HostError {
             Self::Sudo { user, .. } => {
                 format!(
                     "allow it on the host: echo '{user} ALL=(ALL) NOPASSWD: ALL' \
-                         > /etc/sudoers.d/{user}"
+                         > /etc/sudoers.d/{user}; or give the password: --ask-sudo-password, or \
+                         KPROV_SUDO_PASSWORD"
                 )
             }
+            Self::SudoPassword { user, .. } => format!(
+                "give the right one by --ask-sudo-password or KPROV_SUDO_PASSWORD, and see that \
+                 {user} is in the host's /etc/sudoers"
+            ),
             Self::Facts(FactsError::Locked { .. }) => {
                 "wait for the other run; if its operator is gone for good, use kprov unlock"
                     .to_owned()

@@ -74,6 +74,10 @@ fn surroundings() -> anyhow::Result<Surroundings> {
     if let Some(text) = variable("KPROV_PASSPHRASE") {
         passphrase.get_or_init(|| Secret::new(text));
     }
+    let sudo_password = OnceLock::new();
+    if let Some(text) = variable("KPROV_SUDO_PASSWORD") {
+        sudo_password.get_or_init(|| Secret::new(text));
+    }
     Ok(Surroundings {
         person: person.unwrap_or_else(|| "somebody".to_owned()),
         no_color: variable("NO_COLOR").is_some(),
@@ -82,6 +86,7 @@ fn surroundings() -> anyhow::Result<Surroundings> {
         stop: Arc::new(AtomicBool::new(false)),
         passphrase,
         ssh_passphrase: variable("KPROV_SSH_PASSPHRASE").map(Secret::new),
+        sudo_password,
         jumps: Arc::default(),
         beside: program.parent().map(PathBuf::from).unwrap_or_default(),
     })

@@ -120,6 +120,7 @@ fn saved(
         key_file: given.key_file.clone(),
         bundle: given.bundle.clone(),
         skip: given.skip.clone(),
+        ask_sudo_password: given.ask_sudo_password,
         local: place.local,
         parallel: given.parallel,
     };

@@ -66,6 +66,9 @@ pub(super) fn connect(
     }
     if !asking.source.local {
         ask_passphrases(&hosts, asking.surroundings);
+        if asking.source.ask_sudo_password && hosts.iter().any(|(host, _)| host.ssh.sudo) {
+            ask_sudo_password(asking.surroundings);
+        }
     }
     let answers = in_parallel(hosts, asking.source.parallel, |(host, query)| {
         let began = Instant::now();
@@ -131,6 +134,18 @@ fn ask_passphrases(hosts: &[(&inventory::Host, FactsQuery)], surroundings: &Surr
     }
 }
 
+/// Asks for the password of sudo, once a run. Without a terminal hosts that need it fail, and say so.
+fn ask_sudo_password(surroundings: &Surroundings) {
+    let terminal = console::Term::stderr();
+    if surroundings.sudo_password.get().is_some() || !terminal.features().is_attended() {
+        return;
+    }
+    let asked = terminal.write_str("password of sudo on the hosts: ");
+    if let Ok(password) = asked.and_then(|()| terminal.read_secure_line()) {
+        surroundings.sudo_password.get_or_init(|| Secret::new(password));
+    }
+}
+
 fn one(
     host: &inventory::Host,
     known: &KnownHosts,
@@ -139,7 +154,11 @@ fn one(
 ) -> Result<(Box<dyn Host>, Facts, Timing), HostError> {
     let (mut connection, timing) = match asking.source.local {
         true => (local::open(&host.name).map_err(HostError::Local)?, Timing::default()),
-        false => ssh::connect(&target(host), known, &asking.surroundings.jumps)?,
+        false => {
+            let password = asking.surroundings.sudo_password.get();
+            let target = Target { sudo_password: password.cloned(), ..target(host) };
+            ssh::connect(&target, known, &asking.surroundings.jumps)?
+        }
     };
     let facts = match connection.facts(query, asking.lock) {
         Err(HostError::Facts(FactsError::Locked { owner }))
@@ -164,6 +183,7 @@ fn target(host: &inventory::Host) -> Target {
         keys: host.ssh.keys.clone(),
         agent: host.ssh.agent,
         sudo: host.ssh.sudo,
+        sudo_password: None,
         policy: host.ssh.host_key_policy,
         host_key: host.ssh.host_key.clone(),
         jumps: host.ssh.jumps.clone(),
@@ -204,7 +224,9 @@ fn problem(host: &str, error: &HostError) -> Problem {
         HostError::Passphrase { .. } => "passphrase",
         HostError::KnownHosts { .. } => "known-hosts",
         HostError::Authentication { .. } => "authentication",
-        HostError::Sudo { .. } | HostError::Facts(FactsError::NotRoot { .. }) => "sudo",
+        HostError::Sudo { .. }
+        | HostError::SudoPassword { .. }
+        | HostError::Facts(FactsError::NotRoot { .. }) => "sudo",
         HostError::Facts(FactsError::Locked { .. } | FactsError::Busy) => "locked",
         _ => "facts",
     };

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -14,7 +13,7 @@ use super::{Exit, Surroundings, prepare, secrets};
 use crate::execute::{chain, in_parallel};
 use crate::facts::FactsQuery;
 use crate::host::known_hosts::KnownHosts;
-use crate::host::ssh::{self, Jumps, Target};
+use crate::host::ssh::{self, Target};
 use crate::import::{self, Reached, Seen};
 use crate::inventory::HostKeyPolicy;
 use crate::pki::{self, Access};
@@ -117,8 +116,11 @@ fn look(
     let known = KnownHosts::open(host_keys)
         .map_err(|error| Failure::new(&error, "check the temporary directory"))?;
     let answers = in_parallel(args.hosts.clone(), 32, |address| {
-        one(args, address, &known, &surroundings.jumps).map_err(|(check, message, advice)| {
-            Problem { host: address.to_string(), check, message, advice }
+        one(args, address, &known, surroundings).map_err(|(check, message, advice)| Problem {
+            host: address.to_string(),
+            check,
+            message,
+            advice,
         })
     });
     let (mut seen, mut problems) = (Vec::new(), Vec::new());
@@ -135,7 +137,7 @@ fn one(
     args: &ImportArgs,
     address: Ipv4Addr,
     known: &KnownHosts,
-    jumps: &Arc<Jumps>,
+    surroundings: &Surroundings,
 ) -> Result<Seen, (&'static str, String, String)> {
     let target = Target {
         name: address.to_string(),
@@ -145,13 +147,14 @@ fn one(
         keys: args.key.iter().cloned().collect(),
         agent: args.key.is_none(),
         sudo: args.user != "root",
+        sudo_password: surroundings.sudo_password.get().cloned(),
         policy: HostKeyPolicy::AcceptNew,
         host_key: None,
         jumps: Vec::new(),
         connect_timeout: Duration::from_secs(10),
     };
     let failed = |error: crate::host::HostError| ("unreachable", chain(&error), error.advice());
-    let (mut host, _) = ssh::connect(&target, known, jumps).map_err(failed)?;
+    let (mut host, _) = ssh::connect(&target, known, &surroundings.jumps).map_err(failed)?;
     let facts = host.facts(&FactsQuery::default(), None).map_err(failed)?;
     let record = facts.record.ok_or_else(|| {
         let message = "kprov has never set it up".to_owned();

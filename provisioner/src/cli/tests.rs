@@ -118,6 +118,7 @@ fn a_passphrase_comes_from_a_key_file_first_and_bad_files_are_named() {
         stop: Arc::new(AtomicBool::new(false)),
         passphrase,
         ssh_passphrase: None,
+        sudo_password: OnceLock::new(),
         jumps: Arc::default(),
     };
     let given = |file: Option<&std::path::Path>| {

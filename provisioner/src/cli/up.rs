@@ -82,6 +82,7 @@ fn source(inventory: &Path) -> Source {
         key_file: None,
         bundle: None,
         skip: Vec::new(),
+        ask_sudo_password: false,
         local: true,
         parallel: 1,
     }

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use super::shell::{Process, ShellHost, Stream, Transport};
+use super::shell::{Process, ShellHost, Stream, Sudo, Transport};
 use super::{Host, HostError};
 
 /// Opens this machine as host `name`.
@@ -19,8 +19,9 @@ pub fn open(name: &str) -> io::Result<Box<dyn Host>> {
     Ok(Box::new(ShellHost::new(name, Local { user })))
 }
 
-struct Local {
-    user: Option<String>,
+pub(super) struct Local {
+    /// The user, if it is not root.
+    pub(super) user: Option<String>,
 }
 
 impl Transport for Local {
@@ -50,8 +51,8 @@ impl Transport for Local {
         Ok(Self { user: self.user.clone() })
     }
 
-    fn sudo_user(&self) -> Option<&str> {
-        self.user.as_deref()
+    fn sudo(&self) -> Option<Sudo<'_>> {
+        self.user.as_deref().map(|user| Sudo { user, password: None })
     }
 }
 

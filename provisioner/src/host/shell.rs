@@ -1,5 +1,7 @@
 //! A host behind a POSIX shell: the protocol that SSH and local hosts share.
 
+mod sudo;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -12,6 +14,7 @@ use crate::digest::Digest;
 use crate::facts::{self, Facts, FactsQuery, LockRequest};
 use crate::plan::Upload;
 use crate::quote::{quote, words};
+use crate::secret::Secret;
 use crate::state::Blob;
 use crate::step::Step;
 
@@ -34,8 +37,17 @@ pub(super) trait Transport: Send {
     where
         Self: Sized;
 
-    /// The user that commands run as, when that is not root: they go through sudo then.
-    fn sudo_user(&self) -> Option<&str>;
+    /// How commands become root's, when the user is another one.
+    fn sudo(&self) -> Option<Sudo<'_>>;
+}
+
+/// How commands become root's.
+#[derive(Clone, Copy)]
+pub(super) struct Sudo<'a> {
+    /// The user that logs in.
+    pub(super) user: &'a str,
+    /// What sudo may be told when it asks.
+    pub(super) password: Option<&'a Secret>,
 }
 
 /// A running command: write its input, read its output.
@@ -88,17 +100,24 @@ impl<T: Transport> ShellHost<T> {
 
     /// Starts a shell as root that reads its script from standard input.
     fn shell(&mut self, text: &str, silence_max: Duration) -> io::Result<Box<dyn Process>> {
-        let mut process = self.transport.exec(&self.as_root("sh -s"), silence_max)?;
+        let mut process = self.as_root("sh -s", silence_max)?;
         process.write_all(text.as_bytes())?;
         process.flush()?;
         Ok(process)
     }
 
-    fn as_root(&self, command: &str) -> String {
-        match self.transport.sudo_user() {
-            Some(_) => format!("exec sudo -n -- {command}"),
-            None => format!("exec {command}"),
-        }
+    /// Starts a command as root.
+    fn as_root(&mut self, command: &str, silence_max: Duration) -> io::Result<Box<dyn Process>> {
+        let password = match self.transport.sudo() {
+            None => return self.transport.exec(&format!("exec {command}"), silence_max),
+            Some(Sudo { password: None, .. }) => {
+                return self.transport.exec(&format!("exec sudo -n -- {command}"), silence_max);
+            }
+            Some(Sudo { password: Some(password), .. }) => password.clone(),
+        };
+        let mut process = self.transport.exec(&sudo::command(command), silence_max)?;
+        sudo::become_root(process.as_mut(), &password)?;
+        Ok(process)
     }
 
     /// Runs a script and gives its whole output.
@@ -193,8 +212,8 @@ impl<T: Transport> ShellHost<T> {
         let path = program.source.clone();
         let unreadable = |source| HostError::Source { path: path.clone(), source };
         let mut file = File::open(&program.source).map_err(unreadable)?;
-        let command = self.as_root(&format!("sh -c {}", quote(&script::receive_probe(program))));
-        let process = self.transport.exec(&command, PUSH_SILENCE);
+        let receive = format!("sh -c {}", quote(&script::receive_probe(program)));
+        let process = self.as_root(&receive, PUSH_SILENCE);
         let mut process = process.map_err(lost(DOING))?;
         let sent = io::copy(&mut file, &mut BufWriter::with_capacity(UPLOAD_BUFFER, &mut *process));
         // When the remote side ended early, what it said explains more than the broken pipe.
@@ -222,9 +241,22 @@ impl<T: Transport> ShellHost<T> {
         Err(HostError::Step { step: CONFIRM.to_owned(), code: 1, output, unit: None })
     }
 
+    /// Why no command has begun.
+    fn not_root(&self, error: io::Error, doing: &str) -> HostError {
+        let refused = error.get_ref().and_then(|inner| inner.downcast_ref::<sudo::Refused>());
+        match (refused, self.transport.sudo()) {
+            (Some(sudo::Refused { output }), Some(Sudo { user, .. })) => {
+                HostError::SudoPassword { user: user.to_owned(), output: output.clone() }
+            }
+            _ => lost(doing)(error),
+        }
+    }
+
     fn refusal(&self, error: facts::FactsError) -> HostError {
-        match (error, self.transport.sudo_user()) {
-            (facts::FactsError::Incomplete { output }, Some(user)) if output.contains("sudo") => {
+        match (error, self.transport.sudo()) {
+            (facts::FactsError::Incomplete { output }, Some(Sudo { user, .. }))
+                if output.contains("sudo") =>
+            {
                 HostError::Sudo { user: user.to_owned(), output }
             }
             (error, _) => error.into(),
@@ -245,7 +277,10 @@ impl<T: Transport> Host for ShellHost<T> {
         const DOING: &str = "gather facts";
         let text = facts::script(query, lock);
         let before_ms = now_ms();
-        let mut process = self.shell(&text, FACTS_SILENCE).map_err(lost(DOING))?;
+        let mut process = match self.shell(&text, FACTS_SILENCE) {
+            Ok(process) => process,
+            Err(error) => return Err(self.not_root(error, DOING)),
+        };
         if lock.is_none() {
             process.end_input().map_err(lost(DOING))?;
         }
@@ -288,8 +323,7 @@ impl<T: Transport> Host for ShellHost<T> {
     ) -> Result<(), HostError> {
         const DOING: &str = "send files";
         let unpack = format!("sh -c {}", quote(&script::unpack(&self.claim()?)));
-        let command = self.as_root(&unpack);
-        let process = self.transport.exec(&command, PUSH_SILENCE);
+        let process = self.as_root(&unpack, PUSH_SILENCE);
         let mut process = process.map_err(lost(DOING))?;
         let archived = archive(uploads, process.as_mut(), sent);
         // When the remote side ended early, what it said explains more than the broken pipe.

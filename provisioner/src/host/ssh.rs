@@ -13,10 +13,11 @@ use socket2::{SockRef, TcpKeepalive};
 use ssh2::{Channel, ExtendedData, Session};
 
 use super::known_hosts::KnownHosts;
-use super::shell::{Process, ShellHost, Stream, Transport};
+use super::shell::{Process, ShellHost, Stream, Sudo, Transport};
 use super::{Host, HostError};
 use crate::host_key::HostKey;
 use crate::inventory::{HostKeyPolicy, Jump};
+use crate::secret::Secret;
 
 mod jump;
 mod login;
@@ -48,8 +49,10 @@ pub struct Target {
     pub keys: Vec<PathBuf>,
     /// Whether to try the keys of the SSH agent.
     pub agent: bool,
-    /// Whether commands go through `sudo -n`.
+    /// Whether commands go through sudo.
     pub sudo: bool,
+    /// What sudo is told when it asks for a password; without it, it must not ask.
+    pub sudo_password: Option<Secret>,
     /// What to do about an unknown host key.
     pub policy: HostKeyPolicy,
     /// The only key that the host may show.
@@ -163,8 +166,9 @@ impl Transport for Ssh {
         open(&target, &known, &self.jumps, &mut Timing::default())
     }
 
-    fn sudo_user(&self) -> Option<&str> {
-        self.target.sudo.then_some(self.target.user.as_str())
+    fn sudo(&self) -> Option<Sudo<'_>> {
+        let Target { sudo, user, sudo_password, .. } = &self.target;
+        sudo.then_some(Sudo { user, password: sudo_password.as_ref() })
     }
 }
 

@@ -110,7 +110,7 @@ pub(crate) struct SshSection {
     pub(crate) key: Option<String>,
     /// Take keys from the SSH agent. Default: true when no `key` is given.
     pub(crate) agent: Option<bool>,
-    /// Run commands through `sudo -n`. Default: true unless the user is `root`.
+    /// Run commands through sudo. Default: true unless the user is `root`.
     pub(crate) sudo: Option<bool>,
     /// What to do about a host key not seen before. Default: `accept-new`.
     pub(crate) host_key_policy: Option<HostKeyPolicy>,

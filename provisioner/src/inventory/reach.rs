@@ -32,7 +32,7 @@ pub struct Ssh {
     pub keys: Vec<PathBuf>,
     /// Whether to try all keys of the SSH agent.
     pub agent: bool,
-    /// Whether commands run through `sudo -n`.
+    /// Whether commands run through sudo.
     pub sudo: bool,
     /// What to do about a host key not seen before.
     pub host_key_policy: HostKeyPolicy,

@@ -89,6 +89,7 @@ impl Server {
             keys: vec![self.directory.path().join("user")],
             agent: false,
             sudo: false,
+            sudo_password: None,
             policy: HostKeyPolicy::AcceptNew,
             host_key: None,
             jumps: Vec::new(),
