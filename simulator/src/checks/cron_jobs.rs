@@ -34,6 +34,8 @@ struct Asked {
 struct Made {
     /// For which times jobs were ever made.
     times: BTreeSet<Time>,
+    /// For which of them by a process whose clock was ahead, before the time had come.
+    early: BTreeSet<Time>,
     /// Who asked for each job that is there.
     by: BTreeMap<Key, Life>,
 }
@@ -43,7 +45,10 @@ struct Made {
 /// as it says.
 ///
 /// That another job runs is judged by what the asking process knows, and by what it has made in the
-/// same life. A creation that is carried out after nobody waits for its answer any more is excused.
+/// same life. A creation that is carried out after nobody waits for its answer any more is excused,
+/// and one more where the first was made before its time, by a clock that was ahead: when that was
+/// not noted and the job has gone, nothing tells of it once the time comes. That holds for Kubernetes,
+/// too.
 /// That each time is met is judged when faults are healed and users have not suspended cron jobs
 /// yet, unless a quota has no room.
 #[derive(Clone, Default)]
@@ -166,12 +171,15 @@ impl OnSchedule {
         let Some(time) = schedules::scheduled_at(object.meta()) else { return };
         let asked = self.asked.remove(key);
         let made = self.made.entry(uid.to_owned()).or_default();
-        let is_first = made.times.insert(time);
+        let again = !made.times.insert(time) && !made.early.remove(&time);
+        if time > cluster.now() {
+            made.early.insert(time);
+        }
         let Some(asked) = asked else { return };
         if cluster.now().since(asked.at) > PATIENCE {
             return;
         }
-        if !is_first {
+        if again {
             found.push(format!("{key} is a second job for {}", in_words(time)));
         }
         let of = cluster.object(&Key::new(Kind::CronJob, &key.namespace, name));

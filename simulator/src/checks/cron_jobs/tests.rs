@@ -67,6 +67,21 @@ fn p39_each_time_has_one_job() {
 }
 
 #[test]
+fn p39_what_was_made_too_early_may_be_made_again_once() {
+    let (mut case, manager) = case(&json!({}));
+    make(&mut case, manager, 120);
+    case.is_wrong(&["jobs/d/c-2 is made before its time, 2m"]);
+    let key = object(&job(120, None)).key();
+    case.delete(Some(manager), &key);
+    case.advance(60);
+    make(&mut case, manager, 120);
+    case.is_right();
+    case.delete(Some(manager), &key);
+    make(&mut case, manager, 120);
+    case.is_wrong(&["jobs/d/c-2 is a second job for 2m"]);
+}
+
+#[test]
 fn p39_no_job_for_other_times() {
     let (mut case, manager) = case(&json!({"schedule": "*/2 * * * *"}));
     make(&mut case, manager, 60);
