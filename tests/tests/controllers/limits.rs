@@ -32,19 +32,21 @@ pub(crate) async fn a_namespace_gets_what_its_quota_says(cluster: &Cluster) -> R
     // Who does not say what it needs gets nothing of what is limited.
     let create = format!("create deployment web -n frugal --image={IMAGE} --replicas=3");
     cluster.kubectl(&create).await?;
-    let failure = async |part: &str| -> Result<()> {
+    let failure = async |what: &str, path: &str, part: &str| -> Result<()> {
         eventually("the reason why pods are missing", SOON, async || {
-            let path = "{.status.conditions[?(@.type==\"ReplicaFailure\")].message}";
-            let told = cluster.get("deployment/web -n frugal", path).await?.join(" ");
+            let told = cluster.get(&format!("{what} -n frugal"), path).await?.join(" ");
             ensure!(told.contains(part), "{told:?} does not tell {part:?}");
             Ok(())
         })
         .await?;
         Ok(())
     };
-    failure("must specify requests.cpu").await?;
+    let path = "{.status.conditions[?(@.type==\"ReplicaFailure\")].message}";
+    failure("deployment/web", path, "must specify requests.cpu").await?;
     cluster.kubectl("set resources deployment/web -n frugal --requests=cpu=100m").await?;
-    failure("exceeded quota: few").await?;
+    // A deployment keeps its first message as long as the reason is the same, as in Kubernetes.
+    let path = "{.items[*].status.conditions[?(@.type==\"ReplicaFailure\")].message}";
+    failure("replicasets", path, "exceeded quota: few").await?;
     used(&["2", "200m", "2"]).await?;
     let described = cluster.kubectl("describe quota few -n frugal").await?;
     let lines: Vec<String> =
