@@ -157,8 +157,12 @@ const FILTER_CHECK: Duration = Duration::from_secs(30);
 const RETRY: machine::Backoff =
     machine::Backoff { first: Duration::from_secs(1), max: Duration::from_secs(15) };
 
+/// Where nodes are let in without people, they have registered so soon after they see others.
+const REGISTERED_SOON: Duration = Duration::from_secs(10);
+
 /// Keeps the overlay in line until `shutdown` turns true, and leaves it in place then. Calls
-/// `on_ready` once, when this node's own pod network is set up.
+/// `on_ready` once, when this node's own pod network is set up; or, unless Docker waits for its
+/// range, when the node has not registered for so long that people seem to have to let it in.
 ///
 /// # Errors
 /// The kernel's netlink interface cannot be used at all.
@@ -175,8 +179,10 @@ pub async fn run(
     let kernel = Kernel::connect()?;
     let clock = Clock::new();
     let firewall = OverlayFirewall { network: settings.network, masquerade: settings.masquerade };
+    let may_be_early = settings.bridge != PodBridge::Docker0;
     let mut daemon = Daemon { settings, kernel, firewall, cache: Cache::default() };
-    let mut on_ready = Some(on_ready);
+    let mut announcement = Announcement { on_ready: Some(on_ready), may_be_early, listed_at: None };
+    let mut waits = false;
     let mut due: Option<Instant> = None;
     let mut filter_due = Instant::now();
     let mut failures = 0_u32;
@@ -191,9 +197,9 @@ pub async fn run(
                         filter_due = Instant::now() + FILTER_CHECK;
                     }
                     vitals.synced(&progress, clock.now());
-                    if progress.waiting.is_none() && let Some(on_ready) = on_ready.take() {
-                        on_ready();
-                    }
+                    waits = progress.waiting.is_some();
+                    let listed = daemon.cache.synced([Kind::Node]);
+                    due = announcement.synced(waits, listed, Instant::now());
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
@@ -211,7 +217,8 @@ pub async fn run(
                 due.get_or_insert_with(|| Instant::now() + COALESCE);
                 filter_due = filter_due.min(Instant::now() + FILTER_DELAY);
             }
-            () = tokio::time::sleep_until(filter_due), if due.is_none() => {
+            // There are no rules before there is a network, and news ends the wait for that.
+            () = tokio::time::sleep_until(filter_due), if due.is_none() && !waits => {
                 due = Some(Instant::now());
             }
         }
@@ -236,6 +243,34 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Tells whoever has started the daemon that it is up, once.
+struct Announcement<F> {
+    on_ready: Option<F>,
+    may_be_early: bool,
+    /// When the nodes were known while this one was not among them.
+    listed_at: Option<Instant>,
+}
+
+impl<F: FnOnce()> Announcement<F> {
+    /// Takes note of an attempt that came to its end or `waits` for the node, with the nodes `listed`
+    /// or not. Gives the time at which there will be something to tell though nothing happens.
+    fn synced(&mut self, waits: bool, listed: bool, now: Instant) -> Option<Instant> {
+        if waits {
+            if !listed || !self.may_be_early || self.on_ready.is_none() {
+                return None;
+            }
+            let early_at = *self.listed_at.get_or_insert(now) + REGISTERED_SOON;
+            if now < early_at {
+                return Some(early_at);
+            }
+        }
+        if let Some(on_ready) = self.on_ready.take() {
+            on_ready();
+        }
+        None
+    }
 }
 
 /// How far an attempt came.
@@ -378,6 +413,34 @@ mod tests {
         write_whole(&path, "FLANNEL_MTU=1400\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "FLANNEL_MTU=1400\n");
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn who_starts_the_daemon_waits_for_the_node_but_not_for_people() {
+        let told = std::cell::Cell::new(0);
+        let announcement = |may_be_early| {
+            let on_ready = || told.set(told.get() + 1);
+            Announcement { on_ready: Some(on_ready), may_be_early, listed_at: None }
+        };
+        let begun = Instant::now();
+        let after = |seconds: u64| begun + Duration::from_secs(seconds);
+        let mut usual = announcement(true);
+        assert_eq!(usual.synced(true, false, begun), None, "no API yet: news will come");
+        assert_eq!(usual.synced(true, true, after(60)), Some(after(70)));
+        assert_eq!(usual.synced(true, true, after(65)), Some(after(70)));
+        assert_eq!(told.get(), 0);
+        assert_eq!(usual.synced(false, true, after(66)), None);
+        assert_eq!(told.get(), 1);
+        assert_eq!(usual.synced(false, true, after(99)), None);
+        assert_eq!(told.get(), 1, "it is told once");
+        let mut by_hand = announcement(true);
+        assert_eq!(by_hand.synced(true, true, begun), Some(after(10)));
+        assert_eq!(by_hand.synced(true, true, after(10)), None);
+        assert_eq!(told.get(), 2);
+        assert_eq!(by_hand.synced(true, true, after(11)), None);
+        let mut docker = announcement(false);
+        assert_eq!(docker.synced(true, true, after(99)), None);
+        assert_eq!(told.get(), 2);
     }
 
     #[test]

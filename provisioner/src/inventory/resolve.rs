@@ -11,7 +11,7 @@ use toml::{Spanned, de::DeTable};
 use super::{
     API_PROXY_PORT, API_SERVER_PORT, ArtifactSource, Backend, Cluster, Components, Diagnostics,
     GivenAuthority, Host, Inventory, KeyAlgorithm, Layout, LoadBalancer, MasterForm, Network,
-    PkiSettings, PodBridge, ProxyMode, Role, Surroundings, conduct,
+    NodeApproval, PkiSettings, PodBridge, ProxyMode, Role, Surroundings, conduct,
     diagnostics::Problem,
     document::{ArtifactSection, AuthoritySection, BalancerKind, Document},
     hosts, nth_address,
@@ -46,6 +46,7 @@ pub(super) fn resolve(
     let masters = hosts.iter().filter(|host| host.has(Role::Master)).count();
     let load_balancer = resolver.load_balancer(masters);
     resolver.static_pods(&cluster, &network, &hosts);
+    resolver.node_approval(&cluster, &network);
     let rollout = conduct::rollout(&mut resolver);
     let hooks = conduct::hooks(&mut resolver, &hosts, broken);
     let addons = conduct::addons(&mut resolver);
@@ -317,6 +318,17 @@ impl Resolver<'_> {
                 let port = port.unwrap_or(API_SERVER_PORT);
                 LoadBalancer::External { name: name.to_owned(), port }
             }
+        }
+    }
+
+    /// Docker starts on its range; a node that people have not let in has none.
+    fn node_approval(&mut self, cluster: &Cluster, network: &Network) {
+        if cluster.node_approval == NodeApproval::Manual && network.pod_bridge == PodBridge::Docker0
+        {
+            let message = "Docker cannot wait for people who let its node in".to_owned();
+            let help = "leave out `pod_bridge = \"docker0\"`, or `node_approval = \"manual\"`";
+            let path = ["cluster", "node_approval"];
+            self.error(&path, message, "not with `pod_bridge = \"docker0\"`", help);
         }
     }
 

@@ -447,6 +447,8 @@ fn forms_of_masters_and_bridges_that_cannot_be_are_told() {
     let all = "\"etcd\", \"master\", \"node\"";
     let told = pods("[network]\npod_bridge = \"docker0\"", all);
     assert!(told.contains("Docker cannot wait for a range that comes from a pod"), "{told}");
+    let told = pods("node_approval = \"manual\"\n[network]\npod_bridge = \"docker0\"", all);
+    assert!(told.contains("Docker cannot wait for people who let its node in"), "{told}");
     let told = pods("layout = \"clasic\"", all);
     assert!(told.contains("did you mean `classic`?"), "{told}");
     let shared = good("[network]\npod_bridge = \"docker0\"\n");
