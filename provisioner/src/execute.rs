@@ -49,6 +49,8 @@ pub struct Limits {
     /// Whether hosts that are lost on the way stop nothing but themselves, as long as the members
     /// of etcd that are left have a quorum.
     pub allow_unreachable: bool,
+    /// Whether people let nodes in: one that has not been is not waited for.
+    pub nodes_by_hand: bool,
 }
 
 impl Limits {
@@ -56,7 +58,7 @@ impl Limits {
     #[must_use]
     pub fn until(deadline: Instant, at_once: usize) -> Self {
         let gate = Duration::from_secs(60);
-        Self { at_once, gate, passes: 1, deadline, allow_unreachable: false }
+        Self { at_once, gate, passes: 1, deadline, allow_unreachable: false, nodes_by_hand: false }
     }
 }
 
@@ -245,9 +247,9 @@ impl Execution<'_> {
         let Some(host) = hosts.get_mut(asked) else { return };
         let until = (Instant::now() + self.limits.gate).min(self.limits.deadline);
         let passes = self.limits.passes;
-        let Err(missing) = ready::steadily(host.as_mut(), self.nodes, names, passes, until) else {
-            return;
-        };
+        let by_hand = self.limits.nodes_by_hand;
+        let ready = ready::steadily(host.as_mut(), self.nodes, names, passes, by_hand, until);
+        let Err(missing) = ready else { return };
         for (name, why) in missing {
             let outcome = report.hosts.entry(name.clone()).or_default();
             let unit = format!("the node {name}");

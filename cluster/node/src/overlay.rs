@@ -192,7 +192,7 @@ pub async fn run(
             _ = shutdown.wait_for(|stop| *stop) => break,
             () = at(due) => match daemon.sync(filter_due <= Instant::now()).await {
                 Ok(progress) => {
-                    (due, failures) = (None, 0);
+                    failures = 0;
                     if progress.filtered {
                         filter_due = Instant::now() + FILTER_CHECK;
                     }

@@ -198,6 +198,7 @@ impl Run<'_> {
         let limits = Limits {
             passes: prepared.inventory.rollout.passes,
             allow_unreachable: args.allow_unreachable,
+            nodes_by_hand: approved_by_hand(&prepared.inventory),
             ..Limits::until(deadline, args.run.source.parallel)
         };
         let run = Going { diary: &diary, lease: &lease, limits };
