@@ -9,7 +9,7 @@ use lab::{Lab, LabOptions, test_images, workspace_root};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::{Inventory, Role};
+use crate::{Inventory, Role, eventually};
 
 /// No command of a test takes longer.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
@@ -223,6 +223,21 @@ impl Cluster {
         let outcome = self.try_kubectl(&arguments).await?;
         let text = outcome.expect_success(&format!("kubectl get {what}"))?.stdout;
         Ok(text.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Waits until there are `count` nodes, all of them ready.
+    ///
+    /// # Errors
+    /// They are not, `within` that time.
+    pub async fn nodes_are_ready(&self, count: usize, within: Duration) -> Result<()> {
+        let path = "{.items[*].status.conditions[?(@.type==\"Ready\")].status}";
+        eventually("all nodes to be ready", within, async || {
+            let ready = self.get("nodes", path).await?;
+            ensure!(ready.len() == count && ready.iter().all(|word| word == "True"), "{ready:?}");
+            Ok(())
+        })
+        .await?;
+        Ok(())
     }
 
     /// Whether a host reaches a TCP port of another one.

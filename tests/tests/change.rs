@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::{Bare, Cluster, Inventory, Outcome, Role, eventually, nothing_is_left_to_do};
+use tests::{Bare, Cluster, Inventory, Outcome, Role, nothing_is_left_to_do};
 
 const SOON: Duration = Duration::from_secs(90);
 /// Makes every kubelet start anew, and nothing else.
@@ -54,17 +54,6 @@ async fn kubelets(cluster: &Cluster) -> Result<Vec<String>> {
     Ok(all)
 }
 
-async fn nodes_are_ready(cluster: &Cluster, count: usize) -> Result<()> {
-    let path = "{.items[*].status.conditions[?(@.type==\"Ready\")].status}";
-    eventually("all nodes to be ready", SOON, async || {
-        let ready = cluster.get("nodes", path).await?;
-        ensure!(ready.len() == count && ready.iter().all(|word| word == "True"), "{ready:?}");
-        Ok(())
-    })
-    .await?;
-    Ok(())
-}
-
 async fn a_kept_plan_is_carried_out_or_refused(cluster: &mut Cluster) -> Result<()> {
     cluster.inventory.extra = VERBOSE.to_owned();
     cluster.rewrite()?;
@@ -88,7 +77,7 @@ async fn a_kept_plan_is_carried_out_or_refused(cluster: &mut Cluster) -> Result<
     kprov_on(cluster, "apply", &file).await?.expect_success("kprov apply FILE")?;
     let after = kubelets(cluster).await?;
     ensure!(before.iter().zip(&after).all(|(old, new)| old != new), "{before:?} {after:?}");
-    nodes_are_ready(cluster, 3).await?;
+    cluster.nodes_are_ready(3, SOON).await?;
     // Carried out once, it is a plan for hosts that are no more.
     let again = kprov_on(cluster, "apply", &file).await?;
     ensure!(again.code == 7, "{again:?}");
@@ -154,7 +143,7 @@ async fn a_canary_that_fails_stops_the_rollout(cluster: &mut Cluster) -> Result<
     cluster.inventory.extra = "[rollout]\nbatch = 1\ncanary = 1\n".to_owned();
     cluster.rewrite()?;
     cluster.apply().await?;
-    nodes_are_ready(cluster, 3).await?;
+    cluster.nodes_are_ready(3, SOON).await?;
     nothing_is_left_to_do(cluster).await
 }
 
@@ -165,9 +154,9 @@ async fn a_host_leaves(mut cluster: Cluster, bare: &Bare) -> Result<Cluster> {
     cluster.rewrite()?;
     let told = cluster.apply().await?;
     ensure!(told.stderr.contains("node-4") && told.stderr.contains("--prune"), "{told:?}");
-    nodes_are_ready(&cluster, 3).await?;
+    cluster.nodes_are_ready(3, SOON).await?;
     cluster.kprov("apply", &["--prune"]).await?.expect_success("kprov apply --prune")?;
-    nodes_are_ready(&cluster, 2).await?;
+    cluster.nodes_are_ready(2, SOON).await?;
     cluster.kubectl("rollout status deployment/web --timeout=90s").await?;
     let nodes = cluster.get("pods -l app=web", "{.items[*].spec.nodeName}").await?;
     ensure!(nodes.len() == 3 && !nodes.contains(&"node-4".to_owned()), "{nodes:?}");

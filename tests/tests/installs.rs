@@ -44,17 +44,6 @@ async fn boot(cluster: &Cluster, host: &str) -> Result<()> {
     Ok(())
 }
 
-async fn nodes_are_ready(cluster: &Cluster, count: usize) -> Result<()> {
-    let path = "{.items[*].status.conditions[?(@.type==\"Ready\")].status}";
-    eventually("all nodes to be ready", SOON, async || {
-        let ready = cluster.get("nodes", path).await?;
-        ensure!(ready.len() == count && ready.iter().all(|word| word == "True"), "{ready:?}");
-        Ok(())
-    })
-    .await?;
-    Ok(())
-}
-
 /// Runs a line of shell on a host.
 async fn shell(cluster: &Cluster, host: &str, line: &str) -> Result<String> {
     cluster.lab.run(host, &["sh", "-c", line]).await.with_context(|| format!("{host}: {line}"))
@@ -87,7 +76,7 @@ async fn classic_binaries_on_three_hosts() -> Result<()> {
 
     // At a boot, flanneld comes before Docker, and Docker before the kubelet.
     boot(&cluster, "node-2").await?;
-    nodes_are_ready(&cluster, 2).await?;
+    cluster.nodes_are_ready(2, SOON).await?;
     cluster.kubectl("rollout status daemonset/agent --timeout=90s").await?;
     pods_reach_each_other(&cluster, 2).await?;
     pods_are_on_dockers_bridge(&cluster).await?;
@@ -264,7 +253,7 @@ async fn masters_are_pods_of_hyperkube() -> Result<()> {
     story.tell("the API server has other flags");
 
     boot(&cluster, "node-1").await?;
-    nodes_are_ready(&cluster, 2).await?;
+    cluster.nodes_are_ready(2, SOON).await?;
     pods_reach_each_other(&cluster, 2).await?;
     story.tell("the master has booted");
     nothing_is_left_to_do(&cluster).await?;
@@ -337,7 +326,7 @@ async fn two_ubuntu_hosts_with_the_addresses_of_the_tunnel() -> Result<()> {
     let bare = Bare::of(&cluster).await?;
     cluster.apply().await?;
     story.tell("applied");
-    nodes_are_ready(&cluster, 2).await?;
+    cluster.nodes_are_ready(2, SOON).await?;
     let mut bridges = Vec::new();
     for host in cluster.lab.hosts() {
         let address = shell(&cluster, &host.name, "ip -4 -o address show docker0").await?;
@@ -355,7 +344,7 @@ async fn two_ubuntu_hosts_with_the_addresses_of_the_tunnel() -> Result<()> {
     pods_reach_each_other(&cluster, 2).await?;
     story.tell("pods reach each other");
     boot(&cluster, "node-2").await?;
-    nodes_are_ready(&cluster, 2).await?;
+    cluster.nodes_are_ready(2, SOON).await?;
     pods_reach_each_other(&cluster, 2).await?;
     story.tell("a node has booted");
     is_whole_and_given_back(&cluster, &bare, &story).await
@@ -375,7 +364,7 @@ async fn the_first_centos_install_on_four_hosts() -> Result<()> {
     let bare = Bare::of(&cluster).await?;
     cluster.apply().await?;
     story.tell("applied");
-    nodes_are_ready(&cluster, 2).await?;
+    cluster.nodes_are_ready(2, SOON).await?;
     files_of_variables_are_read(&cluster).await?;
     iptables_services_let_through_what_they_should(&cluster).await?;
     story.tell("files and rules are those of the guide");

@@ -43,17 +43,6 @@ async fn three_masters_live_through_their_second_day() -> Result<()> {
     Ok(())
 }
 
-async fn nodes_are_ready(cluster: &Cluster, count: usize) -> Result<()> {
-    eventually("all nodes to be ready", SOON, async || {
-        let path = "{.items[*].status.conditions[?(@.type==\"Ready\")].status}";
-        let ready = cluster.get("nodes", path).await?;
-        ensure!(ready.len() == count && ready.iter().all(|word| word == "True"), "{ready:?}");
-        Ok(())
-    })
-    .await?;
-    Ok(())
-}
-
 /// Every server of every host shows the certificate that it should.
 async fn every_port_shows_its_own(cluster: &Cluster) -> Result<()> {
     let listed = cluster.kprov("certs list", &["--output", "json"]).await?;
@@ -91,7 +80,7 @@ async fn authorities_are_replaced(cluster: &Cluster) -> Result<()> {
     ensure!(rotated.stderr.contains("every port shows"), "{}", rotated.stderr);
     let tally = traffic.stop(cluster).await?;
     tally.expect_unbroken("replacing the authorities")?;
-    nodes_are_ready(cluster, 2).await?;
+    cluster.nodes_are_ready(2, SOON).await?;
     every_port_shows_its_own(cluster).await?;
     ensure!(cluster.get("pods -l app=web", pods).await? == before, "pods were touched");
     // Who has only the old credentials is nobody now.
@@ -183,7 +172,7 @@ async fn everything_expired_is_renewed(cluster: &Cluster) -> Result<()> {
     let renewed = cluster.kprov("certs renew", &[]).await?;
     renewed.expect_success("kprov certs renew")?;
     cluster.fetch_kubeconfig().await?;
-    nodes_are_ready(cluster, 2).await?;
+    cluster.nodes_are_ready(2, SOON).await?;
     println!("everything had run out: renewed and ready after {:.1?}", start.elapsed());
     every_port_shows_its_own(cluster).await?;
     works(cluster, "renewed").await?;
@@ -251,7 +240,7 @@ async fn a_dead_master_is_replaced(cluster: Cluster) -> Result<Cluster> {
     replaced.expect_success("kprov replace")?;
     let tally = traffic.stop(&cluster).await?;
     tally.expect_unbroken("the loss and replacement of a master")?;
-    nodes_are_ready(&cluster, 2).await?;
+    cluster.nodes_are_ready(2, SOON).await?;
     let members = members(&cluster).await?;
     ensure!(members.len() == 3, "{members:?}");
     every_port_shows_its_own(&cluster).await?;
@@ -312,7 +301,7 @@ async fn one_member_is_enough(cluster: Cluster) -> Result<Cluster> {
     replaced.expect_success("kprov replace")?;
     let tally = traffic.end().await?;
     println!("recovered from one member: {tally}");
-    nodes_are_ready(&cluster, 2).await?;
+    cluster.nodes_are_ready(2, SOON).await?;
     let value = cluster.get("configmap/precious", "{.data.a}").await?;
     ensure!(value == ["b"], "{value:?}");
     works(&cluster, "recovered").await?;
@@ -347,7 +336,7 @@ async fn a_backup_makes_the_cluster_again(cluster: Cluster) -> Result<Cluster> {
     println!("restored onto other machines after {:.1?}", start.elapsed());
     let after = cluster.get("configmaps", "{.items[*].metadata.name}").await?;
     ensure!(after == before, "{} objects of {} are back", after.len(), before.len());
-    nodes_are_ready(&cluster, 2).await?;
+    cluster.nodes_are_ready(2, SOON).await?;
     cluster.kubectl("rollout status deployment/web --timeout=120s").await?;
     works(&cluster, "restored").await?;
     Ok(cluster)

@@ -59,16 +59,7 @@ pub(super) fn run(
     let chosen = args.choice.choose(&inventory)?;
     let state_dir = prepare::state_dir(source, &inventory);
     let scratch = prepare::scratch(&state_dir)?;
-    let wish = Wish {
-        source,
-        chosen,
-        orphans: &[],
-        state_dir: &state_dir,
-        certificates_in: scratch.path(),
-        lock: None,
-        force_unlock: false,
-        rollback: false,
-    };
+    let wish = Wish::to_look(source, chosen, &state_dir, scratch.path());
     let mut prepared = prepare::gather(&wish, surroundings, console, inventory)?;
     let mut problems = std::mem::take(&mut prepared.unfit);
     problems.extend(std::mem::take(&mut prepared.unreachable));

@@ -43,6 +43,27 @@ pub(super) struct Wish<'a> {
     pub(super) rollback: bool,
 }
 
+impl<'a> Wish<'a> {
+    /// To look at hosts and change nothing; `certificates_in` is a copy that is thrown away.
+    pub(super) fn to_look(
+        source: &'a Source,
+        chosen: BTreeSet<String>,
+        state_dir: &'a Path,
+        certificates_in: &'a Path,
+    ) -> Self {
+        Self {
+            source,
+            chosen,
+            orphans: &[],
+            state_dir,
+            certificates_in,
+            lock: None,
+            force_unlock: false,
+            rollback: false,
+        }
+    }
+}
+
 /// Everything that is known before something is changed.
 pub(super) struct Prepared {
     pub(super) inventory: Inventory,
