@@ -1,14 +1,17 @@
 //! Jobs: P38.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use api::{Key, Kind, Object, Pod, Request};
+use api::{Key, Kind, Object, Pod, Request, Time};
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
+use machine::WatchEvent;
 
 use super::asked::{Overshoot, Overshot};
 use super::brood::{Broods, known_owner};
 use super::quotas::is_short_of_template;
-use crate::check::{Check, Cluster, Occurrence};
+use super::replication::served;
+use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle::{self, sets};
 use crate::world::ProcessId;
 
@@ -32,17 +35,43 @@ struct Tally {
 ///
 /// More pods than asked for are excused as with other controllers (P29), but for this: that two
 /// processes have made pods of the job is no excuse. What has failed is not more than there was:
-/// when a job fails, everything in it has failed.
+/// when a job fails, everything in it has failed. Pods of a job that has ended are made by who has
+/// not heard of it, or had planned them before.
 #[derive(Clone)]
 pub(super) struct CountsOnce {
     overshoot: Overshoot,
     tallies: BTreeMap<String, Tally>,
+    /// Counts what happens: much may happen at one time.
+    happened: u64,
+    /// When controller managers heard that a job had ended, by its UID.
+    heard: BTreeMap<(ProcessId, String), (u64, Time)>,
+    /// What controller managers are doing for a job, by its UID.
+    plans: BTreeMap<(ProcessId, String), Carried>,
 }
+
+/// A plan is carried out in batches, each sent when the one before is answered.
+#[derive(Clone, Copy)]
+struct Carried {
+    /// Where in what happened its first write was sent.
+    since: u64,
+    /// When its last write so far was sent.
+    last: Time,
+}
+
+/// The longest time between two batches of a plan, of a process that is paused among others, and
+/// from hearing that a job has ended to the last batch of what was planned before.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 impl Default for CountsOnce {
     fn default() -> Self {
         let broods = Broods::by(|pod| job_of(pod).map(str::to_owned));
-        Self { overshoot: Overshoot::new(broods, parallelism), tallies: BTreeMap::new() }
+        Self {
+            overshoot: Overshoot::new(broods, parallelism),
+            tallies: BTreeMap::new(),
+            happened: 0,
+            heard: BTreeMap::new(),
+            plans: BTreeMap::new(),
+        }
     }
 }
 
@@ -85,6 +114,50 @@ fn has_failed(status: &JobStatus) -> bool {
 }
 
 impl CountsOnce {
+    /// Notes what controller managers hear of jobs, and what they do for them.
+    fn follow(&mut self, cluster: &dyn Cluster, occurrence: &Occurrence<'_>) {
+        let now = cluster.now();
+        self.happened += 1;
+        let here = self.happened;
+        match occurrence {
+            Occurrence::Delivered { to, event } if cluster.role(*to) == Role::ControllerManager => {
+                let objects = match event {
+                    WatchEvent::Changed(object) => std::slice::from_ref(object),
+                    WatchEvent::Replaced { objects, .. } => objects.as_slice(),
+                    _ => &[],
+                };
+                let ended = |o: &&Object| o.get::<Job>().is_some_and(|j| sets::end_of(j).is_some());
+                for object in objects.iter().filter(ended) {
+                    self.heard.entry((*to, object.uid().to_owned())).or_insert((here, now));
+                }
+            }
+            Occurrence::Called { by, request } if cluster.role(*by) == Role::ControllerManager => {
+                let Some(uid) = served(cluster, request) else { return };
+                let begun = Carried { since: here, last: now };
+                let plan = self.plans.entry((*by, uid)).or_insert(begun);
+                if now.since(plan.last) > PAUSE_MAX {
+                    plan.since = here;
+                }
+                plan.last = now;
+            }
+            Occurrence::Crashed(id) => {
+                self.heard.retain(|(by, _), _| by != id);
+                self.plans.retain(|(by, _), _| by != id);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether what a process does for a job was planned before it heard that the job had ended.
+    fn was_planned(&self, now: Time, by: ProcessId, job: &str) -> bool {
+        let of = (by, job.to_owned());
+        let heard = self.heard.get(&of);
+        self.plans
+            .get(&of)
+            .zip(heard)
+            .is_some_and(|(plan, (heard, at))| plan.since < *heard && now.since(*at) <= PAUSE_MAX)
+    }
+
     fn pod_committed(&mut self, cluster: &dyn Cluster, old: Option<&Pod>, new: Option<&Pod>) {
         let Some(pod) = new.or(old) else { return };
         let (Some(uid), Some(job)) = (&pod.metadata.uid, job_of(pod)) else { return };
@@ -218,9 +291,12 @@ impl Check for CountsOnce {
         {
             found.push(format!("{key} is active pod number {has} of a job that may have {limit}"));
         }
+        self.follow(cluster, occurrence);
         if let Occurrence::Called { by, request: Request::Create(object) } = occurrence
             && let Some(pod) = object.get::<Pod>()
-            && job_of(pod).is_some_and(|job| self.overshoot.late(job) == 0)
+            && let Some(job) = job_of(pod)
+            && self.overshoot.late(job) == 0
+            && !self.was_planned(cluster.now(), *by, job)
             && let Some((end, _)) = known_end(cluster, *by, pod)
         {
             found.push(format!("{} is made for a job that has ended as {end}", object.key()));
@@ -236,7 +312,10 @@ impl Check for CountsOnce {
                     }
                 }
                 None => {
-                    self.tallies.remove(old.map(Object::uid).unwrap_or_default());
+                    let uid = old.map(Object::uid).unwrap_or_default();
+                    self.tallies.remove(uid);
+                    self.heard.retain(|(_, job), _| job != uid);
+                    self.plans.retain(|(_, job), _| job != uid);
                 }
             },
             _ => {}

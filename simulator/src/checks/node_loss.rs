@@ -352,6 +352,12 @@ impl Check for GivenUpSlowly {
                 };
                 if let Some(node_name) = pod.and_then(oracle::node_of) {
                     self.evictions.remove(&(self.lives.of(*by), node_name.to_owned()));
+                    // What it has marked it may never delete, or another of its controllers may.
+                    let of_plan = |key: &Key| {
+                        oracle::pod(cluster.object(key)).and_then(oracle::node_of)
+                            == Some(node_name)
+                    };
+                    self.evicted.retain(|(who, key)| who != by || !of_plan(key));
                 }
             }
             Occurrence::Started(process) => {

@@ -185,7 +185,7 @@ impl NoUndershoot {
 
 /// Whom a write serves that is no creation of a pod: a stateful set, a daemon set or a job, whose
 /// plans have other writes before the creations. All writes of a plan come in growing batches.
-fn served(cluster: &dyn Cluster, request: &Request) -> Option<String> {
+pub(super) fn served(cluster: &dyn Cluster, request: &Request) -> Option<String> {
     let object = match request {
         Request::Create(object) | Request::Update { object, .. } => object,
         Request::Delete { key, .. } => cluster.object(key)?,

@@ -120,8 +120,21 @@ fn p38_an_end_is_deserved_and_stays() {
     case.is_right();
     case.delete(None, &pod_key("a"));
     case.show(manager, &Key::new(Kind::Job, "d", "j"));
+    case.advance(61);
     make(&mut case, manager, "b");
     case.is_wrong(&["pods/d/b is made for a job that has ended as Complete"]);
+    // What was planned before is still carried out, and nothing else.
+    let (mut planned, manager) = self::case(&json!({"parallelism": 2}));
+    make(&mut planned, manager, "a");
+    planned.advance(1);
+    planned.put(None, &ended("Failed", "DeadlineExceeded", 0, 1));
+    planned.show(manager, &Key::new(Kind::Job, "d", "j"));
+    make(&mut planned, manager, "b");
+    planned.is_right();
+    planned.advance(61);
+    make(&mut planned, manager, "c");
+    let found = planned.found();
+    assert!(found.contains(&"pods/d/c is made for a job that has ended as Failed".to_owned()));
     case.put(None, &job(&json!({}), &json!({})));
     case.is_wrong(&["jobs/d/j had ended as Complete and is running now"]);
     // One failure more than the limit, not the limit.
