@@ -19,8 +19,9 @@ pub const fn fnv64(bytes: &[u8]) -> u64 {
 
 /// FNV-1 over the bytes, 32 bits: what Kubernetes hashes pod templates with, followed by
 /// [`safe_encode`] of its decimal form.
-pub fn fnv32a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(*b)).wrapping_mul(0x0100_0193))
+pub fn fnv32a<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u32 {
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    bytes.into_iter().fold(0x811c_9dc5, step)
 }
 
 /// The digits of `value` to the base 16, at least `width` (at most 16) of them.

@@ -1,8 +1,8 @@
 //! Events about objects and about the outcome of writes.
 
-use api::ApiObject;
+use api::{ApiObject, Key, Revision};
 use k8s_openapi::api::core::v1::ObjectReference;
-use machine::{Announcement, Record};
+use machine::{Announcement, Record, Regarding};
 
 /// A `v1.ObjectReference` to a typed object.
 pub(crate) fn reference<T: ApiObject>(object: &T) -> ObjectReference {
@@ -18,9 +18,19 @@ pub(crate) fn reference<T: ApiObject>(object: &T) -> ObjectReference {
     }
 }
 
+fn regarding<T: ApiObject>(object: &T) -> Regarding {
+    let meta = object.meta();
+    let text = |text: &'_ Option<String>| text.as_deref().unwrap_or_default().to_owned();
+    let key = Key::new(T::KIND, &text(&meta.namespace), &text(&meta.name));
+    Regarding {
+        revision: meta.resource_version.as_deref().and_then(Revision::parse),
+        ..Regarding::object(&key, meta.uid.as_deref().unwrap_or_default())
+    }
+}
+
 /// A normal event about the object.
 pub(crate) fn normal<T: ApiObject>(object: &T, reason: &str, message: String) -> Record {
-    Record { regarding: reference(object), warning: false, reason: reason.to_owned(), message }
+    Record { regarding: regarding(object), warning: false, reason: reason.into(), message }
 }
 
 /// A warning about the object.

@@ -63,6 +63,7 @@ impl Reconciler for DaemonSets {
         match delta.key.kind {
             Kind::DaemonSet => vec![delta.key.clone()],
             Kind::Node => of_node(cache, delta),
+            _ if !ownership::concerns::<DaemonSet>(cache, delta) => Vec::new(),
             Kind::Pod => {
                 let pod = |object: &Option<Object>| object.as_ref().and_then(Object::share::<Pod>);
                 let (old, new) = (pod(&delta.old), pod(&delta.new));

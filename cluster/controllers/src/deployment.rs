@@ -93,8 +93,8 @@ impl Selecting for Deployment {
 
 /// The deployment that waits for a pod to end before it makes new ones.
 fn of_pod(cache: &Cache, delta: &Delta) -> Option<Key> {
-    let ended = delta.new.as_ref().is_none_or(|o| o.get().is_some_and(pods::is_terminal));
-    let set = meta::controller_of(delta.latest().meta()).filter(|_| ended)?;
+    let ended = || delta.new.as_ref().is_none_or(|o| o.get().is_some_and(pods::is_terminal));
+    let set = meta::controller_of(delta.latest().meta()).filter(|_| ended())?;
     let set = cache.get::<ReplicaSet>(&delta.key.namespace, &set.name)?;
     let owner = meta::controller_of(&set.metadata).filter(|o| o.kind == "Deployment")?;
     let key = Key::new(Kind::Deployment, &delta.key.namespace, &owner.name);

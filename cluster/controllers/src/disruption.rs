@@ -98,7 +98,8 @@ fn of_pod(cache: &Cache, delta: &Delta) -> Vec<Key> {
     let old = delta.old.as_ref().and_then(Object::get::<Pod>);
     let new = delta.new.as_ref().and_then(Object::get::<Pod>);
     let mut keys = BTreeSet::new();
-    if old.map(relevant) != new.map(relevant) {
+    let budgeted = Selectors::<PodDisruptionBudget>::are_in(cache, &delta.key.namespace);
+    if budgeted && old.map(relevant) != new.map(relevant) {
         for pod in [old, new].into_iter().flatten() {
             let labels = pod.metadata.labels.as_ref();
             keys.extend(budgets_of(cache, &delta.key.namespace, labels));

@@ -7,10 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Key, Kind, Object, Propagation, Request, meta};
-use k8s_openapi::api::core::v1::ObjectReference;
+use api::{Key, Kind, Name, Object, Propagation, Request, meta};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use machine::{Cache, Delta, Plan, Reconciler, Record};
+use machine::{Cache, Delta, Plan, Reconciler, Record, Regarding};
 
 /// The owner waits until its blocking dependents are gone.
 const FOREGROUND: &str = "foregroundDeletion";
@@ -174,9 +173,9 @@ fn invalid_namespace(object: &Object, owner: &OwnerReference) -> Record {
     let namespace = object.meta().namespace.as_deref().unwrap_or_default();
     let OwnerReference { api_version, kind, name, uid, .. } = owner;
     Record {
-        regarding: ObjectReference { resource_version: None, ..meta::object_reference(object) },
+        regarding: Regarding::object(&object.key(), object.uid()),
         warning: true,
-        reason: "OwnerRefInvalidNamespace".to_owned(),
+        reason: Name::new_static("OwnerRefInvalidNamespace"),
         message: format!(
             "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] \
              does not exist in namespace {namespace:?}"

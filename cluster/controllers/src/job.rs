@@ -113,16 +113,19 @@ fn of_job(cache: &Cache, delta: &Delta) -> Vec<Key> {
 
 /// The jobs that a change of a pod affects, and the pod if it is tracked for nobody.
 fn of_pod(cache: &Cache, delta: &Delta) -> Vec<Key> {
-    let pod = |object: &Option<Object>| object.as_ref().and_then(Object::share::<Pod>);
-    let (old, new) = (pod(&delta.old), pod(&delta.new));
-    if let (Some(old), Some(new)) = (&old, &new)
+    let old = delta.old.as_ref().and_then(Object::get::<Pod>);
+    let new = delta.new.as_ref().and_then(Object::get::<Pod>);
+    if !new.is_some_and(pod::is_tracked) && !ownership::concerns::<Job>(cache, delta) {
+        return Vec::new();
+    }
+    if let (Some(old), Some(new)) = (old, new)
         && relevant(old) == relevant(new)
     {
         return Vec::new();
     }
     let mut keys = ownership::affected(cache, delta, selector_of);
     if let Some(new) = new.filter(|new| pod::is_tracked(new))
-        && orphan::is_orphan(cache, &new)
+        && orphan::is_orphan(cache, new)
     {
         keys.insert(delta.key.clone());
     }

@@ -30,6 +30,17 @@ pub(crate) fn required_labels(selector: &LabelSelector) -> Option<&Labels> {
     }
 }
 
+/// Whether a change of a dependent can be any business of the owners of a type: one of them is
+/// its controller, or it is nobody's and some of its namespace select by labels. Most changes of
+/// pods are no business of most types, which is cheaper to see than what has changed.
+pub(crate) fn concerns<T: Selecting>(cache: &Cache, delta: &Delta) -> bool {
+    let mut states = [&delta.old, &delta.new].into_iter().flatten().map(Object::meta);
+    states.any(|meta| match meta::controller_of(meta) {
+        Some(owner) => owner.kind == T::KIND.name(),
+        None => meta.labels.is_some() && Selectors::<T>::are_in(cache, &delta.key.namespace),
+    })
+}
+
 /// The owners of a type that a change of a dependent affects: of before, of now, and whoever may
 /// adopt an orphan. `selector` gives that of an owner.
 pub(crate) fn affected<T: Selecting>(

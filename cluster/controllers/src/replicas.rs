@@ -92,6 +92,9 @@ impl<T: Replicated> Reconciler for Replicas<T> {
         if delta.key.kind == T::KIND {
             return vec![delta.key.clone()];
         }
+        if !ownership::concerns::<T>(cache, delta) {
+            return Vec::new();
+        }
         let pod = |object: &'_ Option<Object>| object.as_ref().and_then(Object::share::<Pod>);
         let (old, new) = (pod(&delta.old), pod(&delta.new));
         if let (Some(old), Some(new)) = (&old, &new)

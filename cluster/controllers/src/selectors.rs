@@ -73,6 +73,11 @@ impl<T: Selecting> Selectors<T> {
         }
     }
 
+    /// Whether there are any in the namespace.
+    pub(crate) fn are_in(cache: &Cache, namespace: &str) -> bool {
+        cache.index::<Self>().namespaces.contains_key(namespace)
+    }
+
     /// Those in the namespace whose required labels are all among `labels`.
     pub(crate) fn find<'a>(
         cache: &'a Cache,
@@ -154,6 +159,8 @@ mod tests {
             let found: Vec<&str> = found.into_iter().map(|key| &*key.name).collect();
             prop_assert_eq!(found, expected);
             prop_assert!(Selectors::<Service>::find(&cache, "other", Some(&of)).is_empty());
+            let any = cache.list_in::<Service>("n").any(|s| s.required_labels().is_some());
+            prop_assert_eq!(Selectors::<Service>::are_in(&cache, "n"), any);
         }
     }
 }

@@ -169,6 +169,9 @@ pub(crate) fn services_of_labels(
 
 /// The services whose endpoints a change of a pod may change, as keys.
 pub(crate) fn services_of_pod(cache: &Cache, delta: &Delta) -> Vec<Key> {
+    if !Selectors::<Service>::are_in(cache, &delta.key.namespace) {
+        return Vec::new();
+    }
     // A pod that is not among endpoints, neither before nor now, is no service's business.
     fn state(object: Option<&Object>) -> Option<&Pod> {
         object.and_then(Object::get::<Pod>).filter(|pod| is_endpoint(pod, true))

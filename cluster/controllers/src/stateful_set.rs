@@ -59,6 +59,9 @@ impl Reconciler for StatefulSets {
         if delta.key.kind == Kind::PersistentVolumeClaim {
             return claims::affected(cache, delta);
         }
+        if !ownership::concerns::<StatefulSet>(cache, delta) {
+            return Vec::new();
+        }
         let pod = |object: &Option<Object>| object.as_ref().and_then(Object::share::<Pod>);
         if let (Some(old), Some(new)) = (pod(&delta.old), pod(&delta.new))
             && relevant(&old) == relevant(&new)

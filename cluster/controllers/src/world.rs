@@ -437,7 +437,7 @@ impl World {
                 ApiEffect::Record(report) => {
                     if let Request::Create(_) = self.recorder.write(&report) {
                         let Record { regarding, reason, message, .. } = &report.record;
-                        let name = regarding.name.as_deref().unwrap_or_default();
+                        let name = &regarding.name;
                         self.events.push(format!("{name} {reason} {message}"));
                     }
                 }

@@ -280,6 +280,8 @@ impl ContainerRuntime {
                     (Err(why), None) => (takes, Action::Fail(error(RuntimeErrorKind::Start, why))),
                     (Ok(behaviour), None) => {
                         let image = self.image(&spec.image);
+                        // It has files of its own there.
+                        self.make_folder(spec.pod_folder.rsplit('/').next().unwrap_or_default());
                         let labels = spec.labels;
                         (takes, self.create(now, labels, image, 0, behaviour, fail))
                     }
@@ -324,6 +326,10 @@ impl ContainerRuntime {
             RuntimeRequest::EnsureNetwork { pod_cidr } => Action::Network(pod_cidr.into()),
             RuntimeRequest::PrepareVolumes { folder, .. } => {
                 Action::MakeFolder(folder.rsplit('/').next().unwrap_or_default().into())
+            }
+            RuntimeRequest::RemovePod { containers, uid } => {
+                let numbers = containers.iter().filter_map(|id| self.number(id)).collect();
+                Action::RemovePod(numbers, uid.into())
             }
             // Volumes hold nothing here: there is no folder of that name.
             RuntimeRequest::RemovePodFolder { uid: name }
@@ -477,18 +483,29 @@ impl ContainerRuntime {
                     .set_range(&cidr)
                     .map_err(|message| RuntimeError { kind: RuntimeErrorKind::Other, message })?;
             }
-            Action::MakeFolder(uid) => {
-                if let Err(at) = self.folder(&uid) {
-                    self.folders.insert(at, Folder { begin: uid::beginning(&uid), uid });
+            Action::MakeFolder(uid) => self.make_folder(&uid),
+            Action::RemoveFolder(uid) => self.remove_folder(&uid),
+            Action::RemovePod(numbers, uid) => {
+                for number in numbers {
+                    self.remove(at, number);
                 }
-            }
-            Action::RemoveFolder(uid) => {
-                if let Ok(at) = self.folder(&uid) {
-                    self.folders.remove(at);
-                }
+                self.remove_folder(&uid);
             }
         }
         Ok(RuntimeReply::Done)
+    }
+
+    fn make_folder(&mut self, uid: &str) {
+        if let Err(at) = self.folder(uid) {
+            let folder = Folder { begin: uid::beginning(uid), uid: uid.into() };
+            self.folders.insert(at, folder);
+        }
+    }
+
+    fn remove_folder(&mut self, uid: &str) {
+        if let Ok(at) = self.folder(uid) {
+            self.folders.remove(at);
+        }
     }
 
     /// The place of a pod's folder, or where it would be.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use api::{Name, Object, Pod, Request, Time, meta};
-use k8s_openapi::api::core::v1::{Node, ObjectReference};
-use machine::{ApiEffect, CallId, Record, Report, WatchEvent};
+use api::{Key, Kind, Name, Object, Pod, Request, Revision, Time, meta};
+use k8s_openapi::api::core::v1::Node;
+use machine::{ApiEffect, CallId, Record, Regarding, Report, WatchEvent};
 
 use crate::KubeletConfig;
 use crate::calls::Calls;
 use crate::config_source::ConfigSource;
+use crate::pod_worker::PodWorker;
 use crate::probe::ProbeKind;
 use crate::runtime::{NodeEffect, NodeFacts, RuntimeRequest};
 use crate::watched::{News, Watched};
@@ -162,48 +163,47 @@ impl Context {
     ) {
         let regarding = self.regarding(pod, about);
         let warning = about.warning;
-        let reason = reason.to_owned();
+        let reason = reason.into();
         self.record(now, Record { regarding, warning, reason, message: message.into() });
     }
 
-    fn regarding(&self, pod: &Pod, about: About<'_>) -> ObjectReference {
+    fn regarding(&self, pod: &Pod, about: About<'_>) -> Regarding {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         // Static pods are known to the API by their mirror.
-        let seen = self.watched.pods.get(namespace, name).map_or(pod, |p| p);
-        ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            name: Some(name.to_owned()),
-            namespace: Some(namespace.to_owned()),
-            uid: seen.metadata.uid.clone(),
-            resource_version: seen.metadata.resource_version.clone(),
-            field_path: about.container.map(|c| {
-                let init = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten());
-                let list = if init.into_iter().any(|i| i.name == c) {
-                    "initContainers"
-                } else {
-                    "containers"
-                };
-                ["spec.", list, "{", c, "}"].concat()
-            }),
+        let seen = &self.watched.pods.get(namespace, name).map_or(pod, |p| p).metadata;
+        let part = about.container.map(|c| -> Name {
+            let init = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten());
+            let list =
+                if init.into_iter().any(|i| i.name == c) { "initContainers" } else { "containers" };
+            ["spec.", list, "{", c, "}"].into_iter().collect()
+        });
+        let key = Key::new(Kind::Pod, namespace, name);
+        Regarding {
+            revision: seen.resource_version.as_deref().and_then(Revision::parse),
+            part: part.unwrap_or_default(),
+            ..Regarding::object(&key, seen.uid.as_deref().unwrap_or_default())
         }
     }
 
     /// Tells people about the node.
     pub(crate) fn node_event(&mut self, now: Time, warning: bool, reason: &str, message: String) {
-        let name = self.config.node_name.clone();
-        let regarding = ObjectReference {
-            kind: Some("Node".to_owned()),
-            uid: Some(name.clone()),
-            name: Some(name),
-            ..ObjectReference::default()
+        // As in Kubernetes, the node is named by its kind and name alone.
+        let regarding = Regarding {
+            kind: Name::new_static("Node"),
+            name: self.host.clone(),
+            uid: self.host.clone(),
+            ..Regarding::default()
         };
-        self.record(now, Record { regarding, warning, reason: reason.to_owned(), message });
+        self.record(now, Record { regarding, warning, reason: reason.into(), message });
     }
 
-    /// The API's pod of that name, if it is the pod (or its mirror) that `uid` means here.
-    pub(crate) fn api_pod(&self, pod: &Pod, uid: &str) -> Option<&Arc<Pod>> {
+    /// The API's pod of that worker; of a static pod its mirror.
+    pub(crate) fn api_pod<'a>(&'a self, worker: &'a PodWorker) -> Option<&'a Arc<Pod>> {
+        let (pod, uid) = (&worker.pod, &*worker.uid);
+        if !worker.is_static {
+            return worker.known.then_some(pod);
+        }
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         self.watched.pods.get(namespace, name).filter(|p| {

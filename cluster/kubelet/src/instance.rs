@@ -53,6 +53,22 @@ impl Instance {
         })
     }
 
+    /// Takes what the runtime says of the container now: what it was made with stays.
+    pub(crate) fn renew(&mut self, record: &ContainerRecord) {
+        let renew = |known: &mut Box<str>, text: &str| {
+            if **known != *text {
+                *known = text.into();
+            }
+        };
+        self.state = record.state;
+        self.oom_killed = record.oom_killed;
+        self.exit_code = record.exit_code;
+        self.started_at = record.started_at;
+        self.finished_at = record.finished_at;
+        renew(&mut self.message, &record.message);
+        renew(&mut self.ip, &record.ip);
+    }
+
     pub(crate) fn running(&self) -> bool {
         self.state == ContainerState::Running
     }

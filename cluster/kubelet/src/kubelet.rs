@@ -100,7 +100,7 @@ impl Kubelet {
     fn status(&self, worker: &PodWorker) -> Shared<PodStatus> {
         let wanted = worker.status.wanted.as_ref();
         let posted = worker.status.posted.as_ref();
-        let known = posted.or_else(|| self.ctx.api_pod(&worker.pod, &worker.uid));
+        let known = posted.or_else(|| self.ctx.api_pod(worker));
         wanted.or_else(|| known.and_then(|p| p.status.as_ref())).cloned().unwrap_or_default()
     }
 
@@ -204,7 +204,8 @@ impl Kubelet {
         self.relist_at = next_after(self.relist_at, RELIST, now);
     }
 
-    fn pods_wake_at(&self) -> Option<Time> {
+    /// When a pod wants to be looked at, or a mirror: [`Kubelet::work_at`] of a settled kubelet.
+    pub fn pods_wake_at(&self) -> Option<Time> {
         let pods = self.wakes.first().map(|(at, _)| *at);
         [pods, self.mirrors.wake_at()].into_iter().flatten().min()
     }
@@ -253,8 +254,13 @@ impl Kubelet {
         if let Some(pod) = new {
             self.want(pod, now);
         }
-        if let Some(uid) = gone.filter(|_| self.ctx.watched.pods.synced()) {
-            self.end(vec![uid.into()], now);
+        if let Some(uid) = gone {
+            if let Some(worker) = self.workers.get_mut(&uid) {
+                worker.known = false;
+            }
+            if self.ctx.watched.pods.synced() {
+                self.end(vec![uid.into()], now);
+            }
         }
     }
 
@@ -263,16 +269,22 @@ impl Kubelet {
         let pods = self.ctx.watched.pods.iter();
         let mut wanted: Vec<Arc<Pod>> = pods.filter(|p| self.is_ours(p)).cloned().collect();
         // Older pods have the better right to the node's resources.
-        wanted.sort_by_key(|p| (api::meta::created_at(&p.metadata), p.metadata.name.clone()));
+        wanted.sort_by_cached_key(|p| {
+            let created = api::meta::created_at(&p.metadata);
+            (created, p.metadata.name.clone(), p.metadata.namespace.clone())
+        });
         let mut present = BTreeSet::new();
         for pod in wanted {
             present.insert(pod.metadata.uid.clone().unwrap_or_default());
             self.want(pod, now);
         }
         if self.ctx.watched.pods.synced() {
-            let api_uids = self.workers.iter().filter(|w| !w.is_static);
-            let gone: Vec<Arc<str>> =
-                api_uids.map(|w| w.uid.clone()).filter(|uid| !present.contains(&**uid)).collect();
+            let api_uids = self.workers.iter_mut().filter(|w| !w.is_static);
+            let gone = api_uids.filter(|w| !present.contains(&*w.uid)).map(|worker| {
+                worker.known = false;
+                worker.uid.clone()
+            });
+            let gone = gone.collect();
             self.end(gone, now);
         }
         self.mirrors.compare();
@@ -289,8 +301,12 @@ impl Kubelet {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let ending = pod.metadata.deletion_timestamp.is_some();
         let uid = match self.workers.get_mut(uid) {
-            Some(worker) if Arc::ptr_eq(&worker.pod, &pod) => return,
+            Some(worker) if Arc::ptr_eq(&worker.pod, &pod) => {
+                worker.known = true;
+                return;
+            }
             Some(worker) if worker.told_before(&pod) => {
+                worker.known = true;
                 worker.pod = pod;
                 worker.status.posted = None;
                 return;
@@ -304,6 +320,7 @@ impl Kubelet {
                         self.occupancy.count(worker);
                     }
                 }
+                worker.known = true;
                 worker.pod = pod;
                 worker.uid.clone()
             }
@@ -564,9 +581,14 @@ impl Kubelet {
         slot.busy = false;
         match result {
             Ok(RuntimeReply::Container(Some(record))) => {
-                slot.next_attempt = record.attempt().saturating_add(1);
                 slot.failures = 0;
-                slot.record = Some(Instance::new(&record));
+                match slot.record.as_mut().filter(|known| *known.id == *record.id) {
+                    Some(known) => known.renew(&record),
+                    None => {
+                        slot.next_attempt = record.attempt().saturating_add(1);
+                        slot.record = Some(Instance::new(&record));
+                    }
+                }
             }
             Ok(RuntimeReply::Container(None)) => slot.record = None,
             Ok(_) => {
@@ -694,13 +716,13 @@ impl Kubelet {
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.sort_unstable();
         dirty.dedup();
-        for uid in dirty {
+        for uid in dirty.drain(..) {
             let Some(worker) = self.workers.get_mut(&uid) else { continue };
             sync(&mut self.ctx, worker, now);
             self.occupancy.count(worker);
             let (before, after) = (worker.noted_wake, worker.wake);
             worker.noted_wake = after;
-            let over = self.over(&uid);
+            let over = is_over(&self.ctx, worker);
             if over && let Some(mut worker) = self.workers.remove(&uid) {
                 self.occupancy.forget(&mut worker);
             }
@@ -714,16 +736,18 @@ impl Kubelet {
                 self.start_static(now);
             }
         }
+        // What is marked by looking is looked at in the next step.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
     }
+}
 
-    /// Whether a pod is stopped, removed and forgotten by the API.
-    fn over(&self, uid: &str) -> bool {
-        let Some(worker) = self.workers.get(uid) else { return false };
-        let Stage::Stopped(t) = &worker.stage else { return false };
-        let synced = self.ctx.watched.pods.synced() || worker.is_static;
-        let known = !worker.is_static && self.ctx.api_pod(&worker.pod, uid).is_some();
-        t.cleaned && synced && !known
-    }
+/// Whether a pod is stopped, removed and forgotten by the API.
+fn is_over(ctx: &Context, worker: &PodWorker) -> bool {
+    let Stage::Stopped(t) = &worker.stage else { return false };
+    let synced = ctx.watched.pods.synced() || worker.is_static;
+    let known = !worker.is_static && ctx.api_pod(worker).is_some();
+    t.cleaned && synced && !known
 }
 
 impl Machine for Kubelet {

@@ -91,7 +91,7 @@ pub fn container_hash(container: &Container) -> String {
 /// The same as a number.
 pub(crate) fn definition_hash(container: &Container) -> u32 {
     let image = container.image.as_deref().unwrap_or_default();
-    fnv32a([container.name.as_bytes(), b"\0", image.as_bytes()].concat().as_slice())
+    fnv32a([container.name.as_bytes(), b"\0", image.as_bytes()].into_iter().flatten())
 }
 
 impl ContainerRecord {

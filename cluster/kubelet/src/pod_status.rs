@@ -22,12 +22,14 @@ use crate::instance::{Instance, LOST};
 use crate::pod_worker::{ContainerSlot, PodWorker, Stage, Step, is_sidecar};
 use crate::runtime::ContainerState;
 
+/// How long a status may wait for the next one.
+const HELD_BACK_MAX: Duration = Duration::from_secs(1);
 /// Between attempts to write a status.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(10) };
 
 /// Writes the pod's status if the API has another.
 pub(crate) fn report(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
-    let Some(seen) = ctx.api_pod(&worker.pod, &worker.uid).cloned() else {
+    let Some(seen) = ctx.api_pod(worker).cloned() else {
         worker.status.settled = false;
         if worker.is_static || worker.status.made_from.is_some() {
             // A mirror that is made anew shows it; of a pod that is gone it is what was last seen.
@@ -45,12 +47,11 @@ pub(crate) fn report(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
         worker.status.wanted = None;
         return;
     }
-    if is_starting(worker) {
+    if is_held_back(worker, now) {
         worker.status.settled = false;
         return;
     }
-    let have = base.status.as_deref().unwrap_or(&EMPTY);
-    make(ctx, worker, revision(&base), have, now);
+    make(ctx, worker, revision(&base), base.status.as_ref(), now);
     worker.status.settled = worker.status.wanted.is_none() && !worker.status.busy;
     if worker.status.settled || worker.status.busy {
         return;
@@ -82,31 +83,70 @@ fn revision(pod: &Pod) -> Revision {
     pod.metadata.resource_version.as_deref().and_then(Revision::parse).unwrap_or_default()
 }
 
-/// Whether the sandbox is up and a first container is about to be: the two are told together. As
-/// in Kubernetes, where a pod is looked at again only when its sandbox is made and its containers
-/// are started; while an image is being fetched, which may take long, the status is told here.
+/// Whether the status will be another in a moment, so that the two are told together: each write
+/// is work for everybody who watches pods, and a pod that starts and ends as it should is told of
+/// twice instead of four times.
+///
+/// As in Kubernetes, where a pod is looked at again only when its sandbox is made and its containers
+/// are started. What does not go on is told: a step that failed, one that may take long, such as
+/// fetching an image, or one that takes longer than [`HELD_BACK_MAX`].
+fn is_held_back(worker: &mut PodWorker, now: Time) -> bool {
+    if !is_starting(worker) && !is_ending(worker) {
+        worker.status.held_until = None;
+        return false;
+    }
+    let until = *worker.status.held_until.get_or_insert(now + HELD_BACK_MAX);
+    if now >= until {
+        return false;
+    }
+    worker.wake_at(until);
+    true
+}
+
+/// Whether a first container is about to be, or what it needs.
 fn is_starting(worker: &PodWorker) -> bool {
+    let mut slots = worker.containers.values();
+    let starts = |slot: &ContainerSlot| {
+        slot.current.is_none() && matches!(slot.step, Step::InspectImage | Step::Start)
+    };
     worker.stage == Stage::Active
-        && worker.status.made_from.is_some()
+        && worker.volumes.failures == 0
+        && worker.sandbox.failures == 0
+        && if worker.volumes.writing.is_some() || worker.sandbox.busy {
+            slots.all(|slot| slot.current.is_none())
+        } else {
+            slots.any(starts)
+        }
+}
+
+/// Whether all has ended but for the sandbox, which is being stopped.
+fn is_ending(worker: &PodWorker) -> bool {
+    worker.sandbox.busy
+        && worker.sandbox.failures == 0
         && worker.sandbox.running().is_some()
-        && worker.containers.values().any(|slot| {
-            slot.current.is_none() && matches!(slot.step, Step::InspectImage | Step::Start)
-        })
+        && worker.containers.values().all(|slot| !slot.alive())
 }
 
 /// Makes the wanted status, unless it was made from the same before.
-fn make(ctx: &Context, worker: &mut PodWorker, revision: Revision, have: &PodStatus, now: Time) {
+fn make(
+    ctx: &Context,
+    worker: &mut PodWorker,
+    revision: Revision,
+    have: Option<&Shared<PodStatus>>,
+    now: Time,
+) {
     let digest = digest(ctx, worker);
     let before = worker.status.made_from.replace((revision, digest));
     if before == Some((revision, digest)) {
         return;
     }
     let same = before.is_some_and(|(_, d)| d == digest);
-    if same && worker.status.wanted.as_deref() == Some(have) {
+    if same && worker.status.wanted.is_some() && worker.status.wanted.as_ref() == have {
         // The API has what was written.
         worker.status.wanted = None;
         return;
     }
+    let have = have.map_or(&*EMPTY, |have| have);
     let status = generate(ctx, worker, have, now);
     worker.status.wanted = Some(status).filter(|s| s != have).map(Shared::new);
 }

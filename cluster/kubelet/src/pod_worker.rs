@@ -23,6 +23,8 @@ pub(crate) struct PodWorker {
     pub(crate) uid: Arc<str>,
     /// Whether it comes from the manifest directory.
     pub(crate) is_static: bool,
+    /// Whether the API has it, of a pod that is the API's: then `pod` is what the API has.
+    pub(crate) known: bool,
     pub(crate) stage: Stage,
     /// Whether the API already has a final phase: nothing is started any more.
     pub(crate) terminal: bool,
@@ -318,6 +320,8 @@ pub(crate) struct StatusSlot {
     pub(crate) made_from: Option<(Revision, u64)>,
     pub(crate) busy: bool,
     pub(crate) retry_at: Time,
+    /// Until when it waits for the next one, to be told with it.
+    pub(crate) held_until: Option<Time>,
     pub(crate) failures: u32,
     /// Whether the API has what is wanted.
     pub(crate) settled: bool,
@@ -328,6 +332,7 @@ impl PodWorker {
         let mut worker = Self {
             uid,
             is_static,
+            known: !is_static,
             stage: Stage::Active,
             terminal: false,
             admitted: false,

@@ -5,7 +5,6 @@ use std::time::Duration;
 use api::Time;
 
 use crate::context::{Context, RuntimePurpose};
-use crate::instance::Instance;
 use crate::pod_worker::{PodWorker, Stage, Step, definitions};
 use crate::probe::ProbeKind;
 use crate::probing;
@@ -43,8 +42,8 @@ pub(crate) fn inspected(
     slot.inspecting = false;
     match result {
         Ok(RuntimeReply::Container(Some(record))) => {
-            if slot.current.as_ref().is_some_and(|r| *r.id == *record.id) {
-                slot.current = Some(Instance::new(&record));
+            if let Some(current) = slot.current.as_mut().filter(|r| *r.id == *record.id) {
+                current.renew(&record);
             }
         }
         Ok(RuntimeReply::Container(None)) => {
@@ -112,9 +111,9 @@ pub(crate) fn container_reply(
                     slot.retry_at = now + STOP_RETRY;
                 }
                 if let Ok(RuntimeReply::Container(Some(record))) = result
-                    && slot.current.as_ref().is_some_and(|r| *r.id == *record.id)
+                    && let Some(current) = slot.current.as_mut().filter(|r| *r.id == *record.id)
                 {
-                    slot.current = Some(Instance::new(&record));
+                    current.renew(&record);
                 } else {
                     inspect(ctx, worker, name);
                 }

@@ -133,6 +133,13 @@ pub enum RuntimeRequest {
         /// The group that owns what is written.
         fs_group: Option<i64>,
     },
+    /// Removes what is left of a pod that is gone: containers that do not run, and its folder.
+    RemovePod {
+        /// The containers.
+        containers: Vec<String>,
+        /// The pod's UID.
+        uid: String,
+    },
     /// Removes the folder of a pod that is gone.
     RemovePodFolder {
         /// The pod's UID.

@@ -188,7 +188,7 @@ fn volumes_ready(ctx: &mut Context, worker: &mut PodWorker, now: Time) -> bool {
         return false;
     }
     write_volumes(ctx, worker, now);
-    false
+    worker.volumes.written.is_some()
 }
 
 /// Writes the volumes if their content changed.
@@ -197,6 +197,10 @@ fn write_volumes(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
         Ok(volumes) => {
             worker.volumes.failures = 0;
             if worker.volumes.written.as_deref() == Some(&*volumes) {
+                return;
+            }
+            if volumes.is_empty() {
+                worker.volumes.written = Some(Box::default());
                 return;
             }
             worker.volumes.writing = Some(volumes.clone().into());

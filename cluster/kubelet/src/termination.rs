@@ -212,7 +212,7 @@ pub(crate) fn stop_sandbox(ctx: &mut Context, worker: &mut PodWorker) {
 pub(crate) fn forget(ctx: &mut Context, worker: &mut PodWorker, now: Time) {
     let Stage::Stopped(t) = &worker.stage else { return };
     let (cleaned, deleted) = (t.cleaned, t.deleted);
-    let api_pod = ctx.api_pod(&worker.pod, &worker.uid);
+    let api_pod = ctx.api_pod(worker);
     let known = api_pod.is_some();
     let wanted = worker.is_static
         || !known
@@ -259,15 +259,12 @@ pub(crate) fn forget_failed(worker: &mut PodWorker, now: Time) {
 /// Removes what is left of a pod on the node.
 fn clean(ctx: &mut Context, worker: &mut PodWorker) {
     let slots = worker.containers.values();
-    let mut ids: Vec<String> = slots
+    let mut containers: Vec<String> = slots
         .flat_map(|s| s.current.iter().chain(&s.previous))
         .filter(|r| !r.running() && !r.id.is_empty())
         .map(|r| r.id.to_string())
         .collect();
-    ids.extend(worker.sandbox.record.as_ref().map(|r| r.id.to_string()));
-    for id in ids {
-        ctx.runtime(RuntimePurpose::Nothing, RuntimeRequest::Remove { id });
-    }
-    let request = RuntimeRequest::RemovePodFolder { uid: worker.uid.to_string() };
+    containers.extend(worker.sandbox.record.as_ref().map(|r| r.id.to_string()));
+    let request = RuntimeRequest::RemovePod { containers, uid: worker.uid.to_string() };
     ctx.runtime(RuntimePurpose::Nothing, request);
 }

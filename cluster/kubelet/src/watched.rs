@@ -3,17 +3,18 @@
 //! As [`machine::Cache`], for the three kinds that a kubelet watches and without indexes: there
 //! may be a hundred thousand kubelets in one process, and every one hears of every service.
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use api::key::order;
 use api::{ApiObject, Key, Kind, Name, Object, Pod, Revision};
+use foldhash::fast::FixedState;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use machine::WatchEvent;
 
-/// All objects of a kind, in the order of namespace and name.
+/// All objects of a kind, in the order of their hashes and then of namespace and name. A pod is
+/// looked for a dozen times between its coming and its going, among a hundred others.
 #[derive(Clone)]
 pub(crate) struct Shelf<T> {
     objects: Vec<Held<T>>,
@@ -29,15 +30,14 @@ impl<T> Default for Shelf<T> {
 /// An object with its name beside it: looking for one touches no other memory.
 #[derive(Clone)]
 struct Held<T> {
+    hash: u64,
     namespace: Name,
     name: Name,
     object: Arc<T>,
 }
 
-impl<T> Held<T> {
-    fn order(&self, namespace: &str, name: &str) -> Ordering {
-        order(&self.namespace, namespace).then_with(|| order(&self.name, name))
-    }
+fn hash(namespace: &str, name: &str) -> u64 {
+    FixedState::with_seed(0).hash_one((namespace, name))
 }
 
 /// One object before and after.
@@ -69,8 +69,17 @@ impl<T: ApiObject> Shelf<T> {
         self.synced
     }
 
+    /// All objects, in no order that may matter.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         self.objects.iter().map(|held| &held.object)
+    }
+
+    /// Where the object is, or belongs.
+    fn find(&self, hash: u64, namespace: &str, name: &str) -> Result<usize, usize> {
+        self.objects.binary_search_by(|held| {
+            let hashes = held.hash.cmp(&hash);
+            hashes.then_with(|| (&*held.namespace, &*held.name).cmp(&(namespace, name)))
+        })
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<&Arc<T>> {
@@ -79,7 +88,7 @@ impl<T: ApiObject> Shelf<T> {
             let found = *only.name == *name && *only.namespace == *namespace;
             return found.then_some(&only.object);
         }
-        let at = self.objects.binary_search_by(|held| held.order(namespace, name)).ok()?;
+        let at = self.find(hash(namespace, name), namespace, name).ok()?;
         Some(&self.objects[at].object)
     }
 
@@ -87,7 +96,8 @@ impl<T: ApiObject> Shelf<T> {
     fn put(&mut self, object: &Arc<T>) -> Option<Change<T>> {
         let meta = object.meta();
         let (namespace, name) = place(meta);
-        let found = self.objects.binary_search_by(|held| held.order(namespace, name));
+        let hash = hash(namespace, name);
+        let found = self.find(hash, namespace, name);
         let new = Some(object.clone());
         match found {
             Ok(at) if revision(self.objects[at].object.meta()) >= revision(meta) => None,
@@ -100,15 +110,15 @@ impl<T: ApiObject> Shelf<T> {
                 if self.objects.len() == self.objects.capacity() {
                     self.objects.reserve_exact(1 + self.objects.len() / 4);
                 }
-                self.objects.insert(at, Held { namespace, name, object: object.clone() });
+                self.objects.insert(at, Held { hash, namespace, name, object: object.clone() });
                 Some(Change { old: None, new })
             }
         }
     }
 
     fn remove(&mut self, key: &Key, gone: Revision) -> Option<Change<T>> {
-        let wanted = |held: &Held<T>| held.order(&key.namespace, &key.name);
-        let at = self.objects.binary_search_by(wanted).ok()?;
+        let hash = hash(&key.namespace, &key.name);
+        let at = self.find(hash, &key.namespace, &key.name).ok()?;
         if revision(self.objects[at].object.meta()) > gone {
             return None;
         }
@@ -207,7 +217,8 @@ mod tests {
     }
 
     fn names(watched: &Watched) -> Vec<String> {
-        watched.pods.iter().map(|p| p.metadata.name.clone().unwrap()).collect()
+        let names = watched.pods.iter().map(|p| p.metadata.name.clone().unwrap());
+        BTreeSet::from_iter(names).into_iter().collect()
     }
 
     #[test]

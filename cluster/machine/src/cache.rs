@@ -1,6 +1,6 @@
 //! [`Cache`]: what a component knows of the API's objects, kept current by watches.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,7 +141,8 @@ pub struct Cache {
     children: BTreeMap<String, BTreeSet<Arc<Key>>>,
     pods_of_node: BTreeMap<String, BTreeSet<Arc<Key>>>,
     tombstones: BTreeMap<String, Revision>,
-    indexes: Vec<Box<dyn Index>>,
+    /// With their types.
+    indexes: Vec<(TypeId, Box<dyn Index>)>,
     /// Positions in `indexes`.
     indexes_of: BTreeMap<Kind, Vec<usize>>,
 }
@@ -150,14 +151,14 @@ impl Cache {
     /// An empty cache with indexes by owner and by node, and these, each type of index once.
     pub fn with_indexes(indexes: impl IntoIterator<Item = Box<dyn Index>>) -> Self {
         let mut cache = Self { related: true, ..Self::default() };
-        let mut types = BTreeSet::new();
         for index in indexes {
             let any: &dyn Any = &*index;
-            if types.insert(any.type_id()) {
+            let id = any.type_id();
+            if cache.indexes.iter().all(|(known, _)| *known != id) {
                 for kind in index.kinds() {
                     cache.indexes_of.entry(*kind).or_default().push(cache.indexes.len());
                 }
-                cache.indexes.push(index);
+                cache.indexes.push((id, index));
             }
         }
         cache
@@ -168,7 +169,8 @@ impl Cache {
     /// # Panics
     /// The cache was made without it.
     pub fn index<T: Index>(&self) -> &T {
-        let found = self.indexes.iter().find_map(|index| {
+        let found = self.indexes.iter().find(|(id, _)| *id == TypeId::of::<T>());
+        let found = found.and_then(|(_, index)| {
             let any: &dyn Any = &**index;
             any.downcast_ref()
         });
@@ -450,7 +452,7 @@ impl Cache {
             after.into_iter().for_each(|node| include(&mut self.pods_of_node, node, key));
         }
         for i in self.indexes_of.get(&key.kind).into_iter().flatten() {
-            self.indexes[*i].update(key, old, new);
+            self.indexes[*i].1.update(key, old, new);
         }
     }
 }

@@ -24,6 +24,6 @@ pub use controller_manager::ControllerManager;
 pub use index::Index;
 pub use leader::LeaderElector;
 pub use reconciler::{Announcement, Answer, Memory, Plan, Reconciler};
-pub use record::{Record, Recorder, Report};
+pub use record::{Record, Recorder, Regarding, Report};
 pub use recording::Recorded;
 pub use rng::RngTree;

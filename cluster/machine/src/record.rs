@@ -3,20 +3,69 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::hash::fnv64;
-use api::{ApiObject, Key, Kind, Name, Patch, PatchKind, Request, Time};
+use api::{ApiObject, Key, Kind, Name, Patch, PatchKind, Request, Revision, Time};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+
+/// The object that something happened to: a [`ObjectReference`] that costs next to nothing, as
+/// most of what components tell is counted or dropped, and never written as an event.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Regarding {
+    /// The version that the reference names; empty for none.
+    pub api_version: Name,
+    /// The name of the kind.
+    pub kind: Name,
+    /// Empty for an object of the cluster.
+    pub namespace: Name,
+    /// The object's name.
+    pub name: Name,
+    /// The object's UID; empty when it is not known.
+    pub uid: Name,
+    /// The revision that was looked at, if one was.
+    pub revision: Option<Revision>,
+    /// The path of the part of the object that it is about; empty for all of it.
+    pub part: Name,
+}
+
+impl Regarding {
+    /// The object of that key, in the version that it is stored in.
+    pub fn object(key: &Key, uid: &str) -> Self {
+        Self {
+            api_version: Name::new_static(key.kind.api_version()),
+            kind: Name::new_static(key.kind.name()),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            uid: uid.into(),
+            revision: None,
+            part: Name::default(),
+        }
+    }
+
+    /// As an event shows it.
+    fn reference(&self) -> ObjectReference {
+        let told = |name: &Name| Some(name.to_string()).filter(|text| !text.is_empty());
+        ObjectReference {
+            api_version: told(&self.api_version),
+            kind: told(&self.kind),
+            namespace: told(&self.namespace),
+            name: told(&self.name),
+            uid: told(&self.uid),
+            resource_version: self.revision.map(|r| r.to_string()),
+            field_path: told(&self.part),
+        }
+    }
+}
 
 /// Something that happened to an object.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The object it happened to.
-    pub regarding: ObjectReference,
+    pub regarding: Regarding,
     /// Whether it is a warning; else it is normal.
     pub warning: bool,
     /// One word in camel case, for machines.
-    pub reason: String,
+    pub reason: Name,
     /// A sentence, for people.
     pub message: String,
 }
@@ -63,8 +112,7 @@ impl Recorder {
         let Report { time: now, component, record, .. } = report;
         let now = *now;
         let regarding = &record.regarding;
-        let uid = regarding.uid.as_deref().unwrap_or_default();
-        let path = regarding.field_path.as_deref().unwrap_or_default();
+        let (uid, path) = (&regarding.uid, &regarding.part);
         let identity = fnv64(
             format!(
                 "{component}\0{uid}\0{path}\0{}\0{}\0{}",
@@ -109,11 +157,11 @@ impl Recorder {
         let Report { time: now, component, host, record } = report;
         // Several events of one object at one time must not share a name.
         self.sequence += 1;
-        let name = record.regarding.name.as_deref().unwrap_or_default();
+        let name = &record.regarding.name;
         let mut event = Event {
-            involved_object: record.regarding.clone(),
+            involved_object: record.regarding.reference(),
             type_: Some(if record.warning { "Warning" } else { "Normal" }.to_owned()),
-            reason: Some(record.reason.clone()),
+            reason: Some(record.reason.to_string()),
             message: Some(record.message.clone()),
             count: Some(1),
             first_timestamp: Some(now.to_meta()),
@@ -128,7 +176,7 @@ impl Recorder {
         };
         event.metadata.name = Some(format!("{name}.{:x}", now.0.wrapping_add(self.sequence)));
         // Events about cluster-scoped objects live in the default namespace.
-        let namespace = record.regarding.namespace.as_deref().filter(|n| !n.is_empty());
+        let namespace = Some(&*record.regarding.namespace).filter(|n| !n.is_empty());
         event.metadata.namespace = Some(namespace.unwrap_or("default").to_owned());
         event
     }
@@ -141,12 +189,7 @@ mod tests {
     #[test]
     fn repetitions_are_counted() {
         let mut recorder = Recorder::default();
-        let regarding = ObjectReference {
-            name: Some("web".into()),
-            namespace: Some("shop".into()),
-            uid: Some("u1".into()),
-            ..ObjectReference::default()
-        };
+        let regarding = Regarding::object(&Key::new(Kind::Pod, "shop", "web"), "u1");
         let report = |time: u64, component: &str, reason: &str| Report {
             time: Time(time),
             component: component.into(),
@@ -183,7 +226,7 @@ mod tests {
             component: "kubelet".into(),
             host: Name::default(),
             record: Record {
-                regarding: ObjectReference::default(),
+                regarding: Regarding::default(),
                 warning: false,
                 reason: "R".into(),
                 message: n.to_string(),

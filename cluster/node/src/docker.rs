@@ -19,7 +19,7 @@ use bollard::query_parameters::{
     KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use kubelet::runtime::ContainerRecord;
 use kubelet::{
     NodeInput, RuntimeError, RuntimeErrorKind, RuntimeInput, RuntimeReply, RuntimeRequest,
@@ -175,11 +175,14 @@ impl Runtime {
                 blocking(move || volumes::prepare(&folder, &specs, fs_group)).await?;
                 Ok(RuntimeReply::Done)
             }
-            RuntimeRequest::RemovePodFolder { uid } => {
-                let root = self.root_dir.clone();
-                blocking(move || volumes::remove_pod_folder(&root, &uid)).await?;
-                Ok(RuntimeReply::Done)
+            RuntimeRequest::RemovePod { containers, uid } => {
+                let removals = containers.iter().map(|id| self.remove(id));
+                let removed: Result<(), RuntimeError> =
+                    join_all(removals).await.into_iter().collect();
+                let folder = self.remove_folder(uid).await;
+                removed.and(folder)
             }
+            RuntimeRequest::RemovePodFolder { uid } => self.remove_folder(uid).await,
             RuntimeRequest::RemoveLocalVolume { name } => {
                 let root = PathBuf::from(api::volume::LOCAL_FOLDER);
                 blocking(move || volumes::remove_local(&root, &name)).await?;
@@ -209,6 +212,12 @@ impl Runtime {
             }
             _ => self.record(id).await.map(container),
         }
+    }
+
+    async fn remove_folder(&self, uid: String) -> Result<RuntimeReply, RuntimeError> {
+        let root = self.root_dir.clone();
+        blocking(move || volumes::remove_pod_folder(&root, &uid)).await?;
+        Ok(RuntimeReply::Done)
     }
 
     async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
@@ -257,6 +266,7 @@ fn subject(request: &RuntimeRequest) -> String {
         RuntimeRequest::PullImage { image } => format!("pull {image}"),
         RuntimeRequest::Probe { container_id, .. } => format!("probe {container_id}"),
         RuntimeRequest::PrepareVolumes { folder, .. } => format!("volumes of {folder}"),
+        RuntimeRequest::RemovePod { uid, .. } => format!("remove what is left of {uid}"),
         RuntimeRequest::RemovePodFolder { uid } => format!("remove the folder of {uid}"),
         RuntimeRequest::RemoveLocalVolume { name } => format!("remove the volume {name}"),
     }

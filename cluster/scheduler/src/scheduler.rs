@@ -8,12 +8,12 @@ use api::{
     ApiError, Key, Kind, Name, Object, Patch, PatchKind, Pod, Reply, Request, Revision,
     Subresource, Time,
 };
-use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::CSINode;
 use machine::{
-    ApiEffect, ApiInput, Cache, CallId, Calls, Delta, LeaderElector, Machine, Record, Report,
-    RngTree, WatchEvent,
+    ApiEffect, ApiInput, Cache, CallId, Calls, Delta, LeaderElector, Machine, Record, Regarding,
+    Report, RngTree, WatchEvent,
 };
 use serde_json::Value;
 
@@ -577,8 +577,8 @@ impl Scheduler {
         let Some(pod) = self.pending.get_mut(key) else { return };
         let (uid, nominated) = (pod.uid.clone(), pod.nominated.clone());
         let known = std::mem::replace(&mut pod.complaint, message.clone()) == message;
-        let regarding = reference(key, &uid);
-        let reason = "FailedScheduling".to_owned();
+        let regarding = Regarding::object(key, &uid);
+        let reason = Name::new_static("FailedScheduling");
         let record = Record { regarding, warning: true, reason, message: message.clone() };
         self.record(now, profile, record, out);
         let node = match &diagnosis.preemption {
@@ -651,8 +651,8 @@ impl Scheduler {
             Ok(_) => {
                 if let Some(pod) = self.snapshot.pod(&key) {
                     let message = format!("Successfully assigned {} to {}", key.path(), pod.node);
-                    let regarding = reference(&key, pod.uid);
-                    let reason = "Scheduled".to_owned();
+                    let regarding = Regarding::object(&key, pod.uid);
+                    let reason = Name::new_static("Scheduled");
                     let record = Record { regarding, warning: false, reason, message };
                     self.record(now, profile, record, out);
                 }
@@ -727,17 +727,6 @@ fn status_patch(key: &Key, uid: &str, node: Option<&str>, condition: Option<Valu
         key: key.clone(),
         subresource: Some(Subresource::Status),
         patch: Patch { kind: PatchKind::Strategic, body: body.into() },
-    }
-}
-
-fn reference(pod: &Key, uid: &str) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        name: Some(pod.name.to_string()),
-        namespace: Some(pod.namespace.to_string()),
-        uid: Some(uid.to_owned()),
-        ..ObjectReference::default()
     }
 }
 

@@ -388,8 +388,11 @@ impl Check for Waiting {
                 if self.due == Due::Attempt && cluster.role(*by) == Role::Scheduler =>
             {
                 let about = &report.record.regarding;
-                let of = |text: &Option<String>| text.clone().unwrap_or_default();
-                let key = Key::new(Kind::Pod, &of(&about.namespace), &of(&about.name));
+                let key = Key {
+                    kind: Kind::Pod,
+                    namespace: about.namespace.clone(),
+                    name: about.name.clone(),
+                };
                 self.tried(cluster.now(), key);
             }
             Occurrence::FaultBegan(_) => {

@@ -50,8 +50,8 @@ impl EffectLog {
             ApiEffect::Record(report) => {
                 let regarding = &report.record.regarding;
                 self.text(&report.record.reason);
-                self.text(regarding.namespace.as_deref().unwrap_or_default());
-                self.text(regarding.name.as_deref().unwrap_or_default());
+                self.text(&regarding.namespace);
+                self.text(&regarding.name);
             }
         }
     }

@@ -102,7 +102,8 @@ impl World {
     /// When a process wants to be woken, but for heartbeats that need not be sent.
     pub(super) fn wanted_wake(&self, id: ProcessId) -> Option<Time> {
         match (self.is_steady(id), &self.processes[id.index()].running) {
-            (Some(_), Running::Kubelet(kubelet)) => kubelet.work_at(),
+            // Steady is who was settled when it acted last.
+            (Some(_), Running::Kubelet(kubelet)) => kubelet.pods_wake_at(),
             _ => self.machine_wake_at(id),
         }
     }

@@ -23,6 +23,8 @@ const ATTEMPTS_MAX: u32 = 16;
 #[derive(Clone)]
 pub(super) struct Store {
     memory: Memory<Object, Arc<Key>>,
+    /// How many objects of each kind there are: admission asks for kinds of which there are none.
+    counts: [u32; Kind::ALL.len()],
     specs: Specs,
     options: Options,
     rng: ChaCha8Rng,
@@ -50,6 +52,7 @@ impl Store {
         let cidr = "10.96.0.0/12".parse().expect("a constant range");
         Self {
             memory: Memory::new(),
+            counts: [0; Kind::ALL.len()],
             specs: Specs::default(),
             options: Options { service_cidr: cidr, ..Options::default() },
             rng: rng.rng("stamps"),
@@ -174,6 +177,12 @@ impl Store {
         let value_now = value.clone();
         let commit = Commit { key: key.clone(), expected, value: value_now, take, free, besides };
         self.memory.commit(commit)?;
+        let count = &mut self.counts[key.kind as usize];
+        match (&old, removed) {
+            (None, false) => *count += 1,
+            (Some(_), true) => *count -= 1,
+            _ => {}
+        }
         if key.kind == Kind::PriorityClass {
             // Specs have their priorities from the classes.
             self.specs.forget_made();
@@ -196,6 +205,9 @@ impl View for StoreView<'_> {
     }
 
     fn list(&self, kind: Kind, namespace: &str) -> Vec<Object> {
+        if self.0.counts[kind as usize] == 0 {
+            return Vec::new();
+        }
         let from = Key::new(kind, namespace, "");
         let within = |key: &Arc<Key>| {
             key.kind == kind && (namespace.is_empty() || key.namespace == namespace)

@@ -291,7 +291,9 @@ impl World {
                 let host = |object: Option<&Object>| {
                     object.and_then(node_name).and_then(|node| self.host_of.get(node)).copied()
                 };
-                let (before, after) = (host(old), host(new));
+                let after = host(new);
+                let stays = old.and_then(node_name) == new.and_then(node_name);
+                let before = if stays { after } else { host(old) };
                 if before != after {
                     before.map(|host| self.hosts[host as usize].bound.remove(key));
                     after.map(|host| self.hosts[host as usize].bound.insert(key.clone()));

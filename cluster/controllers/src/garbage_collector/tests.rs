@@ -161,7 +161,7 @@ fn owners_elsewhere_are_told_of() {
             "ownerRef [v1/ConfigMap, namespace: {namespace}, name: far, uid: far] does not exist \
              in namespace \"{namespace}\""
         );
-        vec![(true, "OwnerRefInvalidNamespace".to_owned(), message)]
+        vec![(true, "OwnerRefInvalidNamespace".into(), message)]
     };
     assert_eq!(told(&plan), expected("n"));
     // What is in no namespace has no owner in one; it stays.

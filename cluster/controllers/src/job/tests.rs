@@ -182,7 +182,8 @@ fn the_end_is_told() {
         told.extend(plan.announcements.into_values().filter_map(|a| a.done));
         plan.requests.into_iter().for_each(|request| bench.0.request(request));
     }
-    let told: Vec<(String, String)> = told.into_iter().map(|r| (r.reason, r.message)).collect();
+    let told: Vec<(String, String)> =
+        told.into_iter().map(|r| (r.reason.into(), r.message)).collect();
     assert_eq!(told, [("Completed".to_owned(), "Job completed".to_owned())]);
 }
 
@@ -215,7 +216,7 @@ fn pods_that_nobody_needed_are_told_of() {
                 "spec": {"containers": []}, "status": {"phase": phase}}));
         }
         bench.0.progress();
-        bench.0.reconcile(&key()).events.into_iter().map(|e| e.reason).collect()
+        bench.0.reconcile(&key()).events.into_iter().map(|e| e.reason.into()).collect()
     };
     assert_eq!(told(2, &["Running", "Succeeded"]), Vec::<String>::new());
     assert_eq!(told(1, &["Running", "Succeeded"]), ["TooManyActivePods"]);

@@ -20,6 +20,7 @@ pub(super) enum Action {
         exit_code: i32,
     },
     Remove(Option<u32>),
+    RemovePod(Box<[u32]>, Box<str>),
     List,
     Facts,
     Probe(ProbeOutcome),

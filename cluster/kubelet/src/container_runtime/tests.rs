@@ -518,12 +518,11 @@ fn a_pod_of_a_kubelet_runs_to_its_end() {
     assert_eq!(
         node.history,
         [
-            "1010 Pending ready=False restarts=0",
+            // That an image is being fetched is told; that the pause container is made is not.
             "1011 Pending ready=False restarts=0",
             "1023 Running ready=False restarts=0",
             "1026 Running ready=True restarts=0",
-            "1053 Succeeded ready=False restarts=0",
-            // The pause container is stopped too.
+            // The pause container is stopped, too.
             "1053 Succeeded ready=False restarts=0",
         ]
     );

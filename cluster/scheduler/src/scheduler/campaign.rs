@@ -9,8 +9,8 @@
 //! Source: kubernetes 1.33, `prepareCandidateAsync`.
 
 use super::{
-    ApiEffect, ApiError, Flight, Key, Kind, Name, Object, Pod, ProfileId, Record, Reply, Request,
-    Revision, Scheduler, Time, Value, Victim, reference, status_patch,
+    ApiEffect, ApiError, Flight, Key, Kind, Name, Object, Pod, ProfileId, Record, Regarding, Reply,
+    Request, Revision, Scheduler, Time, Value, Victim, status_patch,
 };
 use crate::pod_info::{DISRUPTION_TARGET, PREEMPTED, disruption_target};
 use crate::preemption::Eviction;
@@ -226,8 +226,8 @@ impl Scheduler {
         let pod = self.snapshot.pod(&victim.key).filter(|pod| pod.uid == victim.uid);
         let node = pod.map_or(&*campaign.node, |pod| pod.node);
         let message = format!("Preempted by pod {} on node {node}", campaign.uid);
-        let regarding = reference(&victim.key, &victim.uid);
-        let reason = "Preempted".to_owned();
+        let regarding = Regarding::object(&victim.key, &victim.uid);
+        let reason = Name::new_static("Preempted");
         let record = Record { regarding, warning: false, reason, message };
         self.record(now, campaign.profile, record, out);
     }

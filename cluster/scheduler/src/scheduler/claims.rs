@@ -10,11 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::volume::{SELECTED_NODE, is_fully_bound, volume_name};
-use api::{ApiError, Key, Reply, Request, Revision, Time, meta};
+use api::{ApiError, Key, Name, Reply, Request, Revision, Time, meta};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use machine::{ApiEffect, Cache, Record};
+use machine::{ApiEffect, Cache, Record, Regarding};
 
-use super::{Decision, Flight, Scheduler, reference};
+use super::{Decision, Flight, Scheduler};
 use crate::cycle::Diagnosis;
 use crate::desk::ProfileId;
 use crate::pod_info::PodInfo;
@@ -255,9 +255,9 @@ impl Scheduler {
         let Some(info) = self.pending.get(pod) else { return };
         let Some(profile) = self.desk.find(&info.scheduler) else { return };
         let record = Record {
-            regarding: reference(pod, &info.uid),
+            regarding: Regarding::object(pod, &info.uid),
             warning: true,
-            reason: "FailedScheduling".to_owned(),
+            reason: Name::new_static("FailedScheduling"),
             message: format!("running PreBind plugin \"VolumeBinding\": binding volumes: {why}"),
         };
         self.record(now, profile, record, out);

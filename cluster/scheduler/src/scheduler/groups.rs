@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::{Key, Name, Pod, Time};
-use machine::{ApiEffect, Record};
+use machine::{ApiEffect, Record, Regarding};
 
+use super::Scheduler;
 use super::together::PLUGIN;
-use super::{Scheduler, reference};
 use crate::desk::ProfileId;
 use crate::group::{Group, GroupCounts, GroupName};
 use crate::pod_info::PodInfo;
@@ -196,8 +196,8 @@ impl Scheduler {
         for key in permit.members.into_keys() {
             self.reservations.forget(&key);
             let Some(pod) = self.pending.get(&key) else { continue };
-            let regarding = reference(&key, &pod.uid);
-            let reason = "FailedScheduling".to_owned();
+            let regarding = Regarding::object(&key, &pod.uid);
+            let reason = Name::new_static("FailedScheduling");
             let record = Record { regarding, warning: true, reason, message: why.to_owned() };
             self.record(now, permit.profile, record, out);
             self.forget(now, key);

@@ -23,7 +23,8 @@ fn lasting(w: &World) -> Vec<String> {
 
 fn without_counters(line: &str) -> String {
     let mut text = line.to_owned();
-    for (start, end) in [("CallId(", ")"), ("resource_version: Some(\"", "\"")] {
+    for (start, end) in [("CallId(", ")"), ("Revision(", ")"), ("resource_version: Some(\"", "\"")]
+    {
         let mut parts = text.split(start);
         let mut rest = parts.next().unwrap_or_default().to_owned();
         for part in parts {

@@ -447,6 +447,11 @@ impl World {
     }
 
     fn runtime(&mut self, request: RuntimeRequest) -> Result<RuntimeReply, RuntimeError> {
+        if let RuntimeRequest::RemovePod { containers, uid } = &request {
+            let removed = containers.iter().map(|id| format!("remove {}", self.name(id)));
+            let lines: Vec<String> = removed.chain([format!("remove-folder {uid}")]).collect();
+            self.requests.extend(lines);
+        }
         let short = self.short(&request);
         self.requests.extend(Some(short).filter(|s| !s.is_empty()));
         let boxed = |r: Option<ContainerRecord>| Ok(RuntimeReply::Container(r.map(Box::new)));
@@ -473,6 +478,7 @@ impl World {
             }
             RuntimeRequest::StartContainer(spec) => {
                 let record = self.container(&spec.name, &spec.labels, "");
+                self.folders.insert(spec.pod_folder.rsplit('/').next().unwrap().to_owned());
                 self.specs.insert(record.container().to_owned(), *spec);
                 boxed(Some(record))
             }
@@ -509,6 +515,11 @@ impl World {
             RuntimeRequest::PrepareVolumes { folder, volumes, .. } => {
                 self.folders.insert(folder.rsplit('/').next().unwrap().to_owned());
                 self.volumes = volumes;
+                Ok(RuntimeReply::Done)
+            }
+            RuntimeRequest::RemovePod { containers, uid } => {
+                containers.iter().for_each(|id| drop(self.containers.remove(id)));
+                self.folders.remove(&uid);
                 Ok(RuntimeReply::Done)
             }
             RuntimeRequest::RemovePodFolder { uid } => {

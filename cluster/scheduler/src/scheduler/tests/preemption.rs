@@ -59,7 +59,7 @@ impl Bench {
         let words = std::mem::take(&mut self.out).into_iter().map(|effect| match effect {
             ApiEffect::Record(report) => {
                 let record = report.record;
-                let about = record.regarding.name.unwrap_or_default();
+                let about = record.regarding.name;
                 format!("{} {about}: {}", record.reason, record.message)
             }
             ApiEffect::Call { id, request } => {

@@ -26,7 +26,7 @@ impl Bench {
     fn reports(&mut self) -> Vec<(String, String)> {
         let records = self.out.iter().filter_map(|effect| match effect {
             ApiEffect::Record(report) => {
-                Some((report.component.to_string(), report.record.reason.clone()))
+                Some((report.component.to_string(), report.record.reason.to_string()))
             }
             ApiEffect::Call { .. } => None,
         });
