@@ -15,6 +15,7 @@ pub mod overlay_firewall;
 pub mod overlay_rules;
 pub mod proxy_config;
 pub mod service_rules;
+pub mod switch;
 
 pub use flows::{Flow, FlowCheck};
 pub use overlay_rules::{Backend, Overlay, OverlayChange};

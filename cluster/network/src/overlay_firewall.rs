@@ -1,13 +1,17 @@
 //! Rules that let pod traffic through a host: accepted where it is forwarded, masqueraded where
 //! it leaves the cluster.
 
+use std::net::Ipv4Addr;
+
 use ipnet::Ipv4Net;
 
 use crate::iptables::{Abilities, Jump, Saved, Table};
 use crate::proxy_config::MASQUERADE_MARK;
+use crate::switch::INNER;
 
 const FORWARD: &str = "FLANNEL-FWD";
 const MASQUERADE: &str = "FLANNEL-POSTRTG";
+const TUNNEL: &str = "FLANNEL-PRERTG";
 /// Docker's chain for rules of others. It comes before all of Docker's own and survives its
 /// restarts, while what others put into `FORWARD` ends up behind rules that may drop.
 const DOCKER_USER: &str = "DOCKER-USER";
@@ -19,11 +23,18 @@ const JUMPS: [Jump; 2] = [
 const DOCKER_JUMP: Jump =
     Jump { table: Table::Filter, from: DOCKER_USER, matches: "", to: FORWARD };
 
+const TUNNEL_JUMP: Jump =
+    Jump { table: Table::Nat, from: "PREROUTING", matches: "", to: TUNNEL };
+
+/// The number of GRE among the protocols of IP.
+const GRE: u8 = 47;
+
 /// The table for hosts that have nftables alone.
 pub const NFTABLES_TABLE: &str = "ip flannel";
 
 /// The chain of that table.
 pub const NFTABLES_CHAIN: &str = "postrtg";
+const NFTABLES_TUNNEL_CHAIN: &str = "prertg";
 
 /// What is let through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,26 +43,41 @@ pub struct OverlayFirewall {
     pub network: Ipv4Net,
     /// Whether traffic of pods that leaves the cluster is masqueraded.
     pub masquerade: bool,
+    /// The host's address, where a switch that is a program has tunnels of its own behind it
+    /// ([`crate::switch::UPLINK`]): the kernel puts it into their packets, and takes it out.
+    pub tunnels: Option<Ipv4Addr>,
 }
 
 impl OverlayFirewall {
     /// The rules of our chains, as `iptables-save` prints them.
-    fn rules(&self, abilities: Abilities) -> [(Table, &'static str, Vec<String>); 2] {
+    fn rules(&self, abilities: Abilities) -> Vec<(Table, &'static str, Vec<String>)> {
         let network = self.network;
-        let forward = vec![format!("-s {network} -j ACCEPT"), format!("-d {network} -j ACCEPT")];
+        let mut forward =
+            vec![format!("-s {network} -j ACCEPT"), format!("-d {network} -j ACCEPT")];
         let mut masquerade = Vec::new();
+        let mut tunnels = Vec::new();
+        if let Some(host) = self.tunnels {
+            forward.extend(["-s", "-d"].map(|side| format!("{side} {INNER}/32 -j ACCEPT")));
+            tunnels.push(format!("-d {host}/32 -p {GRE} -j DNAT --to-destination {INNER}"));
+            masquerade.push(format!("-s {INNER}/32 -j SNAT --to-source {host}"));
+        }
         if self.masquerade {
             let mark = format!("{MASQUERADE_MARK:#x}");
             let random = if abilities.random_fully { " --random-fully" } else { "" };
-            masquerade = vec![
+            masquerade.extend([
                 // The service proxy masquerades these.
                 format!("-m mark --mark {mark}/{mark} -j RETURN"),
                 // Not RETURN: Docker would masquerade what leaves its bridge.
                 format!("-s {network} -d {network} -j ACCEPT"),
                 format!("-s {network} ! -d 224.0.0.0/4 -j MASQUERADE{random}"),
-            ];
+            ]);
         }
-        [(Table::Filter, FORWARD, forward), (Table::Nat, MASQUERADE, masquerade)]
+        let mut chains =
+            vec![(Table::Filter, FORWARD, forward), (Table::Nat, MASQUERADE, masquerade)];
+        if !tunnels.is_empty() {
+            chains.push((Table::Nat, TUNNEL, tunnels));
+        }
+        chains
     }
 
     /// The text for `iptables-restore --noflush` that puts the rules in place; empty when
@@ -59,7 +85,9 @@ impl OverlayFirewall {
     pub fn iptables(&self, saved: &Saved, abilities: Abilities) -> String {
         let mut text = String::new();
         for (table, chain, rules) in self.rules(abilities) {
-            let there = saved.rules(table, chain).eq(rules.iter().map(String::as_str));
+            // Hosts that have a list of protocols print the name.
+            let numbered = |rule: &str| rule.replace("-p gre ", &format!("-p {GRE} "));
+            let there = saved.rules(table, chain).map(numbered).eq(rules.iter().cloned());
             if there && saved.has_chain(table, chain) {
                 continue;
             }
@@ -67,6 +95,9 @@ impl OverlayFirewall {
             text.push_str(&format!("*{}\n:{chain} - [0:0]\n{rules}COMMIT\n", table.name()));
         }
         text.push_str(&saved.missing_jumps(&JUMPS));
+        if self.tunnels.is_some() {
+            text.push_str(&saved.missing_jumps(&[TUNNEL_JUMP]));
+        }
         if saved.has_chain(Table::Filter, DOCKER_USER) {
             text.push_str(&saved.missing_jumps(&[DOCKER_JUMP]));
         }
@@ -83,6 +114,15 @@ impl OverlayFirewall {
             "add table {table}\nadd chain {table} {NFTABLES_CHAIN} \
              {{ type nat hook postrouting priority 100 ; }}\n"
         ));
+        if let Some(host) = self.tunnels {
+            text.push_str(&format!(
+                "add rule {table} {NFTABLES_CHAIN} ip saddr {INNER} snat to {host}\n\
+                 add chain {table} {NFTABLES_TUNNEL_CHAIN} \
+                 {{ type nat hook prerouting priority -100 ; }}\n\
+                 add rule {table} {NFTABLES_TUNNEL_CHAIN} \
+                 ip daddr {host} ip protocol {GRE} dnat to {INNER}\n"
+            ));
+        }
         if self.masquerade {
             let mark = format!("{MASQUERADE_MARK:#x}");
             for rule in [
@@ -101,6 +141,7 @@ impl OverlayFirewall {
         listing.contains("hook postrouting")
             && (!self.masquerade
                 || listing.contains(&format!("{}", self.network)) && listing.contains("masquerade"))
+            && self.tunnels.is_none_or(|host| listing.contains(&format!("snat to {host}")))
     }
 
     /// The text for `nft -f -` that removes the table if there is one.
@@ -113,7 +154,7 @@ impl OverlayFirewall {
 /// there are none.
 pub fn iptables_cleanup(saved: &Saved) -> String {
     saved.removal(|table, chain| {
-        matches!((table, chain), (Table::Filter, FORWARD) | (Table::Nat, MASQUERADE))
+        matches!((table, chain), (Table::Filter, FORWARD) | (Table::Nat, MASQUERADE | TUNNEL))
     })
 }
 
@@ -126,7 +167,33 @@ mod tests {
         :POSTROUTING ACCEPT [0:0]\nCOMMIT\n";
 
     fn firewall() -> OverlayFirewall {
-        OverlayFirewall { network: "10.244.0.0/16".parse().unwrap(), masquerade: true }
+        OverlayFirewall { network: "10.244.0.0/16".parse().unwrap(), masquerade: true, tunnels: None }
+    }
+
+    #[test]
+    fn tunnels_of_a_program_have_the_address_of_the_host() {
+        let old = Abilities { random_fully: false };
+        let firewall = OverlayFirewall { tunnels: Some([10, 99, 0, 11].into()), ..firewall() };
+        let text = firewall.iptables(&Saved::parse(BARE), old);
+        for rule in [
+            "-A FLANNEL-FWD -s 169.254.47.1/32 -j ACCEPT",
+            "-A FLANNEL-FWD -d 169.254.47.1/32 -j ACCEPT",
+            "-A FLANNEL-POSTRTG -s 169.254.47.1/32 -j SNAT --to-source 10.99.0.11",
+            "-A FLANNEL-PRERTG -d 10.99.0.11/32 -p 47 -j DNAT --to-destination 169.254.47.1",
+            "-I PREROUTING 1 -j FLANNEL-PRERTG",
+        ] {
+            assert!(text.lines().any(|line| line == rule), "{rule}: {text}");
+        }
+        // As the kernel prints it, with the protocol's name.
+        let kernel = text.replace("-p 47", "-p gre").replace(" 1 -j", " -j").replace("-I", "-A");
+        let saved = Saved::parse(&format!("{BARE}{kernel}"));
+        assert_eq!(firewall.iptables(&saved, old), "");
+        assert!(iptables_cleanup(&saved).contains("-X FLANNEL-PRERTG"));
+        let nft = firewall.nftables();
+        assert!(nft.contains("ip daddr 10.99.0.11 ip protocol 47 dnat to 169.254.47.1"), "{nft}");
+        let listing = "hook postrouting 10.244.0.0/16 masquerade";
+        assert!(!firewall.is_intact(listing));
+        assert!(firewall.is_intact(&format!("{listing} snat to 10.99.0.11")));
     }
 
     #[test]

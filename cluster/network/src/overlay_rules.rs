@@ -14,6 +14,8 @@ mod tests;
 
 /// Bytes that vxlan adds to a packet: outer Ethernet, IPv4, UDP and vxlan headers.
 pub const VXLAN_OVERHEAD: u32 = 50;
+/// Bytes that a GRE tunnel of Open vSwitch adds: the pod's Ethernet header, GRE and IPv4.
+pub const GRE_OVERHEAD: u32 = 38;
 /// Lets a node be reached at another address than its internal one, as with flannel.
 const PUBLIC_IP: &str = "flannel.alpha.coreos.com/public-ip-overwrite";
 
@@ -24,6 +26,19 @@ pub enum Backend {
     Vxlan,
     /// As they are, routed by the hosts; all hosts must share one link.
     HostGw,
+    /// Inside GRE packets of Open vSwitch, a tunnel to each host; see [`crate::switch`].
+    OvsGre,
+}
+
+impl Backend {
+    /// Bytes that it adds to a packet of a pod.
+    pub const fn overhead(self) -> u32 {
+        match self {
+            Self::Vxlan => VXLAN_OVERHEAD,
+            Self::HostGw => 0,
+            Self::OvsGre => GRE_OVERHEAD,
+        }
+    }
 }
 
 /// A hardware address.
@@ -31,8 +46,9 @@ pub enum Backend {
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// The address of a node's vxlan device. It follows from the node's address, so that others
-    /// know it without being told; the first byte marks it as locally administered.
+    /// The address of a node's vxlan device, or of its bridge behind the switch. It follows from
+    /// the node's address, so that others know it without being told; the first byte marks it as
+    /// locally administered.
     pub const fn of_host(address: Ipv4Addr) -> Self {
         let [a, b, c, d] = address.octets();
         Self([0x0a, 0x58, a, b, c, d])
@@ -84,7 +100,7 @@ fn internal_address(node: &Node) -> Option<Ipv4Addr> {
 pub struct Route {
     /// The pods.
     pub pods: Ipv4Net,
-    /// The next hop: the other host, or its end of the vxlan.
+    /// The next hop: the other host, its end of the vxlan, or its bridge.
     pub via: Ipv4Addr,
 }
 
@@ -93,7 +109,7 @@ pub struct Route {
 pub struct Overlay {
     /// Routes by pod network.
     pub routes: BTreeMap<Ipv4Net, Ipv4Addr>,
-    /// Hardware addresses by next hop; only for vxlan.
+    /// Hardware addresses by next hop; not for host-gw, where the hosts ask for them.
     pub neighbours: BTreeMap<Ipv4Addr, Mac>,
     /// Hosts by the hardware address of their vxlan device; only for vxlan.
     pub forwarding: BTreeMap<Mac, Ipv4Addr>,
@@ -101,30 +117,26 @@ pub struct Overlay {
 
 impl Overlay {
     /// What the node `own` needs to reach `peers`, which may include itself.
-    ///
-    /// Pod networks that overlap with its own or an earlier one are left out: a packet can go
-    /// one way only, and the pods of this node must stay reachable whatever others claim.
     pub fn desired(backend: Backend, own: Peer, peers: impl IntoIterator<Item = Peer>) -> Self {
         let mut overlay = Self::default();
-        for peer in peers {
-            let claimed = overlay.routes.keys().chain([&own.pods]);
-            let overlaps = claimed.into_iter().any(|net| {
-                net.contains(&peer.pods.network()) || peer.pods.contains(&net.network())
-            });
-            if overlaps || peer.host == own.host {
-                continue;
-            }
+        for peer in distinct(own, peers) {
+            let mac = Mac::of_host(peer.host);
             match backend {
                 Backend::HostGw => {
                     overlay.routes.insert(peer.pods, peer.host);
                 }
                 Backend::Vxlan => {
-                    let mac = Mac::of_host(peer.host);
                     // The other end of the vxlan has the network's own address.
                     let via = peer.pods.network();
                     overlay.routes.insert(peer.pods, via);
                     overlay.neighbours.insert(via, mac);
                     overlay.forwarding.insert(mac, peer.host);
+                }
+                Backend::OvsGre => {
+                    // The switch forwards by hardware address, so nobody has to ask for it.
+                    let via = gateway(peer.pods);
+                    overlay.routes.insert(peer.pods, via);
+                    overlay.neighbours.insert(via, mac);
                 }
             }
         }
@@ -154,6 +166,28 @@ impl Overlay {
             }
         }
     }
+}
+
+/// The other nodes that `own` can reach, without itself.
+///
+/// Pod networks that overlap with its own or an earlier one are left out: a packet can go one way
+/// only, and the pods of this node must stay reachable whatever others claim.
+pub fn distinct(own: Peer, peers: impl IntoIterator<Item = Peer>) -> Vec<Peer> {
+    let mut reached: Vec<Peer> = Vec::new();
+    for peer in peers {
+        let overlaps = reached.iter().chain([&own]).any(|other| {
+            other.pods.contains(&peer.pods.network()) || peer.pods.contains(&other.pods.network())
+        });
+        if !overlaps && peer.host != own.host {
+            reached.push(peer);
+        }
+    }
+    reached
+}
+
+/// The address of the bridge of a node's pods.
+pub fn gateway(pods: Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(pods.network()).saturating_add(1))
 }
 
 /// One change of the kernel's state. Each `Put` replaces what is there.
@@ -232,7 +266,7 @@ pub struct Subnet {
 impl Subnet {
     /// The address of the bridge of this node's pods.
     pub fn gateway(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.pods.network()).saturating_add(1))
+        gateway(self.pods)
     }
 
     /// The environment file that tells others: `FLANNEL_SUBNET` is the bridge's address with

@@ -79,6 +79,21 @@ fn host_gw_needs_routes_alone() {
 }
 
 #[test]
+fn tunnels_need_a_route_and_a_neighbour_for_each_peer() {
+    let (own, peers) = three();
+    let overlay = Overlay::desired(Backend::OvsGre, own, peers.clone());
+    let changes = diff(&Overlay::default(), &overlay);
+    let text: Vec<String> = changes.iter().map(|change| format!("{change:?}")).collect();
+    insta::assert_snapshot!(text.join("\n"), @r"
+    PutNeighbour { address: 10.244.2.1, mac: Mac([10, 88, 10, 99, 0, 12]) }
+    PutNeighbour { address: 10.244.3.1, mac: Mac([10, 88, 10, 99, 0, 13]) }
+    PutRoute(Route { pods: 10.244.2.0/24, via: 10.244.2.1 })
+    PutRoute(Route { pods: 10.244.3.0/24, via: 10.244.3.1 })
+    ");
+    assert_eq!(distinct(own, peers.clone()), peers[1..3]);
+}
+
+#[test]
 fn the_environment_file_names_the_bridge_address() {
     let subnet = Subnet {
         network: "10.244.0.0/16".parse().unwrap(),
@@ -98,8 +113,9 @@ fn the_environment_file_names_the_bridge_address() {
 
 fn overlays() -> impl Strategy<Value = Overlay> {
     let peers = proptest::collection::vec((0..12_u8, 0..8_u8), 0..10);
-    (peers, any::<bool>()).prop_map(|(peers, vxlan)| {
-        let backend = if vxlan { Backend::Vxlan } else { Backend::HostGw };
+    let backends =
+        prop_oneof![Just(Backend::Vxlan), Just(Backend::HostGw), Just(Backend::OvsGre)];
+    (peers, backends).prop_map(|(peers, backend)| {
         let own = peer("10.244.200.0/24", [10, 0, 0, 200]);
         let peers = peers
             .into_iter()

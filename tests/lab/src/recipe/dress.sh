@@ -146,8 +146,11 @@ case $kind in
 ubuntu)
     release ubuntu 22.04 Ubuntu debian
     mkdir -p "$root/var/cache/apt/archives/partial"
-    (cd "$root/srv/packages" && chroot "$root" sh -c "cd /srv/packages && apt-get -qq update &&
-        apt-get -qq download $present")
+    # What Open vSwitch needs and the host has not, dependencies included.
+    chroot "$root" apt-get -qq update
+    switch=$(chroot "$root" apt-get -s --no-install-recommends install openvswitch-switch |
+        sed -n 's/^Inst \([^ ]*\) .*/\1/p')
+    chroot "$root" sh -c "cd /srv/packages && apt-get -qq download $(echo $present $switch)"
     for file in "$root"/srv/packages/*.deb; do
         dpkg-deb --field "$file"
         printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "${file##*/}" "$(stat -c %s "$file")" \
