@@ -166,6 +166,17 @@ impl Distribution {
             (Kind::EnterpriseLinux, _) => &[],
         }
     }
+
+    /// The distribution's own packages of Open vSwitch; none where it has none.
+    #[must_use]
+    pub fn switch_packages(self) -> &'static [&'static str] {
+        match self.kind {
+            Kind::Debian | Kind::Ubuntu => &["openvswitch-switch"],
+            Kind::Fedora => &["openvswitch"],
+            // Others have it, in repositories of their own.
+            Kind::EnterpriseLinux | Kind::Amazon => &[],
+        }
+    }
 }
 
 /// The packages of Docker's own repository.

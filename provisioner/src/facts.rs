@@ -86,6 +86,11 @@ impl FactsQuery {
             data.extend(ENGINE_DATA.map(str::to_owned));
             paths.extend(ENGINE_DATA.map(str::to_owned));
         }
+        if desired.open_vswitch {
+            let asked = SWITCH_DATA.iter().chain([&SWITCH_PROGRAM]);
+            paths.extend(asked.map(|path| (*path).to_owned()));
+            data.extend(SWITCH_DATA.map(str::to_owned));
+        }
         if desired.engine.repository.is_some() {
             // Which of them it will be depends on the distribution, which nobody knows yet.
             let files = repository::FILES.iter().map(|path| (*path).to_owned());
@@ -130,6 +135,13 @@ pub(crate) const ENGINE_DATA: [&str; 9] = [
     "/var/lib/containerd",
     "/var/lib/docker",
 ];
+
+/// The program by which Open vSwitch is told what to do.
+pub(crate) const SWITCH_PROGRAM: &str = "/usr/bin/ovs-vsctl";
+
+/// What Open vSwitch makes by itself, and so no package takes away.
+pub(crate) const SWITCH_DATA: [&str; 3] =
+    ["/etc/openvswitch", "/var/lib/openvswitch", "/var/log/openvswitch"];
 
 /// The directories above `path`, nearest first, without the root.
 pub(crate) fn parents(path: &str) -> impl Iterator<Item = &str> {

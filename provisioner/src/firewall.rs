@@ -49,6 +49,11 @@ pub enum Opening {
         /// Who may send them; `None` for anyone.
         from: Option<BTreeSet<Ipv4Net>>,
     },
+    /// Packets of GRE tunnels, which have no ports.
+    Gre {
+        /// Who may send them.
+        from: BTreeSet<Ipv4Net>,
+    },
     /// Packets that the host forwards from and to pods.
     Pods {
         /// Addresses of all pods.
@@ -65,10 +70,21 @@ impl Opening {
         port: u16,
         hosts: impl IntoIterator<Item = Ipv4Addr>,
     ) -> Option<Self> {
-        let single: Vec<_> = hosts.into_iter().map(Ipv4Net::from).collect();
-        let from: BTreeSet<_> = Ipv4Net::aggregate(&single).into_iter().collect();
+        let from = joined(hosts);
         (!from.is_empty()).then_some(Self::Port { protocol, port, from: Some(from) })
     }
+
+    /// GRE for these hosts alone; `None` when there are none.
+    pub fn gre_for(hosts: impl IntoIterator<Item = Ipv4Addr>) -> Option<Self> {
+        let from = joined(hosts);
+        (!from.is_empty()).then_some(Self::Gre { from })
+    }
+}
+
+/// The fewest ranges that hold these addresses and nobody else.
+fn joined(hosts: impl IntoIterator<Item = Ipv4Addr>) -> BTreeSet<Ipv4Net> {
+    let single: Vec<_> = hosts.into_iter().map(Ipv4Net::from).collect();
+    Ipv4Net::aggregate(&single).into_iter().collect()
 }
 
 /// A kind of firewall.
@@ -230,6 +246,10 @@ fn rules_of(opening: &Opening, firewall: &FirewallFact) -> Vec<String> {
                 .flat_map(|net| port_rules(firewall, *protocol, *port, Some(&address(*net))))
                 .collect(),
         },
+        Opening::Gre { from } => match firewall.kind {
+            FirewallKind::Nftables => gre_rules(firewall, &set(from)),
+            _ => from.iter().flat_map(|net| gre_rules(firewall, &address(*net))).collect(),
+        },
         Opening::Pods { range } => pod_rules(firewall, *range),
     }
 }
@@ -264,6 +284,26 @@ fn port_rules(
         FirewallKind::Nftables => {
             let source = from.map_or(String::new(), |from| format!("ip saddr {from} "));
             let rule = format!("{source}{protocol} dport {port} accept");
+            firewall.input.iter().map(|chain| marked_nftables(chain, &rule)).collect()
+        }
+    }
+}
+
+/// A switch that forwards by itself gets the packets after they were forwarded, which flanneld's
+/// own rules let pass.
+fn gre_rules(firewall: &FirewallFact, from: &str) -> Vec<String> {
+    match firewall.kind {
+        FirewallKind::Firewalld => vec![format!(
+            "{} rule family=\"ipv4\" source address=\"{from}\" protocol value=\"gre\" accept",
+            firewall.zone
+        )],
+        FirewallKind::Ufw => vec![format!("allow gre any {ANYONE} any {from} in")],
+        FirewallKind::Iptables => {
+            let length = if from.contains('/') { "" } else { "/32" };
+            vec![marked_iptables(&format!("INPUT -s {from}{length} -p 47"))]
+        }
+        FirewallKind::Nftables => {
+            let rule = format!("ip saddr {from} ip protocol 47 accept");
             firewall.input.iter().map(|chain| marked_nftables(chain, &rule)).collect()
         }
     }

@@ -39,7 +39,7 @@ pub use conduct::{AddonSource, BatchSize, Hook, HookMoment, Rollout};
 pub use diagnostics::{Diagnostics, Finding, Problem, Severity};
 pub use document::{
     Backend, FirewallPolicy, HookPlace, HostKeyPolicy, KeyAlgorithm, MasterForm, NodeApproval,
-    Phase, PodBridge, ProxyMode, Role,
+    OvsDatapath, Phase, PodBridge, ProxyMode, Role,
 };
 pub use reach::{Jump, Ssh};
 pub use schema::schema;
@@ -169,6 +169,8 @@ impl Cluster {
 pub struct Network {
     /// How pod packets travel between hosts.
     pub backend: Backend,
+    /// Who forwards for Open vSwitch.
+    pub ovs_datapath: OvsDatapath,
     /// Largest packet of the pod network in bytes.
     pub mtu: u16,
     /// Whether packets from pods to the outside are masqueraded.

@@ -28,7 +28,7 @@ mod wave;
 
 pub use file::{Basis, FORMAT, PlanSource, SavedPlan, SavedPlanError, is_saved_plan};
 pub(crate) use host::HostPlanner;
-pub(crate) use preparation::{engine_packages, installation};
+pub(crate) use preparation::{engine_packages, installation, lacks_switch};
 pub use removal::{nothing, reset, reset_state, reset_summary};
 pub(crate) use show::size;
 pub use show::{ContentDiff, DiffSource, change_line, rollout_summary, summary};

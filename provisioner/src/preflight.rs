@@ -8,7 +8,7 @@ use crate::compose::DOCKER_ON_FLANNEL;
 use crate::distribution::{Architecture, Distribution, PackageManager, SUPPORTED};
 use crate::facts::{DockerFact, ENGINE, Facts, ModuleFact, PathFact};
 use crate::firewall::FirewallKind;
-use crate::inventory::FirewallPolicy;
+use crate::inventory::{FirewallPolicy, PodBridge};
 use crate::plan::{self, HostPlan};
 use crate::record::Record;
 use crate::state::{Content, HostState, PortUse};
@@ -169,17 +169,25 @@ fn layout(state: &HostState, record: &Record, found: &mut Found<'_>) {
 
 /// Pods stay on the bridge that they were started on, and two bridges cannot share a range.
 fn same_pod_bridge(state: &HostState, record: &Record, found: &mut Found<'_>) {
-    let was = record.paths.contains_key(DOCKER_ON_FLANNEL);
-    let wanted = state.file(DOCKER_ON_FLANNEL).is_some();
+    let was = match record.paths.contains_key(DOCKER_ON_FLANNEL) {
+        true => PodBridge::Docker0,
+        false if record.open_vswitch => PodBridge::Kbr0,
+        false => PodBridge::Cni0,
+    };
+    let wanted = match state.file(DOCKER_ON_FLANNEL) {
+        Some(_) => PodBridge::Docker0,
+        None if state.open_vswitch => PodBridge::Kbr0,
+        None => PodBridge::Cni0,
+    };
     let is_node = state.units.iter().any(|unit| unit.name == KUBELET);
     if !is_node || record.unit(KUBELET).is_none() || record.generation == 0 || was == wanted {
         return;
     }
-    let name = |docker: bool| if docker { "docker0" } else { "cni0" };
-    let message = format!("its pods are on {}, and the inventory says {}", name(was), name(wanted));
+    let (was, wanted) = (was.as_str(), wanted.as_str());
+    let message = format!("its pods are on {was}, and the inventory says {wanted}");
+    let backend = if was == PodBridge::Kbr0.as_str() { "backend = \"ovs-gre\"`, `" } else { "" };
     let advice = format!(
-        "say `pod_bridge = \"{}\"` in [network], or `kprov reset --hosts {}` first",
-        name(was),
+        "say `{backend}pod_bridge = \"{was}\"` in [network], or `kprov reset --hosts {}` first",
         state.host
     );
     found.add("pod-bridge", message, advice);
@@ -297,6 +305,16 @@ fn engine(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
 
 /// Packages need the package manager of the host's own distribution.
 fn packages(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
+    if let Ok(distribution) = Distribution::of(&facts.os)
+        && plan::lacks_switch(state, facts)
+        && distribution.switch_packages().is_empty()
+    {
+        let name = &facts.os.pretty_name;
+        let message = format!("Open vSwitch is not installed, and {name} has no package of it");
+        let advice = "install openvswitch by hand (CentOS has it in the repository of its NFV \
+                      group), or use `backend = \"vxlan\"` in [network]";
+        found.add("packages", message, advice);
+    }
     let Some(installation) = plan::installation(state, facts) else { return };
     if installation.manager.is_none() {
         let names: Vec<_> = installation.packages.iter().map(String::as_str).collect();

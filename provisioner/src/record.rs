@@ -65,6 +65,9 @@ pub struct Record {
     /// The program that installed them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manager: Option<PackageManager>,
+    /// Whether pods are on the bridge of Open vSwitch's tunnels.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open_vswitch: bool,
     /// Swap that we switched off, by device or file.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub swaps: BTreeSet<String>,
@@ -98,6 +101,7 @@ impl Record {
             data: BTreeMap::new(),
             packages: BTreeSet::new(),
             manager: None,
+            open_vswitch: false,
             swaps: BTreeSet::new(),
             blocks: BTreeMap::new(),
             rules: OwnedRules::new(),

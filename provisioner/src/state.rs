@@ -59,6 +59,8 @@ pub struct HostState {
     pub docker: bool,
     /// Where that comes from when there is none.
     pub engine: EngineSource,
+    /// Whether the host must have Open vSwitch.
+    pub open_vswitch: bool,
     /// Further packages of the distribution.
     pub packages: BTreeSet<String>,
     /// Packages as files, of all distributions at hand: where there are any of the host's own, no
@@ -93,6 +95,7 @@ impl HostState {
             data: BTreeSet::new(),
             docker: false,
             engine: EngineSource::default(),
+            open_vswitch: false,
             packages: BTreeSet::new(),
             package_files: Vec::new(),
             swap_off: false,

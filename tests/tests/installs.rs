@@ -302,8 +302,89 @@ async fn containers_of(cluster: &Cluster, component: &str) -> Result<Vec<String>
     Ok(names.lines().map(str::to_owned).collect())
 }
 
-/// What stands in the place of the guide with Open vSwitch: two hosts of Ubuntu on one segment, with
-/// its addresses and its proof, and routes instead of a tunnel.
+/// The guide with Open vSwitch: two hosts of Ubuntu, a tunnel between them, its addresses and its
+/// proof. These hosts' kernel has no module of Open vSwitch, so that the switch forwards by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_ubuntu_hosts_with_a_tunnel_of_open_vswitch() -> Result<()> {
+    let story = Story::begin();
+    let mut inventory = Inventory::single_master("tunnel", 2);
+    inventory.kinds = vec![HostKind::Ubuntu];
+    inventory.cluster = "pod_cidr = \"172.17.0.0/16\"\nnode_cidr_mask = 24\n".to_owned();
+    inventory.extra = format!(
+        "[network]\nbackend = \"ovs-gre\"\n\n\
+         [defaults]\nsystem = {{ docker = {{ repository = {{ url = {:?}, unsigned = true }}, \
+         packages = [\"containerd\", \"docker.io\", \"runc\"] }} }}\n",
+        HostKind::REPOSITORY
+    );
+    let cluster = Cluster::boot(inventory).await?;
+    let bare = Bare::of(&cluster).await?;
+    cluster.apply().await?;
+    story.tell("applied");
+    cluster.nodes_are_ready(2, SOON).await?;
+    tunnels_lead_to_the_other_bridge(&cluster).await?;
+    pods_reach_each_other(&cluster, 2).await?;
+    story.tell("pods reach each other");
+    only_peers_may_send_tunnel_packets(&cluster).await?;
+
+    // The database outlives the switch; its flows and its way out do not.
+    shell(&cluster, "node-1", "systemctl restart openvswitch-switch ovs-vswitchd").await?;
+    tunnels_lead_to_the_other_bridge(&cluster).await?;
+    pods_reach_each_other(&cluster, 2).await?;
+    story.tell("the switch was started again");
+    boot(&cluster, "node-2").await?;
+    cluster.nodes_are_ready(2, SOON).await?;
+    tunnels_lead_to_the_other_bridge(&cluster).await?;
+    pods_reach_each_other(&cluster, 2).await?;
+    story.tell("a node has booted");
+    is_whole_and_given_back(&cluster, &bare, &story).await
+}
+
+/// Each host reaches the other's bridge of pods, with the longest packets that shall pass, by a
+/// bridge of Linux of which the one of the tunnels is a port.
+async fn tunnels_lead_to_the_other_bridge(cluster: &Cluster) -> Result<()> {
+    let mut bridges = Vec::new();
+    for host in cluster.lab.hosts() {
+        let address = shell(cluster, &host.name, "ip -4 -o address show kbr0").await?;
+        let address = address.split_whitespace().nth(3).context("no address")?.to_owned();
+        ensure!(address.starts_with("172.17.") && address.ends_with(".1/24"), "{address}");
+        bridges.push(address.trim_end_matches("/24").to_owned());
+    }
+    let hosts = cluster.lab.hosts();
+    for (host, (other, bridge)) in hosts.iter().zip(hosts.iter().rev().zip(bridges.iter().rev())) {
+        let tunnel =
+            shell(cluster, &host.name, "ovs-vsctl get Interface gre0 type options").await?;
+        let remote = format!("remote_ip=\"{}\"", other.address);
+        ensure!(tunnel.starts_with("gre") && tunnel.contains(&remote), "{tunnel}");
+        let port = shell(cluster, &host.name, "ip -o link show master kbr0").await?;
+        ensure!(port.contains(" obr0: ") && port.contains(" mtu 1462 "), "{port}");
+        let route = shell(cluster, &host.name, &format!("ip route get {bridge}")).await?;
+        ensure!(route.contains(" dev kbr0 "), "{route}");
+        let forwards = shell(cluster, &host.name, "cat /proc/sys/net/ipv4/ip_forward").await?;
+        ensure!(forwards.trim() == "1", "{}: {forwards}", host.name);
+        let ping = format!("ping -c 1 -W 1 -M do -s 1434 {bridge}");
+        eventually(&format!("{} to reach {bridge}", host.name), SOON, async || {
+            shell(cluster, &host.name, &ping).await.map(drop)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// The host's firewall lets GRE in from the other host, and so said the guide's.
+async fn only_peers_may_send_tunnel_packets(cluster: &Cluster) -> Result<()> {
+    let hosts = cluster.lab.hosts();
+    for (host, other) in hosts.iter().zip(hosts.iter().rev()) {
+        let rules = shell(cluster, &host.name, "iptables-save -t filter").await?;
+        let from = format!("-s {}/32 ", other.address);
+        let opens = |line: &&str| line.contains(" -p gre ") || line.contains(" -p 47 ");
+        let opened: Vec<_> = rules.lines().filter(opens).collect();
+        ensure!(opened.len() == 1 && opened[0].contains(&from), "{}: {rules}", host.name);
+    }
+    Ok(())
+}
+
+/// The same addresses and the same proof without Open vSwitch, for hosts on one segment: Docker is
+/// on the bridge as there, and routes stand in for the tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_ubuntu_hosts_with_the_addresses_of_the_tunnel() -> Result<()> {
     let story = Story::begin();

@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use client::{Client, Kubeconfig};
 use ipnet::Ipv4Net;
 use network::Backend;
+use network::switch::Datapath;
 use node::docker::PodBridge;
 use node::overlay::{self, Settings, Vitals};
 use node::plain_health;
@@ -41,6 +42,9 @@ pub(crate) struct Flags {
     /// How packets travel between hosts.
     #[arg(long, value_enum, value_name = "BACKEND", default_value = "vxlan")]
     backend: BackendName,
+    /// Who forwards for Open vSwitch, with ovs-gre.
+    #[arg(long, value_enum, value_name = "DATAPATH", default_value = "auto")]
+    ovs_datapath: DatapathName,
     /// The largest packet of pods in bytes; 0: as large as fits.
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     mtu: u32,
@@ -74,6 +78,18 @@ enum BackendName {
     Vxlan,
     /// As they are, routed by the hosts, which must share a link.
     HostGw,
+    /// Inside GRE packets, by tunnels of Open vSwitch from each host to each.
+    OvsGre,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DatapathName {
+    /// The kernel where it has the module openvswitch, else ovs-vswitchd.
+    Auto,
+    /// The kernel.
+    System,
+    /// ovs-vswitchd itself.
+    Netdev,
 }
 
 /// The least that IPv4 requires of every link; smaller ones fail in strange ways.
@@ -84,6 +100,10 @@ impl Flags {
         if self.mtu != 0 && self.mtu < MTU_MIN {
             anyhow::bail!("--mtu={} is too small: use 0 or at least {MTU_MIN}", self.mtu);
         }
+        let by_tunnels = matches!(self.backend, BackendName::OvsGre);
+        if by_tunnels != (self.pod_bridge == PodBridge::Kbr0) {
+            anyhow::bail!("--backend=ovs-gre and --pod-bridge=kbr0 need each other");
+        }
         Ok(Settings {
             node_name: node_name(&self.hostname_override)?,
             host_address: self.iface_address,
@@ -91,6 +111,12 @@ impl Flags {
             backend: match self.backend {
                 BackendName::Vxlan => Backend::Vxlan,
                 BackendName::HostGw => Backend::HostGw,
+                BackendName::OvsGre => Backend::OvsGre,
+            },
+            datapath: match self.ovs_datapath {
+                DatapathName::Auto => None,
+                DatapathName::System => Some(Datapath::System),
+                DatapathName::Netdev => Some(Datapath::Netdev),
             },
             mtu: (self.mtu != 0).then_some(self.mtu),
             masquerade: self.ip_masq,
@@ -178,6 +204,16 @@ mod tests {
         assert!(settings.masquerade && settings.host_address.is_some());
         assert_eq!(settings.bridge, PodBridge::Docker0);
         assert!(flags(&[&required[..], &["--pod-bridge=br0"]].concat()).is_err());
+        let tunnels = ["--backend=ovs-gre", "--pod-bridge=kbr0", "--ovs-datapath=netdev"];
+        let given = flags(&[&required[..], &tunnels].concat()).unwrap();
+        let settings = given.settings(given.network.unwrap()).unwrap();
+        assert_eq!((settings.backend, settings.bridge), (Backend::OvsGre, PodBridge::Kbr0));
+        assert_eq!(settings.datapath, Some(Datapath::Netdev));
+        for half in [&tunnels[..1], &tunnels[1..2]] {
+            let given = flags(&[&required[..], half].concat()).unwrap();
+            let error = given.settings(given.network.unwrap()).unwrap_err().to_string();
+            assert!(error.contains("need each other"), "{error}");
+        }
         assert!(flags(&["--kubeconfig=/k"]).is_err(), "the network must be given");
         assert!(flags(&["--cleanup"]).is_ok());
         let small = flags(&[&required[..], &["--mtu=100"]].concat()).unwrap();

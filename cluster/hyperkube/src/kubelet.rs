@@ -55,7 +55,8 @@ pub(crate) struct Flags {
     /// The image whose container holds a pod's network.
     #[arg(long, value_name = "IMAGE", default_value = "kprov.local/pause:3.10")]
     pod_infra_container_image: String,
-    /// The bridge of pods: cni0, or Docker's own docker0 on the range that flanneld tells Docker.
+    /// The bridge of pods: cni0; Docker's own docker0 on the range that flanneld tells Docker; or
+    /// kbr0, which flanneld makes.
     #[arg(long, value_name = "BRIDGE", default_value = "cni0")]
     pod_bridge: PodBridge,
     /// Docker's socket.

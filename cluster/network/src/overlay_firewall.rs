@@ -23,8 +23,7 @@ const JUMPS: [Jump; 2] = [
 const DOCKER_JUMP: Jump =
     Jump { table: Table::Filter, from: DOCKER_USER, matches: "", to: FORWARD };
 
-const TUNNEL_JUMP: Jump =
-    Jump { table: Table::Nat, from: "PREROUTING", matches: "", to: TUNNEL };
+const TUNNEL_JUMP: Jump = Jump { table: Table::Nat, from: "PREROUTING", matches: "", to: TUNNEL };
 
 /// The number of GRE among the protocols of IP.
 const GRE: u8 = 47;
@@ -167,7 +166,11 @@ mod tests {
         :POSTROUTING ACCEPT [0:0]\nCOMMIT\n";
 
     fn firewall() -> OverlayFirewall {
-        OverlayFirewall { network: "10.244.0.0/16".parse().unwrap(), masquerade: true, tunnels: None }
+        OverlayFirewall {
+            network: "10.244.0.0/16".parse().unwrap(),
+            masquerade: true,
+            tunnels: None,
+        }
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub struct Switch {
     pub tunnels: BTreeMap<u16, Tunnel>,
     /// Numbers whose names others have taken.
     pub taken: BTreeSet<u16>,
+    /// What the switch says it could not set up.
+    pub troubles: Vec<String>,
 }
 
 /// Why the answer of `ovs-vsctl` is of no use.
@@ -98,11 +100,11 @@ pub enum ReadError {
 /// What `ovs-vsctl` must be asked for [`Switch::read`].
 pub const QUESTION: [&str; 8] = [
     "--format=json",
-    "--columns=name,external_ids,datapath_type",
+    "--columns=name,external_ids,datapath_type,fail_mode",
     "list",
     "Bridge",
     "--",
-    "--columns=name,external_ids,options",
+    "--columns=name,external_ids,options,error",
     "list",
     "Interface",
 ];
@@ -119,7 +121,7 @@ impl Switch {
         let interfaces = table().ok_or(ReadError::Unreadable)?;
         let mut switch = Self::default();
         for row in bridges {
-            let [name, marks, datapath] = row;
+            let [name, marks, datapath, fail_mode] = row;
             let name = name.as_str().unwrap_or_default();
             if ![BRIDGE, UPLINK].contains(&name) {
                 continue;
@@ -129,19 +131,24 @@ impl Switch {
             }
             if name == UPLINK {
                 switch.uplink = true;
-            } else {
+            } else if fail_mode == "secure" {
                 let of_program = datapath.as_str() == Some(Datapath::Netdev.name());
                 switch.datapath =
                     Some(if of_program { Datapath::Netdev } else { Datapath::System });
             }
         }
         for row in interfaces {
-            let [name, marks, options] = row;
+            let [name, marks, options, error] = row;
+            let is_ours = entry(&marks, MARK.0) == Some(MARK.1)
+                || [BRIDGE, UPLINK, UPLINK_PORT].iter().any(|ours| name == *ours);
+            if let (true, Some(error), Some(name)) = (is_ours, error.as_str(), name.as_str()) {
+                switch.troubles.push(format!("{name}: {error}"));
+            }
             let number = name.as_str().and_then(|name| name.strip_prefix(TUNNEL)?.parse().ok());
             let Some(number) = number else { continue };
             let address = |key| entry(&options, key).and_then(|text| text.parse().ok());
             match address("remote_ip") {
-                Some(remote) if entry(&marks, MARK.0) == Some(MARK.1) => {
+                Some(remote) if is_ours => {
                     let tunnel = Tunnel { local: address("local_ip"), remote };
                     switch.tunnels.insert(number, tunnel);
                 }
@@ -172,6 +179,7 @@ impl Switch {
             uplink: datapath == Datapath::Netdev,
             tunnels,
             taken: self.taken.clone(),
+            troubles: Vec::new(),
         }
     }
 
@@ -260,14 +268,14 @@ pub fn routed(answer: &str) -> BTreeSet<Ipv4Addr> {
 }
 
 /// The rows of a table of `ovs-vsctl`, in the columns that were asked for.
-fn rows(table: Value) -> Option<Vec<[Value; 3]>> {
+fn rows(table: Value) -> Option<Vec<[Value; 4]>> {
     let Value::Object(mut table) = table else { return None };
     let Some(Value::Array(rows)) = table.remove("data") else { return None };
-    let three = |row| match row {
-        Value::Array(cells) => <[Value; 3]>::try_from(cells).ok(),
+    let four = |row| match row {
+        Value::Array(cells) => <[Value; 4]>::try_from(cells).ok(),
         _ => None,
     };
-    rows.into_iter().map(three).collect()
+    rows.into_iter().map(four).collect()
 }
 
 /// The text of a map of OVSDB (RFC 7047: `["map", [[key, value], …]]`) under `key`.

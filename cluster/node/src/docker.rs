@@ -40,24 +40,28 @@ pub enum PodBridge {
     Cni0,
     /// `docker0`, the daemon's own, which it must have been started with on the node's pod range.
     Docker0,
+    /// `kbr0`, which flanneld makes a port of Open vSwitch's tunnels; the kubelet's network is put
+    /// on it.
+    Kbr0,
 }
 
 impl PodBridge {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Cni0, Self::Docker0];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Cni0, Self::Docker0, Self::Kbr0];
 
     /// The name of the Linux bridge.
     pub const fn device(self) -> &'static str {
         match self {
             Self::Cni0 => "cni0",
             Self::Docker0 => "docker0",
+            Self::Kbr0 => "kbr0",
         }
     }
 
     /// The name of its Docker network.
     pub(crate) const fn network(self) -> &'static str {
         match self {
-            Self::Cni0 => "kprov",
+            Self::Cni0 | Self::Kbr0 => "kprov",
             Self::Docker0 => "bridge",
         }
     }
@@ -68,7 +72,7 @@ impl std::str::FromStr for PodBridge {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let found = Self::ALL.into_iter().find(|bridge| bridge.device() == text);
-        found.ok_or_else(|| format!("{text:?} is no bridge of pods: use cni0 or docker0"))
+        found.ok_or_else(|| format!("{text:?} is no bridge of pods: use cni0, docker0 or kbr0"))
     }
 }
 

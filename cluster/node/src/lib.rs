@@ -16,5 +16,6 @@ pub mod overlay;
 pub mod packet_filter;
 pub mod plain_health;
 pub mod probes;
+mod program;
 pub mod proxy;
 pub mod volumes;

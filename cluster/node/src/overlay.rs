@@ -15,7 +15,8 @@ use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
 use machine::{Cache, WatchEvent};
 use network::overlay_firewall::OverlayFirewall;
-use network::overlay_rules::{self, Backend, Overlay, Peer, Subnet, VXLAN_OVERHEAD};
+use network::overlay_rules::{self, Backend, Overlay, Peer, Subnet};
+use network::switch::Datapath;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -23,12 +24,16 @@ use crate::docker::PodBridge;
 use crate::kernel_setting;
 use crate::packet_filter::FilterError;
 
+mod bridge;
 mod events;
 mod firewall;
 mod kernel;
+mod switch;
 
+pub use bridge::PodBridgeLink;
 pub use firewall::cleanup as firewall_cleanup;
 pub use kernel::{DEVICE, Device, Kernel, KernelError, Underlay};
+pub use switch::SwitchError;
 
 /// Where others learn this node's pod network; its presence means that the network works.
 pub const SUBNET_FILE: &str = "/run/flannel/subnet.env";
@@ -44,6 +49,8 @@ pub struct Settings {
     pub network: Ipv4Net,
     /// How packets travel.
     pub backend: Backend,
+    /// Who forwards for Open vSwitch; the kernel if it can and `None`.
+    pub datapath: Option<Datapath>,
     /// The largest packet of pods in bytes; as large as fits if `None`.
     pub mtu: Option<u32>,
     /// Whether traffic of pods that leaves the cluster is masqueraded.
@@ -60,6 +67,9 @@ pub enum OverlayError {
     /// The kernel did not tell or do something.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The tunnels are not as they should be.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
     /// The packet filter could not be changed.
     #[error("cannot let pod traffic through")]
     Filter(#[from] FilterError),
@@ -178,7 +188,8 @@ pub async fn run(
     let mut events = events::subscribe()?;
     let kernel = Kernel::connect()?;
     let clock = Clock::new();
-    let firewall = OverlayFirewall { network: settings.network, masquerade: settings.masquerade };
+    let Settings { network, masquerade, .. } = settings;
+    let firewall = OverlayFirewall { network, masquerade, tunnels: None };
     let may_be_early = settings.bridge != PodBridge::Docker0;
     let mut daemon = Daemon { settings, kernel, firewall, cache: Cache::default() };
     let mut announcement = Announcement { on_ready: Some(on_ready), may_be_early, listed_at: None };
@@ -317,6 +328,7 @@ impl Daemon {
                 self.kernel.remove_vxlan().await?;
                 underlay.index
             }
+            Backend::OvsGre => self.tunnels(own, mtu).await?,
         };
         let routes = self.connect(own, link).await?;
         self.kernel.ensure_hairpin(self.settings.bridge.device()).await?;
@@ -337,11 +349,28 @@ impl Daemon {
     }
 
     fn mtu(&self, underlay: &Underlay) -> u32 {
-        let overhead = match self.settings.backend {
-            Backend::Vxlan => VXLAN_OVERHEAD,
-            Backend::HostGw => 0,
-        };
+        let overhead = self.settings.backend.overhead();
         self.settings.mtu.unwrap_or_else(|| underlay.mtu.saturating_sub(overhead))
+    }
+
+    /// Returns the index of the bridge behind which the tunnels are.
+    async fn tunnels(&mut self, own: Peer, mtu: u32) -> Result<u32, OverlayError> {
+        self.kernel.remove_vxlan().await?;
+        let datapath = match self.settings.datapath {
+            Some(datapath) => datapath,
+            None => *self.settings.datapath.insert(switch::datapath().await?),
+        };
+        let peers = self.cache.list::<Node>().filter_map(Peer::of_node);
+        let peers = overlay_rules::distinct(own, peers).iter().map(|peer| peer.host).collect();
+        let there = switch::ensure(datapath, own.host, &peers).await?;
+        if there.uplink {
+            self.kernel.ensure_uplink().await?;
+        }
+        self.firewall.tunnels = there.uplink.then_some(own.host);
+        let bridge = PodBridgeLink { name: self.settings.bridge.device(), own, mtu };
+        let link = self.kernel.ensure_pod_bridge(&bridge).await?;
+        switch::forward(&there).await?;
+        Ok(link)
     }
 
     /// Returns how many pod networks of other nodes are routed to.
@@ -392,6 +421,8 @@ pub async fn cleanup(subnet_file: &Path) -> Result<(), OverlayError> {
     let kernel = Kernel::connect()?;
     kernel.remove_vxlan().await?;
     kernel.remove_routes().await?;
+    switch::remove().await?;
+    kernel.remove_named(PodBridge::Kbr0.device()).await?;
     firewall::cleanup().await?;
     match std::fs::remove_file(subnet_file) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

@@ -13,15 +13,13 @@ use super::{Exit, Source, Surroundings};
 use crate::execute::{Hosts, chain, in_parallel};
 use crate::facts::Facts;
 use crate::host::{HostError, Probe};
-use crate::inventory::{Backend, Inventory, Role};
+use crate::inventory::{Inventory, Role};
 use crate::plan::size;
 use crate::preflight::Problem;
 use crate::probe::{self, Disk, Measured, Task};
 use crate::skew::HYPERKUBE;
 use crate::state::{Blob, Content, HostState};
 
-/// What a packet of vxlan is longer than the pod's that it carries, in bytes.
-const VXLAN_LEN: u16 = 50;
 /// Longest time that a host listens for others, in seconds; it is ended when all have asked.
 const LISTEN_S: u64 = 120;
 
@@ -89,10 +87,7 @@ pub(super) fn run(
 
 /// The longest packet between hosts.
 fn packet(inventory: &Inventory) -> u16 {
-    match inventory.network.backend {
-        Backend::Vxlan => inventory.network.mtu.saturating_add(VXLAN_LEN),
-        Backend::HostGw => inventory.network.mtu,
-    }
+    inventory.network.mtu.saturating_add(inventory.network.backend.overhead())
 }
 
 /// The program that measures: that of the components.

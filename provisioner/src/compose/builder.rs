@@ -360,6 +360,8 @@ fn values(inventory: &Inventory, pki: &Pki, births: &Births, host: &Host) -> Map
             "mtu": network.mtu,
             "masquerade": network.masquerade,
             "proxy_mode": network.proxy_mode.as_config(),
+            "ovs_datapath": network.ovs_datapath.as_str(),
+            "pod_bridge": network.pod_bridge.as_str(),
             "docker0": network.pod_bridge == PodBridge::Docker0,
         },
         "etcd": {

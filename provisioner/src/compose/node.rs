@@ -30,6 +30,7 @@ pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     // Static pods are read from here; anyone who can write here is root.
     builder.directory(&layout.manifests(), Mode::PRIVATE_DIRECTORY);
     builder.state.docker = true;
+    builder.state.open_vswitch = builder.inventory.network.backend == Backend::OvsGre;
     builder.state.data.insert("/var/lib/kubelet".to_owned());
     // What a kubelet writes for itself may lie elsewhere.
     let own = [layout.kubelet_kubeconfig(), layout.kubelet_certificates()];

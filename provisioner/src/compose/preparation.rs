@@ -82,6 +82,9 @@ fn firewall(builder: &Builder<'_>) -> FirewallState {
         if inventory.network.backend == Backend::Vxlan {
             openings.extend(Opening::port_for(Protocol::Udp, VXLAN_PORT, with(&[Role::Node])));
         }
+        if inventory.network.backend == Backend::OvsGre {
+            openings.extend(Opening::gre_for(with(&[Role::Node])));
+        }
         openings.push(Opening::Pods { range: inventory.cluster.pod_cidr });
     }
     FirewallState {

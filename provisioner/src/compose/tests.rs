@@ -546,6 +546,10 @@ fn openings(state: &HostState) -> String {
             let from: Vec<_> = from.iter().map(ToString::to_string).collect();
             format!("{port}/{protocol} from {}\n", from.join(" "))
         }
+        crate::firewall::Opening::Gre { from } => {
+            let from: Vec<_> = from.iter().map(ToString::to_string).collect();
+            format!("gre from {}\n", from.join(" "))
+        }
         crate::firewall::Opening::Pods { range } => format!("pods of {range}\n"),
     };
     state.firewall.openings.iter().map(line).collect()

@@ -8,6 +8,7 @@ fn openings() -> BTreeSet<Opening> {
         Opening::port_for(Protocol::Tcp, 2379, [host(3), host(2), host(4)]).unwrap(),
         Opening::Port { protocol: Protocol::Tcp, port: 6443, from: None },
         Opening::port_for(Protocol::Udp, 8472, [host(9)]).unwrap(),
+        Opening::gre_for([host(7), host(6), host(9)]).unwrap(),
         Opening::Pods { range },
     ]
     .into()
@@ -69,6 +70,7 @@ fn addresses_are_joined_to_ranges_that_hold_nobody_else() {
     assert_eq!(all, hosts.collect());
     assert!(from.len() < 8 && !held.is_empty());
     assert_eq!(Opening::port_for(Protocol::Tcp, 1, []), None);
+    assert_eq!(Opening::gre_for([]), None);
 }
 
 #[test]

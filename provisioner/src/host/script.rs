@@ -225,11 +225,17 @@ remove_data() { # PATH
 }
 remove_network() {
   rm -rf -- /run/flannel
+  # Bridges of others bear no mark of ours.
+  if command -v ovs-vsctl >/dev/null 2>&1; then
+    for b in $(ovs-vsctl -t 10 --bare --columns=name find Bridge external_ids:kprov=overlay); do
+      ovs-vsctl -t 10 --if-exists del-br "$b"
+    done
+  fi
   # Routes of flanneld bear its number, and go with no device where they need none of their own.
   ip -4 route flush table main proto 88 || :
   for l in /sys/class/net/*; do
     l=${l##*/}
-    case $l in flannel.*|flannel-*|cni0|kube-*|kprov-*) ip link delete "$l" || : ;; esac
+    case $l in flannel.*|flannel-*|cni0|kbr0|kube-*|kprov-*) ip link delete "$l" || : ;; esac
   done
   if command -v nft >/dev/null 2>&1; then
     nft list tables 2>/dev/null | while read -r _ family table; do

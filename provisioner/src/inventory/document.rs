@@ -221,13 +221,16 @@ pub(crate) struct LimitsSection {
 pub(crate) struct NetworkSection {
     /// How pod packets travel between hosts. Default: `vxlan`.
     pub(crate) backend: Option<Backend>,
-    /// Largest packet of the pod network in bytes. Default: 1450 for vxlan, 1500 for host-gw.
+    /// Who forwards for Open vSwitch, with `ovs-gre`. Default: `auto`.
+    pub(crate) ovs_datapath: Option<OvsDatapath>,
+    /// Largest packet of the pod network in bytes. Default: 1450 for vxlan, 1500 for host-gw,
+    /// 1462 for ovs-gre.
     pub(crate) mtu: Option<u16>,
     /// Masquerade packets from pods to addresses outside the pod network. Default: true.
     pub(crate) masquerade: Option<bool>,
     /// How services are translated. Default: `auto`.
     pub(crate) proxy_mode: Option<ProxyMode>,
-    /// The bridge of pods. Default: `cni0`.
+    /// The bridge of pods. Default: `cni0`, and `kbr0` with `ovs-gre`.
     pub(crate) pod_bridge: Option<PodBridge>,
 }
 
@@ -261,6 +264,8 @@ pub enum Backend {
     Vxlan,
     /// By routes, for hosts on one Ethernet segment.
     HostGw,
+    /// In GRE, by tunnels of Open vSwitch.
+    OvsGre,
 }
 
 impl Backend {
@@ -269,6 +274,41 @@ impl Backend {
         match self {
             Self::Vxlan => "vxlan",
             Self::HostGw => "host-gw",
+            Self::OvsGre => "ovs-gre",
+        }
+    }
+
+    /// Bytes that it adds to a packet of a pod: of vxlan the outer Ethernet, IPv4, UDP and vxlan
+    /// headers less that of Ethernet, which no MTU counts, and the pod's own Ethernet header.
+    pub fn overhead(self) -> u16 {
+        match self {
+            Self::Vxlan => 50,
+            Self::HostGw => 0,
+            // IPv4, GRE and the pod's own Ethernet header.
+            Self::OvsGre => 38,
+        }
+    }
+}
+
+/// Who forwards for Open vSwitch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OvsDatapath {
+    /// The kernel where it has the module `openvswitch`, else `ovs-vswitchd`.
+    Auto,
+    /// The kernel.
+    System,
+    /// `ovs-vswitchd` itself: works on any kernel, and is slow.
+    Netdev,
+}
+
+impl OvsDatapath {
+    /// The value of flanneld's `--ovs-datapath`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::System => "system",
+            Self::Netdev => "netdev",
         }
     }
 }
@@ -282,6 +322,19 @@ pub enum PodBridge {
     /// Docker's, on the range that flanneld tells it: what is started without Kubernetes is on it,
     /// too.
     Docker0,
+    /// The one that Open vSwitch's tunnels end at, with `ovs-gre`.
+    Kbr0,
+}
+
+impl PodBridge {
+    /// The name of the bridge.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cni0 => "cni0",
+            Self::Docker0 => "docker0",
+            Self::Kbr0 => "kbr0",
+        }
+    }
 }
 
 /// How services are translated.

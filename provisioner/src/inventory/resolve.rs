@@ -11,7 +11,7 @@ use toml::{Spanned, de::DeTable};
 use super::{
     API_PROXY_PORT, API_SERVER_PORT, ArtifactSource, Backend, Cluster, Components, Diagnostics,
     GivenAuthority, Host, Inventory, KeyAlgorithm, Layout, LoadBalancer, MasterForm, Network,
-    NodeApproval, PkiSettings, PodBridge, ProxyMode, Role, Surroundings, conduct,
+    NodeApproval, OvsDatapath, PkiSettings, PodBridge, ProxyMode, Role, Surroundings, conduct,
     diagnostics::Problem,
     document::{ArtifactSection, AuthoritySection, BalancerKind, Document},
     hosts, nth_address,
@@ -257,8 +257,8 @@ impl Resolver<'_> {
     fn network(&mut self) -> Network {
         let section = &self.document.network;
         let backend = section.backend.unwrap_or(Backend::Vxlan);
-        // A vxlan header takes 50 of the 1500 bytes of an Ethernet frame.
-        let usual = if backend == Backend::Vxlan { 1_450 } else { 1_500 };
+        // What is left of an Ethernet frame.
+        let usual = 1_500 - backend.overhead();
         let mtu = section.mtu.unwrap_or(usual);
         if mtu < 576 {
             let message = format!("an MTU of {mtu} is less than IPv4 asks for");
@@ -269,7 +269,7 @@ impl Resolver<'_> {
                 &format!("try {usual}"),
             );
         }
-        let pod_bridge = section.pod_bridge.unwrap_or(PodBridge::Cni0);
+        let pod_bridge = self.pod_bridge(backend);
         if pod_bridge == PodBridge::Docker0 {
             let message = "pods share Docker's own bridge".to_owned();
             let label = "Docker is restarted once on each node, and what runs in it as well";
@@ -279,11 +279,36 @@ impl Resolver<'_> {
         }
         Network {
             backend,
+            ovs_datapath: section.ovs_datapath.unwrap_or(OvsDatapath::Auto),
             pod_bridge,
             mtu,
             masquerade: section.masquerade.unwrap_or(true),
             proxy_mode: section.proxy_mode.unwrap_or(ProxyMode::Auto),
         }
+    }
+
+    /// The tunnels of Open vSwitch end at a bridge of their own, and only they do.
+    fn pod_bridge(&mut self, backend: Backend) -> PodBridge {
+        let section = &self.document.network;
+        let by_tunnels = backend == Backend::OvsGre;
+        let usual = if by_tunnels { PodBridge::Kbr0 } else { PodBridge::Cni0 };
+        let bridge = section.pod_bridge.unwrap_or(usual);
+        if by_tunnels != (bridge == PodBridge::Kbr0) {
+            let (name, other) = (bridge.as_str(), backend.as_str());
+            let message = format!("pods cannot be on `{name}` with `backend = \"{other}\"`");
+            let label = format!("with `{other}` they are not on `{name}`");
+            let help = match by_tunnels {
+                true => "leave it out: the tunnels of Open vSwitch end at `kbr0`",
+                false => "use `backend = \"ovs-gre\"`, or leave `pod_bridge` out",
+            };
+            self.error(&["network", "pod_bridge"], message, &label, help);
+        }
+        if section.ovs_datapath.is_some() && !by_tunnels {
+            let message = "`ovs_datapath` is for `backend = \"ovs-gre\"`".to_owned();
+            let help = "leave it out, or use that backend";
+            self.error(&["network", "ovs_datapath"], message, "has no meaning here", help);
+        }
+        bridge
     }
 
     fn load_balancer(&mut self, masters: usize) -> LoadBalancer {

@@ -451,6 +451,18 @@ fn forms_of_masters_and_bridges_that_cannot_be_are_told() {
     assert!(told.contains("Docker cannot wait for people who let its node in"), "{told}");
     let told = pods("layout = \"clasic\"", all);
     assert!(told.contains("did you mean `classic`?"), "{told}");
+    for bridge in ["cni0", "docker0"] {
+        let text = format!("[network]\nbackend = \"ovs-gre\"\npod_bridge = \"{bridge}\"\n");
+        let told = findings(&good(&text));
+        assert!(told.contains(&format!("pods cannot be on `{bridge}` with `backend")), "{told}");
+    }
+    let told = findings(&good("[network]\npod_bridge = \"kbr0\"\n"));
+    assert!(told.contains("pods cannot be on `kbr0` with `backend = \"vxlan\"`"), "{told}");
+    let told = findings(&good("[network]\novs_datapath = \"netdev\"\n"));
+    assert!(told.contains("`ovs_datapath` is for `backend = \"ovs-gre\"`"), "{told}");
+    let tunnels = parse(&good("[network]\nbackend = \"ovs-gre\"\n")).unwrap().network;
+    assert_eq!((tunnels.pod_bridge, tunnels.mtu), (PodBridge::Kbr0, 1_462));
+    assert_eq!(tunnels.ovs_datapath, OvsDatapath::Auto);
     let shared = good("[network]\npod_bridge = \"docker0\"\n");
     let warnings = parse(&shared).unwrap().warnings.render(false, 100);
     assert!(warnings.contains("pods share Docker's own bridge"), "{warnings}");

@@ -7,8 +7,8 @@ use super::{Change, Upload};
 use crate::bundle::PackageFile;
 use crate::digest::Digest;
 use crate::distribution::{Architecture, DOCKER_CE, Distribution, PackageManager};
-use crate::facts::{DockerFact, ENGINE_DATA, Facts};
-use crate::firewall::{self, FirewallChange, FirewallFact};
+use crate::facts::{DockerFact, ENGINE_DATA, Facts, SWITCH_DATA, SWITCH_PROGRAM};
+use crate::firewall::{self, FirewallChange, FirewallFact, Opening};
 use crate::inventory::FirewallPolicy;
 use crate::state::{BlockState, HostState, Stage};
 use crate::step::Step;
@@ -28,6 +28,9 @@ pub(crate) fn installation(state: &HostState, facts: &Facts) -> Option<Installat
     let distribution = Distribution::of(&facts.os).ok()?;
     let mut packages: BTreeSet<_> = state.packages.difference(&facts.packages).cloned().collect();
     packages.extend(engine_packages(state, facts, distribution));
+    if lacks_switch(state, facts) {
+        packages.extend(distribution.switch_packages().iter().map(|name| (*name).to_owned()));
+    }
     if facts.packages_unfinished
         && let Some(record) = &facts.record
     {
@@ -35,6 +38,11 @@ pub(crate) fn installation(state: &HostState, facts: &Facts) -> Option<Installat
     }
     let manager = distribution.manager(&facts.managers);
     (!packages.is_empty()).then_some(Installation { manager, packages })
+}
+
+/// Whether the host needs Open vSwitch and has none, by whatever way it would have come.
+pub(crate) fn lacks_switch(state: &HostState, facts: &Facts) -> bool {
+    state.open_vswitch && !facts.paths.contains_key(SWITCH_PROGRAM)
 }
 
 /// The package files that `manager` can install on the host.
@@ -75,6 +83,7 @@ pub(crate) fn engine_packages(
 
 impl HostPlanner<'_> {
     pub(super) fn packages(&mut self) {
+        self.claimed.open_vswitch = self.state.open_vswitch;
         let Some(Installation { manager: Some(manager), packages }) =
             installation(self.state, self.facts)
         else {
@@ -82,6 +91,12 @@ impl HostPlanner<'_> {
         };
         if self.state.docker && self.facts.docker == DockerFact::Absent {
             for path in ENGINE_DATA {
+                let prior = self.facts.prior(path);
+                self.claimed.data.entry(path.to_owned()).or_insert(prior);
+            }
+        }
+        if lacks_switch(self.state, self.facts) {
+            for path in SWITCH_DATA {
                 let prior = self.facts.prior(path);
                 self.claimed.data.entry(path.to_owned()).or_insert(prior);
             }
@@ -220,6 +235,11 @@ impl HostPlanner<'_> {
         let ports: BTreeSet<_> = (self.state.ports.iter())
             .map(|port| format!("{}/{}", port.port, port.protocol))
             .collect();
+        let mut ports = ports;
+        let is_gre = |opening: &Opening| matches!(opening, Opening::Gre { .. });
+        if self.state.firewall.openings.iter().any(is_gre) {
+            ports.insert("GRE".to_owned());
+        }
         if ports.is_empty() {
             return;
         }

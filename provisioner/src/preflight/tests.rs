@@ -1,5 +1,6 @@
 use super::*;
-use crate::facts::{FactsQuery, Listener};
+use crate::distribution::PackageManager;
+use crate::facts::{FactsQuery, Listener, SWITCH_PROGRAM};
 use crate::host::fake::FakeMachine;
 use crate::plan;
 use crate::record::{OwnedUnit, Record};
@@ -92,6 +93,26 @@ fn docker_must_be_there_and_answer() {
         },
         &[("docker", "Docker runs but does not answer")],
     );
+}
+
+#[test]
+fn open_vswitch_comes_from_the_distribution_or_is_there() {
+    let needs = |state: &mut HostState| state.open_vswitch = true;
+    check_state(needs, |_| (), &[]);
+    let enterprise = |facts: &mut Facts| {
+        let release = ("rocky".to_owned(), "9.4".to_owned(), "Rocky Linux 9.4".to_owned());
+        (facts.os.id, facts.os.version_id, facts.os.pretty_name) = release;
+        facts.managers = [PackageManager::Dnf].into();
+    };
+    let message = "Open vSwitch is not installed, and Rocky Linux 9.4 has no package of it";
+    check_state(needs, enterprise, &[("packages", message)]);
+    let by_hand = |facts: &mut Facts| {
+        enterprise(facts);
+        let (mode, owner) = (Mode(0o755), Owner::root());
+        let program = PathFact::File { mode, owner, sha256: None, len: 1 };
+        facts.paths.insert(SWITCH_PROGRAM.to_owned(), program);
+    };
+    check_state(needs, by_hand, &[]);
 }
 
 #[test]

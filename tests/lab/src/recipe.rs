@@ -31,7 +31,7 @@ const PACKAGES: [&str; 17] = [
 ];
 
 /// What the kinds of hosts have besides; sorted.
-const UBUNTU_PACKAGES: [&str; 2] = ["ifupdown", "ufw"];
+const UBUNTU_PACKAGES: [&str; 4] = ["ifupdown", "netbase", "ufw", "uuid-runtime"];
 const CENTOS7_PACKAGES: [&str; 3] = ["createrepo-c", "dnf", "rpm"];
 const CENTOS9_PACKAGES: [&str; 4] = ["createrepo-c", "dnf", "firewalld", "rpm"];
 

@@ -113,8 +113,7 @@ fn the_environment_file_names_the_bridge_address() {
 
 fn overlays() -> impl Strategy<Value = Overlay> {
     let peers = proptest::collection::vec((0..12_u8, 0..8_u8), 0..10);
-    let backends =
-        prop_oneof![Just(Backend::Vxlan), Just(Backend::HostGw), Just(Backend::OvsGre)];
+    let backends = prop_oneof![Just(Backend::Vxlan), Just(Backend::HostGw), Just(Backend::OvsGre)];
     (peers, backends).prop_map(|(peers, backend)| {
         let own = peer("10.244.200.0/24", [10, 0, 0, 200]);
         let peers = peers

@@ -13,8 +13,8 @@ fn to(hosts: &[u8]) -> BTreeSet<Ipv4Addr> {
 }
 
 /// What Open vSwitch 3.1 answers, with a bridge of an operator's and a tunnel of hers.
-const ANSWER: &str = r#"{"data":[["obr0",["map",[["kprov","overlay"]]],"netdev"],["br-int",["map",[]],""],["obu0",["map",[["kprov","overlay"]]],"netdev"]],"headings":["name","external_ids","datapath_type"]}
-{"data":[["gre0",["map",[["kprov","overlay"]]],["map",[["remote_ip","10.99.0.12"]]]],["gre1",["map",[]],["map",[["remote_ip","10.0.0.9"]]]],["gre3",["map",[["a","b"],["kprov","overlay"]]],["map",[["local_ip","10.99.0.11"],["remote_ip","10.99.0.13"]]]],["obr0",["map",[]],["map",[]]],["eth1",["map",[]],["map",[]]]],"headings":["name","external_ids","options"]}
+const ANSWER: &str = r#"{"data":[["obr0",["map",[["kprov","overlay"]]],"netdev","secure"],["br-int",["map",[]],"",["set",[]]],["obu0",["map",[["kprov","overlay"]]],"netdev",["set",[]]]],"headings":["name","external_ids","datapath_type","fail_mode"]}
+{"data":[["gre0",["map",[["kprov","overlay"]]],["map",[["remote_ip","10.99.0.12"]]],["set",[]]],["gre1",["map",[]],["map",[["remote_ip","10.0.0.9"]]],"of others"],["gre3",["map",[["a","b"],["kprov","overlay"]]],["map",[["local_ip","10.99.0.11"],["remote_ip","10.99.0.13"]]],"no such device"],["obr0",["map",[]],["map",[]],["set",[]]],["eth1",["map",[]],["map",[]],["set",[]]]],"headings":["name","external_ids","options","error"]}
 "#;
 
 #[test]
@@ -28,12 +28,16 @@ fn the_database_is_read() {
         uplink: true,
         tunnels: tunnels.into(),
         taken: [1].into(),
+        troubles: vec!["gre3: no such device".to_owned()],
     };
     assert_eq!(Switch::read(ANSWER).unwrap(), expected);
     let empty = r#"{"data":[],"headings":[]}{"data":[],"headings":[]}"#;
     assert_eq!(Switch::read(empty).unwrap(), Switch::default());
     let kernel = ANSWER.replace("\"netdev\"", "\"\"");
     assert_eq!(Switch::read(&kernel).unwrap().datapath, Some(Datapath::System));
+    // One that would flood without flows is made anew.
+    let floods = ANSWER.replace("\"secure\"", "[\"set\",[]]");
+    assert_eq!(Switch::read(&floods).unwrap().datapath, None);
 }
 
 #[test]

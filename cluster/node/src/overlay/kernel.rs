@@ -52,9 +52,21 @@ pub enum KernelError {
     /// The vxlan device is gone right after it was made.
     #[error("the device {DEVICE} went away")]
     DeviceGone,
+    /// A link that others make is not there.
+    #[error("there is no link {0}")]
+    Gone(&'static str),
+    /// A setting could not be set.
+    #[error("cannot set {name}")]
+    Setting {
+        /// The setting.
+        name: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
-fn refused(action: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> KernelError {
+pub(super) fn refused(action: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> KernelError {
     let action = action.into();
     move |source| KernelError::Refused { action, source }
 }
@@ -81,7 +93,7 @@ pub struct Device {
 
 /// A connection to the kernel.
 pub struct Kernel {
-    handle: Handle,
+    pub(super) handle: Handle,
 }
 
 impl Kernel {
@@ -118,7 +130,7 @@ impl Kernel {
         Ok(Underlay { index, mtu })
     }
 
-    async fn links(&self) -> Result<Vec<LinkMessage>, KernelError> {
+    pub(super) async fn links(&self) -> Result<Vec<LinkMessage>, KernelError> {
         self.handle.link().get().execute().try_collect().await.map_err(refused("list links"))
     }
 
@@ -146,7 +158,7 @@ impl Kernel {
             let result = self.handle.link().set(message).execute().await;
             result.map_err(refused(format!("set {DEVICE} up")))?;
         }
-        self.ensure_address(index, device.own.pods.network()).await?;
+        self.ensure_address(DEVICE, index, device.own.pods.network().into()).await?;
         Ok(index)
     }
 
@@ -165,31 +177,37 @@ impl Kernel {
         result.map_err(refused(format!("make the vxlan device {DEVICE}")))
     }
 
-    /// Gives the device its one address, with no network: routes lead to the others.
-    async fn ensure_address(&self, index: u32, wanted: Ipv4Addr) -> Result<(), KernelError> {
+    /// Gives a device its one address. With a full prefix it brings no route along.
+    pub(super) async fn ensure_address(
+        &self,
+        device: &str,
+        index: u32,
+        wanted: Ipv4Net,
+    ) -> Result<(), KernelError> {
+        let (address, prefix) = (wanted.addr(), wanted.prefix_len());
         let request = self.handle.address().get().set_link_index_filter(index);
         let addresses: Vec<_> =
             request.execute().try_collect().await.map_err(refused("list addresses"))?;
         let mut there = false;
-        for address in addresses {
-            if address.header.index != index || address.header.family != AddressFamily::Inet {
+        for other in addresses {
+            if other.header.index != index || other.header.family != AddressFamily::Inet {
                 continue;
             }
-            let is_wanted = address.header.prefix_len == 32
-                && address
-                    .attributes
-                    .iter()
-                    .any(|a| matches!(a, AddressAttribute::Local(IpAddr::V4(ip)) if *ip == wanted));
+            let is_wanted = other.header.prefix_len == prefix
+                && other.attributes.iter().any(
+                    |a| matches!(a, AddressAttribute::Local(IpAddr::V4(ip)) if *ip == address),
+                );
             if is_wanted {
                 there = true;
             } else {
-                let result = self.handle.address().del(address).execute().await;
-                result.map_err(refused(format!("remove an address of {DEVICE}")))?;
+                let result = self.handle.address().del(other).execute().await;
+                result.map_err(refused(format!("remove an address of {device}")))?;
             }
         }
         if !there {
-            let result = self.handle.address().add(index, wanted.into(), 32).execute().await;
-            result.map_err(refused(format!("give {DEVICE} the address {wanted}")))?;
+            let request = self.handle.address().add(index, address.into(), prefix);
+            let result = request.execute().await;
+            result.map_err(refused(format!("give {device} the address {address}")))?;
         }
         Ok(())
     }
@@ -222,8 +240,10 @@ impl Kernel {
             routes: on_link.map(|(route, ..)| (route.pods, route.via)).collect(),
             ..Overlay::default()
         };
-        if backend == Backend::Vxlan {
+        if backend != Backend::HostGw {
             overlay.neighbours = self.neighbours(link).await?;
+        }
+        if backend == Backend::Vxlan {
             overlay.forwarding = self.forwarding(link).await?;
         }
         Ok(overlay)
@@ -264,7 +284,10 @@ impl Kernel {
         Ok(())
     }
 
-    async fn neighbours(&self, link: u32) -> Result<BTreeMap<Ipv4Addr, Mac>, KernelError> {
+    pub(super) async fn neighbours(
+        &self,
+        link: u32,
+    ) -> Result<BTreeMap<Ipv4Addr, Mac>, KernelError> {
         let request = self.handle.neighbours().get().set_address_family(AddressFamily::Inet);
         let all: Vec<NeighbourMessage> =
             request.execute().try_collect().await.map_err(refused("list neighbours"))?;
@@ -335,7 +358,10 @@ impl Kernel {
     pub async fn ensure_hairpin(&self, bridge: &str) -> Result<(), KernelError> {
         let links = self.links().await?;
         let Some(bridge) = find(&links, bridge) else { return Ok(()) };
-        for port in links.iter().filter(|link| needs_hairpin(link, bridge.header.index)) {
+        // Not the switch: what it has sent must not go back to it.
+        let switch = find(&links, network::switch::BRIDGE).map(|link| link.header.index);
+        let ports = links.iter().filter(|link| Some(link.header.index) != switch);
+        for port in ports.filter(|link| needs_hairpin(link, bridge.header.index)) {
             let message = LinkBridgePort::new(port.header.index).hairpin(true).build();
             let result = self.handle.link().set_port(message).execute().await;
             match result {
@@ -355,13 +381,13 @@ fn is_gone(error: &rtnetlink::Error) -> bool {
     [nix::errno::Errno::ENODEV, nix::errno::Errno::ENXIO].iter().any(|e| *e as i32 == code)
 }
 
-fn find<'a>(links: &'a [LinkMessage], name: &str) -> Option<&'a LinkMessage> {
+pub(super) fn find<'a>(links: &'a [LinkMessage], name: &str) -> Option<&'a LinkMessage> {
     links.iter().find(|link| {
         link.attributes.iter().any(|a| matches!(a, LinkAttribute::IfName(n) if n == name))
     })
 }
 
-fn mtu_of(link: &LinkMessage) -> Option<u32> {
+pub(super) fn mtu_of(link: &LinkMessage) -> Option<u32> {
     link.attributes.iter().find_map(|a| match a {
         LinkAttribute::Mtu(mtu) => Some(*mtu),
         _ => None,

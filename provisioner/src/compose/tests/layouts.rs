@@ -1,6 +1,7 @@
 //! The layouts of the guides: what each of them says that a host has.
 
 use super::*;
+use crate::firewall::Opening;
 use crate::layout::Layout;
 use crate::state::Stage;
 
@@ -302,6 +303,25 @@ fn docker_starts_on_the_range_that_flanneld_tells() {
     assert!(kubelet.contains("After=network-online.target docker.service\n"), "{kubelet}");
     assert!(LAB.states[1].file(DOCKER_ON_FLANNEL).is_none());
     assert!(LAB.states[1].units.iter().all(|unit| unit.name != "docker.service"));
+}
+
+#[test]
+fn tunnels_of_open_vswitch_need_it_and_a_bridge_of_their_own() {
+    let more = "\n[network]\nbackend = \"ovs-gre\"\novs_datapath = \"netdev\"\n";
+    let states = lab_edited(|text| text + more);
+    let state = &states[1];
+    assert!(state.open_vswitch && !state.modules.contains("vxlan"), "{:?}", state.modules);
+    golden!("ovs-gre-flanneld.service", text(state, "/etc/systemd/system/flanneld.service"));
+    let flags = ["--backend=ovs-gre", "--ovs-datapath=netdev", "--mtu=1462", "--pod-bridge=kbr0"];
+    assert_lines(state, "/etc/kubernetes/flanneld.env", &flags);
+    assert_lines(state, "/etc/kubernetes/kubelet.env", &["--pod-bridge=kbr0"]);
+    let gre = |state: &HostState| {
+        let openings = state.firewall.openings.iter();
+        openings.filter(|opening| matches!(opening, Opening::Gre { .. })).count()
+    };
+    assert_eq!(gre(state), 1);
+    let usual = &LAB.states[1];
+    assert!(!usual.open_vswitch && gre(usual) == 0);
 }
 
 /// Runs the script that starts Docker where systemd knows these files of its unit, and returns what

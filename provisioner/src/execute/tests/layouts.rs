@@ -132,6 +132,35 @@ fn pods_on_dockers_bridge_survive_every_cut_and_are_given_back() {
     assert_survives_every_cut("docker0", &on_docker0());
 }
 
+fn on_tunnels() -> HostState {
+    lab_edited(|text| text + "\n[network]\nbackend = \"ovs-gre\"\n").remove(0)
+}
+
+#[test]
+fn tunnels_survive_every_cut_and_are_given_back() {
+    assert_survives_every_cut("ovs-gre", &on_tunnels());
+}
+
+#[test]
+fn open_vswitch_is_installed_once_and_its_bridge_of_pods_stays() {
+    let machine = machine();
+    let desired = [on_tunnels()];
+    assert!(apply(std::slice::from_ref(&machine), &desired).unwrap().is_success());
+    assert!(machine.state().preparation.packages.contains("openvswitch-switch"));
+    let facts =
+        |state: &HostState| machine.connect().facts(&FactsQuery::for_state(state), None).unwrap();
+    let plan_of = |state: &HostState| {
+        let facts = [("node-1".to_owned(), facts(state))].into();
+        plan::plan(std::slice::from_ref(state), &facts).hosts.remove(0)
+    };
+    assert!(plan_of(&desired[0]).is_empty());
+    let other = of(Layout::Fhs);
+    let problems = crate::preflight::check(&other, &facts(&other), &plan_of(&other));
+    let problem = problems.iter().find(|problem| problem.check == "pod-bridge").unwrap();
+    assert_eq!(problem.message, "its pods are on kbr0, and the inventory says cni0");
+    assert!(problem.advice.contains("`backend = \"ovs-gre\"`, `pod_bridge = \"kbr0\"`"));
+}
+
 /// A master whose components are pods, with an image for them.
 fn with_static_pods() -> HostState {
     lab_with("masters = \"static-pods\"").remove(0)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::FakeState;
 use crate::digest::Digest;
-use crate::facts::{DockerFact, ENGINE, Facts, FactsQuery, PathFact};
+use crate::facts::{DockerFact, ENGINE, Facts, FactsQuery, PathFact, SWITCH_PROGRAM};
 use crate::firewall::{FirewallChange, FirewallFact};
 use crate::state::{Mode, Owner};
 use crate::step::Step;
@@ -131,6 +131,15 @@ impl FakeState {
         let before = self.preparation.packages.clone();
         for package in packages {
             self.preparation.packages.insert(package.clone());
+            if package.starts_with("openvswitch") {
+                let program = PathFact::File {
+                    mode: Mode(0o755),
+                    owner: Owner::root(),
+                    sha256: None,
+                    len: 1,
+                };
+                self.paths.insert(SWITCH_PROGRAM.to_owned(), program);
+            }
             if package.starts_with("docker") {
                 self.preparation.packages.insert("containerd".to_owned());
                 self.base.docker = DockerFact::Stopped;
@@ -147,6 +156,9 @@ impl FakeState {
         if came.iter().any(|package| package.starts_with("docker")) {
             self.base.docker = DockerFact::Absent;
             self.units.remove(ENGINE);
+        }
+        if came.iter().any(|package| package.starts_with("openvswitch")) {
+            self.paths.remove(SWITCH_PROGRAM);
         }
     }
 

@@ -63,8 +63,10 @@ firewalld_pods() { # add|remove RANGE: a zone of their own, where the ports of h
 }
 ufw_rule() { # add|remove ACTION PROTOCOL PORT TO ANY FROM IN
   case $1 in add) delete= ;; *) delete=delete ;; esac
-  case $2 in
-    route:allow) set -- "$1" route $delete allow from "$7" to "$5" ;;
+  case $2-$3 in
+    route:allow-*) set -- "$1" route $delete allow from "$7" to "$5" ;;
+    # It has no ports.
+    *-gre) set -- "$1" $delete allow proto "$3" from "$7" to "$5" ;;
     *) set -- "$1" $delete allow proto "$3" from "$7" to "$5" port "$4" ;;
   esac
   if [ "$1" = add ]; then set -- "$@" comment kprov; fi

@@ -264,6 +264,7 @@ fn rules_of_ufw_are_told_in_its_own_words() {
     let sandbox = Sandbox::new();
     sandbox.program("ufw", "echo \"ufw $*\" >>$LOG");
     let texts = [
+        "allow gre any 0.0.0.0/0 any 10.0.0.1 in",
         "allow tcp 2379 0.0.0.0/0 any 10.0.0.0/30 in",
         "route:allow any any 10.244.0.0/16 any 0.0.0.0/0 in",
     ];
@@ -273,8 +274,10 @@ fn rules_of_ufw_are_told_in_its_own_words() {
     let off = FirewallChange::Switch { kind: FirewallKind::Ufw, on: false };
     sandbox.ok(&[Step::ChangeFirewall { change: off }]);
     insta::assert_snapshot!(sandbox.log(), @r"
+    ufw allow proto gre from 10.0.0.1 to 0.0.0.0/0 comment kprov
     ufw allow proto tcp from 10.0.0.0/30 to 0.0.0.0/0 port 2379 comment kprov
     ufw route allow from 0.0.0.0/0 to 10.244.0.0/16 comment kprov
+    ufw delete allow proto gre from 10.0.0.1 to 0.0.0.0/0
     ufw delete allow proto tcp from 10.0.0.0/30 to 0.0.0.0/0 port 2379
     ufw route delete allow from 0.0.0.0/0 to 10.244.0.0/16
     ufw --force disable
