@@ -437,6 +437,7 @@ fn kernel(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
     }
     let needs = [
         ("vxlan", "use `backend = \"host-gw\"` in [network]"),
+        ("openvswitch", "leave `ovs_datapath = \"system\"` out of [network]"),
         ("overlay", "without it Docker has no fast storage for containers"),
         ("br_netfilter", "without it services do not work between pods of one node"),
     ];
@@ -448,7 +449,7 @@ fn kernel(state: &HostState, facts: &Facts, found: &mut Found<'_>) {
                  kernel-modules on CentOS), or {otherwise}"
             );
             let advice = match *module {
-                "vxlan" => advice,
+                "vxlan" | "openvswitch" => advice,
                 _ => advice.replace(", or ", "; "),
             };
             found.add("kernel", message, advice);

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     digest::Digest,
     facts::ENGINE,
-    inventory::{Backend, PodBridge},
+    inventory::{Backend, OvsDatapath, PodBridge},
     kubeconfig::encode,
     layout::Layout,
     pki::{LeafKind, NODE_PREFIX},
@@ -108,6 +108,10 @@ fn kernel(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     let mut modules = BTreeSet::from(["br_netfilter", "nf_conntrack", "overlay"]);
     if builder.inventory.network.backend == Backend::Vxlan {
         modules.insert("vxlan");
+    }
+    // Open vSwitch loads it by itself, and does without where it may.
+    if builder.inventory.network.ovs_datapath == OvsDatapath::System {
+        modules.insert("openvswitch");
     }
     let sysctls = BTreeMap::from([
         ("net.bridge.bridge-nf-call-iptables", "1"),

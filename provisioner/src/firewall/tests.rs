@@ -28,9 +28,13 @@ fn each_firewall_says_it_in_its_own_words() {
     public rule family="ipv4" port port="6443" protocol="tcp" accept
     public rule family="ipv4" source address="10.0.0.2/31" port port="2379" protocol="tcp" accept
     public rule family="ipv4" source address="10.0.0.4" port port="2379" protocol="tcp" accept
+    public rule family="ipv4" source address="10.0.0.6/31" protocol value="gre" accept
     public rule family="ipv4" source address="10.0.0.9" port port="8472" protocol="udp" accept
+    public rule family="ipv4" source address="10.0.0.9" protocol value="gre" accept
     "#);
     assert_snapshot!(lines(FirewallKind::Ufw), @r#"
+    allow gre any 0.0.0.0/0 any 10.0.0.6/31 in
+    allow gre any 0.0.0.0/0 any 10.0.0.9 in
     allow tcp 2379 0.0.0.0/0 any 10.0.0.2/31 in
     allow tcp 2379 0.0.0.0/0 any 10.0.0.4 in
     allow tcp 6443 0.0.0.0/0 any 0.0.0.0/0 in
@@ -44,12 +48,15 @@ fn each_firewall_says_it_in_its_own_words() {
     INPUT -p tcp -m tcp --dport 6443 -m comment --comment kprov-5deb376acbfd -j ACCEPT
     INPUT -s 10.0.0.2/31 -p tcp -m tcp --dport 2379 -m comment --comment kprov-4b937678c97c -j ACCEPT
     INPUT -s 10.0.0.4/32 -p tcp -m tcp --dport 2379 -m comment --comment kprov-d87a8c660af6 -j ACCEPT
+    INPUT -s 10.0.0.6/31 -p 47 -m comment --comment kprov-7465d4ee8c32 -j ACCEPT
+    INPUT -s 10.0.0.9/32 -p 47 -m comment --comment kprov-823465cbe102 -j ACCEPT
     INPUT -s 10.0.0.9/32 -p udp -m udp --dport 8472 -m comment --comment kprov-c0a9813a5a2d -j ACCEPT
     "#);
     assert_snapshot!(lines(FirewallKind::Nftables), @r#"
     inet filter forward ip daddr 10.244.0.0/16 accept comment "kprov-48e754e791b3"
     inet filter forward ip saddr 10.244.0.0/16 accept comment "kprov-5d417cd01c5a"
     inet filter input ip saddr { 10.0.0.2/31, 10.0.0.4 } tcp dport 2379 accept comment "kprov-b2a19c6f7a63"
+    inet filter input ip saddr { 10.0.0.6/31, 10.0.0.9 } ip protocol 47 accept comment "kprov-d18787d8a4be"
     inet filter input ip saddr { 10.0.0.9 } udp dport 8472 accept comment "kprov-6c55a14f7210"
     inet filter input tcp dport 6443 accept comment "kprov-ff785c860f78"
     "#);

@@ -8,14 +8,11 @@ use ipnet::Ipv4Net;
 use network::overlay_rules::{Mac, Peer, gateway};
 use network::switch::{self, INNER, INNER_GATEWAY, INNER_PREFIX, UPLINK_MAC};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{LinkBridge, LinkUnspec, RouteMessageBuilder};
 
 use super::kernel::{Kernel, KernelError, find, mtu_of, refused};
 use crate::kernel_setting;
-
-/// The kernel's table of its own addresses (`RT_TABLE_LOCAL` of rtnetlink(7)).
-const LOCAL_TABLE: u8 = 255;
 
 /// The bridge of pods as it should be.
 #[derive(Clone, Copy, Debug)]
@@ -89,10 +86,12 @@ impl Kernel {
             }
         }
         let (inner, outer) = (indexes[0], indexes[1]);
-        let net = Ipv4Net::new(INNER_GATEWAY, INNER_PREFIX).expect("the prefix is a constant");
-        self.ensure_address(switch::UPLINK_PORT, outer, net).await?;
-        // Alone, so that the kernel's way there stays the port's.
-        self.ensure_address(switch::UPLINK, inner, INNER.into()).await?;
+        let on_net = |address| {
+            Ipv4Net::new(address, INNER_PREFIX).expect("the length of the prefix is a constant")
+        };
+        self.ensure_address(switch::UPLINK_PORT, outer, on_net(INNER_GATEWAY)).await?;
+        // The switch wants to see both in one network.
+        self.ensure_address(switch::UPLINK, inner, on_net(INNER)).await?;
         self.disown(inner).await?;
         let there = self.neighbours(outer).await?.get(&INNER) == Some(&UPLINK_MAC);
         if !there {
@@ -106,7 +105,8 @@ impl Kernel {
             .map_err(|source| KernelError::Setting { name: setting.replace('/', "."), source })
     }
 
-    /// Makes the kernel forget that the address of tunnels is one of its own.
+    /// Makes the kernel forget that the address of tunnels is one of its own, and that its network
+    /// is there: the way to it is by the port.
     async fn disown(&self, link: u32) -> Result<(), KernelError> {
         let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let routes: Vec<RouteMessage> = self
@@ -117,7 +117,7 @@ impl Kernel {
             .try_collect()
             .await
             .map_err(refused("list routes"))?;
-        for route in routes.into_iter().filter(|route| is_own(route, link)) {
+        for route in routes.into_iter().filter(|route| leads_to(route, link)) {
             let result = self.handle.route().del(route).execute().await;
             result.map_err(refused(format!("pass on what goes to {INNER}")))?;
         }
@@ -146,10 +146,7 @@ fn is_like(link: &LinkMessage, mtu: u32, mac: Option<Mac>) -> bool {
     mtu_of(link) == Some(mtu) && link.header.flags.contains(LinkFlags::Up) && mac.is_none_or(has)
 }
 
-/// Whether the route says that [`INNER`] is an address of this host.
-fn is_own(route: &RouteMessage, link: u32) -> bool {
-    let has = |wanted: &RouteAttribute| route.attributes.contains(wanted);
-    route.header.table == LOCAL_TABLE
-        && has(&RouteAttribute::Oif(link))
-        && has(&RouteAttribute::Destination(RouteAddress::Inet(INNER)))
+/// Whether the route, in whatever table, is by that link.
+fn leads_to(route: &RouteMessage, link: u32) -> bool {
+    route.attributes.contains(&RouteAttribute::Oif(link))
 }

@@ -320,6 +320,9 @@ fn tunnels_of_open_vswitch_need_it_and_a_bridge_of_their_own() {
         openings.filter(|opening| matches!(opening, Opening::Gre { .. })).count()
     };
     assert_eq!(gre(state), 1);
+    let by_kernel = lab_edited(|text| text + &more.replace("netdev", "system"));
+    assert!(by_kernel[1].modules.contains("openvswitch"));
+    assert!(!state.modules.contains("openvswitch"));
     let usual = &LAB.states[1];
     assert!(!usual.open_vswitch && gre(usual) == 0);
 }
