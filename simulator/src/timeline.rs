@@ -107,9 +107,11 @@ fn verb(request: &Request) -> &'static str {
         Request::Patch { .. } => "patches",
         Request::Delete { .. } => "deletes",
         Request::Bind { .. } => "binds",
-        Request::Get(_) | Request::List { .. } | Request::ReadRevision(_) | Request::Sign(_) => {
-            "touches"
-        }
+        Request::Get(_)
+        | Request::List { .. }
+        | Request::ReadRevision(_)
+        | Request::Sign(_)
+        | Request::Extend { .. } => "touches",
     }
 }
 

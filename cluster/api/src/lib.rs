@@ -36,7 +36,7 @@ pub use kind::{Kind, Scope};
 pub use object::{ApiObject, Object};
 pub use patch::{Patch, PatchBody, PatchKind, PodStatusChange};
 pub use pod::Pod;
-pub use request::{ApiError, Propagation, Reply, Request, Subresource};
+pub use request::{ApiError, ExtenderVerb, Propagation, Reply, Request, Subresource};
 pub use shared::{Memo, Shared};
 pub use span::Span;
 pub use status::{Cause, Reason, Status};

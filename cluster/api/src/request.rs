@@ -30,6 +30,19 @@ impl Subresource {
     }
 }
 
+/// What an extender of a scheduler is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ExtenderVerb {
+    /// Which of some nodes can take a pod.
+    Filter,
+    /// How good they are.
+    Prioritize,
+    /// Whether the pods that would be displaced for another may go.
+    Preempt,
+    /// To bind a pod to a node.
+    Bind,
+}
+
 /// What happens to the objects that a deleted object owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Propagation {
@@ -102,6 +115,15 @@ pub enum Request {
     /// signing request, the token of a service account in its secret. Keys and randomness are the
     /// shell's.
     Sign(Key),
+    /// Asks an extender of the scheduler; the shell knows where it is.
+    Extend {
+        /// The number of the extender, in the order of the configuration.
+        extender: u32,
+        /// What it is asked.
+        verb: ExtenderVerb,
+        /// About what: the JSON document that it gets.
+        body: String,
+    },
 }
 
 impl Request {
@@ -111,7 +133,8 @@ impl Request {
             Self::Create(object) | Self::Update { object, .. } => Some(object.kind()),
             Self::Patch { key, .. } | Self::Delete { key, .. } | Self::Sign(key) => Some(key.kind),
             Self::Bind { .. } => Some(Kind::Pod),
-            Self::Get(_) | Self::List { .. } | Self::ReadRevision(_) => None,
+            Self::Extend { verb: ExtenderVerb::Bind, .. } => Some(Kind::Pod),
+            Self::Get(_) | Self::List { .. } | Self::ReadRevision(_) | Self::Extend { .. } => None,
         }
     }
 }
@@ -125,6 +148,8 @@ pub enum Reply {
     Objects(Vec<Object>),
     /// The call was carried out; the store is at this revision or later.
     Done(Revision),
+    /// What an extender answered: a JSON document.
+    Text(String),
 }
 
 impl Reply {
@@ -132,7 +157,7 @@ impl Reply {
     pub fn revision(&self) -> Revision {
         match self {
             Self::Object(object) => object.revision(),
-            Self::Objects(_) => Revision::default(),
+            Self::Objects(_) | Self::Text(_) => Revision::default(),
             Self::Done(revision) => *revision,
         }
     }

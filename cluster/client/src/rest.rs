@@ -96,6 +96,10 @@ impl Client {
                 Err(Status::bad_request(format!("{key} must be signed by who holds the key"))
                     .into())
             }
+            Request::Extend { extender, .. } => {
+                let why = format!("extender {extender} must be asked by who knows where it is");
+                Err(Status::bad_request(why).into())
+            }
         }
     }
 

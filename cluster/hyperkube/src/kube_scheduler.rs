@@ -15,6 +15,7 @@ use machine::{LeaderElector, RngTree};
 use rand::RngExt;
 use scheduler::{Desk, Scheduler, SchedulerConfig};
 
+use crate::extenders::{Extended, Extenders};
 use crate::flags::{Api, Log, Serving};
 use crate::health_server::{self, Health};
 use crate::recording::Recording;
@@ -77,6 +78,7 @@ pub(crate) fn identity() -> String {
 /// What the configuration file and the flags come to.
 struct Settings {
     scheduler: SchedulerConfig,
+    extenders: Extenders,
     leader_elect: bool,
     api: Api,
 }
@@ -89,8 +91,7 @@ impl Flags {
             tracing::warn!("{remark}");
         }
         if let (Some(path), Some(file)) = (&self.write_config_to, &file) {
-            std::fs::write(path, scheduler_config_file::complete(file)?)
-                .with_context(|| format!("cannot write {}", path.display()))?;
+            scheduler_config_file::write(path, file)?;
             return Ok(None);
         }
         let named = file.as_ref().and_then(|file| file.kubeconfig.as_ref()).map(PathBuf::from);
@@ -98,8 +99,13 @@ impl Flags {
             "no kubeconfig: give --kubeconfig, or clientConnection.kubeconfig in the file of --config",
         )?;
         let from_file = file.as_ref().and_then(|file| file.leader_elect);
+        let extenders = file
+            .as_ref()
+            .map(|file| Extenders::load(&file.scheduler.extenders, &file.extenders))
+            .transpose()?;
         Ok(Some(Settings {
             leader_elect: self.leader_elect.or(from_file).unwrap_or(true),
+            extenders: extenders.unwrap_or_default(),
             scheduler: file.map(|file| file.scheduler).unwrap_or_default(),
             api: Api { kubeconfig, api_servers: self.api_servers.clone() },
         }))
@@ -123,7 +129,10 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     };
     let desk = Desk::new(&settings.scheduler)?;
     let mut scheduler = Scheduler::new(desk, elector, &RngTree::new(seed));
-    scheduler.keep_lean();
+    if settings.scheduler.extenders.is_empty() {
+        // Extenders look at what we do not, and get pods and nodes whole.
+        scheduler.keep_lean();
+    }
     scheduler.compare_decisions(flags.compare_decisions);
     let scheduler = flags.recording.of(scheduler, &header)?;
     let specs = Scheduler::KINDS.iter().copied().map(WatchSpec::all).collect();
@@ -136,7 +145,8 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     )
     .await?;
     daemon::ready();
-    drive(scheduler, client.clone(), client, specs, shutdown, watcher, |scheduler, now, out| {
+    let caller = Extended::new(client.clone(), settings.extenders);
+    drive(scheduler, client, caller, specs, shutdown, watcher, |scheduler, now, out| {
         scheduler.machine_mut().release(now, out);
     })
     .await;

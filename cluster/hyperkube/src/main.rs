@@ -12,6 +12,7 @@ use daemon::Threads;
 
 mod apiserver_proxy;
 mod daemon;
+mod extenders;
 mod flags;
 mod flanneld;
 mod health_server;

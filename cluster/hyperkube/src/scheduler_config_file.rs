@@ -1,5 +1,8 @@
 //! `KubeSchedulerConfiguration` files, YAML or JSON, for kube-scheduler's `--config`.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
@@ -26,6 +29,14 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<Configuration> {
 /// The file with everything that it leaves out.
 pub(crate) fn complete(configuration: &Configuration) -> anyhow::Result<String> {
     Ok(serde_saphyr::to_string(configuration.complete())?)
+}
+
+/// Writes that file. It may hold keys of extenders: only its owner may read it.
+pub(crate) fn write(path: &Path, configuration: &Configuration) -> anyhow::Result<()> {
+    let text = complete(configuration)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]
@@ -64,7 +75,7 @@ mod tests {
         let blocks =
             manual.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
         let parsed: Vec<_> = blocks.map(|text| parse(text).unwrap().scheduler).collect();
-        let [two, one, groups] = &parsed[..] else { panic!("three examples") };
+        let [two, one, groups, extended] = &parsed[..] else { panic!("four examples") };
         let [spread, pack] = &two.profiles[..] else { panic!("two profiles") };
         assert_eq!(*spread, scheduler::ProfileConfig::default());
         assert_eq!((pack.name.as_str(), pack.weights["NodeResourcesFit"]), ("packing", 5));
@@ -72,6 +83,9 @@ mod tests {
         assert_eq!(one.profiles[0].name, "batch");
         assert_eq!(groups.profiles[0].args.coscheduling.permit_waiting_time_seconds, 120);
         assert_ne!(groups.profiles[0], scheduler::ProfileConfig::default());
+        let [extender] = &extended.extenders[..] else { panic!("one extender") };
+        assert_eq!((extender.weight, extender.timeout_milliseconds), (5, 500));
+        assert!(extender.node_cache_capable && !extender.ignorable);
         for profile in [two, one, groups].into_iter().flat_map(|config| &config.profiles) {
             scheduler::Profile::new(profile).unwrap();
         }
@@ -91,7 +105,10 @@ mod tests {
             "strict decoding error: unknown field \"profiles[0].schedulerNam\"",
         );
         check(&format!("{HEAD}parallelism: 1\nparallelism: 2\n"), "parallelism");
-        check(&format!("{HEAD}extenders:\n- urlPrefix: http://x\n"), "extenders: Forbidden");
+        check(
+            &format!("{HEAD}extenders:\n- urlPrefix: x\n"),
+            "extenders[0].urlPrefix: Invalid value: \"x\"",
+        );
         check("a: [", "line");
         check(&" ".repeat(2 << 20), "2097152 bytes");
         std::fs::remove_file(&path).unwrap();

@@ -131,7 +131,7 @@ impl ConfigSource {
                 entry.object = Some(object);
                 entry.error = None;
             }
-            Ok(Reply::Done(_) | Reply::Objects(_)) => {}
+            Ok(Reply::Done(_) | Reply::Objects(_) | Reply::Text(_)) => {}
             Err(error) if error.code() == Some(404) => {
                 entry.object = None;
                 entry.error = None;

@@ -250,7 +250,7 @@ impl NodeAgent {
             Ok(Reply::Object(object)) => {
                 ctx.learn(object);
             }
-            Ok(Reply::Done(_) | Reply::Objects(_)) => {}
+            Ok(Reply::Done(_) | Reply::Objects(_) | Reply::Text(_)) => {}
             // It was registered before and the watch has not said so yet.
             Err(error) if error.code() == Some(409) => self.node_at = now + RETRY,
             Err(_) => {

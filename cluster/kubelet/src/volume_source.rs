@@ -338,7 +338,9 @@ pub(crate) fn token_answer(
 ) -> Result<(), String> {
     let object = match result {
         Ok(Reply::Object(object)) => object,
-        Ok(Reply::Done(_) | Reply::Objects(_)) => return Err("no token in the answer".to_owned()),
+        Ok(Reply::Done(_) | Reply::Objects(_) | Reply::Text(_)) => {
+            return Err("no token in the answer".to_owned());
+        }
         Err(error) => return Err(format!("failed to fetch token: {error}")),
     };
     let status = object.get::<TokenRequest>().and_then(|t| t.status.as_ref());

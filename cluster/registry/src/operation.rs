@@ -274,7 +274,8 @@ impl Operation {
             Request::Get(_)
             | Request::List { .. }
             | Request::ReadRevision(_)
-            | Request::Sign(_) => return None,
+            | Request::Sign(_)
+            | Request::Extend { .. } => return None,
         })
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! Source: kubernetes 1.33, `pkg/scheduler/apis/config` (`v1`, `validation`).
 
+mod extenders;
 mod file;
 mod plugins;
 mod problems;
@@ -22,6 +23,8 @@ use serde_json::{Value, json};
 use crate::desk::SchedulerConfig;
 use crate::plugin_args::PluginArgs;
 use crate::profile::ProfileConfig;
+pub use extenders::ExtenderTls;
+use extenders::FileExtender;
 use file::{File, FileProfile, LeaderElection};
 pub(crate) use plugins::{Known, known_names};
 use plugins::{Merged, Plugins};
@@ -40,7 +43,9 @@ pub struct Configuration {
     pub leader_elect: Option<bool>,
     /// Path of the kubeconfig file, if the file names one.
     pub kubeconfig: Option<String>,
-    /// What was accepted and has no effect, a sentence each.
+    /// For each extender how it is reached over TLS, if it is.
+    pub extenders: Vec<Option<ExtenderTls>>,
+    /// What was accepted and has no effect, or one that may not be meant, a sentence each.
     pub remarks: Vec<String>,
     /// The file with all that it leaves out.
     complete: Value,
@@ -110,6 +115,10 @@ impl Configuration {
             // Validation sees to it that each of several has a name of its own.
             profile.scheduler_name.get_or_insert_with(|| DEFAULT_NAME.to_owned());
         }
+        let mut extenders: Vec<FileExtender> = Vec::new();
+        for (i, extender) in file.extenders.iter().flatten().enumerate() {
+            extenders.push(reader.read(&format!("extenders[{i}]"), extender)?);
+        }
         reader.finish()?;
 
         let mut problems = Problems::default();
@@ -121,20 +130,35 @@ impl Configuration {
             .collect();
         unique_names(&profiles, &mut problems);
         plugins::common_queue_sort(profiles.iter().map(|p| &p.given), &mut problems);
+        let together = |made: &Made| made.config.enabled.iter().any(|name| name == "Coscheduling");
+        extenders::validate(&extenders, profiles.iter().position(together), &mut problems);
         problems.result().map_err(ConfigurationError::Invalid)?;
 
         let mut remarks = file.remarks();
         remarks.extend(client.remarks());
         remarks.extend(profiles.iter().flat_map(|profile| profile.remarks.iter().cloned()));
-        let complete = complete(&file, &leader, &client, &profiles);
+        let remark = |(i, extender): (usize, &FileExtender)| extender.remark(i);
+        remarks.extend(extenders.iter().enumerate().filter_map(remark));
+        let mut complete = complete(&file, &leader, &client, &profiles);
+        if !extenders.is_empty() {
+            complete["extenders"] = extenders.iter().map(FileExtender::complete).collect();
+        }
         let scheduler = SchedulerConfig {
             profiles: profiles.into_iter().map(|profile| profile.config).collect(),
             initial_backoff_seconds: file.initial_backoff(),
             max_backoff_seconds: file.max_backoff(),
             lease: leader.lease().to_owned(),
+            extenders: extenders.iter().map(FileExtender::config).collect(),
         };
         let kubeconfig = Some(client.kubeconfig).filter(|path| !path.is_empty());
-        Ok(Self { scheduler, leader_elect: leader.leader_elect, kubeconfig, remarks, complete })
+        Ok(Self {
+            scheduler,
+            leader_elect: leader.leader_elect,
+            kubeconfig,
+            extenders: extenders.iter().map(FileExtender::tls).collect(),
+            remarks,
+            complete,
+        })
     }
 
     /// The file with everything that it leaves out, as `--write-config-to` writes it.

@@ -86,6 +86,7 @@ impl Diagnosis {
         match &self.preemption {
             Preemption::Untried | Preemption::Found(_) => {}
             Preemption::Ineligible(why) => message.push_str(&format!(" preemption: {why}")),
+            Preemption::Failed(why) => message.push_str(&format!(" preemption: {why}")),
             Preemption::Hopeless(reasons) => {
                 message
                     .push_str(&format!(" preemption: {}", unavailable(self.nodes, reasons, None)));
@@ -258,6 +259,28 @@ pub(crate) fn pick(
         1 => vec![0],
         _ => score(profile, snapshot, pod, survey, feasible),
     };
+    Some(choice(snapshot, search, &scores, rng))
+}
+
+/// As [`pick`], where extenders have scored nodes, too: by the nodes' names.
+pub(crate) fn pick_extended(
+    profile: &Profile,
+    snapshot: &Snapshot,
+    pod: Question,
+    survey: &Survey,
+    search: &Search,
+    extended: &BTreeMap<String, Score>,
+    rng: &mut ChaCha8Rng,
+) -> Option<Choice> {
+    let feasible = &search.feasible;
+    if feasible.len() < 2 {
+        return pick(profile, snapshot, pod, survey, search, rng);
+    }
+    let mut scores = score(profile, snapshot, pod, survey, feasible);
+    for (total, node) in scores.iter_mut().zip(feasible) {
+        let extended = extended.get(&snapshot.row(*node).name).copied().unwrap_or(0);
+        *total = total.saturating_add(extended);
+    }
     Some(choice(snapshot, search, &scores, rng))
 }
 

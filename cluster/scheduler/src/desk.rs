@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::{Choice, Diagnosis};
+use crate::extender::{ExtenderConfig, Extenders};
 use crate::fast::Fast;
 use crate::pod_info::PodInfo;
 use crate::profile::{Profile, ProfileConfig, ProfileError};
@@ -29,6 +30,9 @@ pub struct SchedulerConfig {
     pub max_backoff_seconds: u64,
     /// The lease whose holder acts.
     pub lease: String,
+    /// Programs that have a say in decisions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extenders: Vec<ExtenderConfig>,
 }
 
 /// Source: kubernetes 1.33, `podInitialBackoffSeconds`, `podMaxBackoffSeconds`.
@@ -39,6 +43,7 @@ impl Default for SchedulerConfig {
             initial_backoff_seconds: 1,
             max_backoff_seconds: 10,
             lease: "kube-scheduler".to_owned(),
+            extenders: Vec::new(),
         }
     }
 }
@@ -59,6 +64,7 @@ struct Seat {
 #[derive(Clone)]
 pub struct Desk {
     seats: Vec<Seat>,
+    extenders: Arc<Extenders>,
     backoff: Backoff,
 }
 
@@ -69,8 +75,16 @@ impl Desk {
     /// A profile cannot be made, there is none, or two have the same name.
     pub fn new(config: &SchedulerConfig) -> Result<Self, ProfileError> {
         let mut seats: Vec<Seat> = Vec::with_capacity(config.profiles.len());
+        let extenders = Extenders::new(&config.extenders);
         for profile in &config.profiles {
-            let profile = Profile::new(profile)?;
+            let mut profile = std::borrow::Cow::Borrowed(profile);
+            for ignored in extenders.ignored() {
+                profile.to_mut().args.fit.ignored_resources.push(ignored.to_owned());
+            }
+            let profile = Profile::new(&profile)?;
+            if profile.coscheduling.is_some() && !extenders.is_empty() {
+                return Err(ProfileError::Together(profile.name));
+            }
             if profile.name.is_empty() || seats.iter().any(|s| s.profile.name == profile.name) {
                 return Err(ProfileError::Names);
             }
@@ -88,7 +102,12 @@ impl Desk {
             first: Duration::from_secs(config.initial_backoff_seconds),
             max: Duration::from_secs(config.max_backoff_seconds),
         };
-        Ok(Self { seats, backoff })
+        Ok(Self { seats, extenders: Arc::new(extenders), backoff })
+    }
+
+    /// Who has a say in decisions beside the profiles.
+    pub(crate) const fn extenders(&self) -> &Arc<Extenders> {
+        &self.extenders
     }
 
     /// How long pods wait between attempts.

@@ -55,6 +55,10 @@ pub struct Explanation {
     pub message: Option<String>,
     /// The pods that would be displaced, if that would give the pod a place.
     pub displaced: Option<Displaced>,
+    /// The extenders that would be asked, too, by their addresses. What they would say is not part
+    /// of the explanation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extenders: Vec<String>,
 }
 
 /// The pods that would have to leave a node.
@@ -212,6 +216,7 @@ impl Explanation {
             causes: Vec::new(),
             omitted: Omitted::default(),
             displaced: None,
+            extenders: Vec::new(),
             message: Some(diagnosis.message()),
         }
     }
@@ -309,6 +314,7 @@ pub(crate) fn explain(
         runner_up: runner_up.map(|node| node.node.clone()),
         message: feasible.is_empty().then(|| diagnosis.message()),
         displaced: displaced(&diagnosis.preemption),
+        extenders: Vec::new(),
         feasible,
         rejected,
         causes,

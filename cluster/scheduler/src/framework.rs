@@ -68,6 +68,9 @@ pub enum ClusterEvent {
     NamespaceLabels,
     /// What pods without spread constraints spread by changed. It may help those pods.
     Selectors,
+    /// Whatever happens: pods that an extender refused wait for this, for nobody knows what it goes
+    /// by. It comes last.
+    Anything,
 }
 
 impl ClusterEvent {

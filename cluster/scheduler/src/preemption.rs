@@ -24,8 +24,11 @@ use crate::profile::Profile;
 use crate::snapshot::{Placed, Snapshot};
 use crate::survey::Survey;
 
+mod candidates;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use candidates::{best, candidates};
 
 const NEVER: &str = "not eligible due to preemptionPolicy=Never.";
 const TERMINATING: &str = "not eligible due to a terminating pod on the nominated node.";
@@ -42,6 +45,8 @@ pub enum Preemption {
     Ineligible(&'static str),
     /// No node can take the pod, whoever goes: how many nodes for each reason.
     Hopeless(BTreeMap<String, usize>),
+    /// An extender could not be asked, and why: another attempt may succeed.
+    Failed(String),
     /// A node can.
     Found(Box<Eviction>),
 }

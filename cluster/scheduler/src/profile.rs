@@ -89,6 +89,12 @@ pub enum ProfileError {
     /// Two profiles have one name, or there is none.
     #[error("each of a scheduler's profiles, of which there must be one, needs a name of its own")]
     Names,
+    /// Extenders are asked about one pod at a time.
+    #[error(
+        "profile {0:?} enables Coscheduling, and there are extenders: what extenders say of a pod \
+         is not known when all pods of its group are placed at once; leave one of them out"
+    )]
+    Together(String),
 }
 
 /// A configuration of the scheduler, ready for use.

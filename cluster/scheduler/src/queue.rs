@@ -9,6 +9,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use api::{Key, Time};
 use machine::Backoff;
@@ -18,6 +19,12 @@ use crate::framework::ClusterEvent;
 /// So many pods are tried before their pauses end in one second: without a bound a cluster in
 /// which pods come and go all the time would have all that find no node tried each time.
 const EARLY_MAX: u32 = 256;
+
+/// How long a pod waits at most that waits for anything to happen. What an extender goes by may be
+/// outside of the cluster, where nobody sees it change.
+///
+/// Source: kubernetes 1.33, `DefaultPodMaxInUnschedulablePodsDuration`.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 type Place = (Reverse<i32>, Time, Key);
 
@@ -51,6 +58,11 @@ enum State {
 /// Events that may help a pod, and the number of its kin, if that decides whether they do.
 type Cause = (BTreeSet<ClusterEvent>, Option<u64>);
 
+/// Whether every event may help.
+fn any_helps((events, _): &Cause) -> bool {
+    events.last() == Some(&ClusterEvent::Anything)
+}
+
 /// The scheduling queue: higher priority first, then whoever came first.
 #[derive(Clone, Debug)]
 pub struct Queue {
@@ -64,6 +76,10 @@ pub struct Queue {
     early_tried: (u64, u32),
     /// Unschedulable pods by what may help them: there are far fewer causes than pods.
     unschedulable: BTreeMap<Cause, BTreeSet<Key>>,
+    /// Those of them that do not wait for events alone, by when they are tried again.
+    impatient: BTreeSet<(Time, Key)>,
+    /// How many events there were.
+    happenings: u64,
 }
 
 impl Queue {
@@ -77,6 +93,8 @@ impl Queue {
             early: BTreeSet::new(),
             early_tried: (0, 0),
             unschedulable: BTreeMap::new(),
+            impatient: BTreeSet::new(),
+            happenings: 0,
         }
     }
 
@@ -97,11 +115,23 @@ impl Queue {
 
     /// When the next pod can be tried, if none can be at once.
     pub fn wake_at(&self) -> Option<Time> {
-        let due = self.backing_off.first().map(|(time, _)| *time)?;
+        let due = self.backing_off.first().into_iter().chain(self.impatient.first());
+        let due = due.map(|(time, _)| *time).min()?;
         if self.early.is_empty() {
             return Some(due);
         }
         Some(due.min(Time::from_secs(self.early_tried.0 + 1)))
+    }
+
+    /// How many events there were that may have helped pods: of one that is being decided about
+    /// nobody asks whether it was helped.
+    pub(crate) const fn happenings(&self) -> u64 {
+        self.happenings
+    }
+
+    /// Whether the pod was taken out in its turn and not put back.
+    pub(crate) fn is_popped(&self, key: &Key) -> bool {
+        self.pods.get(key).is_some_and(|waiting| waiting.state == State::InFlight)
     }
 
     /// Adds a pod that needs a node; a change of a waiting pod makes it worth another attempt.
@@ -129,6 +159,10 @@ impl Queue {
 
     /// Takes the pod whose turn it is.
     pub fn pop(&mut self, now: Time) -> Option<Key> {
+        while self.impatient.first().is_some_and(|(time, _)| *time <= now) {
+            let (_, key) = self.impatient.first()?.clone();
+            self.wake(&key, now);
+        }
         while self.backing_off.first().is_some_and(|(time, _)| *time <= now) {
             let (_, key) = self.backing_off.first()?.clone();
             let mut waiting = self.take(&key)?;
@@ -230,11 +264,15 @@ impl Queue {
         now: Time,
         mut helps: impl FnMut(&Key) -> bool,
     ) {
-        let helped = self.unschedulable.extract_if(.., |(events, _), keys| {
-            events.contains(&event) && keys.first().is_some_and(&mut helps)
+        self.happenings += 1;
+        let helped = self.unschedulable.extract_if(.., |cause, keys| {
+            any_helps(cause) || (cause.0.contains(&event) && keys.first().is_some_and(&mut helps))
         });
         for key in helped.flat_map(|(_, keys)| keys).collect::<Vec<_>>() {
             if let Some(waiting) = self.pods.remove(&key) {
+                if !self.impatient.is_empty() {
+                    self.impatient.remove(&(waiting.tried + PATIENCE, key.clone()));
+                }
                 self.ready(key, waiting, now);
             }
         }
@@ -259,6 +297,9 @@ impl Queue {
                 }
             }
             State::Unschedulable(cause) => {
+                if any_helps(cause) {
+                    self.impatient.insert((waiting.tried + PATIENCE, key.clone()));
+                }
                 if let Some(keys) = self.unschedulable.get_mut(cause) {
                     keys.insert(key.clone());
                 } else {
@@ -281,6 +322,9 @@ impl Queue {
                 self.early.remove(&(due.as_secs(), waiting.place(key)));
             }
             State::Unschedulable(cause) => {
+                if any_helps(cause) {
+                    self.impatient.remove(&(waiting.tried + PATIENCE, key.clone()));
+                }
                 if let Some(keys) = self.unschedulable.get_mut(cause) {
                     keys.remove(key);
                     if keys.is_empty() {
@@ -356,6 +400,29 @@ mod tests {
         assert!(!queue.has_active());
         queue.happened(ClusterEvent::NodeAdded, at(70));
         assert_eq!(queue.pop(at(70)), Some(key("1")));
+    }
+
+    #[test]
+    fn who_waits_for_anything_is_tried_again_in_time() {
+        let mut queue = queue();
+        let at = Time::from_secs;
+        let anything = BTreeSet::from([ClusterEvent::NodeAdded, ClusterEvent::Anything]);
+        queue.add(key("a"), 0, at(0));
+        for event in [ClusterEvent::NodeTaints, ClusterEvent::PeerCame] {
+            assert_eq!(queue.pop(at(10)), Some(key("a")));
+            assert!(queue.is_popped(&key("a")));
+            queue.unschedulable(key("a"), anything.clone(), 7);
+            assert!(!queue.is_popped(&key("a")) && !queue.has_active());
+            // Not even whether it may help is asked.
+            queue.happened_to(event, at(10), |_| false);
+            assert!(queue.has_active());
+        }
+        assert_eq!((queue.pop(at(20)), queue.happenings()), (Some(key("a")), 2));
+        queue.unschedulable(key("a"), anything, 7);
+        assert_eq!(queue.wake_at(), Some(at(320)));
+        assert_eq!(queue.pop(at(319)), None);
+        assert_eq!(queue.pop(at(320)), Some(key("a")));
+        assert!(queue.impatient.is_empty() && queue.unschedulable.is_empty());
     }
 
     #[test]

@@ -19,12 +19,14 @@ use serde_json::Value;
 
 use self::chooser::Chooser;
 use self::claims::Reservations;
+use self::consultation::Consultation;
 use self::groups::Groups;
 use self::hints::{allocatable, limits, looks_at_namespace, may_help, same_question, taints};
 use crate::attachments::Attaching;
 use crate::cycle::{Choice, Diagnosis};
 use crate::desk::{Desk, ProfileId};
 use crate::explain::{Explanation, Unexplained, explain};
+use crate::extender;
 use crate::framework::ClusterEvent;
 use crate::lean::Lean;
 use crate::pod_info::{Classes, Load, PodInfo, Standing, takes_place};
@@ -35,9 +37,11 @@ use crate::shadow::Shadow;
 use crate::snapshot::Snapshot;
 use campaign::Campaign;
 
+mod binding;
 mod campaign;
 mod chooser;
 mod claims;
+mod consultation;
 mod groups;
 mod hints;
 #[cfg(test)]
@@ -62,8 +66,12 @@ pub struct Decision {
 enum Flight {
     /// The pod's binding to a node, which a profile chose.
     Bind(Key, ProfileId),
-    /// Whether a binding with a lost answer was carried out.
-    Check(Key),
+    /// Its binding by an extender.
+    Delegate { pod: Key, profile: ProfileId, extender: u32, node: String },
+    /// Whether a binding with a lost answer was carried out; what is to be told if not.
+    Check(Key, Option<(ProfileId, String)>),
+    /// A question to an extender.
+    Consult,
     /// The pod's condition, and the node that is cleared for it.
     Status(Key),
     /// As that, of a pod for which others are displaced.
@@ -96,7 +104,9 @@ pub struct Scheduler {
     campaigns: BTreeMap<Key, Campaign>,
     /// Those of which every call was answered, by what has to be seen before they end.
     campaigns_answered: BTreeSet<(Revision, Key)>,
-    /// Those of them that wait for their claims.
+    /// The decision of which an extender's answer is awaited, if there is one.
+    consultation: Option<Box<Consultation>>,
+    /// Pods that wait for their claims.
     reservations: Reservations,
     /// Those that are placed together.
     groups: Groups,
@@ -143,6 +153,7 @@ impl Scheduler {
             assumed: BTreeSet::new(),
             campaigns: BTreeMap::new(),
             campaigns_answered: BTreeSet::new(),
+            consultation: None,
             reservations: Reservations::default(),
             groups: Groups::default(),
             attaching: Attaching::default(),
@@ -228,6 +239,9 @@ impl Scheduler {
         let (profile, start) = (self.desk.profile(profile), self.chooser.start);
         let mut rng = self.chooser.rng.clone();
         let mut explanation = explain(profile, &snapshot, pod, info.question(), start, &mut rng);
+        let extenders = self.desk.extenders();
+        let url = |number: u32| extenders.get(number).config.url_prefix.clone();
+        explanation.extenders = extenders.interested(&object).into_iter().map(url).collect();
         explanation.node = node.map(|node| node.to_string()).or(assumed);
         let gates = object.spec.iter().flat_map(|spec| spec.scheduling_gates.iter().flatten());
         explanation.gates = gates.map(|gate| gate.name.clone()).collect();
@@ -482,7 +496,8 @@ impl Scheduler {
             self.attaching.catch_up(&self.cache);
         }
         let mut decisions = 0;
-        while decisions < DECISIONS_MAX {
+        self.consult(now, out);
+        while decisions < DECISIONS_MAX && self.consultation.is_none() {
             decisions += 1;
             let Some(key) = self.queue.pop(now) else { return };
             let found = self.pending.get(&key);
@@ -507,6 +522,10 @@ impl Scheduler {
     }
 
     fn decide_alone(&mut self, now: Time, key: Key, profile: ProfileId, out: &mut Vec<ApiEffect>) {
+        let extended = !self.desk.extenders().is_empty();
+        if extended && self.consult_about(now, &key, profile, out) {
+            return;
+        }
         let Some(pod) = self.pending.get(&key) else { return };
         let with_volumes = match self.with_volumes(pod, profile, &BTreeSet::new()) {
             Ok(pod) => pod,
@@ -518,15 +537,25 @@ impl Scheduler {
             decisions.push(Decision { time: now, pod: key.clone(), result: choice.clone() });
         }
         match choice {
-            Ok(choice) => {
-                let unbound = with_volumes.filter(|pod| !pod.class.volumes.is_bound());
-                self.assume(now, &key, &choice.node);
-                match unbound {
-                    Some(pod) => self.reserve(now, &pod, profile, choice.node, out),
-                    None => self.bind(key, profile, choice.node, out),
-                }
-            }
+            Ok(choice) => self.place_alone(now, key, profile, choice.node, with_volumes, out),
             Err(diagnosis) => self.reject(now, &key, profile, &diagnosis, out),
+        }
+    }
+
+    /// Binds a pod to a node that was chosen; first its claims, if it has any.
+    fn place_alone(
+        &mut self,
+        now: Time,
+        key: Key,
+        profile: ProfileId,
+        node: String,
+        with_volumes: Option<PodInfo>,
+        out: &mut Vec<ApiEffect>,
+    ) {
+        self.assume(now, &key, &node);
+        match with_volumes.filter(|pod| !pod.class.volumes.is_bound()) {
+            Some(pod) => self.reserve(now, &pod, profile, node, out),
+            None => self.bind(key, profile, node, out),
         }
     }
 
@@ -539,13 +568,6 @@ impl Scheduler {
         self.withdraw(now, key, node);
         self.assumed.insert(key.clone());
         self.peer_moved(now, ClusterEvent::PeerCame, &presence);
-    }
-
-    fn bind(&mut self, key: Key, profile: ProfileId, node: String, out: &mut Vec<ApiEffect>) {
-        let Some(pod) = self.pending.get(&key) else { return };
-        let request = Request::Bind { pod: key.clone(), uid: pod.uid.clone(), node };
-        let id = self.calls.call(request, out);
-        self.flights.insert(id, Flight::Bind(key, profile));
     }
 
     fn reject(
@@ -566,6 +588,9 @@ impl Scheduler {
         let mut events: BTreeSet<ClusterEvent> =
             rejecting.flat_map(|plugin| plugin.events().iter().copied()).collect();
         events.insert(ClusterEvent::NodeAdded);
+        if diagnosis.plugins.contains(extender::NAME) {
+            events.insert(ClusterEvent::Anything);
+        }
         if let Preemption::Found(_) | Preemption::Ineligible(_) = diagnosis.preemption {
             // It waits for those who have to go.
             events.insert(ClusterEvent::PodGone);
@@ -583,13 +608,10 @@ impl Scheduler {
         self.record(now, profile, record, out);
         let node = match &diagnosis.preemption {
             Preemption::Found(eviction) => eviction.node.as_str().into(),
-            Preemption::Ineligible(_) => nominated.clone(),
+            Preemption::Ineligible(_) | Preemption::Failed(_) => nominated.clone(),
             Preemption::Hopeless(_) | Preemption::Untried => Name::default(),
         };
-        let condition = serde_json::json!({
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-            "message": message, "lastTransitionTime": now.to_meta(),
-        });
+        let condition = unscheduled(now, "Unschedulable", &message);
         let renominated = (node != nominated).then_some(&*node);
         let patch = (!known || renominated.is_some())
             .then(|| status_patch(key, &uid, renominated, Some(condition)));
@@ -625,7 +647,11 @@ impl Scheduler {
                 }
             }
             Some(Flight::Bind(key, profile)) => self.bound(now, key, profile, &result, out),
-            Some(Flight::Check(key)) => self.checked(now, key, result, out),
+            Some(Flight::Delegate { pod, profile, extender, node }) => {
+                self.delegated(now, (pod, profile, extender, node), result, out);
+            }
+            Some(Flight::Consult) => self.consulted(id, result),
+            Some(Flight::Check(key, why)) => self.checked(now, key, why, result, out),
             Some(Flight::Status(key)) => self.status_told(now, &key, &result),
             Some(Flight::Nominate(key)) => self.nominated(now, &key, &result),
             Some(Flight::Mark { by, victim }) => self.marked(now, by, victim, &result, out),
@@ -638,78 +664,14 @@ impl Scheduler {
             }
         }
     }
+}
 
-    fn bound(
-        &mut self,
-        now: Time,
-        key: Key,
-        profile: ProfileId,
-        result: &Result<Reply, ApiError>,
-        out: &mut Vec<ApiEffect>,
-    ) {
-        match result {
-            Ok(_) => {
-                if let Some(pod) = self.snapshot.pod(&key) {
-                    let message = format!("Successfully assigned {} to {}", key.path(), pod.node);
-                    let regarding = Regarding::object(&key, pod.uid);
-                    let reason = Name::new_static("Scheduled");
-                    let record = Record { regarding, warning: false, reason, message };
-                    self.record(now, profile, record, out);
-                }
-            }
-            Err(ApiError::Unreachable(_)) => self.not_bound(now, &key),
-            // It may have been carried out: only the store knows.
-            Err(_) => self.check(key, out),
-        }
-    }
-
-    fn check(&mut self, key: Key, out: &mut Vec<ApiEffect>) {
-        if self.assumed.contains(&key) {
-            let id = self.calls.call(Request::Get(key.clone()), out);
-            self.flights.insert(id, Flight::Check(key));
-        }
-    }
-
-    fn checked(
-        &mut self,
-        now: Time,
-        key: Key,
-        result: Result<Reply, ApiError>,
-        out: &mut Vec<ApiEffect>,
-    ) {
-        match result {
-            Ok(Reply::Object(object)) => {
-                let bound =
-                    object.get::<Pod>().is_some_and(|pod| pod.node_name.as_deref().is_some());
-                let same = self.snapshot.pod(&key).is_some_and(|p| p.uid == object.uid());
-                // Bound: the watch will say so. Another pod of that name: the watch, too.
-                if !bound && same {
-                    self.not_bound(now, &key);
-                }
-            }
-            Err(error) if error.code() == Some(404) => self.leave(now, &key),
-            _ => self.check(key, out),
-        }
-    }
-
-    /// Takes back an assumed placement after its binding failed, and tries the pod again.
-    fn not_bound(&mut self, now: Time, key: &Key) {
-        let placed = self.snapshot.pod(key).filter(|_| self.assumed.contains(key));
-        let node = placed.map(|pod| Name::from(pod.node));
-        self.forget(now, key.clone());
-        if let Some(node) = node {
-            self.keep_place(now, key, node);
-        }
-    }
-
-    /// Takes back an assumed placement and tries the pod again.
-    fn forget(&mut self, now: Time, key: Key) {
-        if self.assumed.remove(&key) {
-            self.leave_node(now, &key);
-            self.nominate_as_known(now, &key);
-            self.queue.retry(key, now);
-        }
-    }
+/// The condition of a pod that has no node.
+fn unscheduled(now: Time, reason: &str, message: &str) -> Value {
+    serde_json::json!({
+        "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+        "lastTransitionTime": now.to_meta(),
+    })
 }
 
 /// Changes a condition of a pod, or which node is cleared for it, or both: the empty name is none.
@@ -748,18 +710,23 @@ impl Machine for Scheduler {
         if self.acts {
             self.decide(now, out);
             self.proceed(now, out);
+        } else {
+            // Another process may lead by now and decide otherwise.
+            self.end_consultation(now);
         }
     }
 
     fn wake_at(&self) -> Option<Time> {
         // A follower waits for leadership alone; its queue must not wake it.
+        let consultation = self.consultation.as_ref().map(|awaited| awaited.deadline);
         let queue = if !self.acts {
             None
-        } else if self.queue.has_active() {
+        } else if self.queue.has_active() && consultation.is_none() {
             Some(Time::ZERO)
         } else {
-            let claims = [self.reservations.wake_at(), self.groups.wake_at()];
-            claims.into_iter().chain([self.queue.wake_at()]).flatten().min()
+            // Whose turn it is waits for an extender's answer, too.
+            let turn = consultation.or_else(|| self.queue.wake_at());
+            [self.reservations.wake_at(), self.groups.wake_at(), turn].into_iter().flatten().min()
         };
         let elector = self.elector.as_ref().and_then(LeaderElector::wake_at);
         [queue, elector].into_iter().flatten().min()

@@ -87,5 +87,6 @@ fn subject(request: &Request) -> (u64, Kind, &str, &str) {
         Request::ReadRevision(kind) => (7, *kind, "", ""),
         Request::List { kind, namespace, selector } => (9, *kind, namespace, selector),
         Request::Sign(key) => (8, key.kind, &key.namespace, &key.name),
+        Request::Extend { body, .. } => (10, Kind::Pod, "", body),
     }
 }

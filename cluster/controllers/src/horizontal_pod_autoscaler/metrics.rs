@@ -275,6 +275,6 @@ fn called(resource: &str, of: &str, target: &MetricTarget) -> String {
 pub(super) fn listed(reply: &Reply) -> &[Object] {
     match reply {
         Reply::Objects(objects) => objects,
-        Reply::Object(_) | Reply::Done(_) => &[],
+        Reply::Object(_) | Reply::Done(_) | Reply::Text(_) => &[],
     }
 }

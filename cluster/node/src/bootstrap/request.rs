@@ -132,7 +132,7 @@ async fn wait(client: &Client, name: &str) -> Result<String, BootstrapError> {
                     break outcome;
                 }
             }
-            Ok(Reply::Done(_) | Reply::Objects(_)) => {}
+            Ok(Reply::Done(_) | Reply::Objects(_) | Reply::Text(_)) => {}
             Err(error) if error.code() == Some(404) => {
                 break Err(refused(name, "it was removed".to_owned()));
             }

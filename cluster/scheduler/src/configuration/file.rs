@@ -20,7 +20,7 @@ pub(super) struct File {
     pod_initial_backoff_seconds: Option<i64>,
     pod_max_backoff_seconds: Option<i64>,
     pub(super) profiles: Option<Vec<Value>>,
-    extenders: Option<Vec<Value>>,
+    pub(super) extenders: Option<Vec<Value>>,
     delay_cache_until_active: Option<bool>,
 }
 
@@ -48,11 +48,6 @@ impl File {
         if max < initial {
             let detail = "must be greater than or equal to PodInitialBackoffSeconds";
             problems.invalid("podMaxBackoffSeconds", max, detail);
-        }
-        if self.extenders.iter().flatten().next().is_some() {
-            let detail = "this scheduler asks no extenders: what they would filter and score is \
-                          not known to it";
-            problems.forbidden("extenders", detail);
         }
     }
 

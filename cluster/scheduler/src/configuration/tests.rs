@@ -257,11 +257,6 @@ fn what_is_refused() {
         "podInitialBackoffSeconds: Invalid value: 0: must be greater than 0",
     );
     refused(
-        json!({"extenders": [{"urlPrefix": "http://x"}]}),
-        "extenders: Forbidden: this scheduler asks no extenders: what they would filter and score \
-         is not known to it",
-    );
-    refused(
         json!({"leaderElection": {"resourceLock": "endpoints", "leaseDuration": "1m"}}),
         "[leaderElection.leaseDuration: Invalid value: \"1m\": this scheduler's is always 15s, \
          leaderElection.resourceLock: Invalid value: \"endpoints\": resourceLock value must be \
@@ -420,4 +415,85 @@ fn a_plugin_beyond_the_default_set_acts_where_it_is_enabled() {
         configuration.complete()["profiles"][0]["pluginConfig"].as_array().unwrap().len()
     };
     assert_eq!(told(&configuration), told(&of(json!({}))) + 1);
+}
+
+#[test]
+fn extenders_are_understood() {
+    let configuration = of(json!({"extenders": [
+        {"urlPrefix": "https://gpu.example/v1/", "filterVerb": "filter", "prioritizeVerb": "score",
+         "preemptVerb": "preempt", "bindVerb": "bind", "weight": 5, "enableHTTPS": true,
+         "tlsConfig": {"caFile": "/ca.crt", "certFile": "/c.crt", "keyData": "c2VjcmV0"},
+         "httpTimeout": "250ms", "nodeCacheCapable": true, "ignorable": true,
+         "managedResources": [{"name": "a.com/foo", "ignoredByScheduler": true},
+            {"name": "a.com/bar"}]},
+        {"urlPrefix": "https://other.example", "filterVerb": "f", "enableHTTPS": true},
+        {"urlPrefix": "http://plain.example:80/x", "tlsConfig": {"caFile": "/ca.crt"}}]}));
+    let [gpu, other, plain] = &configuration.scheduler.extenders[..] else { panic!("three") };
+    assert_eq!((gpu.url_prefix.as_str(), gpu.weight), ("https://gpu.example/v1/", 5));
+    assert_eq!((gpu.timeout_milliseconds, other.timeout_milliseconds), (250, 5_000));
+    assert!(gpu.node_cache_capable && gpu.ignorable && !other.ignorable);
+    let managed = gpu.managed_resources.iter().map(|r| (r.name.as_str(), r.ignored_by_scheduler));
+    assert_eq!(managed.collect::<Vec<_>>(), [("a.com/foo", true), ("a.com/bar", false)]);
+    assert_eq!(plain.bind_verb, "");
+    let [gpu, other, plain] = &configuration.extenders[..] else { panic!("three") };
+    let gpu = gpu.as_ref().unwrap();
+    assert_eq!((gpu.ca_file.as_str(), gpu.key_data.as_str()), ("/ca.crt", "c2VjcmV0"));
+    assert!(!gpu.insecure && other.as_ref().is_some_and(|tls| tls.insecure) && plain.is_none());
+    assert_eq!(configuration.remarks.len(), 1);
+    assert!(
+        configuration.remarks[0].starts_with("the certificate of extenders[1] is not verified")
+    );
+    // A key is for the connection alone: no recording and no log has it.
+    let written = serde_json::to_string(&configuration.scheduler).unwrap();
+    assert!(!written.contains("c2VjcmV0") && !format!("{gpu:?}").contains("c2VjcmV0"));
+    let read: SchedulerConfig = serde_json::from_str(&written).unwrap();
+    assert_eq!(read, configuration.scheduler);
+    let again = Configuration::of(configuration.complete()).unwrap();
+    assert_eq!(
+        (&again.scheduler, &again.extenders),
+        (&configuration.scheduler, &configuration.extenders)
+    );
+    assert_eq!(again.complete(), configuration.complete());
+}
+
+#[test]
+fn extenders_that_cannot_be() {
+    let url = "http://x";
+    refused(
+        json!({"extenders": [
+            {"urlPrefix": "x:80", "prioritizeVerb": "p", "bindVerb": "b", "httpTimeout": "-1s"},
+            {"urlPrefix": url, "weight": 20_000, "bindVerb": "b", "managedResources": [
+                {"name": "cpu"}, {"name": "a b"}, {"name": "a.com/foo"}, {"name": "a.com/foo"}]}]}),
+        "[extenders[0].urlPrefix: Invalid value: \"x:80\": must be an http:// or https:// URL, \
+         extenders[0].httpTimeout: Invalid value: \"-1s\": must be a positive duration such as 5s or \
+         500ms, extenders[0].weight: Invalid value: 0: must have a positive weight applied to it, \
+         extenders[1].weight: Invalid value: 20000: must not exceed 10000, \
+         extenders[1].managedResources[0].name: Invalid value: \"cpu\": is an invalid extended \
+         resource name, extenders[1].managedResources[1].name: Invalid value: \"a b\": name part must \
+         consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+         alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for \
+         validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]'), \
+         extenders[1].managedResources[3].name: Invalid value: \"a.com/foo\": duplicate extender \
+         managed resource name, extenders: Invalid value: \"found 2 extenders implementing bind\": \
+         only one extender can implement bind]",
+    );
+    refused(
+        json!({"extenders": [{"urlPrefix": "https://x"},
+            {"urlPrefix": "https://x", "tlsConfig": {"insecure": true, "caFile": "/ca"}},
+            {"urlPrefix": "https://x", "tlsConfig": {"caFile": "/ca", "certFile": "/crt"}}]}),
+        "[extenders[0].tlsConfig.caFile: Required value: name the authority that the extender's \
+         certificate comes from: this scheduler knows no others, extenders[1].tlsConfig.insecure: \
+         Forbidden: specifying a root certificates file with the insecure flag is not allowed, \
+         extenders[2].tlsConfig: Forbidden: a certificate needs its key, and a key its certificate]",
+    );
+    refused(
+        json!({"extenders": [{"urlPrefix": url}], "profiles": [{"plugins": {
+            "multiPoint": {"enabled": [{"name": "Coscheduling"}]}}}]}),
+        "extenders: Forbidden: profiles[0] enables Coscheduling: what extenders say of a pod is not \
+         known when all pods of its group are placed at once",
+    );
+    refused(
+        json!({"extenders": [{"urlPrefix": url, "filterverb": "x"}]}),
+        "strict decoding error: unknown field \"extenders[0].filterverb\"",
+    );
 }

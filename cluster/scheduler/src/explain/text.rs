@@ -40,6 +40,9 @@ impl Explanation {
             self.feasible.len() + self.omitted.feasible,
             self.rejected.len() + self.omitted.rejected
         ));
+        if !self.extenders.is_empty() {
+            line(format!("Extenders have a say, too: {}.", self.extenders.join(", ")));
+        }
         if let Some(displaced) = &self.displaced {
             line(format!(
                 "It takes a place on {} as soon as these have left, {} of them against a budget: \

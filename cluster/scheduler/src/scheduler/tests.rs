@@ -1,3 +1,4 @@
+mod extenders;
 mod groups;
 mod profiles;
 mod storage;

@@ -116,7 +116,7 @@ impl Displacing {
                         self.displaced += 1;
                         self.clear(&info, &eviction);
                     }
-                    Preemption::Ineligible(_) => {}
+                    Preemption::Ineligible(_) | Preemption::Failed(_) => {}
                     Preemption::Hopeless(_) | Preemption::Untried => {
                         self.both.snapshot.withdraw(&info.key);
                     }
