@@ -76,6 +76,11 @@ pub(crate) fn ensure(ctx: &mut Context, worker: &mut PodWorker, container: &Cont
         return;
     }
     slot.step = Step::InspectImage;
+    let made = slot.current.take_if(|r| r.state == ContainerState::Created && !r.id.is_empty());
+    if let Some(made) = made {
+        // A kubelet died while it was being started, which may go on: two of it must not run.
+        ctx.runtime(RuntimePurpose::Nothing, RuntimeRequest::Remove { id: made.id.into() });
+    }
     let image = container.image.clone().unwrap_or_default();
     call(ctx, worker, container, RuntimeRequest::InspectImage { image });
 }

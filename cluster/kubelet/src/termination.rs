@@ -259,9 +259,10 @@ pub(crate) fn forget_failed(worker: &mut PodWorker, now: Time) {
 /// Removes what is left of a pod on the node.
 fn clean(ctx: &mut Context, worker: &mut PodWorker) {
     let slots = worker.containers.values();
+    // One that runs was started by a kubelet that died over it, beside the one that was ended.
     let mut containers: Vec<String> = slots
         .flat_map(|s| s.current.iter().chain(&s.previous))
-        .filter(|r| !r.running() && !r.id.is_empty())
+        .filter(|r| !r.id.is_empty())
         .map(|r| r.id.to_string())
         .collect();
     containers.extend(worker.sandbox.record.as_ref().map(|r| r.id.to_string()));
