@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::{ApiObject, Object, Time};
+use crate::{ApiObject, Time};
 
 /// The owner reference with `controller: true`.
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
@@ -38,19 +38,5 @@ pub fn controller_reference<T: ApiObject>(owner: &T) -> OwnerReference {
         uid: owner.meta().uid.clone().unwrap_or_default(),
         controller: Some(true),
         block_owner_deletion: Some(true),
-    }
-}
-
-/// A `v1.ObjectReference` to the object, as events carry it.
-pub fn object_reference(object: &Object) -> k8s_openapi::api::core::v1::ObjectReference {
-    let meta = object.meta();
-    k8s_openapi::api::core::v1::ObjectReference {
-        api_version: Some(object.kind().api_version().to_owned()),
-        kind: Some(object.kind().name().to_owned()),
-        name: meta.name.clone(),
-        namespace: meta.namespace.clone(),
-        uid: meta.uid.clone(),
-        resource_version: meta.resource_version.clone(),
-        field_path: None,
     }
 }

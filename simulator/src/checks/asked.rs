@@ -66,8 +66,33 @@ pub(super) struct Overshot<'a> {
     pub(super) has: i64,
     /// How many were asked for.
     pub(super) limit: i64,
-    /// Whether one life of one process has made all of them.
-    pub(super) one_life: bool,
+    /// How many of them were made late, or by others and not seen by who made this one.
+    excused: i64,
+    /// Whether the group has lost pods.
+    bereft: bool,
+}
+
+impl Overshot<'_> {
+    /// Whether it was too much by what its creator had seen: a new leader may have an old view.
+    pub(super) const fn is_knowing(&self) -> bool {
+        self.has > self.limit + self.excused
+    }
+
+    /// Whether its creator must have met the pods that it had not seen, if all name pods by what
+    /// they know alone: who asks for a pod of another is told that it is there. What was lost moves
+    /// the names on, and of that a process which has started since knows nothing.
+    pub(super) const fn is_doubled(&self) -> bool {
+        self.is_knowing() || !self.bereft
+    }
+}
+
+/// A creation of a pod that was asked for.
+#[derive(Clone)]
+struct Creation {
+    asked: Asked,
+    /// How many active pods of the group the asking process had not seen yet, of those that it has
+    /// not made itself in this life.
+    unseen: i64,
 }
 
 /// Finds pods that are made although there are enough. A creation that is carried out after a later
@@ -79,10 +104,13 @@ pub(super) struct Overshoot {
     /// How many pods an owner asks for of each group.
     limit: fn(&Object) -> Option<i64>,
     lives: Lives,
-    asked: BTreeMap<Key, Asked>,
+    asked: BTreeMap<Key, Creation>,
     last_asked: BTreeMap<String, Time>,
     late: BTreeMap<String, i64>,
-    creators: BTreeMap<String, BTreeSet<Life>>,
+    /// Who has asked for the pods that are there.
+    makers: BTreeMap<Key, Life>,
+    /// The groups that have lost a pod.
+    bereft: BTreeSet<String>,
     lately: Lately,
 }
 
@@ -95,7 +123,8 @@ impl Overshoot {
             asked: BTreeMap::new(),
             last_asked: BTreeMap::new(),
             late: BTreeMap::new(),
-            creators: BTreeMap::new(),
+            makers: BTreeMap::new(),
+            bereft: BTreeSet::new(),
             lately: Lately::default(),
         }
     }
@@ -118,21 +147,27 @@ impl Overshoot {
         let known = self.lately.known(by, &group, Known { at, limit, seen });
         let limit = known.iter().map(|k| k.limit).max().unwrap_or(limit);
         let life = self.lives.of(by);
-        self.creators.entry(group.clone()).or_default().insert(life);
+        let is_unseen =
+            |key: &&Key| self.makers.get(*key) != Some(&life) && cluster.known(by, key).is_none();
+        // Few groups are full when another is asked for.
+        let full = self.broods.size(&group) >= limit;
+        let unseen = if full { self.broods.of(&group).filter(is_unseen).count() } else { 0 };
+        let unseen = i64::try_from(unseen).unwrap_or(i64::MAX);
         self.last_asked.insert(group, at);
-        self.asked.insert(key, Asked { by: life, at, limit, seen });
+        let asked = Asked { by: life, at, limit, seen };
+        self.asked.insert(key, Creation { asked, unseen });
     }
 
     fn joined<'a>(&mut self, now: Time, key: &'a Key, group: &str) -> Option<Overshot<'a>> {
-        let asked = self.asked.remove(key)?;
+        let Creation { asked, unseen } = self.asked.remove(key)?;
+        self.makers.insert(key.clone(), asked.by);
         if asked.is_late(now, self.last_asked.get(group)) {
             *self.late.entry(group.to_owned()).or_default() += 1;
             return None;
         }
-        let creators = self.creators.get(group);
-        let one_life = creators.is_some_and(|c| c.len() == 1 && c.contains(&asked.by));
-        let (has, limit) = (self.broods.size(group), asked.limit);
-        (has > limit + self.late(group)).then_some(Overshot { key, has, limit, one_life })
+        let (has, limit, late) = (self.broods.size(group), asked.limit, self.late(group));
+        let (excused, bereft) = (late + unseen, self.bereft.contains(group));
+        (has > limit + late).then_some(Overshot { key, has, limit, excused, bereft })
     }
 
     /// Takes in what happened; says what was too much.
@@ -148,8 +183,15 @@ impl Overshoot {
             }
             Occurrence::Committed { key, old, new, request, .. } => {
                 let change = self.broods.committed(key, *old, *new);
-                if let (Some(Change::Joined(group)), Request::Create(_)) = (change, request) {
-                    return self.joined(cluster.now(), key, &group);
+                match (change, request) {
+                    (Some(Change::Left(group)), _) => {
+                        self.makers.remove(*key);
+                        self.bereft.insert(group);
+                    }
+                    (Some(Change::Joined(group)), Request::Create(_)) => {
+                        return self.joined(cluster.now(), key, &group);
+                    }
+                    _ => {}
                 }
             }
             Occurrence::Answered { request: Request::Create(object @ Object::Pod(_)), .. } => {

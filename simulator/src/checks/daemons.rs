@@ -200,8 +200,8 @@ impl Check for OneOnEachNode {
     ) {
         self.lives.observe(occurrence);
         self.disrupted.observe(cluster, occurrence);
-        if let Some(Overshot { key, has, limit, .. }) = self.overshoot.observe(cluster, occurrence)
-        {
+        let overshot = self.overshoot.observe(cluster, occurrence).filter(Overshot::is_doubled);
+        if let Some(Overshot { key, has, limit, .. }) = overshot {
             found.push(format!("{key} is pod number {has} on its node, and {limit} may be"));
         }
         if let Some((by, key)) = occurrence.pod_given_up(cluster) {

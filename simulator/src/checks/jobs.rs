@@ -287,8 +287,8 @@ impl Check for CountsOnce {
         occurrence: &Occurrence<'_>,
         found: &mut Vec<String>,
     ) {
-        if let Some(Overshot { key, has, limit, .. }) = self.overshoot.observe(cluster, occurrence)
-        {
+        let overshot = self.overshoot.observe(cluster, occurrence).filter(Overshot::is_doubled);
+        if let Some(Overshot { key, has, limit, .. }) = overshot {
             found.push(format!("{key} is active pod number {has} of a job that may have {limit}"));
         }
         self.follow(cluster, occurrence);

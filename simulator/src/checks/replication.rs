@@ -46,11 +46,8 @@ impl Check for NoOvershoot {
         occurrence: &Occurrence<'_>,
         found: &mut Vec<String>,
     ) {
-        let Some(Overshot { key, has, limit, one_life: true }) =
-            self.0.observe(cluster, occurrence)
-        else {
-            return;
-        };
+        let overshot = self.0.observe(cluster, occurrence).filter(Overshot::is_knowing);
+        let Some(Overshot { key, has, limit, .. }) = overshot else { return };
         found.push(format!("{key} is pod number {has} of a controller that asks for {limit}"));
     }
 }

@@ -72,6 +72,33 @@ fn p37_one_pod_on_each_node() {
 }
 
 #[test]
+fn p37_a_new_leader_knows_no_loss_that_was_before_it() {
+    let (mut case, manager) = case(&set(0, 1), &[node("n1", &json!({}))]);
+    let lead = |case: &mut Case<OneOnEachNode>| {
+        let other = case.other_manager();
+        case.tell(&Occurrence::Started(other));
+        for key in [set_key(), Key::cluster(Kind::Node, "n1")] {
+            case.show(other, &key);
+        }
+        other
+    };
+    make(&mut case, manager, &tied("x", "n1"));
+    let other = lead(&mut case);
+    // It should have asked for `x` as well, and been told that it is there.
+    make(&mut case, other, &tied("y", "n1"));
+    case.is_wrong(&["pods/d/y is pod number 2 on its node"]);
+    case.delete(None, &pod_key("x"));
+    case.delete(None, &pod_key("y"));
+    make(&mut case, manager, &tied("z", "n1"));
+    let other = lead(&mut case);
+    make(&mut case, other, &tied("v", "n1"));
+    case.is_right();
+    // Its own pod it knows, shown or not.
+    make(&mut case, other, &tied("w", "n1"));
+    case.is_wrong(&["pods/d/w is pod number 3 on its node"]);
+}
+
+#[test]
 fn p37_a_surge_is_one_more() {
     let (mut case, manager) = case(&set(1, 0), &[node("n1", &json!({}))]);
     for name in ["x", "y"] {
