@@ -265,6 +265,8 @@ pub(super) struct RoomIsKept {
     claims: BTreeSet<(ProcessId, Key)>,
     /// Who had a place on the node that a scheduler promised to a pod, and waited for claims.
     earlier: BTreeMap<(ProcessId, Key), BTreeSet<Key>>,
+    /// The pods that each node is promised to, as stored.
+    promised: BTreeMap<String, BTreeSet<Key>>,
 }
 
 impl RoomIsKept {
@@ -277,18 +279,37 @@ impl RoomIsKept {
                     self.earlier.insert((by, key.clone()), earlier);
                 }
             }
-            Occurrence::Committed { key, new, .. } => {
+            Occurrence::Committed { key, old, new, .. } if key.kind == Kind::Pod => {
                 self.released.remove(*key);
                 let waits = new.and_then(Object::get::<Pod>).is_some_and(may_displace);
-                if key.kind == Kind::Pod && !waits {
+                if !waits {
                     self.earlier.retain(|(_, pod), _| pod != *key);
                 }
+                self.note_promise(key, oracle::pod(*old), oracle::pod(*new));
             }
             Occurrence::Crashed(process) | Occurrence::Started(process) => {
                 self.claims.retain(|(by, _)| by != process);
                 self.earlier.retain(|(by, _), _| by != process);
             }
             _ => {}
+        }
+    }
+
+    fn note_promise(&mut self, key: &Key, old: Option<&Pod>, new: Option<&Pod>) {
+        let (old, new) = (old.and_then(nominated), new.and_then(nominated));
+        if old == new {
+            return;
+        }
+        if let Some(node) = old
+            && let Some(pods) = self.promised.get_mut(node)
+        {
+            pods.remove(key);
+            if pods.is_empty() {
+                self.promised.remove(node);
+            }
+        }
+        if let Some(node) = new {
+            self.promised.entry(node.to_owned()).or_default().insert(key.clone());
         }
     }
 
@@ -360,6 +381,7 @@ impl Check for RoomIsKept {
     ) {
         self.follow(cluster, occurrence);
         let Some((by, key, pod, name)) = asked_binding(cluster, occurrence) else { return };
+        let Some(promised) = self.promised.get(name) else { return };
         // The scheduler must have been shown the promise, or have made it itself: it keeps none
         // that somebody else made a moment ago.
         let Some(counted) = cluster.placements(by) else { return };
@@ -367,16 +389,15 @@ impl Check for RoomIsKept {
         let waits = |pod: &Key| {
             !self.released.contains(pod) && !counted.values().any(|keys| keys.contains(pod))
         };
-        let promised: Vec<&Pod> = cluster
-            .objects(Kind::Pod)
-            .filter(|object| waits(&object.key()))
-            .filter(|object| {
-                let earlier = self.earlier.get(&(by, object.key()));
+        let promised: Vec<&Pod> = promised
+            .iter()
+            .filter(|promised| waits(promised))
+            .filter(|promised| {
+                let earlier = self.earlier.get(&(by, (*promised).clone()));
                 earlier.is_none_or(|pods| !pods.contains(key))
             })
-            .filter_map(Object::get::<Pod>)
-            .filter(|p| may_displace(p) && nominated(p) == Some(name))
-            .filter(|p| priority(p) > priority(pod))
+            .filter_map(|promised| oracle::pod(cluster.object(promised)))
+            .filter(|p| may_displace(p) && priority(p) > priority(pod))
             .collect();
         if promised.is_empty() {
             return;
