@@ -5,6 +5,7 @@
 //! happens as an event in one total order; a machine is stepped only by an event, and what it
 //! emits becomes events.
 
+mod alarm;
 mod api_server;
 mod bugs;
 mod calls;

@@ -535,8 +535,10 @@ impl ContainerRuntime {
         let summary = container.summary();
         let (pod_uid, name) = (summary.pod_uid.to_owned(), summary.container.to_owned());
         self.end(at, number, end.exit_code);
+        let container = self.containers.find(number)?;
+        let record = Some(Box::new(self.record(container)));
         let id = self.id(number);
-        let event = RuntimeEvent::ContainerChanged { id, pod_uid, container: name };
+        let event = RuntimeEvent::ContainerChanged { id, pod_uid, container: name, record };
         Some(RuntimeInput::Event(event))
     }
 

@@ -202,6 +202,16 @@ fn security(
     })
 }
 
+/// Whether it matters as what user the image runs.
+pub(crate) fn minds_user(worker: &PodWorker, container: &Container) -> bool {
+    let pod = worker.spec().security_context.as_ref();
+    let own = container.security_context.as_ref();
+    let user = own.and_then(|c| c.run_as_user).or_else(|| pod?.run_as_user);
+    let group = own.and_then(|c| c.run_as_group).or_else(|| pod?.run_as_group);
+    let non_root = own.and_then(|c| c.run_as_non_root).or_else(|| pod?.run_as_non_root);
+    user.is_none() && (group.is_some() || non_root == Some(true))
+}
+
 fn filtered(pod: &PodSecurityContext, own: &SecurityContext) -> bool {
     let profile = own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref());
     profile.is_some_and(|p| p.type_ == "RuntimeDefault")

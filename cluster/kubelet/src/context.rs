@@ -9,6 +9,7 @@ use machine::{ApiEffect, CallId, Record, Regarding, Report, WatchEvent};
 use crate::KubeletConfig;
 use crate::calls::Calls;
 use crate::config_source::ConfigSource;
+use crate::images::KnownImages;
 use crate::pod_worker::PodWorker;
 use crate::probe::ProbeKind;
 use crate::runtime::{NodeEffect, NodeFacts, RuntimeRequest};
@@ -93,6 +94,8 @@ pub(crate) struct Context {
     pub(crate) facts: Option<Box<NodeFacts>>,
     /// Whether the runtime answers; else why not.
     pub(crate) runtime: Result<(), String>,
+    /// The images that the node has.
+    pub(crate) images: KnownImages,
     /// Whether all containers of ours are known.
     pub(crate) listed: bool,
     /// Whether the pod network is there; else why not.
@@ -119,6 +122,7 @@ impl Context {
             configs: ConfigSource::default(),
             facts: None,
             runtime: Err("container runtime is down".to_owned()),
+            images: KnownImages::default(),
             listed: false,
             network: Err(NO_NETWORK.to_owned()),
             api_calls: Calls::default(),

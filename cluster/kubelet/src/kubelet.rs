@@ -471,18 +471,32 @@ impl Kubelet {
                 self.ctx.runtime = Err(format!("container runtime is down: {reason}"));
                 self.node.report_now(now);
             }
-            RuntimeEvent::ContainerChanged { id, pod_uid, container } => {
-                self.container_changed(id, &pod_uid, &container);
+            RuntimeEvent::ContainerChanged { id, pod_uid, container, record } => {
+                self.container_changed(id, &pod_uid, &container, record.as_deref());
             }
         }
     }
 
-    fn container_changed(&mut self, id: String, pod_uid: &str, container: &str) {
+    fn container_changed(
+        &mut self,
+        id: String,
+        pod_uid: &str,
+        container: &str,
+        record: Option<&ContainerRecord>,
+    ) {
         let Some(worker) = self.workers.get_mut(pod_uid) else { return };
         if container == naming::SANDBOX {
-            if worker.sandbox.record.as_ref().is_some_and(|r| *r.id == *id) {
-                let purpose = RuntimePurpose::InspectSandbox { uid: worker.uid.clone() };
-                self.ctx.runtime(purpose, RuntimeRequest::Inspect { id });
+            let known = worker.sandbox.record.as_mut().filter(|known| *known.id == *id);
+            match (known, record) {
+                (Some(known), Some(record)) => {
+                    known.renew(record);
+                    self.dirty.push(worker.uid.clone());
+                }
+                (Some(_), None) => {
+                    let purpose = RuntimePurpose::InspectSandbox { uid: worker.uid.clone() };
+                    self.ctx.runtime(purpose, RuntimeRequest::Inspect { id });
+                }
+                (None, _) => {}
             }
             return;
         }
@@ -490,8 +504,17 @@ impl Kubelet {
         if slot.step == Step::Start {
             // Perhaps of the container whose start is not answered yet.
             slot.recheck = true;
-        } else if slot.current.as_ref().is_some_and(|r| *r.id == *id) {
-            replies::inspect(&mut self.ctx, worker, container);
+            return;
+        }
+        let inspecting = slot.inspecting;
+        let Some(current) = slot.current.as_mut().filter(|known| *known.id == *id) else { return };
+        match record {
+            // An answer that is on its way may be older than this.
+            Some(record) if !inspecting => {
+                current.renew(record);
+                self.dirty.push(worker.uid.clone());
+            }
+            _ => replies::inspect(&mut self.ctx, worker, container),
         }
     }
 

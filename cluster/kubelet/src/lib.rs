@@ -20,6 +20,7 @@ mod config_source;
 mod container_spec;
 mod context;
 mod environment;
+mod images;
 mod instance;
 mod labels;
 mod local_volumes;

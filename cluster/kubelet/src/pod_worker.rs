@@ -189,7 +189,9 @@ pub(crate) struct ContainerSlot {
     pub(crate) next_attempt: u32,
     pub(crate) step: Step,
     /// Found for the start under way.
-    pub(crate) image: Option<Box<ImageRecord>>,
+    pub(crate) image: Option<Arc<ImageRecord>>,
+    /// The node was not asked whether it still has that image.
+    pub(crate) trusting: bool,
     /// Why it does not run: reason and message.
     pub(crate) waiting: Option<Box<(String, String)>>,
     pub(crate) crash: CrashBackoff,
@@ -214,6 +216,7 @@ impl ContainerSlot {
             next_attempt,
             step: Step::Idle,
             image: None,
+            trusting: false,
             waiting: None,
             crash: CrashBackoff::default(),
             pull_failures: 0,

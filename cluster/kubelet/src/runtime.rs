@@ -69,6 +69,10 @@ pub enum RuntimeEvent {
         pod_uid: String,
         /// Its name in the pod; [`crate::naming::SANDBOX`] for the pause container.
         container: String,
+        /// The container as it was right after that, if whoever tells of it has looked; else the
+        /// kubelet asks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        record: Option<Box<ContainerRecord>>,
     },
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Source: kubernetes 1.33, `pkg/kubelet/kuberuntime`, `pkg/kubelet/images/image_manager.go`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::Time;
@@ -75,11 +76,25 @@ pub(crate) fn ensure(ctx: &mut Context, worker: &mut PodWorker, container: &Cont
         worker.wake_at(at);
         return;
     }
-    slot.step = Step::InspectImage;
     let made = slot.current.take_if(|r| r.state == ContainerState::Created && !r.id.is_empty());
     if let Some(made) = made {
         // A kubelet died while it was being started, which may go on: two of it must not run.
         ctx.runtime(RuntimePurpose::Nothing, RuntimeRequest::Remove { id: made.id.into() });
+    }
+    let image = container.image.as_deref().unwrap_or_default();
+    let known = ctx.images.get(image).cloned();
+    match known.filter(|_| pull_policy(container) != "Always") {
+        // What it would be asked is what the start will say.
+        Some(known) if !container_spec::minds_user(worker, container) => {
+            create(ctx, worker, container, &known, true, now);
+        }
+        _ => look_for_image(ctx, worker, container),
+    }
+}
+
+fn look_for_image(ctx: &mut Context, worker: &mut PodWorker, container: &Container) {
+    if let Some(slot) = worker.containers.get_mut(&container.name) {
+        slot.step = Step::InspectImage;
     }
     let image = container.image.clone().unwrap_or_default();
     call(ctx, worker, container, RuntimeRequest::InspectImage { image });
@@ -131,9 +146,10 @@ pub(crate) fn image_inspected(
     };
     match (found, pull_policy(container)) {
         (Some(found), "IfNotPresent" | "Never") => {
-            let message = ["Container image \"", &*image, "\" already present on machine"].concat();
-            ctx.event(now, &worker.pod, normal(&container.name), "Pulled", message);
-            create(ctx, worker, container, found, now);
+            let found = Arc::new(found);
+            ctx.images.found(&image, &found);
+            tell_present(ctx, worker, container, now);
+            create(ctx, worker, container, &found, false, now);
         }
         (None, "Never") => {
             let message =
@@ -149,6 +165,12 @@ pub(crate) fn image_inspected(
         }
         _ => pull(ctx, worker, container, image, now),
     }
+}
+
+fn tell_present(ctx: &mut Context, worker: &PodWorker, container: &Container, now: Time) {
+    let image = container.image.as_deref().unwrap_or_default();
+    let message = ["Container image \"", image, "\" already present on machine"].concat();
+    ctx.event(now, &worker.pod, normal(&container.name), "Pulled", message);
 }
 
 fn pull(
@@ -181,7 +203,9 @@ pub(crate) fn image_pulled(
             let message =
                 format!("Successfully pulled image \"{image}\". Image size: {size} bytes.");
             ctx.event(now, &worker.pod, normal(&container.name), "Pulled", message);
-            create(ctx, worker, container, found, now);
+            let found = Arc::new(found);
+            ctx.images.found(&image, &found);
+            create(ctx, worker, container, &found, false, now);
         }
         Ok(None) => pull_failed(ctx, worker, container, "image not found".to_owned(), now),
         Err(error) => pull_failed(ctx, worker, container, error.message, now),
@@ -238,25 +262,28 @@ fn wait(
     worker.wake_at(now + CONFIG_RETRY);
 }
 
+/// Starts a container of that image; `trusting` that the node still has it.
 fn create(
     ctx: &mut Context,
     worker: &mut PodWorker,
     container: &Container,
-    image: ImageRecord,
+    image: &Arc<ImageRecord>,
+    trusting: bool,
     now: Time,
 ) {
     let Some(slot) = worker.containers.get_mut(&container.name) else { return };
     slot.pull_failures = 0;
     slot.step = Step::Idle;
     let attempt = slot.next_attempt;
-    match container_spec::container(ctx, worker, container, &image, attempt, now) {
+    match container_spec::container(ctx, worker, container, image, attempt, now) {
         Ok(spec) => {
             let Some(slot) = worker.containers.get_mut(&container.name) else { return };
             if let Some(finished) = slot.exited().map(|r| r.finished_at) {
                 slot.crash.next(now, finished);
             }
             slot.step = Step::Start;
-            slot.image = Some(Box::new(image));
+            slot.image = Some(image.clone());
+            slot.trusting = trusting;
             slot.next_attempt = slot.next_attempt.saturating_add(1);
             call(ctx, worker, container, RuntimeRequest::StartContainer(Box::new(spec)));
         }
@@ -281,6 +308,16 @@ pub(crate) fn started(
     now: Time,
 ) {
     let name = container.name.as_str();
+    let Some(slot) = worker.containers.get_mut(name) else { return };
+    if std::mem::take(&mut slot.trusting) {
+        if result.as_ref().is_err_and(|error| error.kind == RuntimeErrorKind::Create) {
+            // Perhaps for want of the image. Nothing was made, so that its name is free.
+            slot.next_attempt = slot.next_attempt.saturating_sub(1);
+            ctx.images.forget(container.image.as_deref().unwrap_or_default());
+            return look_for_image(ctx, worker, container);
+        }
+        tell_present(ctx, worker, container, now);
+    }
     let record = match result {
         Ok(Some(record)) => record,
         Ok(None) => {

@@ -238,7 +238,7 @@ impl Runtime {
 
 impl NodeRuntime for Runtime {
     fn watch(&self, inputs: mpsc::Sender<NodeInput>) -> BoxFuture<'static, ()> {
-        events::watch(self.docker.clone(), inputs).boxed()
+        events::watch(self.clone(), inputs).boxed()
     }
 
     fn request(&self, id: CallId, request: RuntimeRequest, inputs: &mpsc::Sender<NodeInput>) {

@@ -70,19 +70,17 @@ pub(super) struct Overshot<'a> {
     excused: i64,
     /// Whether the group has lost pods.
     bereft: bool,
+    /// Whether one life of one process has made all of them.
+    pub(super) one_life: bool,
 }
 
 impl Overshot<'_> {
-    /// Whether it was too much by what its creator had seen: a new leader may have an old view.
-    pub(super) const fn is_knowing(&self) -> bool {
-        self.has > self.limit + self.excused
-    }
-
-    /// Whether its creator must have met the pods that it had not seen, if all name pods by what
-    /// they know alone: who asks for a pod of another is told that it is there. What was lost moves
-    /// the names on, and of that a process which has started since knows nothing.
+    /// Whether it was too much by what its creator had seen, or by what it must have met: all name
+    /// pods by what they know alone, so that who asks for a pod which another has made is told that
+    /// it is there. What was lost moves the names on, and of that a process which has started since
+    /// knows nothing.
     pub(super) const fn is_doubled(&self) -> bool {
-        self.is_knowing() || !self.bereft
+        self.has > self.limit + self.excused || !self.bereft
     }
 }
 
@@ -109,6 +107,8 @@ pub(super) struct Overshoot {
     late: BTreeMap<String, i64>,
     /// Who has asked for the pods that are there.
     makers: BTreeMap<Key, Life>,
+    /// Who has ever asked for pods of a group.
+    creators: BTreeMap<String, BTreeSet<Life>>,
     /// The groups that have lost a pod.
     bereft: BTreeSet<String>,
     lately: Lately,
@@ -124,6 +124,7 @@ impl Overshoot {
             last_asked: BTreeMap::new(),
             late: BTreeMap::new(),
             makers: BTreeMap::new(),
+            creators: BTreeMap::new(),
             bereft: BTreeSet::new(),
             lately: Lately::default(),
         }
@@ -153,6 +154,7 @@ impl Overshoot {
         let full = self.broods.size(&group) >= limit;
         let unseen = if full { self.broods.of(&group).filter(is_unseen).count() } else { 0 };
         let unseen = i64::try_from(unseen).unwrap_or(i64::MAX);
+        self.creators.entry(group.clone()).or_default().insert(life);
         self.last_asked.insert(group, at);
         let asked = Asked { by: life, at, limit, seen };
         self.asked.insert(key, Creation { asked, unseen });
@@ -167,7 +169,9 @@ impl Overshoot {
         }
         let (has, limit, late) = (self.broods.size(group), asked.limit, self.late(group));
         let (excused, bereft) = (late + unseen, self.bereft.contains(group));
-        (has > limit + late).then_some(Overshot { key, has, limit, excused, bereft })
+        let creators = self.creators.get(group);
+        let one_life = creators.is_some_and(|c| c.len() == 1 && c.contains(&asked.by));
+        (has > limit + late).then_some(Overshot { key, has, limit, excused, bereft, one_life })
     }
 
     /// Takes in what happened; says what was too much.

@@ -46,7 +46,7 @@ impl Check for NoOvershoot {
         occurrence: &Occurrence<'_>,
         found: &mut Vec<String>,
     ) {
-        let overshot = self.0.observe(cluster, occurrence).filter(Overshot::is_knowing);
+        let overshot = self.0.observe(cluster, occurrence).filter(|o| o.one_life);
         let Some(Overshot { key, has, limit, .. }) = overshot else { return };
         found.push(format!("{key} is pod number {has} of a controller that asks for {limit}"));
     }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use api::{Key, Name, Time};
+use api::{Key, Name};
 use kubelet::container_runtime::{ContainerRuntime, Durations, NodeShape};
 use kubelet::{RuntimeError, RuntimeErrorKind, RuntimeInput, RuntimeRequest};
 use machine::CallId;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+use super::alarm::Alarms;
 use super::process::{Input, Program};
 use super::{Event, ProcessId, START, World, at, priority};
 use crate::plan::{PlannedNode, Runtime};
@@ -26,8 +27,8 @@ pub(super) struct Host {
     pub(super) kubelet: ProcessId,
     pub(super) up: bool,
     pub(super) runtime: ContainerRuntime,
-    /// When its pending runtime event is due.
-    due: Option<Time>,
+    /// When its runtime is looked at.
+    alarms: Alarms,
     /// Requests of a hundred that fail.
     pub(super) errors_percent: u8,
     /// Counts reasons for which the runtime does not answer.
@@ -103,7 +104,7 @@ impl World {
             kubelet: ProcessId(0),
             up: true,
             runtime,
-            due: None,
+            alarms: Alarms::default(),
             errors_percent: 0,
             runtime_down: 0,
             slowness: 1,
@@ -151,19 +152,16 @@ impl World {
         let host = &mut self.hosts[index as usize];
         let Some(due) = host.runtime.next_due().filter(|_| host.up) else { return };
         let due = due.max(self.now);
-        if host.due.is_some_and(|pending| pending <= due) {
-            return;
+        if host.alarms.set(due) {
+            self.queue.push(due, priority::MESSAGE, Event::Runtime { host: index });
         }
-        host.due = Some(due);
-        self.queue.push(due, priority::MESSAGE, Event::Runtime { host: index });
     }
 
     pub(super) fn runtime_due(&mut self, index: u32) {
         let host = &mut self.hosts[index as usize];
-        if host.due != Some(self.now) {
+        if !host.alarms.ring(self.now) {
             return;
         }
-        host.due = None;
         let mut inputs: Vec<RuntimeInput> = Vec::new();
         host.runtime.due(self.now, &mut inputs);
         let kubelet = host.kubelet;
@@ -179,7 +177,7 @@ impl World {
         self.crash(kubelet);
         let host = &mut self.hosts[index as usize];
         host.up = false;
-        host.due = None;
+        host.alarms.forget();
         host.runtime.crash();
     }
 

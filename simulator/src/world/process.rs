@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use registry::Caller;
 use scheduler::Scheduler;
 
+use super::alarm::Alarms;
 use super::bugs::{self, Blunder};
 use super::watching::Scope;
 use super::{Event, ProcessId, World, objects, priority};
@@ -72,8 +73,8 @@ pub(super) struct Process {
     pub(super) held_down: u32,
     pub(super) paused: u32,
     inbox: VecDeque<Input>,
-    /// When its pending wake event is due.
-    wake: Option<Time>,
+    /// When it is woken.
+    alarms: Alarms,
     /// The API server it talks to.
     pub(super) server: u16,
     pub(super) in_flight: u16,
@@ -179,7 +180,7 @@ impl World {
             held_down: 0,
             paused: 0,
             inbox: VecDeque::new(),
-            wake: None,
+            alarms: Alarms::default(),
             server: u16::try_from(index % servers).expect("a remainder of a u16"),
             in_flight: 0,
             outbox: VecDeque::new(),
@@ -272,7 +273,7 @@ impl World {
         process.blunder = bug.and_then(|bug| bugs::blunder(bug, process.program));
         process.life += 1;
         process.in_flight = 0;
-        process.wake = None;
+        process.alarms.forget();
         process.last_clock = Time::ZERO;
         self.tell(&Occurrence::Started(id));
         if let Program::Kubelet(host) = self.processes[id.index()].program {
@@ -296,7 +297,7 @@ impl World {
         process.recorder = Recorder::default();
         process.inbox.clear();
         process.outbox.clear();
-        process.wake = None;
+        process.alarms.forget();
         process.crash_at_call = None;
         for watcher in self.processes[id.index()].watcher_ids() {
             self.break_watch(watcher);
@@ -318,10 +319,9 @@ impl World {
 
     pub(super) fn wake(&mut self, id: ProcessId) {
         let process = &mut self.processes[id.index()];
-        if process.wake != Some(self.now) {
+        if !process.alarms.ring(self.now) {
             return;
         }
-        process.wake = None;
         let clock = process.clock(self.now);
         if self.wanted_wake(id).is_some_and(|at| at <= clock) {
             self.feed(id, Input::Wake);
@@ -459,11 +459,9 @@ impl World {
         let process = &mut self.processes[id.index()];
         let Some(at) = at else { return };
         let due = Time(at.0.saturating_sub(process.ahead.0)).max(self.now);
-        if process.wake.is_some_and(|pending| pending <= due) {
-            return;
+        if process.alarms.set(due) {
+            self.queue.push(due, priority::WAKE, Event::Wake { process: id.0 });
         }
-        process.wake = Some(due);
-        self.queue.push(due, priority::WAKE, Event::Wake { process: id.0 });
     }
 
     /// When the machine itself wants to be woken, by its own clock.

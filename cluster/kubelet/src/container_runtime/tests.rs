@@ -133,13 +133,15 @@ fn a_container_ends_as_its_arguments_say() {
         let app = pod(&mut runtime, 10, "a", args);
         assert_eq!((app.state, app.started_at), (ContainerState::Running, at(13)), "{args:?}");
         assert_eq!(runtime.next_due(), Some(at(13 + after)), "{args:?}");
+        let told = only(&mut runtime, at(13 + after));
+        let app = record(ask(&mut runtime, at(500), RuntimeRequest::Inspect { id: app.id }));
         let event = RuntimeEvent::ContainerChanged {
             id: app.id.clone(),
             pod_uid: "a".into(),
             container: "app".into(),
+            record: Some(Box::new(app.clone())),
         };
-        assert_eq!(only(&mut runtime, at(13 + after)), RuntimeInput::Event(event));
-        let app = record(ask(&mut runtime, at(500), RuntimeRequest::Inspect { id: app.id }));
+        assert_eq!(told, RuntimeInput::Event(event));
         assert_eq!((app.state, app.finished_at), (ContainerState::Exited, at(13 + after)));
         assert_eq!((app.exit_code, app.oom_killed), (code, oom), "{args:?}");
         assert_eq!(runtime.next_due(), None);

@@ -459,3 +459,56 @@ fn a_job_that_ended_while_the_kubelet_was_away_is_put_to_rest() {
     w.run_for(1);
     assert!(w.containers.is_empty() && !w.exists("job"));
 }
+
+#[test]
+fn news_that_say_how_a_container_is_need_no_question() {
+    for describing in [false, true] {
+        let mut w = World::new();
+        let mut spec = plain();
+        spec["restartPolicy"] = json!("Never");
+        w.pod("job", spec);
+        let (app, sandbox) =
+            (w.running("app").unwrap().id.clone(), w.running("POD").unwrap().id.clone());
+        let asked = w.inspections;
+        w.end_and_tell(&app, 3, describing);
+        w.run_for(1);
+        assert_eq!(w.line("job"), "Failed ready=False app=Error(3)");
+        assert_eq!(w.inspections == asked, describing);
+        assert_eq!(w.containers[&sandbox].state, crate::runtime::ContainerState::Exited);
+    }
+    let mut w = World::new();
+    w.pod("web", plain());
+    let sandbox = w.running("POD").unwrap().id.clone();
+    w.end_and_tell(&sandbox, 137, true);
+    w.run_for(1);
+    assert_eq!(w.line("web"), "Running ready=True app=running*1");
+    assert_eq!(w.inspections, 0);
+}
+
+#[test]
+fn an_image_is_looked_for_once_and_again_when_it_is_gone() {
+    let mut w = World::new();
+    let spec = |policy: &str, security: serde_json::Value| {
+        json!({"containers": [{"name": "app", "image": "web:1", "imagePullPolicy": policy,
+            "securityContext": security}]})
+    };
+    w.pod("a", spec("IfNotPresent", json!({})));
+    assert_eq!(w.images_sought, 1);
+    w.pod("b", spec("IfNotPresent", json!({})));
+    assert_eq!((w.line("b").as_str(), w.images_sought), ("Running ready=True app=running", 1));
+    assert!(w.saw("Pulled: Container image \"web:1\" already present on machine"));
+    // As whom the image runs must be known, and whether a newer one is to be had.
+    w.pod("c", spec("IfNotPresent", json!({"runAsNonRoot": true})));
+    assert_eq!(w.images_sought, 2);
+    w.pod("d", spec("Always", json!({})));
+    assert_eq!(w.images_sought, 3);
+    // Somebody removes it.
+    w.images.clear();
+    w.pod("e", spec("IfNotPresent", json!({})));
+    assert_eq!(
+        (w.line("e").as_str(), w.images_sought),
+        ("Pending ready=False app=ErrImagePull", 4)
+    );
+    w.pod("f", spec("Never", json!({})));
+    assert_eq!(w.line("f"), "Pending ready=False app=ErrImageNeverPull");
+}

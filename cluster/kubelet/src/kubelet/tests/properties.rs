@@ -89,7 +89,7 @@ pub(super) fn play_with(acts: &[Act], closed_form: impl Fn(usize) -> bool) -> Wo
             }
             Act::Kill(i) => {
                 if let Some(id) = w.containers.keys().nth(*i).cloned() {
-                    w.end(&id, 137);
+                    w.end_and_tell(&id, 137, i % 2 == 0);
                 }
             }
             Act::Exits(after, code) => {

@@ -51,6 +51,10 @@ pub(super) struct World {
     recorder: Recorder,
     /// Every runtime request, in short.
     pub(super) requests: Vec<String>,
+    /// How often the runtime was asked how a container is.
+    pub(super) inspections: usize,
+    /// How often it was asked for an image.
+    pub(super) images_sought: usize,
     /// Every effect in full.
     pub(super) log: Vec<String>,
     pub(super) folders: BTreeSet<String>,
@@ -122,6 +126,8 @@ impl World {
             events: Vec::new(),
             recorder: Recorder::default(),
             requests: Vec::new(),
+            inspections: 0,
+            images_sought: 0,
             log: Vec::new(),
             folders: BTreeSet::new(),
             volumes: Vec::new(),
@@ -215,6 +221,11 @@ impl World {
 
     /// A container ends, and the runtime says so.
     pub(super) fn end(&mut self, id: &str, code: i32) {
+        self.end_and_tell(id, code, false);
+    }
+
+    /// A container ends, and the runtime says so: how it is now, too, if `describing`.
+    pub(super) fn end_and_tell(&mut self, id: &str, code: i32, describing: bool) {
         let now = self.now;
         let Some(record) = self.containers.get_mut(id) else { return };
         if record.state == ContainerState::Exited {
@@ -227,6 +238,7 @@ impl World {
             id: id.to_owned(),
             pod_uid: record.pod_uid().to_owned(),
             container: record.container().to_owned(),
+            record: describing.then(|| Box::new(record.clone())),
         };
         self.feed(NodeInput::Runtime(RuntimeInput::Event(event)));
     }
@@ -460,7 +472,10 @@ impl World {
                 containers: self.containers.values().cloned().collect(),
                 folders: self.folders.iter().cloned().collect(),
             }),
-            RuntimeRequest::Inspect { id } => boxed(self.containers.get(&id).cloned()),
+            RuntimeRequest::Inspect { id } => {
+                self.inspections += 1;
+                boxed(self.containers.get(&id).cloned())
+            }
             RuntimeRequest::ReadFacts => Ok(RuntimeReply::Facts(Box::new(facts()))),
             RuntimeRequest::EnsureNetwork { .. } => Ok(RuntimeReply::Done),
             RuntimeRequest::StartSandbox(spec) => {
@@ -475,6 +490,10 @@ impl World {
                     .is_some_and(|c| self.broken.contains(c)) =>
             {
                 Err(RuntimeError { kind: RuntimeErrorKind::Start, message: "no program".into() })
+            }
+            RuntimeRequest::StartContainer(spec) if !self.images.contains(&spec.image) => {
+                let message = format!("No such image: {}", spec.image);
+                Err(RuntimeError { kind: RuntimeErrorKind::Create, message })
             }
             RuntimeRequest::StartContainer(spec) => {
                 let record = self.container(&spec.name, &spec.labels, "");
@@ -498,6 +517,7 @@ impl World {
                 Ok(RuntimeReply::Done)
             }
             RuntimeRequest::InspectImage { image } => {
+                self.images_sought += 1;
                 let found = self.images.contains(&image);
                 let record =
                     ImageRecord { id: "sha256:1".into(), user: String::new(), size_bytes: 7 };
