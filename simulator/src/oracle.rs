@@ -28,23 +28,26 @@ const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// Amounts of resources by name: CPU in thousandths, everything else in whole units.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Amounts(BTreeMap<String, i64>);
+pub struct Amounts(BTreeMap<String, i128>);
 
 impl Amounts {
     fn of_list(list: Option<&BTreeMap<String, Quantity>>) -> Self {
         let parsed = list.into_iter().flatten().filter_map(|(name, quantity)| {
             let amount = Amount::parse(&quantity.0).ok()?;
             let number = if name == "cpu" { amount.milli() } else { amount.value() };
-            Some((name.clone(), number))
+            Some((name.clone(), i128::from(number)))
         });
         Self(parsed.collect())
     }
 
     /// Adds the amounts, `sign` times (1 or -1).
-    pub fn add(&mut self, other: &Self, sign: i64) {
+    pub fn add(&mut self, other: &Self, sign: i128) {
         for (name, amount) in &other.0 {
-            let sum = self.0.entry(name.clone()).or_default();
-            *sum = sum.saturating_add(amount.saturating_mul(sign));
+            // The name is there already but for the first time.
+            match self.0.get_mut(name) {
+                Some(sum) => *sum += amount * sign,
+                None => drop(self.0.insert(name.clone(), amount * sign)),
+            }
         }
     }
 
@@ -57,15 +60,16 @@ impl Amounts {
 
     /// The amount of one resource, zero when it is not named.
     pub fn of(&self, name: &str) -> i64 {
-        self.0.get(name).copied().unwrap_or(0)
+        let amount = self.0.get(name).copied().unwrap_or(0);
+        i64::try_from(amount).unwrap_or(if amount < 0 { i64::MIN } else { i64::MAX })
     }
 
     /// The first resource of which these amounts, all of them used, exceed what `limits` has,
     /// with the two numbers. What is asked for by nobody is never short.
-    pub fn beyond(&self, limits: &Self) -> Option<(&str, i64, i64)> {
-        let short = |(name, used): (&String, &i64)| *used > 0 && *used > limits.of(name);
-        let (name, used) = self.0.iter().find(|(name, used)| short((name, used)))?;
-        Some((name, *used, limits.of(name)))
+    pub fn beyond(&self, limits: &Self) -> Option<(&str, i128, i128)> {
+        let limit = |name: &str| limits.0.get(name).copied().unwrap_or(0);
+        let (name, used) = self.0.iter().find(|(name, used)| **used > 0 && **used > limit(name))?;
+        Some((name, *used, limit(name)))
     }
 }
 

@@ -7,7 +7,7 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, Taint};
 
 use crate::pod_info::{HostPort, Load};
-use crate::resources::Resources;
+use crate::resources::{Resources, Sum};
 
 /// A node with the sum of the pods that are bound to it or assumed to be.
 ///
@@ -23,9 +23,9 @@ pub struct NodeInfo {
     /// What pods may ask for in all.
     pub allocatable: Resources,
     /// What its pods ask for.
-    pub requested: Resources,
+    pub requested: Sum,
     /// What its pods count for when nodes are scored.
-    pub scored: Resources,
+    pub scored: Sum,
     /// Ports of the host in use, and by how many pods.
     pub host_ports: BTreeMap<HostPort, u32>,
     /// The node's name.

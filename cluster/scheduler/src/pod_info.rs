@@ -342,10 +342,25 @@ fn class_of(spec: &PodSpec, node: &str) -> PodClass {
         node_required: required,
         node_preferred: preferred,
         tolerations: spec.tolerations.clone().unwrap_or_default(),
-        images: spec.containers.iter().filter_map(|c| c.image.clone()).collect(),
+        images: spec
+            .init_containers
+            .iter()
+            .flatten()
+            .chain(&spec.containers)
+            .filter_map(|c| c.image.as_deref().map(image_name))
+            .collect(),
         priority: spec.priority.unwrap_or(0),
         volumes: Volumes::default(),
     }
+}
+
+/// The name of an image as nodes report it: with a tag.
+///
+/// Source: kubernetes 1.33, `imagelocality`.
+fn image_name(image: &str) -> String {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    let tag = if name.contains(':') { "" } else { ":latest" };
+    [image, tag].concat()
 }
 
 /// Whether pods of the spec have claims.

@@ -57,17 +57,6 @@ impl Resources {
         }
     }
 
-    /// Subtracts each amount.
-    pub fn subtract(&mut self, other: &Self) {
-        self.cpu.0 -= other.cpu.0;
-        self.memory.0 -= other.memory.0;
-        self.ephemeral_storage.0 -= other.ephemeral_storage.0;
-        for (name, amount) in &other.extended {
-            *self.extended.entry(name.clone()).or_default() -= amount;
-        }
-        self.extended.retain(|_, amount| *amount != 0);
-    }
-
     fn raise_to(&mut self, other: &Self) {
         self.cpu = self.cpu.max(other.cpu);
         self.memory = self.memory.max(other.memory);
@@ -77,6 +66,101 @@ impl Resources {
             *most = (*most).max(*amount);
         }
     }
+}
+
+/// A sum of amounts that can be undone, however large they are: pods may ask for more than numbers
+/// hold, and one that did and is gone must leave no trace.
+///
+/// It reads as [`Resources`], where what is too much for a number is the largest one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    shown: Resources,
+    /// By how much the true sums are larger than what is shown; hardly ever there.
+    beyond: Option<Box<Beyond>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Beyond {
+    cpu: i128,
+    memory: i128,
+    ephemeral_storage: i128,
+    extended: BTreeMap<String, i128>,
+}
+
+impl std::ops::Deref for Sum {
+    type Target = Resources;
+
+    fn deref(&self) -> &Resources {
+        &self.shown
+    }
+}
+
+impl Sum {
+    /// Adds each amount.
+    pub fn add(&mut self, other: &Resources) {
+        let (shown, beyond) = (&mut self.shown, &mut self.beyond);
+        if let Some(lost) = plus(&mut shown.cpu.0, other.cpu.0) {
+            beyond.get_or_insert_default().cpu += lost;
+        }
+        if let Some(lost) = plus(&mut shown.memory.0, other.memory.0) {
+            beyond.get_or_insert_default().memory += lost;
+        }
+        let (storage, more) = (&mut shown.ephemeral_storage.0, other.ephemeral_storage.0);
+        if let Some(lost) = plus(storage, more) {
+            beyond.get_or_insert_default().ephemeral_storage += lost;
+        }
+        for (name, amount) in &other.extended {
+            let Some(sum) = shown.extended.get_mut(name) else {
+                shown.extended.insert(name.clone(), *amount);
+                continue;
+            };
+            if let Some(lost) = plus(sum, *amount) {
+                let beyond = beyond.get_or_insert_default();
+                *beyond.extended.entry(name.clone()).or_default() += lost;
+            }
+        }
+    }
+
+    /// Subtracts amounts that were added.
+    pub fn subtract(&mut self, other: &Resources) {
+        let shown = &mut self.shown;
+        // All of it comes off what is shown, but for what is beyond.
+        let mut none = Beyond::default();
+        let beyond = self.beyond.as_deref_mut().unwrap_or(&mut none);
+        minus(&mut shown.cpu.0, &mut beyond.cpu, other.cpu.0);
+        minus(&mut shown.memory.0, &mut beyond.memory, other.memory.0);
+        let (storage, less) = (&mut shown.ephemeral_storage.0, other.ephemeral_storage.0);
+        minus(storage, &mut beyond.ephemeral_storage, less);
+        for (name, amount) in &other.extended {
+            let sum = shown.extended.entry(name.clone()).or_default();
+            let mut nothing = 0;
+            let beyond = beyond.extended.get_mut(name).unwrap_or(&mut nothing);
+            minus(sum, beyond, *amount);
+        }
+        shown.extended.retain(|_, amount| *amount != 0);
+        beyond.extended.retain(|_, amount| *amount != 0);
+        if *beyond == Beyond::default() {
+            self.beyond = None;
+        }
+    }
+}
+
+/// Adds; returns what is more than a number holds.
+fn plus(sum: &mut i64, amount: i64) -> Option<i128> {
+    if let Some(total) = sum.checked_add(amount) {
+        *sum = total;
+        return None;
+    }
+    let lost = i128::from(*sum) + i128::from(amount) - i128::from(i64::MAX);
+    *sum = i64::MAX;
+    Some(lost)
+}
+
+/// Subtracts from what is beyond a sum, and what is left from the sum.
+fn minus(sum: &mut i64, beyond: &mut i128, amount: i64) {
+    let over = i64::try_from(*beyond).unwrap_or(i64::MAX).min(amount);
+    *beyond -= i128::from(over);
+    *sum = sum.saturating_sub(amount - over);
 }
 
 /// What a pod asks for: the sum of its containers, or the largest step of its initialisation,
@@ -131,6 +215,39 @@ fn total(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        /// Pods come and go in any order: what is left is the sum of those that are left.
+        #[test]
+        fn a_sum_can_be_undone(
+            amounts in proptest::collection::vec(
+                proptest::prop_oneof![0..1_000_i64, proptest::strategy::Just(i64::MAX),
+                    i64::MAX - 10..i64::MAX],
+                1..8),
+            gone in proptest::collection::vec(proptest::bool::ANY, 8),
+        ) {
+            let of = |amount: i64| Resources {
+                cpu: MilliCpu(amount),
+                memory: Bytes(amount),
+                ephemeral_storage: Bytes(amount),
+                extended: BTreeMap::from([("x/y".to_owned(), amount)]),
+            };
+            let (mut sum, mut left, mut exact) = (Sum::default(), Sum::default(), 0_i128);
+            amounts.iter().for_each(|amount| sum.add(&of(*amount)));
+            for (amount, gone) in amounts.iter().zip(gone) {
+                if gone {
+                    sum.subtract(&of(*amount));
+                } else {
+                    left.add(&of(*amount));
+                    exact += i128::from(*amount);
+                }
+            }
+            let shown = i64::try_from(exact).unwrap_or(i64::MAX);
+            proptest::prop_assert_eq!(sum.memory, Bytes(shown));
+            left.shown.extended.retain(|_, amount| *amount != 0);
+            proptest::prop_assert_eq!(sum, left);
+        }
+    }
 
     fn spec(json: serde_json::Value) -> PodSpec {
         serde_json::from_value(json).unwrap()

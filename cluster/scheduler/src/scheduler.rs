@@ -69,7 +69,7 @@ enum Flight {
     /// Its binding by an extender.
     Delegate { pod: Key, profile: ProfileId, extender: u32, node: String },
     /// Whether a binding with a lost answer was carried out; what is to be told if not.
-    Check(Key, Option<(ProfileId, String)>),
+    Check(Key, (ProfileId, String)),
     /// A question to an extender.
     Consult,
     /// The pod's condition, and the node that is cleared for it.
@@ -646,7 +646,7 @@ impl Scheduler {
                     elector.reply(now, id, result, &mut self.calls, out);
                 }
             }
-            Some(Flight::Bind(key, profile)) => self.bound(now, key, profile, &result, out),
+            Some(Flight::Bind(key, profile)) => self.bound(now, key, profile, result, out),
             Some(Flight::Delegate { pod, profile, extender, node }) => {
                 self.delegated(now, (pod, profile, extender, node), result, out);
             }

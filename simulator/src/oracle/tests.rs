@@ -27,7 +27,7 @@ fn a_pod_asks_for_its_containers_or_its_initialisation() {
 
 #[test]
 fn what_nobody_asks_for_is_never_short() {
-    let of = |list: &[(&str, i64)]| Amounts(list.iter().map(|(n, a)| ((*n).into(), *a)).collect());
+    let of = |list: &[(&str, i128)]| Amounts(list.iter().map(|(n, a)| ((*n).into(), *a)).collect());
     let limits = of(&[("cpu", 1000), ("pods", 2)]);
     assert_eq!(of(&[("cpu", 1000), ("memory", 0)]).beyond(&limits), None);
     assert_eq!(of(&[("cpu", 1001)]).beyond(&limits), Some(("cpu", 1001, 1000)));

@@ -103,7 +103,7 @@ impl Fit {
     ) {
         let (wanted, used, all) = (&pod.load.requests, &node.requested, &node.allocatable);
         let mut check = |name: &str, wanted: i64, used: i64, all: i64| {
-            if wanted > 0 && wanted > all - used {
+            if wanted > 0 && wanted > all.saturating_sub(used) {
                 shortage(name, wanted, all);
             }
         };

@@ -42,7 +42,8 @@ impl Plugin for ImageLocality {
         let present = |sizes: &&[i64]| {
             // An image that only few nodes have attracts less, or they would drown in pods.
             let scaled = sizes.iter().zip(&spread).map(|(size, have)| share(*size, *have, total));
-            let within = scaled.sum::<i64>().clamp(LEAST, most) - LEAST;
+            let sum = scaled.fold(0, i64::saturating_add);
+            let within = sum.clamp(LEAST, most) - LEAST;
             within.saturating_mul(SCORE_MAX) / (most - LEAST)
         };
         traits.iter().map(present).collect()

@@ -40,7 +40,7 @@ pub(super) enum Requests {
 }
 
 impl Requests {
-    const fn of_node(self, node: &NodeInfo) -> &Resources {
+    fn of_node(self, node: &NodeInfo) -> &Resources {
         match self {
             Self::AsMade => &node.requested,
             Self::WithFloor => &node.scored,

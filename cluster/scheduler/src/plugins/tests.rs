@@ -6,9 +6,10 @@ use api::Pod;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
+use super::image_locality::ImageLocality;
 use super::plugins;
 use crate::cycle::{Question, scores_of};
-use crate::framework::Verdict;
+use crate::framework::{Plugin, Verdict};
 use crate::node_info::NodeInfo;
 use crate::plugin_args::{LEAST_ALLOCATED, MOST_ALLOCATED, PluginArgs, ScoringStrategy};
 use crate::pod_info::{Classes, PodClass, PodInfo};
@@ -164,4 +165,39 @@ fn scores_prefer_empty_nodes() {
     assert!(scores("PodTopologySpread", least).is_empty());
     assert_eq!(scores("NodeResourcesBalancedAllocation", least), [100, 100, 100]);
     assert_eq!(scores("TaintToleration", least), [100, 100, 100]);
+}
+
+#[test]
+fn images_are_compared_by_name_and_tag_those_of_initialisation_too() {
+    let snapshot = |images: Value| {
+        let mut all = Snapshot::default();
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"},
+            "status": {"images": images}});
+        all.set_node(&serde_json::from_value(node).unwrap());
+        all
+    };
+    let score = |spec: Value, images: &Value| {
+        let (all, pod) = (snapshot(images.clone()), pod(spec));
+        let mut sizes = Vec::new();
+        let node = all.nodes().next().unwrap();
+        ImageLocality.traits(&pod, node, &mut sizes);
+        ImageLocality.compare(&pod, &[&sizes], &all)[0]
+    };
+    let one = |image: &str| json!({"containers": [{"name": "c", "image": image}]});
+    let init = json!({"containers": [{"name": "c", "image": "small:1"}],
+        "initContainers": [{"name": "i", "image": "reg:5000/nginx"}]});
+    let large = json!([{"names": ["reg:5000/nginx:latest"], "sizeBytes": 1_i64 << 40}]);
+    for (spec, expected) in [
+        (one("reg:5000/nginx"), 100),
+        (one("reg:5000/nginx:latest"), 100),
+        (one("reg:5000/nginx:1"), 0),
+        (init, 100),
+    ] {
+        assert_eq!(score(spec.clone(), &large), expected, "{spec}");
+    }
+    // Sizes that nobody believes.
+    let most = json!([{"names": ["a:1"], "sizeBytes": i64::MAX},
+        {"names": ["b:1"], "sizeBytes": i64::MAX}]);
+    let two = json!({"containers": [{"name": "c", "image": "a:1"}, {"name": "d", "image": "b:1"}]});
+    assert_eq!(score(two, &most), 100);
 }

@@ -42,14 +42,18 @@ impl Scheduler {
         now: Time,
         key: Key,
         profile: ProfileId,
-        result: &Result<Reply, ApiError>,
+        result: Result<Reply, ApiError>,
         out: &mut Vec<ApiEffect>,
     ) {
         match result {
             Ok(_) => self.tell_bound(now, &key, profile, out),
             Err(ApiError::Unreachable(_)) => self.not_bound(now, &key),
             // It may have been carried out: only the store knows.
-            Err(_) => self.check(key, None, out),
+            Err(error) => {
+                let error = complaint(error);
+                let why = format!("running Bind plugin \"DefaultBinder\": {error}");
+                self.check(key, (profile, why), out);
+            }
         }
     }
 
@@ -63,12 +67,7 @@ impl Scheduler {
     }
 
     /// Asks the API whether a pod was bound; if it was not, `why` is told.
-    pub(super) fn check(
-        &mut self,
-        key: Key,
-        why: Option<(ProfileId, String)>,
-        out: &mut Vec<ApiEffect>,
-    ) {
+    pub(super) fn check(&mut self, key: Key, why: (ProfileId, String), out: &mut Vec<ApiEffect>) {
         if self.assumed.contains(&key) {
             let id = self.calls.call(Request::Get(key.clone()), out);
             self.flights.insert(id, Flight::Check(key, why));
@@ -79,7 +78,7 @@ impl Scheduler {
         &mut self,
         now: Time,
         key: Key,
-        why: Option<(ProfileId, String)>,
+        why: (ProfileId, String),
         result: Result<Reply, ApiError>,
         out: &mut Vec<ApiEffect>,
     ) {
@@ -91,9 +90,8 @@ impl Scheduler {
                 // Bound: the watch will say so. Another pod of that name: the watch, too.
                 if !bound && same {
                     self.not_bound(now, &key);
-                    if let Some((profile, why)) = why {
-                        self.fail(now, &key, profile, &why, out);
-                    }
+                    let (profile, why) = why;
+                    self.fail(now, &key, profile, &why, out);
                 }
             }
             Err(error) if error.code() == Some(404) => self.leave(now, &key),
@@ -162,7 +160,7 @@ impl Scheduler {
                 self.bind_alone(key, profile, node, out);
             }
             // It may have been carried out even so.
-            Err(why) => self.check(key, Some((profile, why)), out),
+            Err(why) => self.check(key, (profile, why), out),
         }
     }
 }

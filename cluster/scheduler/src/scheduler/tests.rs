@@ -135,6 +135,27 @@ fn assumes_what_it_binds_and_never_overcommits() {
 }
 
 #[test]
+fn a_pod_that_asks_for_more_than_numbers_hold_leaves_no_trace() {
+    let mut bench = Bench::new();
+    bench.node("n1", "1");
+    bench.pod("a", "600m", "n1");
+    // Whoever names the node himself is not judged.
+    for name in ["huge", "huger"] {
+        bench.pod(name, "9223372036854775807m", "n1");
+    }
+    bench.pod("b", "600m", "");
+    assert_eq!(names(&bench.bindings()), []);
+    for name in ["huge", "huger"] {
+        bench.delete(name);
+    }
+    assert_eq!(bench.settle(), [], "400m are left");
+    bench.pod("c", "400m", "");
+    assert_eq!(names(&bench.bindings()), [("c", "n1")]);
+    bench.delete("a");
+    assert_eq!(bench.settle(), [("b".to_owned(), "n1".to_owned())]);
+}
+
+#[test]
 fn tells_why_a_pod_fits_nowhere() {
     let mut bench = Bench::new();
     bench.node("n1", "1");

@@ -184,7 +184,7 @@ fn node(rng: &mut Rng) -> Value {
         _ => json!([]),
     };
     let images: Vec<Value> = (0..rng.random_range(0..3))
-        .map(|i| json!({"names": [format!("i{i}")], "sizeBytes": 300 << 20}))
+        .map(|i| json!({"names": [format!("i{i}:latest")], "sizeBytes": 300 << 20}))
         .collect();
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"labels": labels},
         "spec": {"taints": taints, "unschedulable": chance(rng, 5)},

@@ -225,7 +225,7 @@ pub(super) fn node(number: usize, shape: &NodeShape) -> Node {
     let size =
         i64::from(shape.images) * 300 + if shape.sizes_differ { 7 * number as i64 } else { 0 };
     let images: Vec<Value> = (0..shape.images)
-        .map(|i| json!({"names": [format!("i{i}")], "sizeBytes": size << 20}))
+        .map(|i| json!({"names": [format!("i{i}:latest")], "sizeBytes": size << 20}))
         .collect();
     let mut labels = json!({"disk": format!("d{}", shape.disk)});
     // No zone, the empty one, and two others.
