@@ -132,6 +132,19 @@ impl Known<'_> {
         Some(component)
     }
 
+    /// A process that exists and calls API servers.
+    fn caller(&self, value: &Value<'_>) -> Option<Component> {
+        let component = self.component(value)?;
+        if matches!(component, Component::ApiServer(_)) {
+            let message = format!("to `{component}` nothing happens but `crash`");
+            let help = "`partition` and `lagging-server` take `api_server = N`; all else happens to \
+                        those who call";
+            value.report(message, "an API server", help);
+            return None;
+        }
+        Some(component)
+    }
+
     fn api_server(&self, value: &Value<'_>) -> Option<u16> {
         let index = value.whole(0..=u16::MAX)?;
         let count = self.settings.api_servers;
@@ -422,18 +435,19 @@ fn lasts(section: &Section<'_>, at: Option<Span>) -> Option<Span> {
 fn wrong(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Fault> {
     let node = || known.node(&section.need("node")?);
     let component = || known.component(&section.need("component")?);
+    let caller = || known.caller(&section.need("component")?);
     let percent = || section.need("percent")?.whole(0..=100_u8);
     let time = |key| section.need(key)?.amount(&TIME);
     Some(match kind {
         "host-crash" => Fault::HostCrash { node: node()? },
         "crash" => Fault::Crash { component: component()? },
         "crash-at-call" => {
-            let (component, call) = (component(), section.need("call")?.whole(1..=u32::MAX));
+            let (component, call) = (caller(), section.need("call")?.whole(1..=u32::MAX));
             Fault::CrashAtCall { component: component?, call: call? }
         }
-        "pause" => Fault::Pause { component: component()? },
+        "pause" => Fault::Pause { component: caller()? },
         "partition" => {
-            let component = component();
+            let component = caller();
             let api_server = section.get("api_server").map(|value| known.api_server(&value));
             let direction = section.get("direction").map(|value| value.choice());
             Fault::Partition {
@@ -443,22 +457,22 @@ fn wrong(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Fault> 
             }
         }
         "delay" => {
-            let component = component();
+            let component = caller();
             let extra: Option<Distribution> = section.need("extra")?.distribution(&TIME);
             Fault::Delay { component: component?, extra: extra? }
         }
         "call-timeout" => {
-            let (component, percent) = (component(), percent());
+            let (component, percent) = (caller(), percent());
             let outcome = section.need("outcome")?.choice();
             Fault::CallTimeout { component: component?, percent: percent?, outcome: outcome? }
         }
         "duplicate" => {
-            let (component, percent) = (component(), percent());
+            let (component, percent) = (caller(), percent());
             Fault::Duplicate { component: component?, percent: percent? }
         }
-        "watch-stall" => Fault::WatchStall { component: component()? },
-        "watch-gap" => Fault::WatchGap { component: component()? },
-        "watch-expired" => Fault::WatchExpired { component: component()? },
+        "watch-stall" => Fault::WatchStall { component: caller()? },
+        "watch-gap" => Fault::WatchGap { component: caller()? },
+        "watch-expired" => Fault::WatchExpired { component: caller()? },
         "lagging-server" => {
             let server = section.need("api_server").and_then(|value| known.api_server(&value));
             let lag = time("lag");
@@ -476,7 +490,7 @@ fn wrong(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Fault> 
             Fault::ConflictStorm { target: target?, period: period? }
         }
         "clock-skew" => {
-            let (component, ahead) = (component(), time("ahead"));
+            let (component, ahead) = (caller(), time("ahead"));
             Fault::ClockSkew { component: component?, ahead: ahead? }
         }
         "runtime-errors" => {

@@ -156,6 +156,7 @@ fn operations_and_faults_refer_to_what_exists() {
             "[[faults]]\nat = \"1s\"\nfault = \"partition\"\ncomponent = \"kublet/n-1\"\ndirection = \"up\"\napi_server = 1",
             "[[faults]]\nat = \"1s\"\nfault = \"partition\"\ncomponent = \"kubelet/n-7\"",
             "[[faults]]\nat = \"1s\"\nfault = \"call-timeout\"\ncomponent = \"scheduler-0\"\npercent = 101\noutcome = \"gone\"",
+            "[[faults]]\nat = \"1s\"\nfault = \"pause\"\ncomponent = \"api-server-0\"",
             "[[faults]]\nat = \"1s\"\nfault = \"conflict-storm\"\ntarget = \"Pod\"\nperiod = \"0s\"",
             "[[faults]]\nat = \"1s\"\nlasts = \"1s\"\nuntil = \"2s\"\nfault = \"store-down\"\nnode = \"n-1\"",
             "[[faults]]\nat = \"1s\"\nfault = \"hostcrash\"\nnode = \"n-1\"",
@@ -672,7 +673,6 @@ fn of_limits() -> impl Strategy<Value = Operation> {
 fn fault() -> impl Strategy<Value = Fault> {
     let component = || {
         prop_oneof![
-            Just(Component::ApiServer(1)),
             Just(Component::Scheduler(0)),
             Just(Component::ControllerManager(0)),
             (0..3_u8).prop_map(|i| Component::Kubelet(format!("n-{i}"))),
@@ -686,6 +686,7 @@ fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
         node().prop_map(|node| Fault::HostCrash { node }),
         component().prop_map(|component| Fault::Crash { component }),
+        Just(Fault::Crash { component: Component::ApiServer(1) }),
         (component(), 1..9_u32)
             .prop_map(|(component, call)| Fault::CrashAtCall { component, call }),
         component().prop_map(|component| Fault::Pause { component }),
