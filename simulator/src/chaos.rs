@@ -119,7 +119,7 @@ fn rate(
         if draw::has_victims(kind)
             && let Some(on) = section.get("on")
         {
-            rate.on = on.list()?.iter().filter_map(|v| victims(v, known)).collect();
+            rate.on = on.list()?.iter().filter_map(|v| victims(v, kind, known)).collect();
             if rate.on.is_empty() {
                 on.report(format!("`{}` names nothing", on.path()), "strikes nothing", "");
             }
@@ -154,12 +154,20 @@ fn rate(
 /// Most faults are short, a few are long.
 const LASTS: Distribution = Distribution::Skewed { median: Span::secs(3), p99: Span::secs(40) };
 
-fn victims(value: &Value<'_>, known: &Known<'_>) -> Option<Victims> {
+fn victims(value: &Value<'_>, kind: &str, known: &Known<'_>) -> Option<Victims> {
     let text = value.text()?;
-    if let Some(class) = CLASSES.iter().position(|class| *class == text) {
-        return Some(Victims::Class(class));
+    let strikes = draw::victims(kind);
+    if let Some(class) = CLASSES.iter().position(|class| *class == text).map(Victims::Class) {
+        if !strikes.contains(&class) {
+            let message = format!("`{kind}` does nothing to an {text}");
+            value.report(message, "strikes nothing", "of faults, `crash` does");
+            return None;
+        }
+        return Some(class);
     }
-    known.component(value).map(Victims::One)
+    // What strikes all classes strikes each component.
+    let all = strikes.len() == CLASSES.len();
+    if all { known.component(value) } else { known.caller(value) }.map(Victims::One)
 }
 
 /// One percentage, or the least and the most.

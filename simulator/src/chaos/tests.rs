@@ -113,6 +113,7 @@ fn chaos_that_makes_no_sense_is_refused() {
         "[settings]\nsafety = \"1m\"\n[chaos]\ncrash = \"0s\"\nfrom = \"2s\"\nuntil = \"1s\"",
         "[settings]\nsafety = \"1m\"\n[chaos]\ncrash = { lasts = \"1s\", on = [\"kublet\"] }",
         "[settings]\nsafety = \"1m\"\n[chaos]\ncrash = { every = \"1s\", on = [] }",
+        "[settings]\nsafety = \"1m\"\n[chaos]\npause = { every = \"1s\", on = [\"api-server\", \"api-server-0\"] }",
         "[settings]\nsafety = \"1m\"\n[chaos]\nduplicate = { every = \"1s\", percent = [9, 3], extra = \"1s\" }",
         "[settings]\nsafety = \"10h\"\n[chaos]\ncrash = \"1us\"",
         "[churn]\nnode_mtbf = \"1h\"",

@@ -133,7 +133,7 @@ impl Known<'_> {
     }
 
     /// A process that exists and calls API servers.
-    fn caller(&self, value: &Value<'_>) -> Option<Component> {
+    pub(crate) fn caller(&self, value: &Value<'_>) -> Option<Component> {
         let component = self.component(value)?;
         if matches!(component, Component::ApiServer(_)) {
             let message = format!("to `{component}` nothing happens but `crash`");
