@@ -90,8 +90,11 @@ impl Scheduler {
                 // Bound: the watch will say so. Another pod of that name: the watch, too.
                 if !bound && same {
                     self.not_bound(now, &key);
-                    let (profile, why) = why;
-                    self.fail(now, &key, profile, &why, out);
+                    // Another process may lead by now, and tell what becomes of it there.
+                    if self.is_leader(now) {
+                        let (profile, why) = why;
+                        self.fail(now, &key, profile, &why, out);
+                    }
                 }
             }
             Err(error) if error.code() == Some(404) => self.leave(now, &key),
@@ -155,7 +158,9 @@ impl Scheduler {
         };
         match answer {
             Ok(()) => self.tell_bound(now, &key, profile, out),
-            Err(_) if self.desk.extenders().get(extender).config.ignorable => {
+            Err(_)
+                if self.desk.extenders().get(extender).config.ignorable && self.is_leader(now) =>
+            {
                 // The API binds no pod twice.
                 self.bind_alone(key, profile, node, out);
             }

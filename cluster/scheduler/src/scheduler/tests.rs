@@ -202,6 +202,18 @@ fn a_lost_binding_is_looked_up_not_repeated_blindly() {
             panic!("no look-up")
         };
         bench.reply(id, Ok(pod(stored)));
+        let expected = "running Bind plugin \"DefaultBinder\": lost";
+        let told = bench
+            .out
+            .iter()
+            .any(|e| matches!(e, ApiEffect::Record(report) if report.record.message == expected));
+        let noted = bench.out.iter().find_map(|e| match e {
+            ApiEffect::Call { request: Request::Patch { patch, .. }, .. } => {
+                Some(patch.body.json()["status"]["conditions"][0]["reason"].clone())
+            }
+            _ => None,
+        });
+        assert_eq!((told, noted), (again, again.then(|| json!("SchedulerError"))));
         bench.now = bench.now + Duration::from_secs(2);
         bench.step(ApiInput::Wake);
         assert_eq!(bench.bindings().len(), usize::from(again));
