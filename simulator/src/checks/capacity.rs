@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Key, Kind, Name, Object, Pod, Request};
+use api::{Key, Kind, Name, Object, Pod, Request, Table};
 use k8s_openapi::api::core::v1::{Node, PodSpec};
 use machine::WatchEvent;
 
@@ -41,7 +41,7 @@ impl Taken for Vec<HostPort> {
 /// Pods with their nodes and what they take of them.
 #[derive(Clone)]
 struct Ledger<T> {
-    pods: BTreeMap<Key, Entry<T>>,
+    pods: Table<Key, Entry<T>>,
     nodes: BTreeMap<Name, Residents>,
 }
 
@@ -60,7 +60,7 @@ struct Residents {
 
 impl<T> Default for Ledger<T> {
     fn default() -> Self {
-        Self { pods: BTreeMap::new(), nodes: BTreeMap::new() }
+        Self { pods: Table::new(), nodes: BTreeMap::new() }
     }
 }
 

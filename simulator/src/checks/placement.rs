@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Key, Kind, Name, Object, Pod, Request, Time};
+use api::{Key, Kind, Name, Object, Pod, Request, Table, Time};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 use machine::WatchEvent;
 
@@ -129,12 +129,12 @@ impl Check for BoundOnce {
 pub(super) struct NodeWasThere {
     nodes: NodesShown,
     /// Since when claims have volumes.
-    bound: BTreeMap<Key, Time>,
+    bound: Table<Key, Time>,
 }
 
 impl Default for NodeWasThere {
     fn default() -> Self {
-        Self { nodes: NodesShown::new(Role::Scheduler), bound: BTreeMap::new() }
+        Self { nodes: NodesShown::new(Role::Scheduler), bound: Table::new() }
     }
 }
 
@@ -203,7 +203,9 @@ impl Check for NodeWasThere {
             Occurrence::Committed { key, new, .. } if key.kind == Kind::PersistentVolumeClaim => {
                 let claim = new.and_then(Object::get::<PersistentVolumeClaim>);
                 if claim.is_some_and(volumes::is_bound) {
-                    self.bound.entry((*key).clone()).or_insert(cluster.now());
+                    if !self.bound.contains_key(*key) {
+                        self.bound.insert((*key).clone(), cluster.now());
+                    }
                 } else {
                     self.bound.remove(*key);
                 }

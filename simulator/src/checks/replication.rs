@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::{Key, Kind, Object, Pod, Request, Revision, Time};
+use api::{Key, Kind, Object, Pod, Request, Revision, Table, Time};
 
 use super::asked::{Asked, DISRUPTION, Disrupted, Known, Lately, Overshoot, Overshot};
 use super::brood::{Broods, Change, Life, Lives, known_owner, replicas};
@@ -257,7 +257,7 @@ impl Check for NoUndershoot {
 #[derive(Clone, Default)]
 pub(super) struct LeastUsefulFirst {
     broods: Broods,
-    standing: BTreeMap<Key, (Standing, Time)>,
+    standing: Table<Key, (Standing, Time)>,
     asked: BTreeSet<Key>,
     disrupted: Disrupted,
     /// When a pod was last given up, by UID of the owner.

@@ -7,7 +7,7 @@ mod plans;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::{Key, Kind, Object, Request, Time};
+use api::{Key, Kind, Object, Request, Table, Time};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::Value;
@@ -63,7 +63,7 @@ pub(super) struct RolloutBounds {
     losses: Losses,
     acted: BTreeMap<Life, Time>,
     /// Since when pods are ready, where it matters for how long.
-    ready_since: BTreeMap<Key, Time>,
+    ready_since: Table<Key, Time>,
     late_calls: bool,
 }
 
@@ -93,7 +93,7 @@ impl RolloutBounds {
             pod_plans: PodPlans::default(),
             losses: Losses::default(),
             acted: BTreeMap::new(),
-            ready_since: BTreeMap::new(),
+            ready_since: Table::new(),
             late_calls: plan.faults.iter().any(|f| late(&f.fault)),
         }
     }
@@ -109,7 +109,9 @@ impl RolloutBounds {
             return true;
         }
         let since = if ready {
-            Some(*self.ready_since.entry(key.clone()).or_insert(now))
+            let since = self.ready_since.get(key).copied().unwrap_or(now);
+            self.ready_since.insert(key.clone(), since);
+            Some(since)
         } else {
             self.ready_since.remove(key)
         };

@@ -1,8 +1,8 @@
 //! The store and the API's rules for every write: P1, P3, P6, P7, P41.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use api::{Key, Kind, Object, Request, Revision};
+use api::{Key, Kind, Object, Request, Revision, Table};
 use machine::WatchEvent;
 
 use crate::check::{Check, Cluster, Occurrence, Role};
@@ -151,7 +151,7 @@ impl Check for CompareAndSwap {
 /// another object behind it.
 #[derive(Clone, Default)]
 pub(super) struct UidsStay {
-    used: BTreeSet<Box<str>>,
+    used: Table<Box<str>, ()>,
 }
 
 impl Check for UidsStay {
@@ -176,7 +176,7 @@ impl Check for UidsStay {
                 found.push(format!("{key} changed its UID from {} to {}", old.uid(), new.uid()));
             }
             Occurrence::Committed { key, old: None, new: Some(new), .. }
-                if new.uid().is_empty() || !self.used.insert(new.uid().into()) =>
+                if new.uid().is_empty() || self.used.insert(new.uid().into(), ()).is_some() =>
             {
                 found.push(format!("{key} was created with the used UID {:?}", new.uid()));
             }

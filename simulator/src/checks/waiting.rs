@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Key, Kind, Object, Pod, Request, Time};
+use api::{Key, Kind, Object, Pod, Request, Table, Time};
 use k8s_openapi::api::core::v1::Node;
 
 use super::volumes;
@@ -187,7 +187,7 @@ pub(super) struct Waiting {
     pods: BTreeMap<Key, Time>,
     rooms: BTreeMap<Key, Room>,
     of_node: BTreeMap<Arc<str>, BTreeSet<Key>>,
-    tried: BTreeMap<Key, Time>,
+    tried: Table<Key, Time>,
     next_look: Time,
     /// Where the last look ended.
     cursor: Option<Key>,
@@ -201,7 +201,7 @@ impl Waiting {
             pods: BTreeMap::new(),
             rooms: BTreeMap::new(),
             of_node: BTreeMap::new(),
-            tried: BTreeMap::new(),
+            tried: Table::new(),
             next_look: Time::ZERO,
             cursor: None,
             faults: 0,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use api::{Key, Kind, Object, Revision, Time};
+use api::{Key, Kind, Ledger, Object, Revision, Time};
 use machine::WatchEvent;
 
 use super::store::coordinates;
@@ -108,7 +108,7 @@ fn difference(
 /// P2: all that a watch delivered adds up to what is stored.
 #[derive(Clone, Default)]
 pub(super) struct Replay {
-    shadows: BTreeMap<ProcessId, BTreeMap<Kind, BTreeMap<Key, Revision>>>,
+    shadows: BTreeMap<ProcessId, BTreeMap<Kind, Ledger<Key, Revision>>>,
     recent: Recent,
 }
 
@@ -122,7 +122,10 @@ impl Replay {
         // What comes before the first list is of no use to anybody.
         match (kinds.get_mut(&kind), event) {
             (_, WatchEvent::Replaced { objects, .. }) => {
-                let listed = objects.iter().map(|o| (o.key(), o.revision())).collect();
+                let mut listed = Ledger::new();
+                for object in objects {
+                    listed.insert(object.key(), object.revision());
+                }
                 kinds.insert(kind, listed);
             }
             (Some(shadow), WatchEvent::Changed(object)) => {
@@ -165,7 +168,8 @@ impl Check for Replay {
         for (process, kinds) in &self.shadows {
             let component = cluster.component(*process);
             for (kind, shadow) in kinds {
-                let wrong = difference(shadow, present.of(&component, *kind), &excused);
+                let told = shadow.iter().map(|(key, at)| (key.clone(), *at)).collect();
+                let wrong = difference(&told, present.of(&component, *kind), &excused);
                 if let Some(wrong) = wrong {
                     let kind = kind.plural();
                     found.push(format!(

@@ -19,6 +19,8 @@ use crate::span::Span;
 const BOOT_SPREAD: Span = Span::secs(10);
 /// How long a host takes to boot after a crash.
 const BOOT: Span = Span::secs(20);
+/// Production gives a fetch up after this time. One that begins on a slow disk stays slow.
+const PULL_MAX: Span = Span::secs(1800);
 
 /// One host.
 #[derive(Clone)]
@@ -74,7 +76,7 @@ impl Durations for Clockwork<'_> {
 
     fn pull(&mut self, _image: &str) -> u64 {
         let span = self.model.pull.sample(self.rng);
-        self.slow(span)
+        self.slow(span).min(PULL_MAX.0)
     }
 
     fn other(&mut self) -> u64 {
