@@ -6,6 +6,7 @@
 
 mod student;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
@@ -164,6 +165,12 @@ pub struct Comparison {
     pub b: String,
     /// Runs of each.
     pub pairs: usize,
+    /// Rows of A's traces that make no sense and were left out, by what is wrong with them.
+    #[serde(default)]
+    pub skipped_rows_a: BTreeMap<String, u64>,
+    /// The same of B.
+    #[serde(default)]
+    pub skipped_rows_b: BTreeMap<String, u64>,
     /// Every metric, in a fixed order; those of what few clusters have only where it was measured.
     pub differences: Vec<Difference>,
 }
@@ -178,6 +185,8 @@ impl Comparison {
             a: name(|pair| &pair.0),
             b: name(|pair| &pair.1),
             pairs: pairs.len(),
+            skipped_rows_a: pairs.first().map(|p| p.0.skipped_rows.clone()).unwrap_or_default(),
+            skipped_rows_b: pairs.first().map(|p| p.1.skipped_rows.clone()).unwrap_or_default(),
             differences: METRICS.iter().filter_map(|metric| metric.compare(pairs)).collect(),
         }
     }

@@ -39,6 +39,9 @@ pub struct Outcome {
     pub pods_evicted: u64,
     /// Where the pods are at the end: every one in exactly one place.
     pub pods_at_end: BTreeMap<String, u64>,
+    /// Rows of traces that make no sense and were left out, by what is wrong with them.
+    #[serde(default)]
+    pub skipped_rows: BTreeMap<String, u64>,
     /// Writes to the store.
     pub writes: u64,
     /// Events for people.
@@ -164,6 +167,11 @@ impl Outcome {
     pub fn busiest(&self) -> Option<&Sample> {
         let busy = self.samples.iter().filter(|s| s.cpu_requested_milli > 0);
         busy.rev().max_by_key(|s| s.cpu_requested_milli)
+    }
+
+    /// How many rows of traces were left out because they make no sense.
+    pub fn rows_skipped(&self) -> u64 {
+        self.skipped_rows.values().sum()
     }
 
     /// Whether the run was as it should be.

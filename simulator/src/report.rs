@@ -48,6 +48,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn rows_that_were_skipped_are_told_everywhere() {
+        let whole = demo::outcome(7);
+        let why = "`cpu_milli` is no whole number".to_owned();
+        let part = Outcome { skipped_rows: [(why, 3)].into(), ..whole.clone() };
+        let pairs = [(whole.clone(), part.clone())];
+        let comparison = |pairs: &[(Outcome, Outcome)]| crate::compare::Comparison::of(pairs);
+        let page = |pairs: &[(Outcome, Outcome)]| comparison_html(&comparison(pairs), pairs);
+        for (told, quiet, says) in [
+            (text(&part, false), text(&whole, false), "skipped rows    3 of the trace"),
+            (html(&part), html(&whole), "Rows of the trace skipped</span>3<"),
+            (json(&part), json(&whole), "\"skipped_rows\":{\"`cpu_milli` is no whole number\":3}"),
+            (page(&pairs), page(&[(whole.clone(), whole.clone())]), "A 0, B 3<"),
+            (comparison(&pairs).json(), comparison(&[]).json(), "whole number\":3}"),
+        ] {
+            assert!(told.contains(says) && !quiet.contains(says), "{says}");
+        }
+    }
+
+    #[test]
     fn json_has_what_is_measured() {
         let outcome = demo::outcome(7);
         let value: Value = serde_json::from_str(&json(&outcome)).unwrap();

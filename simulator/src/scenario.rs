@@ -24,6 +24,7 @@ mod tests;
 pub(crate) mod write;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,6 +79,8 @@ pub struct Scenario {
     pub churn: Option<Churn>,
     /// What was left out of traces, a line for each reason.
     pub left_out: Vec<String>,
+    /// Rows of traces that make no sense and were skipped, by what is wrong with them.
+    pub skipped_rows: BTreeMap<String, u64>,
     /// What people should know although the scenario can be run.
     pub warnings: Diagnostics,
 }
@@ -292,6 +295,10 @@ fn read(root: &Section<'_>, path: &Path, options: &Options) -> Scenario {
     }
     endless(root, safety, &workloads);
     let left_out = traces.iter().flat_map(|trace| trace.left_out()).collect();
+    let mut skipped_rows: BTreeMap<String, u64> = BTreeMap::new();
+    for (why, count) in traces.iter().flat_map(|trace| &trace.skipped) {
+        *skipped_rows.entry(why.clone()).or_default() += count;
+    }
     let count = nodes.iter().map(|group| group.count).sum();
     for problem in chaos
         .iter()
@@ -323,6 +330,7 @@ fn read(root: &Section<'_>, path: &Path, options: &Options) -> Scenario {
         chaos,
         churn,
         left_out,
+        skipped_rows,
         warnings: Diagnostics::new(path, "".into(), Vec::new()),
     }
 }

@@ -9,6 +9,7 @@ use super::input::{Changes, Loaded};
 use super::output::{self, Format};
 use super::{Exit, run};
 use crate::compare::Comparison;
+use crate::outcome::Outcome;
 use crate::report;
 
 /// Arguments of `ksim compare`.
@@ -41,7 +42,7 @@ impl Args {
         let b = Loaded::new(&self.b, &self.changes)?;
         let mut pairs = Vec::new();
         for seed in self.first_seed..self.first_seed + self.seeds {
-            pairs.push((run::of_plan(a.plan(seed)?)?, run::of_plan(b.plan(seed)?)?));
+            pairs.push((measured(&a, seed)?, measured(&b, seed)?));
         }
         let comparison = Comparison::of(&pairs).named(&a.scenario.name, &b.scenario.name);
         if let Some(path) = &self.html {
@@ -53,4 +54,10 @@ impl Args {
         })?;
         Ok(Exit::Fine)
     }
+}
+
+fn measured(loaded: &Loaded, seed: u64) -> anyhow::Result<Outcome> {
+    let mut outcome = run::of_plan(loaded.plan(seed)?)?;
+    loaded.mark(&mut outcome);
+    Ok(outcome)
 }

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{complain, output};
 use crate::bug::Bug;
+use crate::outcome::Outcome;
 use crate::plan::Plan;
 use crate::scenario::diagnostics::Diagnostics;
 use crate::scenario::{Options, Scenario};
@@ -59,7 +60,15 @@ impl Loaded {
         if !scenario.warnings.problems.is_empty() {
             complain(scenario.warnings.render(output::colours(), WIDTH).trim_end());
         }
+        for line in &scenario.left_out {
+            complain(&format!("note: {line}"));
+        }
         Ok(Self { scenario, bug })
+    }
+
+    /// Says in the outcome of a run what of the scenario was not run.
+    pub(super) fn mark(&self, outcome: &mut Outcome) {
+        outcome.skipped_rows.clone_from(&self.scenario.skipped_rows);
     }
 
     /// The seed that the file names.
@@ -85,4 +94,29 @@ fn drawn(diagnostics: &Diagnostics) -> anyhow::Error {
 fn bug_named(name: &str) -> anyhow::Result<Bug> {
     serde_json::from_value(serde_json::Value::from(name))
         .map_err(|e| anyhow!("there is no bug {name:?}: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_say_which_rows_of_traces_were_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let header = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time";
+        let rows = "a,1000,64,0,0,1\nb,lots,64,0,0,1\nc,some,64,0,0,1\n";
+        std::fs::write(path("pods.csv"), format!("{header}\n{rows}")).unwrap();
+        let scenario = "[[nodes]]\nname = \"a\"\n[[workload]]\nkind = \"trace\"\n\
+                        format = \"openb\"\npods = \"pods.csv\"\nname = \"t\"\n";
+        std::fs::write(path("s.toml"), scenario).unwrap();
+        let changes = |skip_bad_rows| Changes { inventory: None, bug: None, skip_bad_rows };
+        assert!(Loaded::new(&path("s.toml"), &changes(false)).is_err());
+        let loaded = Loaded::new(&path("s.toml"), &changes(true)).unwrap();
+        let mut outcome = Outcome::default();
+        loaded.mark(&mut outcome);
+        let expected = ("`cpu_milli` is no whole number".to_owned(), 2);
+        assert_eq!(outcome.skipped_rows, [expected].into());
+        assert_eq!(loaded.scenario.left_out, ["2 rows skipped: `cpu_milli` is no whole number"]);
+    }
 }

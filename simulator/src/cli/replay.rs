@@ -59,7 +59,8 @@ impl Args {
         } else {
             world.run();
         }
-        let outcome = world.outcome();
+        let mut outcome = world.outcome();
+        loaded.mark(&mut outcome);
         if let Some(timeline) = world.timeline() {
             let mut text = timeline.lines().collect::<Vec<_>>().join("\n");
             text.push('\n');

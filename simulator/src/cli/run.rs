@@ -49,7 +49,8 @@ impl Args {
         if self.timeline.is_some() {
             world.keep_timeline();
         }
-        let outcome = finish(&mut world, self.quiet || self.output != Format::Text);
+        let mut outcome = finish(&mut world, self.quiet || self.output != Format::Text);
+        loaded.mark(&mut outcome);
         if let (Some(path), Some(timeline)) = (&self.timeline, world.timeline()) {
             let lines: Vec<&str> = timeline.lines().collect();
             output::write(path, &(lines.join("\n") + "\n"))?;

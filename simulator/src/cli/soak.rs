@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "people want to know how fast seeds are run")]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -90,7 +91,8 @@ impl Args {
         for failure in &failures {
             self.keep(&loaded, failure)?;
         }
-        output::print(&self.summary(limits, done, events, wall, &failures))?;
+        let skipped_rows = &loaded.scenario.skipped_rows;
+        output::print(&self.summary(limits, done, events, wall, &failures, skipped_rows))?;
         let new = failures.iter().any(|f| !self.is_known(f));
         Ok(if new { Exit::Violation } else { Exit::Fine })
     }
@@ -125,11 +127,12 @@ impl Args {
         events: u64,
         wall: f64,
         failures: &[SeedResult],
+        skipped_rows: &BTreeMap<String, u64>,
     ) -> String {
         let hourly = done as f64 / wall * 3_600.0 / limits.threads as f64;
         match self.output {
             Format::Json => serde_json::json!({
-                "seeds": done, "failed": failures.len(),
+                "seeds": done, "failed": failures.len(), "skipped_rows": skipped_rows,
                 "known": failures.iter().filter(|f| self.is_known(f)).count(),
                 "events": events, "wall_seconds": wall,
                 "threads": limits.threads, "seeds_per_hour_and_core": hourly,

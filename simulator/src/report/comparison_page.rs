@@ -1,10 +1,11 @@
 //! The HTML page of a comparison.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::axis::{Axis, Scale};
 use super::chart::{Chart, Series};
-use super::figures::Unit;
+use super::figures::{Unit, grouped};
 use super::page::{escape, page};
 use crate::compare::{Comparison, Difference, Verdict};
 use crate::outcome::{Outcome, Sample};
@@ -21,10 +22,19 @@ const TOP: f64 = 26.0;
 /// first pair).
 pub fn html(comparison: &Comparison, pairs: &[(Outcome, Outcome)]) -> String {
     let noun = if comparison.pairs == 1 { "pair" } else { "pairs" };
+    let rows = |skipped: &BTreeMap<String, u64>| skipped.values().sum::<u64>();
+    let skipped = match (rows(&comparison.skipped_rows_a), rows(&comparison.skipped_rows_b)) {
+        (0, 0) => String::new(),
+        (a, b) => format!(
+            "<li class=\"bad\"><span>Rows of the traces skipped</span>A {}, B {}</li>",
+            grouped(a),
+            grouped(b)
+        ),
+    };
     let mut body = format!(
         "<header><p class=\"kind\">Comparison</p><h1>{a} and {b}</h1><ul class=\"facts\">\
          <li><span>A</span>{a}</li><li><span>B</span>{b}</li>\
-         <li>{} {noun} of runs with the same seeds</li></ul></header>",
+         <li>{} {noun} of runs with the same seeds</li>{skipped}</ul></header>",
         comparison.pairs,
         a = escape(&comparison.a),
         b = escape(&comparison.b),

@@ -46,6 +46,7 @@ pub(crate) fn outcome(seed: u64) -> Outcome {
         pods_deleted: ends[5].1,
         pods_evicted: last.evicted,
         pods_at_end: ends.map(|(end, count)| (end.to_owned(), count)).into(),
+        skipped_rows: BTreeMap::new(),
         writes: last.writes,
         records: 96_000,
         settled_after: Some(Span::millis(41_300)),

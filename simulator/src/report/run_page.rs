@@ -58,6 +58,10 @@ fn header(outcome: &Outcome) -> String {
         Some(after) => format!("{} after the last fault", span(after)),
         None => "not reached".to_owned(),
     };
+    if outcome.rows_skipped() > 0 {
+        let rows = grouped(outcome.rows_skipped());
+        let _ = write!(html, "<li class=\"bad\"><span>Rows of the trace skipped</span>{rows}</li>");
+    }
     let _ = write!(
         html,
         "<li><span>Seed</span><code>{}</code></li><li><span>Rest</span>{}</li>\

@@ -71,6 +71,10 @@ fn lines(outcome: &Outcome) -> Vec<(&'static str, String)> {
         ),
         ("at the end", ends(outcome)),
     ];
+    if outcome.rows_skipped() > 0 {
+        let line = format!("{} of the trace make no sense", grouped(outcome.rows_skipped()));
+        lines.push(("skipped rows", line));
+    }
     if let Some(line) = utilisation(outcome) {
         lines.push(("requested", line));
     }
