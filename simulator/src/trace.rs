@@ -164,8 +164,8 @@ impl std::error::Error for TraceError {}
 /// Reads a trace.
 ///
 /// # Errors
-/// The rows that make no sense, unless they are to be skipped; a file that cannot be read or lacks
-/// a column in any case.
+/// The rows that make no sense, unless they are to be skipped; a file that cannot be read, has no
+/// rows, or lacks a column or has one that its format does not know, in any case.
 pub fn read(source: &Source) -> Result<Trace, TraceError> {
     let mut parts = Parts::new(source);
     let read = match &source.files {
@@ -220,22 +220,24 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Hands all rows of a file with these columns to `take`. A `?` marks a column that may be
-    /// absent.
+    /// Hands all rows of a file with these columns to `take`.
     fn rows(
         &mut self,
         file: &Path,
-        columns: &[&'static str],
+        columns: &csv::Columns,
         mut take: impl FnMut(&mut Self, &csv::Row<'_>) -> Result<(), RowFault>,
     ) -> Result<(), RowFault> {
-        let mut table = csv::Table::open(file, columns)?;
+        let mut table = csv::Table::open_strictly(file, columns)?;
+        let mut empty = true;
         while let Some(row) = table.next_row() {
+            empty = false;
             let taken = row.and_then(|row| take(self, &row));
             if let Err(fault) = taken {
                 self.bad(fault);
             }
         }
-        Ok(())
+        // An export that failed looks like this, and would be a cluster of nothing.
+        if empty { Err(table.without_rows()) } else { Ok(()) }
     }
 
     /// Refuses or counts a row.

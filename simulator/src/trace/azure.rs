@@ -13,13 +13,19 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::csv::Row;
+use super::csv::{Columns, Row};
 use super::{Parts, RowFault};
 use crate::plan::PodTemplate;
 use crate::span::Span;
 
-const VM_COLUMNS: [&str; 5] = ["vmId", "vmTypeId", "?priority", "starttime", "?endtime"];
-const TYPE_COLUMNS: [&str; 4] = ["vmTypeId", "machineId", "core", "memory"];
+const VM_COLUMNS: Columns = Columns {
+    read: &["vmId", "vmTypeId", "?priority", "starttime", "?endtime"],
+    unused: &["tenantId"],
+};
+const TYPE_COLUMNS: Columns = Columns {
+    read: &["vmTypeId", "machineId", "core", "memory"],
+    unused: &["id", "hdd", "ssd", "nic"],
+};
 
 /// Thousandths of a CPU and bytes of a type on each kind of machine.
 type Types = BTreeMap<u64, BTreeMap<u64, (u64, u64)>>;
@@ -79,6 +85,9 @@ fn vm(types: &Types, machine: u64, parts: &mut Parts<'_>, row: &Row<'_>) -> Resu
         restart_policy: "Never".to_owned(),
         ..PodTemplate::default()
     };
+    if row.text(0).is_empty() {
+        return Err(row.fault(0, "is missing"));
+    }
     let name = parts.name(&format!("vm-{}", row.text(0)), row, 0)?;
     let at: Span = parts.at(begun, 0);
     parts.pod(at, name, template, runs);

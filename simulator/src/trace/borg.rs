@@ -20,30 +20,58 @@ use std::path::Path;
 
 use registry::priority_class::USER_VALUE_MAX;
 
-use super::csv::Row;
+use super::csv::{Columns, Row};
 use super::{Parts, RowFault};
 use crate::plan::{Fault, NodeShape, Operation, PlannedFault, PodTemplate, Target};
 use crate::span::Span;
 
-const INSTANCE_COLUMNS: [&str; 8] = [
-    "time",
-    "type",
-    "collection_id",
-    "instance_index",
-    "?priority",
-    "?collection_type",
-    "cpus|resource_request.cpus|resource_request_cpus",
-    "memory|resource_request.memory|resource_request_memory",
-];
-const COLLECTION_COLUMNS: [&str; 5] =
-    ["time", "type", "collection_id", "?priority", "?collection_type"];
-const MACHINE_COLUMNS: [&str; 5] = [
-    "time",
-    "machine_id",
-    "type",
-    "cpus|capacity.cpus|capacity_cpus",
-    "memory|capacity.memory|capacity_memory",
-];
+const INSTANCE_COLUMNS: Columns = Columns {
+    read: &[
+        "time",
+        "type",
+        "collection_id",
+        "instance_index",
+        "?priority",
+        "?collection_type",
+        "cpus|resource_request.cpus|resource_request_cpus",
+        "memory|resource_request.memory|resource_request_memory",
+    ],
+    unused: &[
+        "scheduling_class",
+        "missing_type",
+        "alloc_collection_id",
+        "machine_id",
+        "alloc_instance_index",
+        "constraint",
+    ],
+};
+const COLLECTION_COLUMNS: Columns = Columns {
+    read: &["time", "type", "collection_id", "?priority", "?collection_type"],
+    unused: &[
+        "scheduling_class",
+        "missing_type",
+        "alloc_collection_id",
+        "user",
+        "collection_name",
+        "collection_logical_name",
+        "parent_collection_id",
+        "start_after_collection_ids",
+        "max_per_machine",
+        "max_per_switch",
+        "vertical_scaling",
+        "scheduler",
+    ],
+};
+const MACHINE_COLUMNS: Columns = Columns {
+    read: &[
+        "time",
+        "machine_id",
+        "type",
+        "cpus|capacity.cpus|capacity_cpus",
+        "memory|capacity.memory|capacity_memory",
+    ],
+    unused: &["switch_id", "platform_id", "missing_data_reason"],
+};
 
 /// The types of events, by their numbers.
 const TYPES: [&str; 11] = [
@@ -262,8 +290,8 @@ fn read_machines(file: &Path, parts: &mut Parts<'_>) -> Result<(), RowFault> {
         match (row.text(2), known) {
             ("1" | "ADD", None) => {
                 let shape = NodeShape {
-                    cpu_milli: row.part_of(3, parts.source.cpu_unit)?,
-                    memory_bytes: row.part_of(4, parts.source.memory_unit)?,
+                    cpu_milli: row.part_if_any(3, parts.source.cpu_unit)?.unwrap_or(0),
+                    memory_bytes: row.part_if_any(4, parts.source.memory_unit)?.unwrap_or(0),
                     pods: PODS_OF_MACHINE,
                     ..NodeShape::default()
                 };

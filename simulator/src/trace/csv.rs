@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::{RowFault, number};
+use crate::scenario::suggest::did_you_mean;
 
 /// A file that is read row by row.
 pub(super) struct Table {
@@ -13,11 +14,32 @@ pub(super) struct Table {
     /// Which value of a row each wanted column is.
     columns: Vec<Option<usize>>,
     names: Vec<&'static str>,
+    header: Vec<Field>,
     width: usize,
     /// The last line that was read.
     line: u64,
     text: String,
     ended: bool,
+}
+
+/// The columns of a file of one format.
+pub(super) struct Columns {
+    /// Those that are read. A `?` marks one that may be absent, a `|` stands between names of one.
+    pub(super) read: &'static [&'static str],
+    /// Those that the published files have as well, and that nothing is made of.
+    pub(super) unused: &'static [&'static str],
+}
+
+impl Columns {
+    /// The names of one column that is read.
+    fn names(column: &'static str) -> impl Iterator<Item = &'static str> {
+        column.trim_start_matches('?').split('|')
+    }
+
+    /// All names that a header may have.
+    fn known(&self) -> impl Iterator<Item = &'static str> {
+        self.read.iter().copied().flat_map(Self::names).chain(self.unused.iter().copied())
+    }
 }
 
 /// A row: the values of the wanted columns, in their order.
@@ -32,6 +54,14 @@ struct Field {
     text: String,
     /// In characters, from 1.
     column: usize,
+}
+
+impl Field {
+    /// The name of a column.
+    fn name(&self) -> &str {
+        // Some programs write a mark of the encoding first.
+        self.text.trim_start_matches('\u{feff}').trim()
+    }
 }
 
 impl Table {
@@ -51,6 +81,7 @@ impl Table {
             reader: BufReader::new(opened),
             columns: Vec::new(),
             names: columns.to_vec(),
+            header: Vec::new(),
             width: 0,
             line: 0,
             text: String::new(),
@@ -60,10 +91,13 @@ impl Table {
             return Err(whole("is empty: the first line must name the columns".to_owned()));
         };
         table.width = header.len();
-        let position = |name: &str| {
-            // Some programs write a mark of the encoding first.
-            header.iter().position(|f| f.text.trim_start_matches('\u{feff}').trim() == name)
-        };
+        let position = |name: &str| header.iter().position(|f| f.name() == name);
+        for (index, field) in header.iter().enumerate() {
+            if position(field.name()).is_some_and(|first| first < index) {
+                let cause = format!("the column `{}` is there twice", field.name());
+                return Err(table.fault(1, field.column, cause, String::new()));
+            }
+        }
         for name in columns {
             let (needed, names) = match name.strip_prefix('?') {
                 Some(names) => (false, names),
@@ -82,7 +116,38 @@ impl Table {
             }
             table.columns.push(found);
         }
+        table.header = header;
         Ok(table)
+    }
+
+    /// Opens a file that has no other columns than these.
+    pub(super) fn open_strictly(file: &Path, columns: &Columns) -> Result<Self, RowFault> {
+        let table = Self::open(file, columns.read)?;
+        let fault =
+            |field: &Field, cause: String| Err(table.fault(1, field.column, cause, String::new()));
+        for field in &table.header {
+            let name = field.name();
+            if !columns.known().any(|known| known == name) {
+                let near = did_you_mean(name, columns.known());
+                return fault(field, format!("unknown column `{name}`: {near}"));
+            }
+            // Of two names of one column only the first would be read.
+            let same = |column: &&&'static str| Columns::names(column).any(|n| n == name);
+            let other = columns.read.iter().find(same).and_then(|column| {
+                let earlier = table.header.iter().take_while(|f| f.column < field.column);
+                earlier.map(Field::name).find(|f| Columns::names(column).any(|n| n == *f))
+            });
+            if let Some(other) = other {
+                return fault(field, format!("the column `{name}` says what `{other}` says"));
+            }
+        }
+        Ok(table)
+    }
+
+    /// That the file has nothing but a header.
+    pub(super) fn without_rows(&self) -> RowFault {
+        let cause = "has no rows: there is nothing but the header".to_owned();
+        self.fault(0, 1, cause, String::new())
     }
 
     /// The next row; `None` at the end of the file.
@@ -219,12 +284,18 @@ impl Row<'_> {
 
     /// A part of `unit`, rounded up; at most a million of it.
     pub(super) fn part_of(&self, column: usize, unit: u64) -> Result<u64, RowFault> {
+        let part = self.part_if_any(column, unit)?;
+        part.ok_or_else(|| self.fault(column, "is missing"))
+    }
+
+    /// The same; `None` when the value is empty or `NULL`.
+    pub(super) fn part_if_any(&self, column: usize, unit: u64) -> Result<Option<u64>, RowFault> {
         let billion = 1_000_000_000;
-        let part = self.scaled(column, 9)?.unwrap_or(0);
+        let Some(part) = self.scaled(column, 9)? else { return Ok(None) };
         match u128::try_from(part) {
             Ok(part) if part <= 1_000_000 * billion => {
                 let amount = (part * u128::from(unit)).div_ceil(billion);
-                u64::try_from(amount).map_err(|_| self.fault(column, "is too large"))
+                u64::try_from(amount).map(Some).map_err(|_| self.fault(column, "is too large"))
             }
             Ok(_) => Err(self.fault(column, "is too large")),
             Err(_) => Err(self.fault(column, "is less than nothing")),

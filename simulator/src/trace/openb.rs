@@ -14,25 +14,29 @@
 
 use std::path::Path;
 
-use super::csv::Row;
+use super::csv::{Columns, Row};
 use super::{GPU, GPU_MODEL, Parts, RowFault};
 use crate::plan::{NodeShape, PodTemplate};
 use crate::span::Span;
 
-const NODE_COLUMNS: [&str; 5] = ["sn", "cpu_milli", "memory_mib", "gpu", "?model"];
-const POD_COLUMNS: [&str; 11] = [
-    "name",
-    "cpu_milli",
-    "memory_mib",
-    "num_gpu",
-    "gpu_milli",
-    "?gpu_spec",
-    "?qos",
-    "?pod_phase",
-    "creation_time",
-    "?deletion_time",
-    "?scheduled_time",
-];
+const NODE_COLUMNS: Columns =
+    Columns { read: &["sn", "cpu_milli", "memory_mib", "gpu", "?model"], unused: &[] };
+const POD_COLUMNS: Columns = Columns {
+    read: &[
+        "name",
+        "cpu_milli",
+        "memory_mib",
+        "num_gpu",
+        "gpu_milli",
+        "?gpu_spec",
+        "?qos",
+        "?pod_phase",
+        "creation_time",
+        "?deletion_time",
+        "?scheduled_time",
+    ],
+    unused: &[],
+};
 
 /// Pods of a node of this trace: it does not say, and none runs many.
 const PODS_OF_NODE: u32 = 110;

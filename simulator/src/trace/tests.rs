@@ -205,6 +205,112 @@ fn files_that_are_no_trace_are_refused() {
     snapshot("no_trace", said.join("\n"));
 }
 
+/// The columns of pods that must be there.
+const PODS: &str = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time";
+
+#[test]
+fn files_have_rows_and_no_column_that_nobody_knows() {
+    let row = "a,1000,64,0,0,1,7\n";
+    for (header, rows, expected) in [
+        (PODS, "", "pods.csv: has no rows: there is nothing but the header"),
+        (
+            &format!("{PODS},deletion_tme"),
+            row,
+            "pods.csv:1:59: unknown column `deletion_tme`: did you mean `deletion_time`?",
+        ),
+        (&format!("{PODS},name"), row, "pods.csv:1:59: the column `name` is there twice"),
+        (&format!("{PODS},deletion_time"), row, ""),
+    ] {
+        // To skip bad rows does not mean to take files for what they are not.
+        let text = format!("{header}\n{rows}");
+        let error = written(&[("pods.csv", &text)], pods_of, true).err().unwrap_or_default();
+        assert_eq!(error.trim_end(), expected, "{header}");
+    }
+}
+
+#[test]
+fn files_may_have_all_columns_that_are_published() {
+    let borg = |folder: &Path| Files::Borg {
+        instances: folder.join("i.csv"),
+        collections: Some(folder.join("c.csv")),
+        machines: Some(folder.join("m.csv")),
+    };
+    let files = [
+        (
+            "i.csv",
+            "time,type,collection_id,scheduling_class,missing_type,collection_type,priority,\
+             alloc_collection_id,instance_index,machine_id,alloc_instance_index,\
+             resource_request.cpus,resource_request.memory,constraint\n\
+             600000000,0,1,2,,0,103,0,0,,,0.1,0.1,[]\n",
+        ),
+        (
+            "c.csv",
+            "time,type,collection_id,scheduling_class,missing_type,collection_type,priority,\
+             alloc_collection_id,user,collection_name,collection_logical_name,\
+             parent_collection_id,start_after_collection_ids,max_per_machine,max_per_switch,\
+             vertical_scaling,scheduler\n600000000,0,1,2,,0,103,0,u,n,l,,,,,1,0\n",
+        ),
+        (
+            "m.csv",
+            "time,machine_id,type,switch_id,capacity.cpus,capacity.memory,platform_id,\
+             missing_data_reason\n0,1,1,s,0.5,0.5,p,\n0,2,1,s,,,p,\n",
+        ),
+    ];
+    let trace = written(&files, borg, false).unwrap();
+    assert_eq!((trace.nodes.len(), trace.operations.len()), (1, 1));
+    assert_eq!(trace.left_out(), ["1 row unused: machines whose capacity is not known"]);
+    let both = files.map(|(name, text)| (name, text.replace("machine_id,alloc", "cpus,alloc")));
+    let both = both.each_ref().map(|(name, text)| (*name, text.as_str()));
+    let expected = "i.csv:1:141: the column `resource_request.cpus` says what `cpus` says\n";
+    assert_eq!(written(&both, borg, false).unwrap_err(), expected);
+}
+
+#[test]
+fn values_that_are_needed_are_not_empty() {
+    let instances = |folder: &Path| {
+        let instances = folder.join("i.csv");
+        Files::Borg { instances, collections: None, machines: None }
+    };
+    let azure = |folder: &Path| Files::Azure {
+        vms: folder.join("vm.csv"),
+        types: folder.join("t.csv"),
+        machine: None,
+    };
+    let said = [
+        written(
+            &[(
+                "i.csv",
+                "time,type,collection_id,instance_index,cpus,memory\n\
+                 700,0,1,0,,0.1\n700,0,1,1,0.1,NULL\n700,0,1,2,0.1,0.1\n800,6,1,2,,\n",
+            )],
+            instances,
+            false,
+        ),
+        written(
+            &[
+                ("t.csv", "vmTypeId,machineId,core,memory\n1,1,,0.5\n2,1,0.5,\n3,1,1,1\n"),
+                ("vm.csv", "vmId,vmTypeId,starttime\n,3,0\n1,3,0\n"),
+            ],
+            azure,
+            false,
+        ),
+    ];
+    let said = said.map(|said| said.unwrap_err().lines().map(str::to_owned).collect::<Vec<_>>());
+    let skip = "--skip-bad-rows leaves such rows out and counts them";
+    assert_eq!(
+        said.concat(),
+        [
+            "i.csv:2:11: `cpus` is missing",
+            "i.csv:3:15: `memory` is missing: \"NULL\"",
+            skip,
+            "t.csv:2:5: `core` is missing",
+            "t.csv:3:9: `memory` is missing",
+            "vm.csv:2:1: `vmId` is missing",
+            skip,
+        ]
+    );
+}
+
 #[test]
 fn borg_and_azure_rows_are_checked_too() {
     let borg = |folder: &Path| Files::Borg {

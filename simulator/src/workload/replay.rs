@@ -66,9 +66,13 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, options: &Options) -> Opti
         Ok(trace) => Some(Replay { trace: Arc::new(trace) }),
         Err(error) => {
             for fault in &error.faults {
-                let help = "skip_bad_rows = true leaves such rows out and counts them";
                 let problem = Problem::error(section.place_of("format"), fault.to_string());
-                section.report(problem.label("in this trace").help(help));
+                let problem = problem.label("in this trace");
+                // A file that is wrong as a whole has no rows to leave out.
+                section.report(match fault.line {
+                    0 | 1 => problem,
+                    _ => problem.help("skip_bad_rows = true leaves such rows out and counts them"),
+                });
             }
             let told = u64::try_from(error.faults.len()).unwrap_or(u64::MAX);
             if error.count > told {
