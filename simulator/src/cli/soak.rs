@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::input::{Loaded, ScenarioArgs};
 use super::output::{self, Format};
 use super::{Exit, complain, memory};
+use crate::plan::Plan;
 use crate::scenario::Scenario;
 use crate::shrink::shrink;
 use crate::soak::{Limits, SeedResult, soak};
@@ -76,20 +77,25 @@ impl Args {
         let (mut done, mut events) = (0_u64, 0_u64);
         let mut failures: Vec<SeedResult> = Vec::new();
         let expand = |seed: u64| loaded.plan(seed).map_err(|e| format!("{e:#}"));
+        let mut kept = Ok(());
         let result = soak(&expand, limits, &mut |result: SeedResult| {
             done += 1;
             events += result.events;
             if result.failed() {
+                // At once: who interrupts a soak has what it found.
+                let keep = bar.suspend(|| self.keep(&loaded, &result));
+                kept = std::mem::replace(&mut kept, Ok(())).and(keep);
                 failures.push(result);
             }
             bar.set_message(format!("{done} seeds, {} failed", failures.len()));
         });
         bar.finish_and_clear();
         result.map_err(|e| anyhow!(e))?;
+        kept?;
         failures.sort_by_key(|f| f.seed);
         let wall = started.elapsed().as_secs_f64();
         for failure in &failures {
-            self.keep(&loaded, failure)?;
+            self.keep_smallest(&loaded, failure)?;
         }
         let skipped_rows = &loaded.scenario.skipped_rows;
         output::print(&self.summary(limits, done, events, wall, &failures, skipped_rows))?;
@@ -104,19 +110,31 @@ impl Args {
         !failure.violations.is_empty() && failure.violations.iter().all(|v| known(&v.property))
     }
 
-    /// Writes the smallest scenario that shows the failure.
+    /// Where the scenario of a failing seed is kept.
+    fn path(&self, plan: &Plan) -> PathBuf {
+        self.keep.join(format!("{}-{}.toml", plan.name, plan.seed))
+    }
+
+    /// Writes the scenario of the seed as it was run.
     fn keep(&self, loaded: &Loaded, failure: &SeedResult) -> anyhow::Result<()> {
-        let mut plan = loaded.plan(failure.seed)?;
-        let property = failure.violations.first().map(|v| v.property.clone());
-        if let Some(property) = property.filter(|p| !self.no_shrink && p != "P51") {
-            let shrunk = shrink(plan, &property, SHRINK_RUNS, &mut |_, _| {});
-            plan = shrunk.plan;
-        }
-        let path = self.keep.join(format!("{}-{}.toml", plan.name, failure.seed));
+        let plan = loaded.plan(failure.seed)?;
+        let path = self.path(&plan);
         output::write(&path, &Scenario::text_of_plan(&plan))?;
         let what = failure.violations.first().map_or("gave up", |v| v.message.as_str());
         complain(&format!("seed {}: {what}\n  kept as {}", failure.seed, path.display()));
         Ok(())
+    }
+
+    /// Writes the smallest scenario that shows the failure in the place of what was run.
+    fn keep_smallest(&self, loaded: &Loaded, failure: &SeedResult) -> anyhow::Result<()> {
+        let property = failure.violations.first().map(|v| v.property.as_str());
+        let Some(property) = property.filter(|p| !self.no_shrink && *p != "P51") else {
+            return Ok(());
+        };
+        let plan = loaded.plan(failure.seed)?;
+        let path = self.path(&plan);
+        let shrunk = shrink(plan, property, SHRINK_RUNS, &mut |_, _| {});
+        output::write(&path, &Scenario::text_of_plan(&shrunk.plan))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "shown to people")]
@@ -168,4 +186,52 @@ impl Args {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::soak::run_plan;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn a_failing_seed_is_kept_as_it_was_run_and_later_as_the_smallest() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "name = \"s\"\n[settings]\nsafety = \"2m\"\nsettle = \"5m\"\n\
+                    bug = \"no-read-your-writes\"\n[[nodes]]\nname = \"n-{i}\"\ncount = 3\n\
+                    [[workload]]\nkind = \"deployments\"\nname = \"web\"\ncount = 3\n\
+                    every = \"1s\"\nreplicas = { min = 2, max = 6 }\nscalings = { every = \"5s\", \
+                    replicas = { min = 1, max = 8 } }\n";
+        let scenario = folder.path().join("s.toml");
+        std::fs::write(&scenario, text).unwrap();
+        let keep = folder.path().join("kept");
+        let words: [&Path; 4] = [Path::new("soak"), &scenario, Path::new("--keep"), keep.as_path()];
+        let args = Line::parse_from(words).args;
+        let loaded = args.scenario.load().unwrap();
+        let failing = |seed: &u64| {
+            let result = run_plan(loaded.plan(*seed).unwrap()).unwrap();
+            result.failed().then_some(result)
+        };
+        let failure = (1..100).find_map(|seed| failing(&seed)).expect("the bug shows");
+        let kept = || {
+            let path = keep.join(format!("s-{}.toml", failure.seed));
+            Scenario::load(&path).unwrap().expand(failure.seed).unwrap()
+        };
+        args.keep(&loaded, &failure).unwrap();
+        assert_eq!(kept(), loaded.plan(failure.seed).unwrap());
+        args.keep_smallest(&loaded, &failure).unwrap();
+        let smallest = kept();
+        let result = run_plan(smallest.clone()).unwrap();
+        assert_eq!(result.violations[0].property, failure.violations[0].property);
+        assert!(smallest.operations.len() < loaded.plan(failure.seed).unwrap().operations.len());
+    }
 }
