@@ -455,6 +455,12 @@ pub enum Fault {
 }
 
 impl Plan {
+    /// An operation and its time, for people: `scale Deployment/default/web at 30s`.
+    pub fn titled(&self, operation: u32) -> String {
+        let planned = &self.operations[operation as usize];
+        format!("{} at {}", planned.operation, planned.at)
+    }
+
     /// The end of the phase in which operations and faults happen.
     pub const fn heals_at(&self) -> Span {
         self.settings.safety

@@ -22,6 +22,8 @@ pub struct SeedResult {
     pub violations: Vec<Violation>,
     /// Why the run was given up, if it was.
     pub gave_up: Option<GaveUp>,
+    /// Why the cluster did not come to rest, if it did not.
+    pub unrest: Option<String>,
     /// Events of the run.
     pub events: u64,
     /// The hash over its effects.
@@ -31,7 +33,23 @@ pub struct SeedResult {
 impl SeedResult {
     /// Whether something is wrong with the seed.
     pub fn failed(&self) -> bool {
-        !self.violations.is_empty() || matches!(self.gave_up, Some(GaveUp::NoProgress(_)))
+        self.failure().is_some()
+    }
+
+    /// What is wrong with the seed first of all, if anything is.
+    pub fn failure(&self) -> Option<String> {
+        let violation = self.violations.first().map(|v| v.message.clone());
+        violation.or_else(|| self.stuck())
+    }
+
+    /// Why the run did not get to its end, if it did not.
+    pub fn stuck(&self) -> Option<String> {
+        match &self.gave_up {
+            Some(GaveUp::NoProgress(who)) => {
+                Some(format!("no progress: {who} is woken without end"))
+            }
+            _ => self.unrest.clone(),
+        }
     }
 }
 
@@ -59,6 +77,7 @@ pub fn run_plan(plan: Plan) -> Result<SeedResult, crate::world::PlanError> {
         seed,
         violations: world.violations().to_vec(),
         gave_up: world.gave_up().cloned(),
+        unrest: world.unrest(),
         events: world.events(),
         effect_log_hash: world.effect_log_hash(),
     })
@@ -130,4 +149,39 @@ fn one(
         }
     }
     Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::scenario::Scenario;
+
+    #[test]
+    fn a_run_that_does_not_come_to_rest_has_failed() {
+        for (settle, expected) in [
+            (
+                "5m",
+                Some(
+                    "the cluster did not come to rest within settings.settle (5m): 1 operation \
+                     still waits: scale Deployment/default/wbe at 10s",
+                ),
+            ),
+            // Users give up after ten minutes.
+            ("15m", None),
+        ] {
+            let text = format!(
+                "settings.settle = \"{settle}\"\n[[nodes]]\nname = \"a\"\n[[operations]]\n\
+                 at = \"10s\"\ndo = \"scale\"\ntarget = \"Deployment\"\nname = \"wbe\"\n\
+                 replicas = 1\n"
+            );
+            let scenario = Scenario::parse(Path::new("t.toml"), &text)
+                .unwrap_or_else(|problems| panic!("{}", problems.render(false, 100)));
+            let result = run_plan(scenario.expand(1).unwrap()).unwrap();
+            assert!(result.violations.is_empty(), "{:?}", result.violations);
+            assert_eq!(result.failure().as_deref(), expected, "{settle}");
+            assert_eq!(result.failed(), expected.is_some(), "{settle}");
+        }
+    }
 }

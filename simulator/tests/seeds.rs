@@ -48,8 +48,8 @@ fn what_once_failed_is_right() {
         let plan = read.expand(seed).unwrap_or_else(|problems| panic!("{problems:?}"));
         let result = run_plan(plan).expect("a plan that can be run");
         if result.failed() {
-            let (violations, gave_up) = (result.violations, result.gave_up);
-            wrong.push(format!("{scenario} {seed} ({why}): {violations:#?} {gave_up:?}"));
+            let (violations, stuck) = (&result.violations, result.stuck());
+            wrong.push(format!("{scenario} {seed} ({why}): {violations:#?} {stuck:?}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

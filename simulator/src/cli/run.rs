@@ -108,10 +108,8 @@ pub(super) fn verdict(world: &World) -> Exit {
         return Exit::NoRest;
     }
     if !world.settled() {
-        complain(
-            "error: the cluster did not come to rest in the time that the scenario gives \
-             (settings.settle); --timeline shows what goes on",
-        );
+        let why = world.unrest().unwrap_or_else(|| "the run was stopped early".to_owned());
+        complain(&format!("error: {why}; --timeline shows what goes on"));
         return Exit::NoRest;
     }
     Exit::Fine

@@ -120,7 +120,7 @@ impl Args {
         let plan = loaded.plan(failure.seed)?;
         let path = self.path(&plan);
         output::write(&path, &Scenario::text_of_plan(&plan))?;
-        let what = failure.violations.first().map_or("gave up", |v| v.message.as_str());
+        let what = failure.failure().unwrap_or_default();
         complain(&format!("seed {}: {what}\n  kept as {}", failure.seed, path.display()));
         Ok(())
     }
@@ -156,7 +156,7 @@ impl Args {
                 "threads": limits.threads, "seeds_per_hour_and_core": hourly,
                 "peak_memory_bytes": memory::peak_bytes(),
                 "failures": failures.iter().map(|f| serde_json::json!({
-                    "seed": f.seed, "violations": f.violations,
+                    "seed": f.seed, "violations": f.violations, "stuck": f.stuck(),
                 })).collect::<Vec<_>>(),
             })
             .to_string(),
@@ -170,6 +170,9 @@ impl Args {
                         "{},{},\"{message}\"\n",
                         failure.seed, violation.property
                     ));
+                }
+                for (seed, stuck) in failures.iter().filter_map(|f| Some((f.seed, f.stuck()?))) {
+                    text.push_str(&format!("{seed},,\"{}\"\n", stuck.replace('"', "\"\"")));
                 }
                 text
             }

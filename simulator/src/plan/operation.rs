@@ -1,5 +1,7 @@
 //! What users do: [`Operation`].
 
+use std::fmt::{self, Display, Formatter};
+
 use serde::{Deserialize, Serialize};
 
 use super::{Autoscaler, CronJob, LimitRange, Quota};
@@ -365,6 +367,78 @@ impl Operation {
         }
     }
 
+    /// What it is about, or makes.
+    pub fn subject(&self) -> (Target, &str) {
+        match self {
+            Self::CreatePod { name, .. } => (Target::Pod, name),
+            Self::CreateDeployment { name, .. } | Self::Pause { name, .. } => {
+                (Target::Deployment, name)
+            }
+            Self::CreateReplicaSet { name, .. } => (Target::ReplicaSet, name),
+            Self::CreateReplicationController { name, .. } => (Target::ReplicationController, name),
+            Self::CreateStatefulSet { name, .. }
+            | Self::SetClaimPolicy { name, .. }
+            | Self::SetPartition { name, .. } => (Target::StatefulSet, name),
+            Self::CreateDaemonSet { name, .. } => (Target::DaemonSet, name),
+            Self::CreateJob { name, .. } => (Target::Job, name),
+            Self::CreateCronJob(cron) => (Target::CronJob, &cron.name),
+            Self::SuspendCronJob { name, .. } => (Target::CronJob, name),
+            Self::CreateAutoscaler(scaler) => (Target::HorizontalPodAutoscaler, &scaler.name),
+            Self::CreateQuota(quota) | Self::SetQuota(quota) => {
+                (Target::ResourceQuota, &quota.name)
+            }
+            Self::CreateLimitRange(range) => (Target::LimitRange, &range.name),
+            Self::CreateBudget(budget) => (Target::PodDisruptionBudget, &budget.name),
+            Self::CreateService { name, .. } => (Target::Service, name),
+            Self::CreateNamespace { name } => (Target::Namespace, name),
+            Self::Scale { target, name, .. }
+            | Self::SetTemplate { target, name, .. }
+            | Self::Delete { target, name, .. }
+            | Self::Label { target, name, .. } => (*target, name),
+            Self::Cordon { node, .. } | Self::Drain { node, .. } | Self::Taint { node, .. } => {
+                (Target::Node, node)
+            }
+        }
+    }
+
+    /// What it does, as scenario files say it.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::CreatePod { .. } => "create-pod",
+            Self::CreateDeployment { .. } => "create-deployment",
+            Self::CreateReplicaSet { .. } => "create-replica-set",
+            Self::CreateReplicationController { .. } => "create-replication-controller",
+            Self::CreateStatefulSet { .. } => "create-stateful-set",
+            Self::CreateDaemonSet { .. } => "create-daemon-set",
+            Self::CreateJob { .. } => "create-job",
+            Self::CreateCronJob(_) => "create-cron-job",
+            Self::SuspendCronJob { .. } => "suspend-cron-job",
+            Self::CreateAutoscaler(_) => "create-autoscaler",
+            Self::CreateQuota(_) => "create-quota",
+            Self::SetQuota(_) => "set-quota",
+            Self::CreateLimitRange(_) => "create-limit-range",
+            Self::SetClaimPolicy { .. } => "set-claim-policy",
+            Self::CreateBudget(_) => "create-budget",
+            Self::CreateService { .. } => "create-service",
+            Self::CreateNamespace { .. } => "create-namespace",
+            Self::Scale { .. } => "scale",
+            Self::SetTemplate { .. } => "set-template",
+            Self::SetPartition { .. } => "set-partition",
+            Self::Pause { .. } => "pause",
+            Self::Delete { .. } => "delete",
+            Self::Cordon { unschedulable: true, .. } => "cordon",
+            Self::Cordon { unschedulable: false, .. } => "uncordon",
+            Self::Drain { .. } => "drain",
+            Self::Taint { .. } => "taint",
+            Self::Label { .. } => "label",
+        }
+    }
+
+    /// Whether it makes what it is about.
+    pub fn creates(&self) -> bool {
+        self.word().starts_with("create-")
+    }
+
     /// The node that it is about.
     pub fn node(&self) -> Option<&str> {
         match self {
@@ -373,6 +447,19 @@ impl Operation {
             }
             _ => None,
         }
+    }
+}
+
+/// For people: `scale Deployment/default/web`.
+impl Display for Operation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (target, name) = self.subject();
+        write!(f, "{} {target:?}/", self.word())?;
+        let of_cluster = matches!(target, Target::Namespace | Target::Node);
+        if !of_cluster && !name.contains('/') {
+            f.write_str("default/")?;
+        }
+        f.write_str(name)
     }
 }
 
@@ -406,4 +493,32 @@ pub(crate) const DRAIN_TIMEOUT: Span = Span::secs(120);
 
 const fn drain_timeout() -> Span {
     DRAIN_TIMEOUT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_written_as_people_say_them() {
+        let scale = |name: &str| Operation::Scale {
+            target: Target::Deployment,
+            name: name.to_owned(),
+            replicas: 1,
+        };
+        let cordon = |unschedulable| Operation::Cordon { node: "a".to_owned(), unschedulable };
+        for (operation, expected) in [
+            (scale("web"), "scale Deployment/default/web"),
+            (scale("shop/web"), "scale Deployment/shop/web"),
+            (cordon(true), "cordon Node/a"),
+            (cordon(false), "uncordon Node/a"),
+            (
+                Operation::CreateNamespace { name: "shop".to_owned() },
+                "create-namespace Namespace/shop",
+            ),
+        ] {
+            assert_eq!(operation.to_string(), expected);
+            assert_eq!(operation.creates(), expected.starts_with("create"), "{expected}");
+        }
+    }
 }

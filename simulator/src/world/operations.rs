@@ -14,7 +14,7 @@ use registry::priority_class::{USER_VALUE_MAX, system_classes};
 use registry::{Caller, Operation as Write};
 use serde_json::{Value, json};
 
-use super::{Event, PlanError, World, at, objects, priority};
+use super::{Event, Phase, PlanError, World, at, objects, priority};
 use crate::plan::{Operation, Plan, Target};
 use crate::span::Span;
 
@@ -179,6 +179,28 @@ impl World {
             return;
         }
         self.try_again(index, RETRY);
+    }
+
+    /// Why the cluster did not come to rest in the time that the scenario gives; `None` if it did,
+    /// or the run ended otherwise.
+    pub fn unrest(&self) -> Option<String> {
+        /// More are counted only.
+        const NAMED: usize = 3;
+        if self.phase != Phase::Rest || self.settled() {
+            return None;
+        }
+        let settle = self.plan.settings.settle;
+        let message = format!("the cluster did not come to rest within settings.settle ({settle})");
+        let waiting: Vec<u32> = self.retries.keys().chain(self.drains.keys()).copied().collect();
+        if waiting.is_empty() {
+            return Some(message);
+        }
+        let named = waiting.iter().take(NAMED).map(|index| self.plan.titled(*index));
+        let named: Vec<String> = named.collect();
+        let more = if waiting.len() > NAMED { ", …" } else { "" };
+        let (named, count) = (named.join(", "), waiting.len());
+        let noun = if count == 1 { "operation still waits" } else { "operations still wait" };
+        Some(format!("{message}: {count} {noun}: {named}{more}"))
     }
 
     /// Sees to it that an operation is tried again.
