@@ -42,6 +42,12 @@ pub struct Outcome {
     /// Rows of traces that make no sense and were left out, by what is wrong with them.
     #[serde(default)]
     pub skipped_rows: BTreeMap<String, u64>,
+    /// Operations of users that were given up, as too often or for good refused.
+    #[serde(default)]
+    pub operations_given_up: u64,
+    /// The first of them: what, when and why.
+    #[serde(default)]
+    pub given_up: Vec<String>,
     /// Writes to the store.
     pub writes: u64,
     /// Events for people.

@@ -284,11 +284,17 @@ fn read(root: &Section<'_>, path: &Path, options: &Options) -> Scenario {
     let chaos = root.section("chaos").and_then(|s| chaos::read(&s, &known));
     let churn = root.section("churn").map(|s| chaos::read_churn(&s, &mut shapes));
     root.finish();
+    // What has mistakes may be what is missed.
+    let unmade = match root.has_errors() {
+        true => Vec::new(),
+        false => events::unmade(&operations, &workloads),
+    };
     for problem in nodes::duplicates(&nodes)
         .into_iter()
         .chain(workload::duplicates(&workloads))
         .chain(workload::doubled_nodes(&workloads, &nodes))
         .chain(events::doubtful(&operations))
+        .chain(unmade)
         .chain(too_late(safety, &operations, &faults, &nodes))
     {
         root.report(problem);

@@ -203,6 +203,7 @@ pub struct World {
     cron_jobs_go_on: bool,
     next_operation: usize,
     retries: BTreeMap<u32, u32>,
+    given_up: operations::GivenUp,
     /// Nodes that are being drained, by operation.
     drains: BTreeMap<u32, drains::Drain>,
     /// The last spec that was made from each template of bare pods, and how long it runs.
@@ -275,6 +276,7 @@ impl World {
                 .any(|o| matches!(o.operation, Operation::CreateCronJob(_))),
             next_operation: 0,
             retries: BTreeMap::new(),
+            given_up: operations::GivenUp::default(),
             drains: BTreeMap::new(),
             specs: BTreeMap::new(),
             revisions: VecDeque::new(),
@@ -644,6 +646,8 @@ impl World {
         outcome.events = self.events;
         outcome.writes = self.writes;
         outcome.records = self.records;
+        outcome.operations_given_up = self.given_up.count;
+        outcome.given_up.clone_from(&self.given_up.first);
         outcome.settled_after = self.settled_after;
         outcome.violations.extend_from_slice(&self.violations);
         outcome.effect_log_hash = self.log.to_hex();

@@ -47,6 +47,8 @@ pub(crate) fn outcome(seed: u64) -> Outcome {
         pods_evicted: last.evicted,
         pods_at_end: ends.map(|(end, count)| (end.to_owned(), count)).into(),
         skipped_rows: BTreeMap::new(),
+        operations_given_up: 0,
+        given_up: Vec::new(),
         writes: last.writes,
         records: 96_000,
         settled_after: Some(Span::millis(41_300)),

@@ -62,6 +62,10 @@ fn header(outcome: &Outcome) -> String {
         let rows = grouped(outcome.rows_skipped());
         let _ = write!(html, "<li class=\"bad\"><span>Rows of the trace skipped</span>{rows}</li>");
     }
+    if outcome.operations_given_up > 0 {
+        let count = grouped(outcome.operations_given_up);
+        let _ = write!(html, "<li class=\"bad\"><span>Operations given up</span>{count}</li>");
+    }
     let _ = write!(
         html,
         "<li><span>Seed</span><code>{}</code></li><li><span>Rest</span>{}</li>\

@@ -11,6 +11,8 @@ use crate::world::START;
 /// Violations that are printed in full.
 const VIOLATIONS_SHOWN: usize = 20;
 const LABEL: usize = 16;
+/// Operations that were given up are printed with their reason.
+const GIVEN_UP_SHOWN: usize = 5;
 
 /// A concise summary with a newline at its end. Colours are escape sequences (ECMA-48), only for
 /// terminals that want them.
@@ -27,6 +29,7 @@ pub fn text(outcome: &Outcome, colours: bool) -> String {
     for (label, line) in lines(outcome) {
         let _ = writeln!(text, "  {label:<LABEL$}{line}");
     }
+    given_up(outcome, &mut text);
     latencies(outcome, &mut text);
     verdict(outcome, &paint, &mut text);
     text
@@ -163,6 +166,21 @@ fn rollouts(outcome: &Outcome) -> String {
     line
 }
 
+fn given_up(outcome: &Outcome, text: &mut String) {
+    let count = outcome.operations_given_up;
+    if count == 0 {
+        return;
+    }
+    let noun = if count == 1 { "operation was" } else { "operations were" };
+    let _ = writeln!(text, "  {} {noun} given up:", grouped(count));
+    for operation in outcome.given_up.iter().take(GIVEN_UP_SHOWN) {
+        let _ = writeln!(text, "    {operation}");
+    }
+    if count > GIVEN_UP_SHOWN as u64 {
+        let _ = writeln!(text, "    … and {} more", grouped(count - GIVEN_UP_SHOWN as u64));
+    }
+}
+
 fn latencies(outcome: &Outcome, text: &mut String) {
     let _ = writeln!(
         text,
@@ -225,6 +243,31 @@ mod tests {
         let text = text(&Outcome::default(), false);
         assert!(text.contains("no pods") && text.contains("no violations"), "{text}");
         assert!(!text.contains("NaN") && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn operations_that_were_given_up_are_named_but_for_many() {
+        let named = |i: u64| format!("scale Deployment/default/web-{i} at 30s: not found");
+        let of = |count: u64| Outcome {
+            operations_given_up: count,
+            given_up: (0..count).map(named).collect(),
+            ..demo::outcome(7)
+        };
+        for (count, lines) in [
+            (0, vec![]),
+            (
+                1,
+                vec![
+                    "  1 operation was given up:",
+                    "    scale Deployment/default/web-0 at 30s: not found",
+                ],
+            ),
+            (7, vec!["  7 operations were given up:", "    … and 2 more"]),
+        ] {
+            let text = text(&of(count), false);
+            assert_eq!(text.contains("given up"), count > 0, "{text}");
+            assert!(lines.iter().all(|line| text.lines().any(|l| l == *line)), "{text}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `[[operations]]` and `[[faults]]`: single things that happen at a time.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::diagnostics::Problem;
@@ -16,6 +17,7 @@ use crate::plan::{
 };
 use crate::span::Span;
 use crate::trace::Trace;
+use crate::workload::Workload;
 
 /// More pods of one owner than any cluster holds.
 pub(crate) const REPLICAS_MAX: u32 = 20_000_000;
@@ -513,47 +515,73 @@ fn transposed<T>(value: Option<Option<T>>) -> Option<Option<T>> {
     }
 }
 
-/// Reports what users do to things that nobody created, or create twice: it may be meant, since
-/// the API server refuses it.
-pub(crate) fn doubtful(operations: &[(std::ops::Range<usize>, PlannedOperation)]) -> Vec<Problem> {
-    use std::collections::BTreeMap;
-    let mut order: Vec<&(std::ops::Range<usize>, PlannedOperation)> = operations.iter().collect();
+/// Operations with their places in the file.
+type Placed = (std::ops::Range<usize>, PlannedOperation);
+
+/// Reports what users create twice: it may be meant, since the API server refuses it.
+pub(crate) fn doubtful(operations: &[Placed]) -> Vec<Problem> {
+    let mut order: Vec<&Placed> = operations.iter().collect();
     order.sort_by_key(|(_, planned)| planned.at);
     let mut alive: BTreeMap<(Target, &str), bool> = BTreeMap::new();
     let mut problems = Vec::new();
     for (place, planned) in order {
-        let created = match &planned.operation {
-            Operation::CreatePod { name, .. } => (Target::Pod, name),
-            Operation::CreateDeployment { name, .. } => (Target::Deployment, name),
-            Operation::CreateReplicaSet { name, .. } => (Target::ReplicaSet, name),
-            Operation::CreateReplicationController { name, .. } => {
-                (Target::ReplicationController, name)
-            }
-            Operation::CreateStatefulSet { name, .. } => (Target::StatefulSet, name),
-            Operation::CreateDaemonSet { name, .. } => (Target::DaemonSet, name),
-            Operation::CreateJob { name, .. } => (Target::Job, name),
-            Operation::CreateBudget(budget) => (Target::PodDisruptionBudget, &budget.name),
-            Operation::CreateCronJob(cron) => (Target::CronJob, &cron.name),
-            Operation::CreateAutoscaler(autoscaler) => {
-                (Target::HorizontalPodAutoscaler, &autoscaler.name)
-            }
-            Operation::CreateQuota(quota) => (Target::ResourceQuota, &quota.name),
-            Operation::CreateLimitRange(range) => (Target::LimitRange, &range.name),
-            Operation::CreateService { name, .. } => (Target::Service, name),
-            Operation::CreateNamespace { name } => (Target::Namespace, name),
-            Operation::Delete { target, name, .. } => {
-                alive.insert((*target, name), false);
-                continue;
-            }
-            _ => continue,
-        };
-        if alive.insert((created.0, created.1), true) == Some(true) {
-            let message = format!("{:?} `{}` is created a second time", created.0, created.1);
+        let (target, name) = subject(&planned.operation);
+        if matches!(planned.operation, Operation::Delete { .. }) {
+            alive.insert((target, name), false);
+        } else if planned.operation.creates() && alive.insert((target, name), true) == Some(true) {
+            let message = format!("{target:?} `{name}` is created a second time");
             problems
                 .push(Problem::warning(place.clone(), message).label("will be refused: it exists"));
         }
     }
     problems
+}
+
+/// What an operation is about, with one name for each thing.
+fn subject(operation: &Operation) -> (Target, &str) {
+    let (target, name) = operation.subject();
+    (target, name.strip_prefix("default/").unwrap_or(name))
+}
+
+/// Reports what users do to things that nobody in the scenario makes: it may be meant, too.
+pub(crate) fn unmade(operations: &[Placed], workloads: &[Workload]) -> Vec<Problem> {
+    let traced = workloads.iter().filter_map(Workload::trace).flat_map(|t| &t.operations);
+    let all = operations.iter().map(|(_, planned)| planned).chain(traced);
+    let made: BTreeSet<(Target, &str)> =
+        all.map(|o| &o.operation).filter(|o| o.creates()).map(subject).collect();
+    let begins = |name: &str, owner: &str| {
+        let owner = owner.strip_prefix("default/").unwrap_or(owner);
+        name.strip_prefix(owner).is_some_and(|rest| rest.starts_with(['-', '/']))
+    };
+    let is_made = |target: Target, name: &str| match target {
+        // Nodes are looked up already, and what is there from the beginning is known to all.
+        Target::Node => true,
+        Target::Namespace if name == "default" || name.starts_with("kube-") => true,
+        // Controllers make these for what users make.
+        Target::PersistentVolumeClaim => true,
+        Target::Pod | Target::Job | Target::ReplicaSet => {
+            made.iter().any(|(_, owner)| begins(name, owner))
+        }
+        _ => false,
+    };
+    let problem = |(place, planned): &Placed| {
+        let (target, name) = subject(&planned.operation);
+        if planned.operation.creates()
+            || made.contains(&(target, name))
+            || is_made(target, name)
+            || workloads.iter().any(|workload| begins(name, &workload.name))
+        {
+            return None;
+        }
+        let message = format!("nobody creates {target:?} `{name}`");
+        let alike = made.iter().filter(|(t, _)| *t == target).map(|(_, name)| *name);
+        let label = match planned.operation {
+            Operation::Delete { .. } => "has nothing to delete",
+            _ => "will be given up",
+        };
+        Some(Problem::warning(place.clone(), message).label(label).help(did_you_mean(name, alike)))
+    };
+    operations.iter().filter_map(problem).collect()
 }
 
 #[cfg(test)]

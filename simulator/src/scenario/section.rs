@@ -105,6 +105,11 @@ impl<'a> Section<'a> {
         self.problems.borrow_mut().push(problem);
     }
 
+    /// Whether the file has mistakes, as far as it is read.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.problems.borrow().iter().any(|problem| !problem.warning)
+    }
+
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
         self.table.len()

@@ -55,6 +55,35 @@ fn said_of(texts: &[&str]) -> String {
 }
 
 #[test]
+fn what_nobody_creates_is_doubtful() {
+    let web = "[templates.t]\n[[operations]]\nat = \"1s\"\ndo = \"create-deployment\"\n\
+               name = \"web\"\ntemplate = \"t\"\nreplicas = 1\n[[workload]]\nname = \"api\"\n\
+               kind = \"deployments\"\ncount = 2\nrate = 1\nreplicas = 1\n";
+    let scale = |name: &str| {
+        format!("do = \"scale\"\ntarget = \"Deployment\"\nname = \"{name}\"\nreplicas = 2\n")
+    };
+    let delete = |target: &str, name: &str| {
+        format!("do = \"delete\"\ntarget = \"{target}\"\nname = \"{name}\"\n")
+    };
+    for (operation, expected) in [
+        (scale("web"), None),
+        (scale("default/web"), None),
+        (scale("api-1"), None),
+        (scale("wbe"), Some("nobody creates Deployment `wbe`")),
+        (scale("shop/web"), Some("nobody creates Deployment `shop/web`")),
+        (delete("Pod", "web-5c9"), None),
+        (delete("Pod", "wbe-5c9"), Some("nobody creates Pod `wbe-5c9`")),
+        (delete("Service", "web"), Some("nobody creates Service `web`")),
+        (delete("Namespace", "default"), None),
+    ] {
+        let text = format!("{MINIMAL}{web}[[operations]]\nat = \"2s\"\n{operation}");
+        let warnings = good(&text).warnings;
+        let said = warnings.problems.iter().map(|p| p.message.as_str());
+        assert_eq!(said.collect::<Vec<_>>(), expected.as_slice(), "{operation}");
+    }
+}
+
+#[test]
 fn mistakes_of_every_kind_are_told_at_once() {
     let text = r#"
 name = "wrong"

@@ -93,7 +93,10 @@ impl World {
                     self.try_again(index, LOOK);
                     return;
                 }
-                Err(_) => return,
+                Err(status) => {
+                    self.give_up(index, &status.message);
+                    return;
+                }
             }
         }
         let now = self.now;
@@ -107,6 +110,9 @@ impl World {
             let after = next.since(now);
             self.drains.insert(index, drain);
             self.try_again(index, Span(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)));
+        } else {
+            let left = drain.leaving.len();
+            self.give_up(index, &format!("not gone after {timeout}: {left} of the pods"));
         }
     }
 

@@ -22,6 +22,17 @@ use crate::span::Span;
 const RETRIES: u32 = 600;
 const RETRY: Span = Span::secs(1);
 
+/// Operations that were given up are named in the outcome; more are counted only.
+const GIVEN_UP_NAMED: usize = 20;
+
+/// Operations that users stopped trying.
+#[derive(Clone, Default)]
+pub(super) struct GivenUp {
+    pub(super) count: u64,
+    /// What, when and why.
+    pub(super) first: Vec<String>,
+}
+
 /// Namespaces of every cluster.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
@@ -162,7 +173,10 @@ impl World {
             (Ok(()), Some(request)) => self.as_admin(&request),
             (Err(status), _) => Err(status),
             // What it is about is not there, perhaps not yet.
-            (_, None) => Err(Status::new(Reason::NotFound, "not there")),
+            (_, None) => {
+                let (target, name) = operation.subject();
+                Err(Status::not_found(kind_of(target), name))
+            }
         };
         let Err(status) = result else {
             self.retries.remove(&index);
@@ -172,13 +186,25 @@ impl World {
         *tries += 1;
         let hopeless =
             matches!(status.reason, Reason::Invalid | Reason::BadRequest | Reason::AlreadyExists);
+        // What is to be deleted and is not there is as it should be.
         let gone =
             matches!(operation, Operation::Delete { .. }) && status.reason == Reason::NotFound;
         if hopeless || gone || *tries > RETRIES {
             self.retries.remove(&index);
+            if !gone {
+                self.give_up(index, &status.message);
+            }
             return;
         }
         self.try_again(index, RETRY);
+    }
+
+    /// Remembers that a user has stopped trying.
+    pub(super) fn give_up(&mut self, index: u32, why: &str) {
+        self.given_up.count += 1;
+        if self.given_up.first.len() < GIVEN_UP_NAMED {
+            self.given_up.first.push(format!("{}: {why}", self.plan.titled(index)));
+        }
     }
 
     /// Why the cluster did not come to rest in the time that the scenario gives; `None` if it did,
@@ -420,3 +446,6 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
