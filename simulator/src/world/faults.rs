@@ -117,7 +117,7 @@ impl World {
                 }
             }
             Fault::Crash { component: Component::ApiServer(server) } => {
-                self.servers[*server as usize].up = false;
+                self.refresh_server(*server);
                 self.lose_server(*server);
             }
             Fault::Crash { component } => {
@@ -157,8 +157,8 @@ impl World {
                 }
                 return false;
             }
-            Fault::LaggingServer { api_server, lag } => {
-                self.servers[*api_server as usize].lag = *lag;
+            Fault::LaggingServer { api_server, .. } => {
+                self.refresh_server(*api_server);
             }
             Fault::StoreDown => self.store_down = true,
             Fault::ConflictStorm { target, period } => {
@@ -166,25 +166,13 @@ impl World {
                 let due = self.now + Span(period.0.max(1_000_000)).duration();
                 self.queue.push(due, priority::FAULT, Event::FaultRepeats { fault: index });
             }
-            Fault::ClockSkew { component, ahead } => {
-                if let Some(process) = self.process_of(component) {
-                    self.processes[process.index()].ahead = *ahead;
-                    self.schedule_wake(process);
-                }
-            }
-            Fault::RuntimeErrors { node, percent } => {
-                if let Some(host) = self.host_named(node) {
-                    self.hosts[host as usize].errors_percent = *percent;
-                }
+            Fault::ClockSkew { component, .. } => self.refresh_clock(component),
+            Fault::RuntimeErrors { node, .. } | Fault::SlowDisk { node, .. } => {
+                self.refresh_runtime(node);
             }
             Fault::RuntimeDown { node } => {
                 if let Some(host) = self.host_named(node) {
                     self.hosts[host as usize].runtime_down += 1;
-                }
-            }
-            Fault::SlowDisk { node, factor } => {
-                if let Some(host) = self.host_named(node) {
-                    self.hosts[host as usize].slowness = (*factor).max(1);
                 }
             }
         }
@@ -213,12 +201,12 @@ impl World {
     fn undo(&mut self, fault: &Fault) {
         match fault {
             Fault::HostCrash { node } => {
-                if let Some(host) = self.host_named(node) {
+                if let Some(host) = self.host_named(node).filter(|_| !self.is_active(fault)) {
                     self.power_on(host);
                 }
             }
             Fault::Crash { component: Component::ApiServer(server) } => {
-                self.servers[*server as usize].up = true;
+                self.refresh_server(*server);
             }
             Fault::Crash { component } => {
                 if let Some(process) = self.process_of(component) {
@@ -256,29 +244,17 @@ impl World {
                 }
             }
             Fault::LaggingServer { api_server, .. } => {
-                self.servers[*api_server as usize].lag = Span::ZERO;
+                self.refresh_server(*api_server);
             }
             Fault::StoreDown => self.store_down = self.is_active(&Fault::StoreDown),
-            Fault::ClockSkew { component, .. } => {
-                if let Some(process) = self.process_of(component) {
-                    self.processes[process.index()].ahead = Span::ZERO;
-                    self.schedule_wake(process);
-                }
-            }
-            Fault::RuntimeErrors { node, .. } => {
-                if let Some(host) = self.host_named(node) {
-                    self.hosts[host as usize].errors_percent = 0;
-                }
+            Fault::ClockSkew { component, .. } => self.refresh_clock(component),
+            Fault::RuntimeErrors { node, .. } | Fault::SlowDisk { node, .. } => {
+                self.refresh_runtime(node);
             }
             Fault::RuntimeDown { node } => {
                 if let Some(host) = self.host_named(node) {
                     let down = &mut self.hosts[host as usize].runtime_down;
                     *down = down.saturating_sub(1);
-                }
-            }
-            Fault::SlowDisk { node, .. } => {
-                if let Some(host) = self.host_named(node) {
-                    self.hosts[host as usize].slowness = 1;
                 }
             }
             Fault::CrashAtCall { .. }
@@ -288,7 +264,58 @@ impl World {
     }
 
     fn is_active(&self, fault: &Fault) -> bool {
-        self.faults.iter().any(|f| self.plan.faults[f.index as usize].fault == *fault)
+        self.faults().any(|active| active == fault)
+    }
+
+    /// Whether a fault keeps the host down.
+    pub(super) fn is_held_down(&self, host: u32) -> bool {
+        let name = self.hosts[host as usize].name.to_string();
+        self.is_active(&Fault::HostCrash { node: name })
+    }
+
+    /// What the faults that go on do to a host's runtime: of several the worst counts.
+    fn refresh_runtime(&mut self, node: &str) {
+        let Some(host) = self.host_named(node) else { return };
+        let (mut errors_percent, mut slowness) = (0, 1);
+        for fault in self.faults() {
+            match fault {
+                Fault::RuntimeErrors { node: n, percent } if n == node => {
+                    errors_percent = errors_percent.max(*percent);
+                }
+                Fault::SlowDisk { node: n, factor } if n == node => {
+                    slowness = slowness.max(*factor);
+                }
+                _ => {}
+            }
+        }
+        let host = &mut self.hosts[host as usize];
+        (host.errors_percent, host.slowness) = (errors_percent, slowness);
+    }
+
+    /// What the faults that go on do to an API server: of several lags the longest counts.
+    fn refresh_server(&mut self, server: u16) {
+        let crash = Fault::Crash { component: Component::ApiServer(server) };
+        let up = !self.is_active(&crash);
+        let lag = |fault: &Fault| match fault {
+            Fault::LaggingServer { api_server, lag } if *api_server == server => Some(*lag),
+            _ => None,
+        };
+        let lag = self.faults().filter_map(lag).max().unwrap_or_default();
+        let server = &mut self.servers[server as usize];
+        (server.up, server.lag) = (up, lag);
+    }
+
+    /// How far the faults that go on set a clock ahead: the farthest counts. Checks allow each
+    /// skew for as long as it lasts, so two must not come to more than the greater one.
+    fn refresh_clock(&mut self, component: &Component) {
+        let Some(process) = self.process_of(component) else { return };
+        let ahead = |fault: &Fault| match fault {
+            Fault::ClockSkew { component: c, ahead } if c == component => Some(*ahead),
+            _ => None,
+        };
+        let ahead = self.faults().filter_map(ahead).max().unwrap_or_default();
+        self.processes[process.index()].ahead = ahead;
+        self.schedule_wake(process);
     }
 
     pub(super) fn end_all_faults(&mut self) {
@@ -346,3 +373,6 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,10 +190,11 @@ impl World {
 
     pub(super) fn boot(&mut self, index: u32) {
         let now = self.now;
-        let host = &mut self.hosts[index as usize];
-        if host.up {
+        // It may have been switched off again while it booted.
+        if self.hosts[index as usize].up || self.is_held_down(index) {
             return;
         }
+        let host = &mut self.hosts[index as usize];
         host.up = true;
         host.runtime.restart(now);
         let kubelet = host.kubelet;
