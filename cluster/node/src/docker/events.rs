@@ -50,7 +50,9 @@ async fn send(inputs: &mpsc::Sender<NodeInput>, event: RuntimeEvent) {
 async fn follow(runtime: &Runtime, inputs: &mpsc::Sender<NodeInput>) -> String {
     let filters = HashMap::from([("type", vec!["container"]), ("label", vec![naming::OWNER])]);
     let options = EventsOptionsBuilder::new().filters(&filters).build();
-    let described = |message| async move { Ok(change(runtime, message?).await) };
+    let described = |message: Result<EventMessage, bollard::errors::Error>| async move {
+        Ok::<_, bollard::errors::Error>(change(runtime, message?).await)
+    };
     let news = runtime.docker.events(Some(options)).map(described);
     // In the order in which they happened.
     let mut news = std::pin::pin!(news.buffered(INSPECTIONS_MAX));
