@@ -266,10 +266,7 @@ fn operation(planned: &PlannedOperation, templates: &[String]) -> String {
     let PlannedOperation { at, operation } = planned;
     let mut keys = Keys::default();
     keys.time("at", *at);
-    let named = |keys: &mut Keys, what: &str, name: &str| {
-        keys.text("do", what);
-        keys.text("name", name);
-    };
+    keys.text("do", operation.word());
     let template = |keys: &mut Keys, index: u32| {
         if let Some(name) = usize::try_from(index).ok().and_then(|i| templates.get(i)) {
             keys.text("template", name);
@@ -277,7 +274,7 @@ fn operation(planned: &PlannedOperation, templates: &[String]) -> String {
     };
     match operation {
         Operation::CreatePod { name, template: index, runs } => {
-            named(&mut keys, "create-pod", name);
+            keys.text("name", name);
             template(&mut keys, *index);
             if let Some(runs) = runs {
                 keys.time("runs", *runs);
@@ -290,7 +287,7 @@ fn operation(planned: &PlannedOperation, templates: &[String]) -> String {
             max_surge,
             max_unavailable,
         } => {
-            named(&mut keys, "create-deployment", name);
+            keys.text("name", name);
             template(&mut keys, *index);
             keys.put("replicas", replicas);
             for (key, value) in [("max_surge", max_surge), ("max_unavailable", max_unavailable)] {
@@ -298,24 +295,24 @@ fn operation(planned: &PlannedOperation, templates: &[String]) -> String {
             }
         }
         Operation::CreateReplicaSet { name, template: index, replicas } => {
-            named(&mut keys, "create-replica-set", name);
+            keys.text("name", name);
             template(&mut keys, *index);
             keys.put("replicas", replicas);
         }
         Operation::CreateReplicationController { name, template: index, replicas } => {
-            named(&mut keys, "create-replication-controller", name);
+            keys.text("name", name);
             template(&mut keys, *index);
             keys.put("replicas", replicas);
         }
         Operation::CreateStatefulSet { name, template: index, replicas, parallel, partition } => {
-            named(&mut keys, "create-stateful-set", name);
+            keys.text("name", name);
             template(&mut keys, *index);
             keys.put("replicas", replicas);
             keys.differing("parallel", parallel, &false, parallel);
             keys.differing("partition", partition, &0, partition);
         }
         Operation::CreateDaemonSet { name, template: index, max_surge, max_unavailable } => {
-            named(&mut keys, "create-daemon-set", name);
+            keys.text("name", name);
             template(&mut keys, *index);
             keys.text("max_surge", max_surge);
             keys.text("max_unavailable", max_unavailable);
@@ -329,7 +326,7 @@ fn operation(planned: &PlannedOperation, templates: &[String]) -> String {
             backoff_limit,
             ttl_seconds,
         } => {
-            named(&mut keys, "create-job", name);
+            keys.text("name", name);
             template(&mut keys, *index);
             keys.optional("completions", *completions);
             keys.differing("parallelism", parallelism, &1, parallelism);
@@ -338,95 +335,84 @@ fn operation(planned: &PlannedOperation, templates: &[String]) -> String {
             keys.optional("ttl_seconds", *ttl_seconds);
         }
         Operation::CreateCronJob(cron) => {
-            named(&mut keys, "create-cron-job", &cron.name);
+            keys.text("name", &cron.name);
             template(&mut keys, cron.template);
             scheduled::cron_job(&mut keys, cron);
         }
         Operation::SuspendCronJob { name, suspended } => {
-            named(&mut keys, "suspend-cron-job", name);
+            keys.text("name", name);
             keys.differing("suspended", suspended, &true, suspended);
         }
         Operation::CreateAutoscaler(autoscaler) => {
-            named(&mut keys, "create-autoscaler", &autoscaler.name);
+            keys.text("name", &autoscaler.name);
             scheduled::autoscaler(&mut keys, autoscaler);
         }
-        Operation::CreateQuota(quota) => {
-            named(&mut keys, "create-quota", &quota.name);
-            keys.labels("hard", &quota.hard);
-        }
-        Operation::SetQuota(quota) => {
-            named(&mut keys, "set-quota", &quota.name);
+        Operation::CreateQuota(quota) | Operation::SetQuota(quota) => {
+            keys.text("name", &quota.name);
             keys.labels("hard", &quota.hard);
         }
         Operation::CreateLimitRange(range) => {
             let LimitRange { name, default_request, default, min, max } = range.as_ref();
-            named(&mut keys, "create-limit-range", name);
+            keys.text("name", name);
             keys.labels("default_request", default_request);
             keys.labels("default", default);
             keys.labels("min", min);
             keys.labels("max", max);
         }
         Operation::SetClaimPolicy { name, delete_with_set, delete_when_scaled } => {
-            named(&mut keys, "set-claim-policy", name);
+            keys.text("name", name);
             keys.differing("delete_with_set", delete_with_set, &false, delete_with_set);
             keys.differing("delete_when_scaled", delete_when_scaled, &false, delete_when_scaled);
         }
         Operation::CreateBudget(budget) => {
             let Budget { name, app, min_available, max_unavailable } = budget.as_ref();
-            named(&mut keys, "create-budget", name);
+            keys.text("name", name);
             keys.text("app", app);
             keys.optional("min_available", min_available.as_deref().map(text));
             keys.optional("max_unavailable", max_unavailable.as_deref().map(text));
         }
         Operation::CreateService { name, app } => {
-            named(&mut keys, "create-service", name);
+            keys.text("name", name);
             keys.text("app", app);
         }
-        Operation::CreateNamespace { name } => named(&mut keys, "create-namespace", name),
+        Operation::CreateNamespace { name } => keys.text("name", name),
         Operation::Scale { target, name, replicas } => {
-            keys.text("do", "scale");
             keys.put("target", word(target));
             keys.text("name", name);
             keys.put("replicas", replicas);
         }
         Operation::SetTemplate { target, name, template: index } => {
-            keys.text("do", "set-template");
             keys.differing("target", target, &Target::Deployment, word(target));
             keys.text("name", name);
             template(&mut keys, *index);
         }
         Operation::SetPartition { name, partition } => {
-            named(&mut keys, "set-partition", name);
+            keys.text("name", name);
             keys.put("partition", partition);
         }
         Operation::Pause { name, paused } => {
-            named(&mut keys, "pause", name);
+            keys.text("name", name);
             keys.differing("paused", paused, &true, paused);
         }
         Operation::Delete { target, name, orphan, foreground } => {
-            keys.text("do", "delete");
             keys.put("target", word(target));
             keys.text("name", name);
             keys.differing("orphan", orphan, &false, orphan);
             keys.differing("foreground", foreground, &false, foreground);
         }
-        Operation::Cordon { node, unschedulable } => {
-            keys.text("do", if *unschedulable { "cordon" } else { "uncordon" });
+        Operation::Cordon { node, unschedulable: _ } => {
             keys.text("node", node);
         }
         Operation::Drain { node, timeout } => {
-            keys.text("do", "drain");
             keys.text("node", node);
             keys.differing("timeout", timeout, &DRAIN_TIMEOUT, format_args!("\"{timeout}\""));
         }
         Operation::Taint { node, key, effect } => {
-            keys.text("do", "taint");
             keys.text("node", node);
             keys.text("key", key);
             keys.text("effect", effect);
         }
         Operation::Label { target, name, key, value } => {
-            keys.text("do", "label");
             keys.put("target", word(target));
             keys.text("name", name);
             keys.text("key", key);
