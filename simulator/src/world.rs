@@ -7,6 +7,7 @@
 
 mod alarm;
 mod api_server;
+mod bound;
 mod bugs;
 mod calls;
 mod drains;

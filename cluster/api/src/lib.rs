@@ -23,6 +23,7 @@ pub mod quota;
 pub mod request;
 pub mod selector;
 pub mod shared;
+pub mod sorted;
 pub mod span;
 pub mod status;
 pub mod table;

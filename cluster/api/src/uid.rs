@@ -2,8 +2,7 @@
 
 use std::cmp::Ordering;
 
-/// So many neighbours of where a UID should be are looked at before the list is halved.
-const NEIGHBOURS: usize = 16;
+use crate::sorted;
 
 /// The first bytes of a UID as a number, in the order of text. Kept beside the UID, it tells
 /// nearly all of them apart without a look at memory elsewhere.
@@ -25,30 +24,7 @@ pub fn place<T>(
     order: impl Fn(&T) -> Ordering,
 ) -> Result<usize, usize> {
     let order = |element: &T| beginning_of(element).cmp(&beginning).then_with(|| order(element));
-    let guess = expected(beginning, sorted.len());
-    let (before, after) = sorted.split_at(guess);
-    let mut steps = 0;
-    for element in after.iter().take(NEIGHBOURS) {
-        match order(element) {
-            Ordering::Less => steps += 1,
-            Ordering::Equal => return Ok(guess + steps),
-            Ordering::Greater if steps > 0 => return Err(guess + steps),
-            Ordering::Greater => break,
-        }
-    }
-    if steps > 0 {
-        let first = guess + steps;
-        let found = sorted[first..].binary_search_by(order);
-        return found.map(|at| first + at).map_err(|at| first + at);
-    }
-    for (passed, element) in before.iter().rev().take(NEIGHBOURS).enumerate() {
-        match order(element) {
-            Ordering::Greater => {}
-            Ordering::Equal => return Ok(guess - passed - 1),
-            Ordering::Less => return Err(guess - passed),
-        }
-    }
-    before[..guess.saturating_sub(NEIGHBOURS)].binary_search_by(order)
+    sorted::search_from(sorted, expected(beginning, sorted.len()), order)
 }
 
 /// Where among `len` random UIDs one that begins so is expected; anywhere, if it is no UID.

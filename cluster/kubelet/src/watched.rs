@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use api::{ApiObject, Key, Kind, Name, Object, Pod, Revision};
+use api::{ApiObject, Key, Kind, Name, Object, Pod, Revision, sorted};
 use foldhash::fast::FixedState;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -76,7 +76,8 @@ impl<T: ApiObject> Shelf<T> {
 
     /// Where the object is, or belongs.
     fn find(&self, hash: u64, namespace: &str, name: &str) -> Result<usize, usize> {
-        self.objects.binary_search_by(|held| {
+        let guess = sorted::expected_at(hash, self.objects.len());
+        sorted::search_from(&self.objects, guess, |held| {
             let hashes = held.hash.cmp(&hash);
             hashes.then_with(|| (&*held.namespace, &*held.name).cmp(&(namespace, name)))
         })

@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use api::key::order;
-use api::{ApiObject, Key, Kind, Ledger, Name, Object, Pod, Revision, Time, meta};
+use api::{ApiObject, Key, Kind, Ledger, Name, Object, Pod, Revision, Table, Time, meta};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::{Index, WatchEvent};
@@ -139,7 +139,8 @@ pub struct Cache {
     /// Whether there are indexes by owner and by node.
     related: bool,
     children: BTreeMap<String, BTreeSet<Arc<Key>>>,
-    pods_of_node: BTreeMap<String, BTreeSet<Arc<Key>>>,
+    /// In no order: many come and go for each time that they are asked for.
+    pods_of_node: Table<Name, Vec<Arc<Key>>>,
     tombstones: BTreeMap<String, Revision>,
     /// With their types.
     indexes: Vec<(TypeId, Box<dyn Index>)>,
@@ -262,7 +263,9 @@ impl Cache {
 
     /// Pods bound to a node, in a cache with indexes.
     pub fn pods_of_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Pod> {
-        self.pods_of_node.get(node).into_iter().flatten().filter_map(|key| self.object(key)?.get())
+        let mut keys: Vec<&Arc<Key>> = self.pods_of_node.get(node).into_iter().flatten().collect();
+        keys.sort_unstable();
+        keys.into_iter().filter_map(|key| self.object(key)?.get())
     }
 
     /// The revision at which this cache last saw a child of `uid` disappear; zero if never.
@@ -448,11 +451,29 @@ impl Cache {
         }
         let (before, after) = (old.and_then(node_of), new.and_then(node_of));
         if before != after {
-            before.into_iter().for_each(|node| discard(&mut self.pods_of_node, node, key));
-            after.into_iter().for_each(|node| include(&mut self.pods_of_node, node, key));
+            before.into_iter().for_each(|node| self.leaves(node, key));
+            after.into_iter().for_each(|node| self.comes(node, key));
         }
         for i in self.indexes_of.get(&key.kind).into_iter().flatten() {
             self.indexes[*i].1.update(key, old, new);
+        }
+    }
+
+    fn comes(&mut self, node: &str, key: &Arc<Key>) {
+        match self.pods_of_node.get_mut(node) {
+            Some(pods) => pods.push(key.clone()),
+            None => drop(self.pods_of_node.insert(node.into(), vec![key.clone()])),
+        }
+    }
+
+    fn leaves(&mut self, node: &str, key: &Arc<Key>) {
+        let Some(pods) = self.pods_of_node.get_mut(node) else { return };
+        // The key of an object is one, so that it is found without a look at what it says.
+        if let Some(at) = pods.iter().position(|pod| Arc::ptr_eq(pod, key)) {
+            pods.swap_remove(at);
+        }
+        if pods.is_empty() {
+            self.pods_of_node.remove(node);
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Hosts: a container runtime each, which outlives its kubelet.
 
-use std::collections::BTreeSet;
-
-use api::{Key, Name};
+use api::Name;
 use kubelet::container_runtime::{ContainerRuntime, Durations, NodeShape};
 use kubelet::{RuntimeError, RuntimeErrorKind, RuntimeInput, RuntimeRequest};
 use machine::CallId;
@@ -10,6 +8,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::alarm::Alarms;
+use super::bound::Bound;
 use super::process::{Input, Program};
 use super::{Event, ProcessId, START, World, at, priority};
 use crate::plan::{PlannedNode, Runtime};
@@ -38,7 +37,7 @@ pub(super) struct Host {
     /// How many times longer everything takes.
     pub(super) slowness: u32,
     /// The pods that are bound to its node.
-    pub(super) bound: BTreeSet<Key>,
+    pub(super) bound: Bound,
     rng: ChaCha8Rng,
     /// Whether its node's heartbeats are known without being sent.
     pub(super) steady: bool,
@@ -110,7 +109,7 @@ impl World {
             errors_percent: 0,
             runtime_down: 0,
             slowness: 1,
-            bound: BTreeSet::new(),
+            bound: Bound::default(),
             rng,
             steady: false,
         });

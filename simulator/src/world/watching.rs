@@ -216,7 +216,7 @@ impl World {
                 self.store.get(&key).cloned().into_iter().collect()
             }
             Scope::PodsOf(host) => {
-                let keys = self.hosts[host as usize].bound.iter();
+                let keys = self.hosts[host as usize].bound.sorted().into_iter();
                 keys.filter_map(|key| self.store.get(key)).cloned().collect()
             }
         }
@@ -295,8 +295,8 @@ impl World {
                 let stays = old.and_then(node_name) == new.and_then(node_name);
                 let before = if stays { after } else { host(old) };
                 if before != after {
-                    before.map(|host| self.hosts[host as usize].bound.remove(key));
-                    after.map(|host| self.hosts[host as usize].bound.insert(key.clone()));
+                    before.into_iter().for_each(|host| self.hosts[host as usize].bound.remove(key));
+                    after.into_iter().for_each(|host| self.hosts[host as usize].bound.insert(key));
                 }
                 if let Some(host) = after {
                     self.tell_watcher(self.interest.pods_of[host as usize], &seen_at, event());

@@ -60,14 +60,35 @@ struct Entry {
     due: Due,
 }
 
-/// Everything planned, in order: most nodes have a handful, and an idle one nothing. What is added
-/// is due soon or long after all else, and a queue moves little for either.
+impl Entry {
+    const fn key(&self) -> (Time, u64) {
+        (self.at, self.order)
+    }
+}
+
+/// Everything planned, in order: most nodes have a handful, and an idle one nothing.
+///
+/// Ends of containers, many and far away, are apart from what is due soon: who plans an answer
+/// looks at the few others that are owed, and not at the memory of an hour to come.
 #[derive(Clone, Default)]
 pub(super) struct Agenda {
-    entries: VecDeque<Entry>,
+    /// All but the ends of containers.
+    soon: VecDeque<Entry>,
+    /// The ends of containers.
+    ends: VecDeque<Entry>,
     next_order: u64,
     /// How many of them are stops.
     stops: u32,
+}
+
+/// Adds to a queue that is in order; mostly it is the last.
+fn insert(queue: &mut VecDeque<Entry>, entry: Entry) {
+    let key = entry.key();
+    let place = match queue.back() {
+        Some(last) if last.key() > key => queue.partition_point(|e| e.key() < key),
+        _ => queue.len(),
+    };
+    queue.insert(place, entry);
 }
 
 impl Agenda {
@@ -75,28 +96,17 @@ impl Agenda {
         let order = self.next_order;
         self.next_order += 1;
         self.stops += u32::from(due.is_stop());
-        self.insert(Entry { at, order, due });
-    }
-
-    fn insert(&mut self, entry: Entry) {
-        let key = (entry.at, entry.order);
-        // The end of a container, the most frequent of what is far away, is mostly the last.
-        let is_last = self.entries.back().is_none_or(|e| (e.at, e.order) < key);
-        let place = if is_last {
-            self.entries.len()
-        } else {
-            self.entries.partition_point(|e| (e.at, e.order) < key)
-        };
-        self.entries.insert(place, entry);
+        let queue = if matches!(due, Due::Exit { .. }) { &mut self.ends } else { &mut self.soon };
+        insert(queue, Entry { at, order, due });
     }
 
     pub(super) fn first(&self) -> Option<Time> {
-        self.entries.front().map(|e| e.at)
+        [&self.soon, &self.ends].into_iter().filter_map(VecDeque::front).map(|e| e.at).min()
     }
 
     /// The containers that are to end by themselves after `time`.
     pub(super) fn exits_after(&self, time: Time) -> impl Iterator<Item = u32> {
-        self.entries.iter().rev().take_while(move |e| e.at > time).filter_map(|e| match e.due {
+        self.ends.iter().rev().take_while(move |e| e.at > time).filter_map(|e| match e.due {
             Due::Exit { container } => Some(container),
             Due::Connected | Due::Reply { .. } => None,
         })
@@ -104,7 +114,7 @@ impl Agenda {
 
     /// Whether somebody waits for an answer that comes after `time`, other than to a probe.
     pub(super) fn owes_after(&self, time: Time) -> bool {
-        let mut later = self.entries.iter().rev().take_while(|e| e.at > time);
+        let mut later = self.soon.iter().rev().take_while(|e| e.at > time);
         later.any(|e| match &e.due {
             Due::Reply { to: Some(_), action } => !matches!(**action, Action::Probe(_)),
             Due::Reply { to: None, .. } | Due::Connected | Due::Exit { .. } => false,
@@ -113,12 +123,18 @@ impl Agenda {
 
     /// Takes what comes first, if its time has come.
     pub(super) fn pop(&mut self, now: Time) -> Option<(Time, Due)> {
-        let entry = self.entries.pop_front_if(|e| e.at <= now)?;
-        self.stops -= u32::from(entry.due.is_stop());
-        if self.entries.is_empty() {
+        let ends_first = match (self.soon.front(), self.ends.front()) {
+            (Some(soon), Some(end)) => end.key() < soon.key(),
+            (soon, _) => soon.is_none(),
+        };
+        let nothing_else = ends_first || self.ends.is_empty();
+        let queue = if ends_first { &mut self.ends } else { &mut self.soon };
+        let entry = queue.pop_front_if(|e| e.at <= now)?;
+        if queue.is_empty() && nothing_else {
             // An idle node keeps no memory of a busy hour.
-            self.entries = VecDeque::new();
+            *queue = VecDeque::new();
         }
+        self.stops -= u32::from(entry.due.is_stop());
         Some((entry.at, entry.due))
     }
 
@@ -133,17 +149,17 @@ impl Agenda {
             }
             Due::Connected | Due::Exit { .. } => false,
         };
-        let (waiting, others) = std::mem::take(&mut self.entries).into_iter().partition(waits);
-        self.entries = others;
+        let (waiting, others) = std::mem::take(&mut self.soon).into_iter().partition(waits);
+        self.soon = others;
         for entry in waiting {
-            self.insert(Entry { at: entry.at.min(at), ..entry });
+            insert(&mut self.soon, Entry { at: entry.at.min(at), ..entry });
         }
     }
 
     /// Whoever asked is gone.
     pub(super) fn forget_callers(&mut self) {
-        self.entries.retain(|e| !matches!(e.due, Due::Connected));
-        for entry in &mut self.entries {
+        self.soon.retain(|e| !matches!(e.due, Due::Connected));
+        for entry in &mut self.soon {
             if let Due::Reply { to, .. } = &mut entry.due {
                 *to = None;
             }
