@@ -57,6 +57,8 @@ pub struct FaultRate {
     pub amount: Distribution,
     /// The largest factor or number, where the kind has one.
     pub most: u32,
+    /// How many of a hundred are of one link alone, to one API server, where the kind has links.
+    pub links: u8,
 }
 
 /// What a fault may strike.
@@ -107,6 +109,7 @@ fn rate(
         percent: (5, 80),
         amount: draw::amount(kind),
         most: draw::most(kind),
+        links: draw::links(kind).unwrap_or(0),
     };
     if !value.is_table() {
         rate.every = Distribution::Exponential { mean: value.amount(&TIME)? };
@@ -138,6 +141,11 @@ fn rate(
             && let Some(most) = section.whole(key, 1..=1_000_000)
         {
             rate.most = most;
+        }
+        if draw::links(kind).is_some()
+            && let Some(links) = section.whole("links", 0..=100)
+        {
+            rate.links = links;
         }
         section.finish();
         // Constant means regular here too: it stands in a table on purpose.
@@ -216,8 +224,8 @@ impl Chaos {
         let mut faults = Vec::new();
         for kind in &self.kinds {
             let tree = tree.child(kind.kind);
-            let (mut times, mut lengths, mut rng) =
-                (tree.rng("times"), tree.rng("lengths"), tree.rng("what"));
+            let (mut times, mut lengths) = (tree.rng("times"), tree.rng("lengths"));
+            let (mut what, mut links) = (tree.rng("what"), tree.rng("links"));
             let mut at = self.from;
             loop {
                 at = Span(at.0.saturating_add(kind.every.sample(&mut times).0));
@@ -226,7 +234,7 @@ impl Chaos {
                 }
                 let lasts = kind.lasts.sample(&mut lengths);
                 // Drawn before anything is given up: what follows must not depend on it.
-                if let Some(fault) = kind.draw(at, plan, &mut rng) {
+                if let Some(fault) = kind.draw(at, plan, &mut what, &mut links) {
                     let lasts = Span(lasts.0.min(end.0 - at.0));
                     faults.push(PlannedFault { at, lasts: Some(lasts), fault });
                 }

@@ -373,6 +373,9 @@ pub enum Fault {
     Delay {
         /// The process.
         component: Component,
+        /// To and from this API server only; all when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        api_server: Option<u16>,
         /// How much longer.
         extra: Distribution,
     },
@@ -389,8 +392,40 @@ pub enum Fault {
     Duplicate {
         /// The process.
         component: Component,
+        /// By this API server only; by all when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        api_server: Option<u16>,
         /// How many of a hundred.
         percent: u8,
+    },
+    /// Some messages between a process and API servers are lost. Of a call that is lost, or whose
+    /// answer is, the outcome stays unknown; what a watch loses is sent again, and what follows it
+    /// waits, for a watch is one stream.
+    Loss {
+        /// The process.
+        component: Component,
+        /// To and from this API server only; all when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        api_server: Option<u16>,
+        /// Which messages.
+        #[serde(default)]
+        direction: Direction,
+        /// How many of a hundred.
+        percent: u8,
+    },
+    /// Some messages between a process and API servers are held back while later ones come
+    /// through: calls overtake each other, and so do the watches of different kinds. The events of
+    /// one watch stay in order.
+    Reorder {
+        /// The process.
+        component: Component,
+        /// To and from this API server only; all when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        api_server: Option<u16>,
+        /// How many of a hundred.
+        percent: u8,
+        /// How long they are held back at most.
+        by: Span,
     },
     /// A process' watches deliver nothing and then everything.
     WatchStall {
@@ -433,6 +468,14 @@ pub enum Fault {
         /// How far it is ahead.
         ahead: Span,
     },
+    /// A process' clock is set back. One that starts meanwhile reads the earlier time; one that
+    /// runs sees its clock stand still until the time comes that it had already shown.
+    ClockBehind {
+        /// The process.
+        component: Component,
+        /// How far it is behind.
+        behind: Span,
+    },
     /// Some requests to a node's container runtime fail.
     RuntimeErrors {
         /// The node.
@@ -452,6 +495,29 @@ pub enum Fault {
         /// How many times longer.
         factor: u32,
     },
+}
+
+impl Fault {
+    /// Whose clock it sets wrong, and how far.
+    pub const fn skews(&self) -> Option<(&Component, Span)> {
+        match self {
+            Self::ClockSkew { component, ahead: off }
+            | Self::ClockBehind { component, behind: off } => Some((component, *off)),
+            _ => None,
+        }
+    }
+
+    /// The one API server whose messages it is about, if it is about those of one alone.
+    pub const fn api_server(&self) -> Option<u16> {
+        match self {
+            Self::Partition { api_server, .. }
+            | Self::Delay { api_server, .. }
+            | Self::Duplicate { api_server, .. }
+            | Self::Loss { api_server, .. }
+            | Self::Reorder { api_server, .. } => *api_server,
+            _ => None,
+        }
+    }
 }
 
 impl Plan {

@@ -229,10 +229,13 @@ const fn component_of(fault: &Fault) -> Option<&Component> {
         | Fault::Delay { component, .. }
         | Fault::CallTimeout { component, .. }
         | Fault::Duplicate { component, .. }
+        | Fault::Loss { component, .. }
+        | Fault::Reorder { component, .. }
         | Fault::WatchStall { component }
         | Fault::WatchGap { component }
         | Fault::WatchExpired { component }
-        | Fault::ClockSkew { component, .. } => Some(component),
+        | Fault::ClockSkew { component, .. }
+        | Fault::ClockBehind { component, .. } => Some(component),
         _ => None,
     }
 }

@@ -232,9 +232,32 @@ fn messages_that_get_lost_break_nothing() {
     }
     let delay = |component| Fault::Delay {
         component,
+        api_server: None,
         extra: Distribution::Uniform { min: Span::ZERO, max: Span::secs(3) },
     };
     check("delay", &each(delay));
+    let loss = |component| Fault::Loss {
+        component,
+        api_server: None,
+        direction: Direction::Both,
+        percent: 30,
+    };
+    check("loss", &each(loss));
+    let reorder = |component| Fault::Reorder {
+        component,
+        api_server: Some(0),
+        percent: 60,
+        by: Span::secs(4),
+    };
+    check("reorder", &each(reorder));
+}
+
+#[test]
+fn clocks_that_are_wrong_break_nothing() {
+    let ahead = |component| Fault::ClockSkew { component, ahead: Span::secs(20) };
+    check("ahead", &each(ahead));
+    let behind = |component| Fault::ClockBehind { component, behind: Span::secs(20) };
+    check("behind", &each(behind));
 }
 
 #[test]
@@ -248,7 +271,8 @@ fn calls_without_answers_break_nothing() {
 
 #[test]
 fn watches_that_misbehave_break_nothing() {
-    check("duplicates", &each(|component| Fault::Duplicate { component, percent: 50 }));
+    let duplicate = |component| Fault::Duplicate { component, api_server: None, percent: 50 };
+    check("duplicates", &each(duplicate));
     check("stall", &each(|component| Fault::WatchStall { component }));
     check("gap", &each(|component| Fault::WatchGap { component }));
     check("expired", &each(|component| Fault::WatchExpired { component }));

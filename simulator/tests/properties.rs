@@ -253,7 +253,7 @@ fn fault(plan: &Plan, kind: u8, which: Index, amount: u8) -> Fault {
         5 => Fault::Partition { component, api_server: None, direction: Direction::FromServer },
         6 => Fault::CallTimeout { component, percent: 30, outcome: Outcome::CarriedOut },
         7 => Fault::CallTimeout { component, percent: 30, outcome: Outcome::CarriedOutLate },
-        8 => Fault::Duplicate { component, percent: 50 },
+        8 => Fault::Duplicate { component, api_server: None, percent: 50 },
         9 => Fault::WatchStall { component },
         10 => Fault::WatchGap { component },
         11 => Fault::WatchExpired { component },
@@ -412,7 +412,7 @@ proptest! {
         let every = (0..plan.settings.schedulers).map(Component::Scheduler)
             .chain((0..plan.settings.controller_managers).map(Component::ControllerManager))
             .chain(plan.nodes.iter().map(|n| Component::Kubelet(n.name.clone())));
-        let twice = |component| Fault::Duplicate { component, percent: 100 };
+        let twice = |component| Fault::Duplicate { component, api_server: None, percent: 100 };
         let faults = every.map(|c| PlannedFault { at: Span::ZERO, lasts: None, fault: twice(c) });
         ends_alike(&plan, faults.collect())?;
     }

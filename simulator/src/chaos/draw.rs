@@ -21,7 +21,8 @@ pub(super) fn victims(kind: &str) -> Vec<Victims> {
         "crash" => &[0, 1, 2, 3],
         // These have clients, watches and clocks that matter.
         "crash-at-call" | "pause" | "partition" | "delay" | "call-timeout" | "duplicate"
-        | "watch-stall" | "watch-gap" | "watch-expired" | "clock-skew" => &[1, 2, 3],
+        | "loss" | "reorder" | "watch-stall" | "watch-gap" | "watch-expired" | "clock-skew"
+        | "clock-behind" => &[1, 2, 3],
         _ => &[],
     };
     classes.iter().map(|class| Victims::Class(*class)).collect()
@@ -29,15 +30,17 @@ pub(super) fn victims(kind: &str) -> Vec<Victims> {
 
 /// Whether the kind strikes a share only.
 pub(super) fn has_percent(kind: &str) -> bool {
-    matches!(kind, "call-timeout" | "duplicate" | "runtime-errors")
+    matches!(kind, "call-timeout" | "duplicate" | "loss" | "reorder" | "runtime-errors")
 }
 
 /// The key of the kind's length of time.
 pub(super) fn amount_key(kind: &str) -> Option<&'static str> {
     match kind {
         "delay" => Some("extra"),
+        "reorder" => Some("by"),
         "lagging-server" => Some("lag"),
         "clock-skew" => Some("ahead"),
+        "clock-behind" => Some("behind"),
         "conflict-storm" => Some("period"),
         _ => None,
     }
@@ -50,6 +53,8 @@ pub(super) fn amount(kind: &str) -> Distribution {
         "delay" => skewed(Span::millis(100), Span::secs(5)),
         "lagging-server" => skewed(Span::secs(1), Span::secs(20)),
         "clock-skew" => skewed(Span::secs(1), Span::secs(60)),
+        "clock-behind" => skewed(Span::secs(1), Span::secs(20)),
+        "reorder" => skewed(Span::millis(200), Span::secs(4)),
         "conflict-storm" => skewed(Span::millis(200), Span::secs(2)),
         _ => Distribution::default(),
     }
@@ -73,9 +78,26 @@ pub(super) fn most(kind: &str) -> u32 {
     }
 }
 
+/// How many of a hundred are of one link alone unless something else is said, if the kind has
+/// links. (Of partitions it is half of them, always.)
+pub(super) fn links(kind: &str) -> Option<u8> {
+    match kind {
+        "delay" | "duplicate" => Some(0),
+        "loss" | "reorder" => Some(50),
+        _ => None,
+    }
+}
+
 impl FaultRate {
     /// Draws the fault that begins at `at`; nothing if there is nothing that it could strike.
-    pub(super) fn draw(&self, at: Span, plan: &Plan, rng: &mut ChaCha8Rng) -> Option<Fault> {
+    /// Links are drawn by themselves: what else is drawn does not depend on whether there are any.
+    pub(super) fn draw(
+        &self,
+        at: Span,
+        plan: &Plan,
+        rng: &mut ChaCha8Rng,
+        links: &mut ChaCha8Rng,
+    ) -> Option<Fault> {
         let servers = plan.settings.api_servers;
         let component = match self.on.as_slice() {
             [] => None,
@@ -89,6 +111,8 @@ impl FaultRate {
         // Half of the partitions cut off all servers.
         let all_servers = servers <= 1 || rng.random_range(0..2) == 0;
         let choice = rng.random_range(0..12_usize);
+        let link = self.link(servers, links);
+        let direction = [Direction::Both, Direction::ToServer, Direction::FromServer][choice % 3];
         Some(match self.kind {
             "host-crash" => Fault::HostCrash { node: node? },
             "crash" => Fault::Crash { component: component? },
@@ -97,12 +121,12 @@ impl FaultRate {
             "partition" => Fault::Partition {
                 component: component?,
                 api_server: (!all_servers).then_some(server),
-                direction: [Direction::Both, Direction::ToServer, Direction::FromServer]
-                    [choice % 3],
+                direction,
             },
             // Twice what was drawn at most, half of it in the mean.
             "delay" => Fault::Delay {
                 component: component?,
+                api_server: link,
                 extra: Distribution::Uniform { min: Span::ZERO, max: amount },
             },
             "call-timeout" => Fault::CallTimeout {
@@ -115,7 +139,11 @@ impl FaultRate {
                     Outcome::Refused,
                 ][choice % 4],
             },
-            "duplicate" => Fault::Duplicate { component: component?, percent },
+            "duplicate" => Fault::Duplicate { component: component?, api_server: link, percent },
+            "loss" => Fault::Loss { component: component?, api_server: link, direction, percent },
+            "reorder" => {
+                Fault::Reorder { component: component?, api_server: link, percent, by: amount }
+            }
             "watch-stall" => Fault::WatchStall { component: component? },
             "watch-gap" => Fault::WatchGap { component: component? },
             "watch-expired" => Fault::WatchExpired { component: component? },
@@ -127,11 +155,19 @@ impl FaultRate {
                 period: amount.max(Span::millis(10)),
             },
             "clock-skew" => Fault::ClockSkew { component: component?, ahead: amount },
+            "clock-behind" => Fault::ClockBehind { component: component?, behind: amount },
             "runtime-errors" => Fault::RuntimeErrors { node: node?, percent },
             "runtime-down" => Fault::RuntimeDown { node: node? },
             "slow-disk" => Fault::SlowDisk { node: node?, factor: number.saturating_add(1) },
             kind => unreachable!("{kind} is no kind of fault"),
         })
+    }
+
+    /// The API server of a fault that is of one link alone.
+    fn link(&self, servers: u16, rng: &mut ChaCha8Rng) -> Option<u16> {
+        let one = rng.random_range(0..100) < self.links;
+        let server = rng.random_range(0..servers.max(1));
+        one.then_some(server)
     }
 }
 

@@ -73,6 +73,40 @@ fn faults_strike_only_what_they_are_said_to() {
 }
 
 #[test]
+fn links_are_drawn_where_they_are_asked_for() {
+    let text = |links: &str| {
+        format!(
+            "[settings]\nsafety = \"30m\"\napi_servers = 2\n[chaos]\ndelay = {{ every = \"10s\"{links} \
+             }}\nloss = \"10s\"\n"
+        )
+    };
+    let of_links = |plan: &Plan, kind: &str| -> (usize, usize) {
+        let of_kind = |f: &&PlannedFault| match f.fault {
+            Fault::Delay { .. } => kind == "delay",
+            _ => kind == "loss",
+        };
+        let links: Vec<Option<u16>> =
+            plan.faults.iter().filter(of_kind).map(|f| f.fault.api_server()).collect();
+        let to = |server| links.iter().filter(|link| **link == Some(server)).count();
+        (to(0), to(1))
+    };
+    let (none, all) = (plan(&text(""), 1), plan(&text(", links = 100"), 1));
+    assert_eq!(of_links(&none, "delay"), (0, 0));
+    let (first, second) = of_links(&all, "delay");
+    assert_eq!(
+        first + second,
+        all.faults.iter().filter(|f| matches!(f.fault, Fault::Delay { .. })).count()
+    );
+    assert!(first > 50 && second > 50, "{first} {second}");
+    // Half of the losses.
+    let (first, second) = of_links(&none, "loss");
+    assert!((60..120).contains(&(first + second)), "{first} {second}");
+    // What else is drawn stays as it is.
+    let times = |plan: &Plan| plan.faults.iter().map(|f| (f.at, f.lasts)).collect::<Vec<_>>();
+    assert_eq!(times(&none), times(&all));
+}
+
+#[test]
 fn nodes_fail_come_and_go() {
     let plan = plan(
         "[settings]\nsafety = \"10h\"\n[churn]\nnode_mtbf = \"2h\"\nnode_repair = \"5m\"\n\
@@ -115,6 +149,7 @@ fn chaos_that_makes_no_sense_is_refused() {
         "[settings]\nsafety = \"1m\"\n[chaos]\ncrash = { every = \"1s\", on = [] }",
         "[settings]\nsafety = \"1m\"\n[chaos]\npause = { every = \"1s\", on = [\"api-server\", \"api-server-0\"] }",
         "[settings]\nsafety = \"1m\"\n[chaos]\nduplicate = { every = \"1s\", percent = [9, 3], extra = \"1s\" }",
+        "[settings]\nsafety = \"1m\"\n[chaos]\nloss = { every = \"1s\", links = 101, by = \"1s\" }\nreorder = { every = \"1s\", by = \"1\" }\nclock-behind = { every = \"1s\", links = 5, ahead = \"1s\" }",
         "[settings]\nsafety = \"10h\"\n[chaos]\ncrash = \"1us\"",
         "[churn]\nnode_mtbf = \"1h\"",
         "[settings]\nsafety = \"1h\"\n[churn]\nnode_mtbf = \"0s\"\nremovals = {}\nadditions = { rate = 1, name = \"x\" }",

@@ -136,7 +136,7 @@ impl OnSchedule {
         }
         let deadline = spec.starting_deadline_seconds.and_then(|secs| u64::try_from(secs).ok());
         if let Some(secs) = deadline
-            && time + Duration::from_secs(secs) + PLAN_MAX < now
+            && time + Duration::from_secs(secs) + PLAN_MAX + self.clocks.behind(cluster, by) < now
         {
             let late = now.since(time).as_secs();
             found.push(format!("{key} is made {late} s late, {secs} are allowed"));

@@ -70,13 +70,13 @@ impl OneLeader {
 
 /// The role whose clock a fault sets wrong, and by how much more than is allowed.
 const fn skews(fault: &Fault) -> Option<(Role, Span)> {
-    let Fault::ClockSkew { component, ahead } = fault else { return None };
-    if ahead.0 <= SKEW_MAX.0 {
+    let Some((component, off)) = fault.skews() else { return None };
+    if off.0 <= SKEW_MAX.0 {
         return None;
     }
     match component {
-        Component::Scheduler(_) => Some((Role::Scheduler, *ahead)),
-        Component::ControllerManager(_) => Some((Role::ControllerManager, *ahead)),
+        Component::Scheduler(_) => Some((Role::Scheduler, off)),
+        Component::ControllerManager(_) => Some((Role::ControllerManager, off)),
         Component::ApiServer(_) | Component::Kubelet(_) => None,
     }
 }
@@ -124,11 +124,11 @@ impl Check for OneLeader {
                 }
             }
             Occurrence::FaultEnded(fault) => {
-                if let Some((role, ahead)) = skews(fault) {
+                if let Some((role, off)) = skews(fault) {
                     let skewed = self.skewed.entry(role).or_default();
                     *skewed = skewed.saturating_sub(1);
                     // A clock that was ahead stands still until it is right.
-                    let until = cluster.now() + ahead.duration() + AFTERMATH;
+                    let until = cluster.now() + off.duration() + AFTERMATH;
                     let excused = self.excused.entry(role).or_default();
                     *excused = until.max(*excused);
                 }

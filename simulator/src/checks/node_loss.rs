@@ -152,17 +152,18 @@ pub(super) struct GivenUpSlowly {
     asked: BTreeMap<(Life, String), Asked>,
     /// The node that was last given up in each zone, and when that was asked for.
     last: BTreeMap<(Life, Zone), (String, Time)>,
-    /// How far the clocks of controller managers may be ahead.
+    /// How far the clocks of controller managers may be wrong: one that is behind writes marks that
+    /// look older than they are.
     skew: Duration,
 }
 
 impl GivenUpSlowly {
     pub(super) fn new(plan: &Plan) -> Self {
-        let ahead = |fault: &Fault| match fault {
-            Fault::ClockSkew { component: Component::ControllerManager(_), ahead } => ahead.0,
+        let off = |fault: &Fault| match fault.skews() {
+            Some((Component::ControllerManager(_), off)) => off.0,
             _ => 0,
         };
-        let skew = plan.faults.iter().map(|f| ahead(&f.fault)).max().unwrap_or(0);
+        let skew = plan.faults.iter().map(|f| off(&f.fault)).max().unwrap_or(0);
         Self {
             shown: NodesShown::new(Role::ControllerManager),
             marks: Marks::default(),

@@ -12,7 +12,7 @@ use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::distribution::Distribution;
 use crate::oracle;
 use crate::oracle::surplus::Worth;
-use crate::plan::{Fault, Plan, PlannedFault};
+use crate::plan::{Plan, PlannedFault};
 use crate::span::Span;
 use crate::world::ProcessId;
 
@@ -342,7 +342,7 @@ impl LeastUsefulFirst {
         for node in pods.iter().filter_map(|(_, pod)| oracle::node_of(pod)) {
             *company.entry(node).or_default() += 1;
         }
-        let skewed = |f: &PlannedFault| matches!(f.fault, Fault::ClockSkew { .. });
+        let skewed = |f: &PlannedFault| f.fault.skews().is_some();
         let clocks_are_right = !cluster.plan().faults.iter().any(skewed);
         let worth = |pod: &Pod| {
             let beside = oracle::node_of(pod).and_then(|node| company.get(node)).copied();

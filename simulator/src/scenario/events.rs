@@ -56,7 +56,7 @@ const OPERATIONS: [&str; 27] = [
 ];
 
 /// What faults.
-pub(crate) const FAULTS: [&str; 18] = [
+pub(crate) const FAULTS: [&str; 21] = [
     "host-crash",
     "crash",
     "crash-at-call",
@@ -65,6 +65,8 @@ pub(crate) const FAULTS: [&str; 18] = [
     "delay",
     "call-timeout",
     "duplicate",
+    "loss",
+    "reorder",
     "watch-stall",
     "watch-gap",
     "watch-expired",
@@ -72,6 +74,7 @@ pub(crate) const FAULTS: [&str; 18] = [
     "store-down",
     "conflict-storm",
     "clock-skew",
+    "clock-behind",
     "runtime-errors",
     "runtime-down",
     "slow-disk",
@@ -139,8 +142,8 @@ impl Known<'_> {
         let component = self.component(value)?;
         if matches!(component, Component::ApiServer(_)) {
             let message = format!("to `{component}` nothing happens but `crash`");
-            let help = "`partition` and `lagging-server` take `api_server = N`; all else happens to \
-                        those who call";
+            let help = "`lagging-server` and what happens to messages take `api_server = N`; all \
+                        else happens to those who call";
             value.report(message, "an API server", help);
             return None;
         }
@@ -440,6 +443,11 @@ fn wrong(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Fault> 
     let caller = || known.caller(&section.need("component")?);
     let percent = || section.need("percent")?.whole(0..=100_u8);
     let time = |key| section.need(key)?.amount(&TIME);
+    let link = || transposed(section.get("api_server").map(|value| known.api_server(&value)));
+    let direction = || {
+        let direction = section.get("direction").map(|value| value.choice());
+        transposed(direction).map(Option::unwrap_or_default)
+    };
     Some(match kind {
         "host-crash" => Fault::HostCrash { node: node()? },
         "crash" => Fault::Crash { component: component()? },
@@ -449,19 +457,17 @@ fn wrong(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Fault> 
         }
         "pause" => Fault::Pause { component: caller()? },
         "partition" => {
-            let component = caller();
-            let api_server = section.get("api_server").map(|value| known.api_server(&value));
-            let direction = section.get("direction").map(|value| value.choice());
+            let (component, api_server, direction) = (caller(), link(), direction());
             Fault::Partition {
                 component: component?,
-                api_server: transposed(api_server)?,
-                direction: transposed(direction)?.unwrap_or_default(),
+                api_server: api_server?,
+                direction: direction?,
             }
         }
         "delay" => {
-            let component = caller();
+            let (component, api_server) = (caller(), link());
             let extra: Option<Distribution> = section.need("extra")?.distribution(&TIME);
-            Fault::Delay { component: component?, extra: extra? }
+            Fault::Delay { component: component?, api_server: api_server?, extra: extra? }
         }
         "call-timeout" => {
             let (component, percent) = (caller(), percent());
@@ -469,8 +475,29 @@ fn wrong(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Fault> 
             Fault::CallTimeout { component: component?, percent: percent?, outcome: outcome? }
         }
         "duplicate" => {
-            let (component, percent) = (caller(), percent());
-            Fault::Duplicate { component: component?, percent: percent? }
+            let (component, api_server, percent) = (caller(), link(), percent());
+            let (component, api_server, percent) = (component?, api_server?, percent?);
+            Fault::Duplicate { component, api_server, percent }
+        }
+        "loss" => {
+            let (component, api_server) = (caller(), link());
+            let (direction, percent) = (direction(), percent());
+            Fault::Loss {
+                component: component?,
+                api_server: api_server?,
+                direction: direction?,
+                percent: percent?,
+            }
+        }
+        "reorder" => {
+            let (component, api_server) = (caller(), link());
+            let (percent, by) = (percent(), time("by"));
+            Fault::Reorder {
+                component: component?,
+                api_server: api_server?,
+                percent: percent?,
+                by: by?,
+            }
         }
         "watch-stall" => Fault::WatchStall { component: caller()? },
         "watch-gap" => Fault::WatchGap { component: caller()? },
@@ -494,6 +521,10 @@ fn wrong(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Fault> 
         "clock-skew" => {
             let (component, ahead) = (caller(), time("ahead"));
             Fault::ClockSkew { component: component?, ahead: ahead? }
+        }
+        "clock-behind" => {
+            let (component, behind) = (caller(), time("behind"));
+            Fault::ClockBehind { component: component?, behind: behind? }
         }
         "runtime-errors" => {
             let (node, percent) = (node(), percent());

@@ -186,6 +186,9 @@ fn operations_and_faults_refer_to_what_exists() {
             "[[faults]]\nat = \"1s\"\nfault = \"partition\"\ncomponent = \"kubelet/n-7\"",
             "[[faults]]\nat = \"1s\"\nfault = \"call-timeout\"\ncomponent = \"scheduler-0\"\npercent = 101\noutcome = \"gone\"",
             "[[faults]]\nat = \"1s\"\nfault = \"pause\"\ncomponent = \"api-server-0\"",
+            "[[faults]]\nat = \"1s\"\nfault = \"loss\"\ncomponent = \"scheduler-0\"\napi_server = 2\npercent = 101\ndirection = \"back\"",
+            "[[faults]]\nat = \"1s\"\nfault = \"reorder\"\ncomponent = \"api-server-0\"\npercent = 5",
+            "[[faults]]\nat = \"1s\"\nfault = \"clock-behind\"\ncomponent = \"scheduler-0\"\nahead = \"1s\"",
             "[[faults]]\nat = \"1s\"\nfault = \"conflict-storm\"\ntarget = \"Pod\"\nperiod = \"0s\"",
             "[[faults]]\nat = \"1s\"\nlasts = \"1s\"\nuntil = \"2s\"\nfault = \"store-down\"\nnode = \"n-1\"",
             "[[faults]]\nat = \"1s\"\nfault = \"hostcrash\"\nnode = \"n-1\"",
@@ -710,7 +713,8 @@ fn fault() -> impl Strategy<Value = Fault> {
     let node = || (0..3_u8).prop_map(|i| format!("n-{i}"));
     let percent = || 0..=100_u8;
     let outcome = prop_oneof![Just(Outcome::Lost), Just(Outcome::CarriedOutLate)];
-    let direction = prop_oneof![Just(Direction::Both), Just(Direction::ToServer)];
+    let direction = || prop_oneof![Just(Direction::Both), Just(Direction::ToServer)];
+    let server = || proptest::option::of(0..2_u16);
     let period = (1..1_000_u64).prop_map(Span::millis);
     prop_oneof![
         node().prop_map(|node| Fault::HostCrash { node }),
@@ -719,20 +723,34 @@ fn fault() -> impl Strategy<Value = Fault> {
         (component(), 1..9_u32)
             .prop_map(|(component, call)| Fault::CrashAtCall { component, call }),
         component().prop_map(|component| Fault::Pause { component }),
-        (component(), proptest::option::of(0..2_u16), direction).prop_map(
-            |(component, api_server, direction)| Fault::Partition {
-                component,
-                api_server,
-                direction
-            }
-        ),
-        (component(), distribution())
-            .prop_map(|(component, extra)| Fault::Delay { component, extra }),
+        (component(), server(), direction()).prop_map(|(component, api_server, direction)| {
+            Fault::Partition { component, api_server, direction }
+        }),
+        (component(), server(), distribution()).prop_map(|(component, api_server, extra)| {
+            Fault::Delay { component, api_server, extra }
+        }),
         (component(), percent(), outcome).prop_map(|(component, percent, outcome)| {
             Fault::CallTimeout { component, percent, outcome }
         }),
-        (component(), percent())
-            .prop_map(|(component, percent)| Fault::Duplicate { component, percent }),
+        (component(), server(), percent()).prop_map(|(component, api_server, percent)| {
+            Fault::Duplicate { component, api_server, percent }
+        }),
+        (component(), server(), direction(), percent()).prop_map(
+            |(component, api_server, direction, percent)| Fault::Loss {
+                component,
+                api_server,
+                direction,
+                percent
+            }
+        ),
+        (component(), server(), percent(), span()).prop_map(
+            |(component, api_server, percent, by)| Fault::Reorder {
+                component,
+                api_server,
+                percent,
+                by
+            }
+        ),
         component().prop_map(|component| Fault::WatchStall { component }),
         component().prop_map(|component| Fault::WatchGap { component }),
         component().prop_map(|component| Fault::WatchExpired { component }),
@@ -740,6 +758,8 @@ fn fault() -> impl Strategy<Value = Fault> {
         Just(Fault::StoreDown),
         period.prop_map(|period| Fault::ConflictStorm { target: Target::Node, period }),
         (component(), span()).prop_map(|(component, ahead)| Fault::ClockSkew { component, ahead }),
+        (component(), span())
+            .prop_map(|(component, behind)| Fault::ClockBehind { component, behind }),
         (node(), percent()).prop_map(|(node, percent)| Fault::RuntimeErrors { node, percent }),
         node().prop_map(|node| Fault::RuntimeDown { node }),
         (node(), 1..9_u32).prop_map(|(node, factor)| Fault::SlowDisk { node, factor }),

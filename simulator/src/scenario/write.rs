@@ -443,6 +443,11 @@ fn fault(planned: &PlannedFault) -> String {
         keys.text("fault", what);
         keys.text("node", node);
     };
+    let link = |keys: &mut Keys, api_server: &Option<u16>| {
+        if let Some(server) = api_server {
+            keys.put("api_server", server);
+        }
+    };
     match fault {
         Fault::HostCrash { node } => on(&mut keys, "host-crash", node),
         Fault::Crash { component } => of(&mut keys, "crash", component),
@@ -453,13 +458,12 @@ fn fault(planned: &PlannedFault) -> String {
         Fault::Pause { component } => of(&mut keys, "pause", component),
         Fault::Partition { component, api_server, direction } => {
             of(&mut keys, "partition", component);
-            if let Some(server) = api_server {
-                keys.put("api_server", server);
-            }
+            link(&mut keys, api_server);
             keys.differing("direction", direction, &Direction::Both, word(direction));
         }
-        Fault::Delay { component, extra } => {
+        Fault::Delay { component, api_server, extra } => {
             of(&mut keys, "delay", component);
+            link(&mut keys, api_server);
             keys.put("extra", spread(extra));
         }
         Fault::CallTimeout { component, percent, outcome } => {
@@ -467,9 +471,22 @@ fn fault(planned: &PlannedFault) -> String {
             keys.put("percent", percent);
             keys.put("outcome", word(outcome));
         }
-        Fault::Duplicate { component, percent } => {
+        Fault::Duplicate { component, api_server, percent } => {
             of(&mut keys, "duplicate", component);
+            link(&mut keys, api_server);
             keys.put("percent", percent);
+        }
+        Fault::Loss { component, api_server, direction, percent } => {
+            of(&mut keys, "loss", component);
+            link(&mut keys, api_server);
+            keys.differing("direction", direction, &Direction::Both, word(direction));
+            keys.put("percent", percent);
+        }
+        Fault::Reorder { component, api_server, percent, by } => {
+            of(&mut keys, "reorder", component);
+            link(&mut keys, api_server);
+            keys.put("percent", percent);
+            keys.time("by", *by);
         }
         Fault::WatchStall { component } => of(&mut keys, "watch-stall", component),
         Fault::WatchGap { component } => of(&mut keys, "watch-gap", component),
@@ -488,6 +505,10 @@ fn fault(planned: &PlannedFault) -> String {
         Fault::ClockSkew { component, ahead } => {
             of(&mut keys, "clock-skew", component);
             keys.time("ahead", *ahead);
+        }
+        Fault::ClockBehind { component, behind } => {
+            of(&mut keys, "clock-behind", component);
+            keys.time("behind", *behind);
         }
         Fault::RuntimeErrors { node, percent } => {
             on(&mut keys, "runtime-errors", node);

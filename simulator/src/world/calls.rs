@@ -6,7 +6,7 @@ use machine::{ApiInput, CallId};
 use rand::RngExt;
 use registry::{Caller, Operation};
 
-use super::process::{Input, Program};
+use super::process::{Input, Program, concerns};
 use super::{Event, ProcessId, World, priority};
 use crate::check::Occurrence;
 use crate::plan::{Direction, Outcome};
@@ -23,6 +23,9 @@ const TRUSTED: Span = Span::secs(5);
 /// How long an API server waits for the account of a namespace that was just made, and how often.
 const ACCOUNT_WAIT: Span = Span::millis(100);
 const ACCOUNT_WAITS: u8 = 10;
+
+const TO_SERVER: Direction = Direction::ToServer;
+const FROM_SERVER: Direction = Direction::FromServer;
 
 #[derive(Clone)]
 enum Body {
@@ -73,8 +76,13 @@ impl CallTable {
 }
 
 impl World {
-    /// How long a message between a process and its API server takes.
+    /// How long a message between a process and the API server that it talks to takes.
     pub(super) fn one_way(&mut self, id: ProcessId) -> Span {
+        self.one_way_of(id, self.processes[id.index()].server)
+    }
+
+    /// How long a message between a process and an API server takes.
+    pub(super) fn one_way_of(&mut self, id: ProcessId, server: u16) -> Span {
         let network = &self.plan.settings.network;
         let process = &mut self.processes[id.index()];
         let distribution = match process.program {
@@ -82,12 +90,19 @@ impl World {
             Program::Scheduler(_) | Program::ControllerManager(_) => &network.control_plane,
         };
         let mut span = distribution.sample(&mut process.rng);
-        if let Some(trouble) = &process.trouble {
-            for extra in &trouble.delays {
+        if let Some(trouble) = &mut process.trouble {
+            for (_, extra) in trouble.delays.iter().filter(|(link, _)| concerns(*link, server)) {
                 span.0 += extra.sample(&mut process.rng).0;
             }
+            span.0 += trouble.holds_back(server).0;
         }
         span
+    }
+
+    /// Whether the next message of that direction between a process and an API server is lost.
+    pub(super) fn loses(&mut self, id: ProcessId, server: u16, direction: Direction) -> bool {
+        let trouble = &mut self.processes[id.index()].trouble;
+        trouble.as_mut().is_some_and(|trouble| trouble.loses(server, direction))
     }
 
     /// Whether messages of that direction are lost between a process and its API server.
@@ -103,7 +118,7 @@ impl World {
         };
         let partitions = trouble.partitions.iter();
         partitions
-            .filter(|(from, direction, _)| from.is_none_or(|s| s == server) && cuts(*direction))
+            .filter(|(link, direction, _)| concerns(*link, server) && cuts(*direction))
             .map(|(_, _, since)| *since)
             .min()
     }
@@ -148,7 +163,8 @@ impl World {
         if self.cut_off_or_down(id, call, &request) {
             return;
         }
-        let fate = self.fate(id);
+        let lost_on_the_way = self.loses(id, self.processes[id.index()].server, TO_SERVER);
+        let fate = if lost_on_the_way { Some(Outcome::Lost) } else { self.fate(id) };
         let there = self.one_way(id);
         let service = {
             let process = &mut self.processes[id.index()];
@@ -201,8 +217,8 @@ impl World {
     /// Whether the call gets nowhere; its answer is then on its way.
     fn cut_off_or_down(&mut self, id: ProcessId, call: CallId, request: &Request) -> bool {
         let server = self.processes[id.index()].server;
-        let to = self.cut_off_since(id, server, Direction::ToServer);
-        let from = self.cut_off_since(id, server, Direction::FromServer);
+        let to = self.cut_off_since(id, server, TO_SERVER);
+        let from = self.cut_off_since(id, server, FROM_SERVER);
         let up = self.servers[server as usize].up;
         if up && to.is_none() && from.is_none() {
             return false;
@@ -263,6 +279,9 @@ impl World {
 
     /// An event for people is sent off; nobody waits for the answer.
     pub(super) fn send_record(&mut self, id: ProcessId, request: Request) {
+        if self.loses(id, self.processes[id.index()].server, TO_SERVER) {
+            return;
+        }
         let due = self.now + self.one_way(id).duration();
         let process = &self.processes[id.index()];
         let call = self.calls.add(Call {
@@ -306,9 +325,11 @@ impl World {
         if !call.answered {
             return;
         }
-        let cut_off = self.cut_off_since(call.process, call.server, Direction::FromServer);
-        let result = if cut_off.is_some() { lost() } else { result };
-        let delay = if cut_off.is_some() { PATIENCE } else { self.one_way(call.process) };
+        let lost_on_the_way = self.cut_off_since(call.process, call.server, FROM_SERVER).is_some()
+            || self.loses(call.process, call.server, FROM_SERVER);
+        let result = if lost_on_the_way { lost() } else { result };
+        let delay =
+            if lost_on_the_way { PATIENCE } else { self.one_way_of(call.process, call.server) };
         call.body = Body::Result(result);
         let index = self.calls.add(call);
         let due = self.now + delay.duration();

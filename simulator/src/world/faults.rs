@@ -52,14 +52,20 @@ pub(super) fn validate(plan: &Plan) -> Result<(), PlanError> {
             | Fault::Delay { component: name, .. }
             | Fault::CallTimeout { component: name, .. }
             | Fault::Duplicate { component: name, .. }
+            | Fault::Loss { component: name, .. }
+            | Fault::Reorder { component: name, .. }
             | Fault::WatchStall { component: name }
             | Fault::WatchGap { component: name }
             | Fault::WatchExpired { component: name }
-            | Fault::ClockSkew { component: name, .. } => component(name)?,
+            | Fault::ClockSkew { component: name, .. }
+            | Fault::ClockBehind { component: name, .. } => component(name)?,
             Fault::LaggingServer { api_server, .. } => {
                 component(&Component::ApiServer(*api_server))?
             }
             Fault::StoreDown | Fault::ConflictStorm { .. } => {}
+        }
+        if let Some(server) = planned.fault.api_server() {
+            component(&Component::ApiServer(server))?;
         }
     }
     Ok(())
@@ -140,7 +146,9 @@ impl World {
             Fault::Partition { component, .. }
             | Fault::Delay { component, .. }
             | Fault::CallTimeout { component, .. }
-            | Fault::Duplicate { component, .. } => self.refresh_trouble(component),
+            | Fault::Duplicate { component, .. }
+            | Fault::Loss { component, .. }
+            | Fault::Reorder { component, .. } => self.refresh_trouble(component),
             Fault::WatchStall { component } => {
                 if let Some(process) = self.process_of(component) {
                     self.stall_watches(process, true);
@@ -166,7 +174,9 @@ impl World {
                 let due = self.now + Span(period.0.max(1_000_000)).duration();
                 self.queue.push(due, priority::FAULT, Event::FaultRepeats { fault: index });
             }
-            Fault::ClockSkew { component, .. } => self.refresh_clock(component),
+            Fault::ClockSkew { component, .. } | Fault::ClockBehind { component, .. } => {
+                self.refresh_clock(component);
+            }
             Fault::RuntimeErrors { node, .. } | Fault::SlowDisk { node, .. } => {
                 self.refresh_runtime(node);
             }
@@ -232,7 +242,9 @@ impl World {
             }
             Fault::Delay { component, .. }
             | Fault::CallTimeout { component, .. }
-            | Fault::Duplicate { component, .. } => self.refresh_trouble(component),
+            | Fault::Duplicate { component, .. }
+            | Fault::Loss { component, .. }
+            | Fault::Reorder { component, .. } => self.refresh_trouble(component),
             Fault::WatchStall { component } => {
                 if let Some(process) = self.process_of(component) {
                     self.stall_watches(process, false);
@@ -247,7 +259,9 @@ impl World {
                 self.refresh_server(*api_server);
             }
             Fault::StoreDown => self.store_down = self.is_active(&Fault::StoreDown),
-            Fault::ClockSkew { component, .. } => self.refresh_clock(component),
+            Fault::ClockSkew { component, .. } | Fault::ClockBehind { component, .. } => {
+                self.refresh_clock(component);
+            }
             Fault::RuntimeErrors { node, .. } | Fault::SlowDisk { node, .. } => {
                 self.refresh_runtime(node);
             }
@@ -305,16 +319,25 @@ impl World {
         (server.up, server.lag) = (up, lag);
     }
 
-    /// How far the faults that go on set a clock ahead: the farthest counts. Checks allow each
-    /// skew for as long as it lasts, so two must not come to more than the greater one.
+    /// How far the faults that go on set a clock ahead and back: the farthest of each counts.
+    /// Checks allow each skew for as long as it lasts, so two must not come to more than the
+    /// greater one.
     fn refresh_clock(&mut self, component: &Component) {
         let Some(process) = self.process_of(component) else { return };
-        let ahead = |fault: &Fault| match fault {
-            Fault::ClockSkew { component: c, ahead } if c == component => Some(*ahead),
-            _ => None,
-        };
-        let ahead = self.faults().filter_map(ahead).max().unwrap_or_default();
-        self.processes[process.index()].ahead = ahead;
+        let (mut ahead, mut behind) = (Span::ZERO, Span::ZERO);
+        for fault in self.faults() {
+            match fault {
+                Fault::ClockSkew { component: c, ahead: by } if c == component => {
+                    ahead = ahead.max(*by);
+                }
+                Fault::ClockBehind { component: c, behind: by } if c == component => {
+                    behind = behind.max(*by);
+                }
+                _ => {}
+            }
+        }
+        let process_of = &mut self.processes[process.index()];
+        (process_of.ahead, process_of.behind) = (ahead, behind);
         self.schedule_wake(process);
     }
 
@@ -331,7 +354,16 @@ impl World {
     /// Sums up what is wrong with a process' messages.
     fn refresh_trouble(&mut self, component: &Component) {
         let Some(process) = self.process_of(component) else { return };
-        let mut trouble = Trouble::default();
+        let before = self.processes[process.index()].trouble.take();
+        let rng = before.map_or_else(
+            || {
+                let tree = self.rng.child("links").child(&process.index().to_string());
+                // Another one each time: the faults of a process do not repeat each other.
+                tree.rng(&self.events.to_string())
+            },
+            |trouble| trouble.rng,
+        );
+        let mut trouble = Trouble::new(rng);
         let mut any = false;
         for active in &self.faults {
             let fault = &self.plan.faults[active.index as usize].fault;
@@ -339,14 +371,20 @@ impl World {
                 Fault::Partition { component: c, api_server, direction } if c == component => {
                     trouble.partitions.push((*api_server, *direction, active.since));
                 }
-                Fault::Delay { component: c, extra } if c == component => {
-                    trouble.delays.push(extra.clone());
+                Fault::Delay { component: c, api_server, extra } if c == component => {
+                    trouble.delays.push((*api_server, extra.clone()));
                 }
                 Fault::CallTimeout { component: c, percent, outcome } if c == component => {
                     trouble.timeouts.push((*percent, *outcome));
                 }
-                Fault::Duplicate { component: c, percent } if c == component => {
-                    trouble.duplicates = trouble.duplicates.max(*percent);
+                Fault::Duplicate { component: c, api_server, percent } if c == component => {
+                    trouble.duplicates.push((*api_server, *percent));
+                }
+                Fault::Loss { component: c, api_server, direction, percent } if c == component => {
+                    trouble.losses.push((*api_server, *direction, *percent));
+                }
+                Fault::Reorder { component: c, api_server, percent, by } if c == component => {
+                    trouble.held_back.push((*api_server, *percent, *by));
                 }
                 _ => continue,
             }

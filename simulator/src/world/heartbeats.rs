@@ -56,10 +56,13 @@ fn only_node(fault: &Fault) -> Option<&str> {
         | Fault::Delay { component, .. }
         | Fault::CallTimeout { component, .. }
         | Fault::Duplicate { component, .. }
+        | Fault::Loss { component, .. }
+        | Fault::Reorder { component, .. }
         | Fault::WatchStall { component }
         | Fault::WatchGap { component }
         | Fault::WatchExpired { component }
-        | Fault::ClockSkew { component, .. } => match component {
+        | Fault::ClockSkew { component, .. }
+        | Fault::ClockBehind { component, .. } => match component {
             Component::Kubelet(node) => Some(node),
             _ => None,
         },

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use api::{Kind, Request, Time};
 use kubelet::{Kubelet, NodeEffect, NodeInput, RuntimeInput, RuntimeRequest};
 use machine::{ApiEffect, ApiInput, CallId, ControllerManager, LeaderElector, Machine, Recorder};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use registry::Caller;
 use scheduler::Scheduler;
@@ -49,15 +50,69 @@ pub(super) enum Input {
     Wake,
 }
 
-/// What is wrong between a process and the API servers.
-#[derive(Clone, Debug, Default)]
+/// What is wrong between a process and the API servers: with which server (all if none), and what.
+#[derive(Clone, Debug)]
 pub(super) struct Trouble {
-    /// From which server (all if none), which messages, since when.
+    /// Which messages, since when.
     pub(super) partitions: Vec<(Option<u16>, Direction, Time)>,
-    pub(super) delays: Vec<Distribution>,
+    pub(super) delays: Vec<(Option<u16>, Distribution)>,
     pub(super) timeouts: Vec<(u8, Outcome)>,
     /// How many of a hundred deliveries come twice.
-    pub(super) duplicates: u8,
+    pub(super) duplicates: Vec<(Option<u16>, u8)>,
+    /// Which messages, and how many of a hundred.
+    pub(super) losses: Vec<(Option<u16>, Direction, u8)>,
+    /// How many of a hundred messages, and for how long at most.
+    pub(super) held_back: Vec<(Option<u16>, u8, Span)>,
+    /// Which messages these are.
+    pub(super) rng: ChaCha8Rng,
+}
+
+impl Trouble {
+    pub(super) const fn new(rng: ChaCha8Rng) -> Self {
+        Self {
+            partitions: Vec::new(),
+            delays: Vec::new(),
+            timeouts: Vec::new(),
+            duplicates: Vec::new(),
+            losses: Vec::new(),
+            held_back: Vec::new(),
+            rng,
+        }
+    }
+
+    /// For how long the next message to or from a server is held back.
+    pub(super) fn holds_back(&mut self, server: u16) -> Span {
+        let mut span = Span::ZERO;
+        for (_, percent, by) in self.held_back.iter().filter(|(link, ..)| concerns(*link, server)) {
+            if self.rng.random_range(0..100) < *percent {
+                span.0 += self.rng.random_range(0..=by.0);
+            }
+        }
+        span
+    }
+
+    /// Whether the next message of that direction to or from a server is lost.
+    pub(super) fn loses(&mut self, server: u16, wanted: Direction) -> bool {
+        let of = |(link, direction, _): &&(Option<u16>, Direction, u8)| {
+            concerns(*link, server) && (*direction == Direction::Both || *direction == wanted)
+        };
+        let mut lost = false;
+        for (_, _, percent) in self.losses.iter().filter(of) {
+            lost |= self.rng.random_range(0..100) < *percent;
+        }
+        lost
+    }
+
+    /// How many of a hundred deliveries of a server come twice.
+    pub(super) fn duplicates(&self, server: u16) -> u8 {
+        let of = self.duplicates.iter().filter(|(link, _)| concerns(*link, server));
+        of.map(|(_, percent)| *percent).max().unwrap_or(0)
+    }
+}
+
+/// Whether what is wrong with one link, or with all, is wrong with that of a server.
+pub(super) fn concerns(link: Option<u16>, server: u16) -> bool {
+    link.is_none_or(|one| one == server)
 }
 
 /// One process.
@@ -83,6 +138,8 @@ pub(super) struct Process {
     pub(super) watchers: u32,
     /// How far its clock is ahead.
     pub(super) ahead: Span,
+    /// How far its clock was set back.
+    pub(super) behind: Span,
     last_clock: Time,
     pub(super) crash_at_call: Option<u32>,
     pub(super) trouble: Option<Box<Trouble>>,
@@ -121,7 +178,8 @@ impl Process {
     /// What its clock shows. A clock that is set back stands still until it is right, as
     /// production's monotonic one does.
     pub(super) fn clock(&self, now: Time) -> Time {
-        (now + self.ahead.duration()).max(self.last_clock)
+        let shown = now + self.ahead.duration();
+        Time(shown.0.saturating_sub(self.behind.0)).max(self.last_clock)
     }
 
     fn wake_at(&self) -> Option<Time> {
@@ -187,6 +245,7 @@ impl World {
             first_watcher,
             watchers,
             ahead: Span::ZERO,
+            behind: Span::ZERO,
             last_clock: Time::ZERO,
             crash_at_call: None,
             trouble: None,
@@ -458,7 +517,12 @@ impl World {
         let at = self.wanted_wake(id);
         let process = &mut self.processes[id.index()];
         let Some(at) = at else { return };
-        let due = Time(at.0.saturating_sub(process.ahead.0)).max(self.now);
+        let due = if process.behind > Span::ZERO && at <= process.clock(self.now) {
+            self.now
+        } else {
+            let shown = at + process.behind.duration();
+            Time(shown.0.saturating_sub(process.ahead.0)).max(self.now)
+        };
         if process.alarms.set(due) {
             self.queue.push(due, priority::WAKE, Event::Wake { process: id.0 });
         }

@@ -21,6 +21,11 @@ const RECONNECT: Span = Span::millis(100);
 /// How soon a list that was not answered is repeated.
 const LIST_RETRY: Span = Span::secs(1);
 
+/// How soon a connection sends again what was lost: Linux's shortest timeout, doubled each time.
+const SENT_AGAIN: Span = Span::millis(200);
+/// The longest of these waits; more losses in a row are not drawn.
+const SENT_AGAIN_MAX: Span = Span::secs(13);
+
 /// Which objects of a kind a watch selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -169,6 +174,14 @@ impl World {
             self.queue.push(due, priority::MESSAGE, Event::List { watcher: index, epoch });
             return;
         };
+        // The list, or its answer, is lost: it is asked for again.
+        if self.loses(process, server, Direction::ToServer)
+            || self.loses(process, server, Direction::FromServer)
+        {
+            let due = self.now + LIST_RETRY.duration();
+            self.queue.push(due, priority::MESSAGE, Event::List { watcher: index, epoch });
+            return;
+        }
         self.processes[process.index()].server = server;
         let lag = self.servers[server as usize].lag;
         let current = self.store.revision();
@@ -322,18 +335,31 @@ impl World {
         }
         let process = watcher.process;
         let server = self.processes[process.index()].server;
-        let twice = self.comes_twice(process);
-        let due = seen_at[server as usize] + self.one_way(process).duration();
+        let twice = self.comes_twice(process, server);
+        let delay = self.one_way(process).0 + self.sent_again_for(process, server).0;
+        let due = seen_at[server as usize] + Span(delay).duration();
         if twice {
             self.enqueue(index, due, event.clone());
         }
         self.enqueue(index, due, event);
     }
 
-    fn comes_twice(&mut self, process: ProcessId) -> bool {
+    fn comes_twice(&mut self, process: ProcessId, server: u16) -> bool {
         let process = &mut self.processes[process.index()];
-        let percent = process.trouble.as_ref().map_or(0, |t| t.duplicates);
+        let percent = process.trouble.as_ref().map_or(0, |t| t.duplicates(server));
         percent > 0 && process.rng.random_range(0..100) < percent
+    }
+
+    /// How much later an event of a watch comes because it was lost, and sent again by the
+    /// connection: what comes after it waits.
+    fn sent_again_for(&mut self, process: ProcessId, server: u16) -> Span {
+        let mut wait = SENT_AGAIN;
+        let mut later = Span::ZERO;
+        while wait <= SENT_AGAIN_MAX && self.loses(process, server, Direction::FromServer) {
+            later.0 += wait.0;
+            wait.0 *= 2;
+        }
+        later
     }
 
     /// Events of one watch arrive in order.

@@ -1,23 +1,34 @@
-//! Faults of one kind that overlap: when one of them is over, the other goes on.
+//! Faults of one kind that overlap: when one of them is over, the other goes on. What faults of
+//! links and clocks do.
 
 use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
-use crate::plan::Component;
+use api::{Key, Request};
+
+use crate::check::{Check, Cluster, Occurrence};
+use crate::plan::{Component, Direction};
 use crate::scenario::Scenario;
 use crate::span::Span;
-use crate::world::{World, at};
+use crate::world::{ProcessId, World, at};
 
 /// Looks at what a fault does.
 type See<T> = fn(&World) -> T;
 
-/// A world with faults, each from when to when, and what it is.
+/// A fault of a scenario, from when to when, and what it is.
+fn fault((from, to, what): &(u64, u64, &str)) -> String {
+    format!("[[faults]]\nat = \"{from}s\"\nuntil = \"{to}s\"\nfault = {what}\n")
+}
+
+/// A world with faults.
 fn world(faults: &[(u64, u64, &str)]) -> World {
     let head = "[settings]\nsafety = \"3m\"\n[[nodes]]\nname = \"a\"\n";
-    let fault = |(from, to, what): &(u64, u64, &str)| {
-        format!("[[faults]]\nat = \"{from}s\"\nuntil = \"{to}s\"\nfault = {what}\n")
-    };
-    let text = format!("{head}{}", faults.iter().map(fault).collect::<String>());
-    let scenario = Scenario::parse(Path::new("t.toml"), &text)
+    parsed(&format!("{head}{}", faults.iter().map(fault).collect::<String>()))
+}
+
+fn parsed(text: &str) -> World {
+    let scenario = Scenario::parse(Path::new("t.toml"), text)
         .unwrap_or_else(|problems| panic!("{}", problems.render(false, 100)));
     World::new(scenario.expand(1).unwrap()).unwrap()
 }
@@ -85,4 +96,152 @@ fn what_two_faults_keep_down_is_up_after_both() {
         let again = world(&[(30, 40, fault), (45, 90, fault)]);
         assert_eq!(seen(again, [35, 70, 115], is_up), [false, false, true], "{fault}");
     }
+}
+
+/// A world of two API servers, the first of which the scheduler talks to, in which messages take
+/// always the same time and twenty pods come after forty seconds.
+fn linked(faults: &[(u64, u64, &str)]) -> World {
+    let head = "[settings]\nsafety = \"3m\"\napi_servers = 2\n[settings.network]\n\
+                control_plane = \"1ms\"\nnodes = \"1ms\"\nservice = \"1ms\"\nstore = \"1ms\"\n\
+                [[nodes]]\nname = \"a\"\n[templates.web]\ncpu = \"10m\"\n\
+                [[operations]]\nat = \"40s\"\ndo = \"create-deployment\"\nname = \"web\"\n\
+                template = \"web\"\nreplicas = 20\n";
+    parsed(&format!("{head}{}", faults.iter().map(fault).collect::<String>()))
+}
+
+fn scheduler(world: &World) -> ProcessId {
+    world.process_of(&Component::Scheduler(0)).expect("it was planned")
+}
+
+fn until(world: &mut World, secs: u64) {
+    while world.now() < at(Span::secs(secs)) && world.step() {}
+}
+
+/// Runs to the end; what it came to.
+fn ended(mut world: World) -> String {
+    world.run();
+    assert!(world.settled(), "{:?}", world.gave_up());
+    assert_eq!(world.violations(), []);
+    world.effect_log_hash()
+}
+
+#[test]
+fn runs_with_faults_of_links_and_clocks_repeat() {
+    let without = ended(linked(&[]));
+    for what in [
+        "\"loss\"\ncomponent = \"scheduler-0\"\npercent = 40",
+        "\"loss\"\ncomponent = \"kubelet/a\"\npercent = 40\ndirection = \"from-server\"",
+        "\"reorder\"\ncomponent = \"scheduler-0\"\napi_server = 0\npercent = 50\nby = \"2s\"",
+        "\"delay\"\ncomponent = \"scheduler-0\"\napi_server = 0\nextra = { min = \"0s\", max = \"2s\" }",
+        "\"duplicate\"\ncomponent = \"kubelet/a\"\napi_server = 0\npercent = 50",
+        "\"clock-behind\"\ncomponent = \"scheduler-0\"\nbehind = \"20s\"",
+    ] {
+        let run = || ended(linked(&[(30, 70, what)]));
+        assert_eq!(run(), run(), "{what}");
+        assert_ne!(run(), without, "{what}");
+    }
+}
+
+#[test]
+fn what_goes_wrong_with_one_link_leaves_the_other_alone() {
+    let what = "\"loss\"\ncomponent = \"scheduler-0\"\npercent = 100\napi_server = ";
+    let bound = |server: u16| {
+        let world = linked(&[(39, 90, &format!("{what}{server}"))]);
+        seen(world, [60, 89, 150], World::pods_bound)
+    };
+    assert_eq!(bound(0), [0, 0, 20]);
+    assert_eq!(bound(1), [20, 20, 20]);
+
+    let mut world = linked(&[
+        (30, 60, "\"delay\"\ncomponent = \"scheduler-0\"\napi_server = 1\nextra = \"3s\""),
+        (30, 60, "\"duplicate\"\ncomponent = \"scheduler-0\"\napi_server = 1\npercent = 9"),
+        (
+            30,
+            60,
+            "\"reorder\"\ncomponent = \"scheduler-0\"\napi_server = 0\npercent = 100\nby = \"5s\"",
+        ),
+        (
+            30,
+            60,
+            "\"loss\"\ncomponent = \"scheduler-0\"\napi_server = 1\npercent = 100\ndirection = \"to-server\"",
+        ),
+    ]);
+    let id = scheduler(&world);
+    until(&mut world, 45);
+    assert_eq!(world.one_way_of(id, 1), Span(3_001_000_000));
+    let held: Vec<Span> = (0..100).map(|_| world.one_way_of(id, 0)).collect();
+    assert!(held.iter().all(|span| *span <= Span::millis(5_001)), "{held:?}");
+    assert!(held.iter().any(|span| *span > Span::secs(4)), "{held:?}");
+    assert!(held.iter().any(|span| *span < Span::secs(1)), "{held:?}");
+    assert!(world.loses(id, 1, Direction::ToServer));
+    assert!(!world.loses(id, 1, Direction::FromServer));
+    assert!(!world.loses(id, 0, Direction::ToServer));
+    let twice = |world: &World, server| {
+        world.processes[id.index()].trouble.as_ref().map(|trouble| trouble.duplicates(server))
+    };
+    assert_eq!((twice(&world, 0), twice(&world, 1)), (Some(0), Some(9)));
+    until(&mut world, 61);
+    assert_eq!(world.one_way_of(id, 0), Span::millis(1));
+    assert_eq!(twice(&world, 1), None);
+}
+
+/// Tells of bindings: whether they are carried out or only asked for, and of which pod.
+#[derive(Clone)]
+struct Bindings(Sender<(bool, Key)>);
+
+impl Check for Bindings {
+    fn property(&self) -> &'static str {
+        "bindings"
+    }
+
+    fn statement(&self) -> &'static str {
+        "tells of bindings"
+    }
+
+    fn observe(&mut self, _: &dyn Cluster, occurrence: &Occurrence<'_>, _: &mut Vec<String>) {
+        let (done, request) = match occurrence {
+            Occurrence::Called { request, .. } => (false, request),
+            Occurrence::Committed { request, .. } => (true, request),
+            _ => return,
+        };
+        if let Request::Bind { pod, .. } = request {
+            self.0.send((done, pod.clone())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn calls_overtake_each_other_only_where_they_are_said_to() {
+    let order = |faults: &[(u64, u64, &str)]| -> (Vec<Key>, Vec<Key>) {
+        let (told, bindings) = channel();
+        let mut world = linked(faults);
+        world.checks = vec![Box::new(Bindings(told))];
+        until(&mut world, 89);
+        drop(world);
+        let (done, asked): (Vec<_>, Vec<_>) = bindings.into_iter().partition(|(done, _)| *done);
+        let keys = |list: Vec<(bool, Key)>| list.into_iter().map(|(_, key)| key).collect();
+        (keys(asked), keys(done))
+    };
+    let (asked, done) = order(&[]);
+    assert_eq!((asked.len(), &asked), (20, &done));
+    let what = "\"reorder\"\ncomponent = \"scheduler-0\"\npercent = 50\nby = \"2s\"";
+    let (asked, done) = order(&[(39, 89, what)]);
+    assert_ne!(asked, done);
+}
+
+#[test]
+fn a_clock_that_is_set_back_stands_still_until_it_is_right() {
+    let what = "\"clock-behind\"\ncomponent = \"scheduler-0\"\nbehind = \"20s\"";
+    let crash = "\"crash\"\ncomponent = \"scheduler-0\"";
+    let behind = |world: &World| {
+        let clock = world.clock(scheduler(world));
+        (world.now().since(clock) + Duration::from_millis(500)).as_secs()
+    };
+    // It has acted within two seconds before: it renews its lease.
+    let [early, later, after] = seen(linked(&[(60, 100, what)]), [70, 95, 101], behind);
+    assert!((10..=12).contains(&early), "{early}");
+    assert_eq!((later, after), (20, 0));
+    // Who starts meanwhile has seen nothing of the time before.
+    let restarted = linked(&[(60, 100, what), (62, 64, crash)]);
+    assert_eq!(seen(restarted, [65, 95, 101], behind), [20, 20, 0]);
 }
