@@ -26,6 +26,7 @@ mod jobs;
 mod leadership;
 mod lifecycle;
 mod node_loss;
+mod of_process;
 mod ordinals;
 mod ownership;
 mod placement;
@@ -42,6 +43,7 @@ mod watches;
 #[cfg(test)]
 pub(crate) mod made_up;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use crate::check::Check;
@@ -58,6 +60,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
     let mut all = cheap(plan);
     if plan.nodes.len() <= NODES_MAX && pods(plan) <= PODS_MAX {
         all.extend(thorough(plan));
+        all.extend(thorough_of_operations(plan));
     }
     if plan.templates.iter().any(PodTemplate::minds_others) {
         all.push(Box::new(company::KeepsCompany::apart()));
@@ -79,6 +82,19 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Check>> {
 fn of_operations(plan: &Plan) -> Vec<Box<dyn Check>> {
     let asks = |is_it: fn(&Operation) -> bool| plan.operations.iter().any(|o| is_it(&o.operation));
     let mut all: Vec<Box<dyn Check>> = Vec::new();
+    if asks(|o| matches!(o, Operation::CreateDeployment { .. })) {
+        all.push(Box::new(rollout::OneSetPerTemplate::default()));
+        all.push(Box::new(rollout::RolloutEnds));
+        all.push(Box::new(rollout::SharesAddUp::default()));
+    }
+    if asks(|o| matches!(o, Operation::CreateBudget(_))) {
+        all.push(Box::new(budgets::BudgetsHold::new(plan)));
+    }
+    let priorities: BTreeSet<i32> = plan.templates.iter().map(|t| t.priority).collect();
+    if priorities.len() > 1 {
+        all.push(Box::new(preemption::RoomIsKept::default()));
+        all.push(Box::new(preemption::PreemptionEnds::default()));
+    }
     if asks(|o| matches!(o, Operation::CreateCronJob(_))) {
         all.push(Box::new(cron_jobs::OnSchedule::default()));
     }
@@ -127,17 +143,11 @@ fn cheap(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(waiting::WorkConserving),
         Box::new(rest::ComesToRest),
         Box::new(rest::RightNumber),
-        Box::new(rollout::OneSetPerTemplate::default()),
-        Box::new(rollout::RolloutEnds),
-        Box::new(rollout::SharesAddUp::default()),
         Box::new(endpoints::EndpointsAreRight),
         Box::new(node_loss::GivenUpSlowly::new(plan)),
         Box::new(leadership::OneLeader::new(plan)),
         Box::new(lifecycle::Conserved::new(plan)),
-        Box::new(budgets::BudgetsHold::new(plan)),
         Box::new(preemption::GivesWay::new(plan)),
-        Box::new(preemption::RoomIsKept::default()),
-        Box::new(preemption::PreemptionEnds::default()),
     ]
 }
 
@@ -150,15 +160,31 @@ fn thorough(plan: &Plan) -> Vec<Box<dyn Check>> {
         Box::new(capacity::NoOvercommit::new(plan)),
         Box::new(waiting::Waiting::for_attempt()),
         Box::new(waiting::Waiting::for_node()),
-        Box::new(replication::NoOvershoot::default()),
-        Box::new(replication::NoUndershoot::new(plan)),
-        Box::new(replication::LeastUsefulFirst::default()),
-        Box::new(rollout::RolloutBounds::new(plan)),
-        Box::new(ownership::Collected::default()),
         Box::new(lifecycle::OneOfAName::default()),
-        Box::new(daemons::OneOnEachNode::default()),
-        Box::new(jobs::CountsOnce::default()),
     ]
+}
+
+/// Those among them of what is there only if the plan asks for it.
+fn thorough_of_operations(plan: &Plan) -> Vec<Box<dyn Check>> {
+    let asks = |is_it: fn(&Operation) -> bool| plan.operations.iter().any(|o| is_it(&o.operation));
+    let mut all: Vec<Box<dyn Check>> = Vec::new();
+    let owners = |o: &Operation| o.creates() && !matches!(o, Operation::CreatePod { .. });
+    if asks(owners) || plan.templates.iter().any(|t| t.storage > 0) {
+        all.push(Box::new(replication::NoOvershoot::default()));
+        all.push(Box::new(replication::NoUndershoot::new(plan)));
+        all.push(Box::new(replication::LeastUsefulFirst::default()));
+        all.push(Box::new(ownership::Collected::default()));
+    }
+    if asks(|o| matches!(o, Operation::CreateDeployment { .. })) {
+        all.push(Box::new(rollout::RolloutBounds::new(plan)));
+    }
+    if asks(|o| matches!(o, Operation::CreateDaemonSet { .. })) {
+        all.push(Box::new(daemons::OneOnEachNode::default()));
+    }
+    if asks(|o| matches!(o, Operation::CreateJob { .. } | Operation::CreateCronJob(_))) {
+        all.push(Box::new(jobs::CountsOnce::default()));
+    }
+    all
 }
 
 /// How many pods a plan asks for.

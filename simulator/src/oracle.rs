@@ -26,50 +26,78 @@ const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 // --- amounts of resources ------------------------------------------------------------------
 
+/// The resources that nearly every pod and node names, in the order of their names.
+const COMMON: [&str; 4] = ["cpu", "ephemeral-storage", "memory", PODS];
+const PODS: &str = "pods";
+
 /// Amounts of resources by name: CPU in thousandths, everything else in whole units.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Amounts(BTreeMap<String, i128>);
+pub struct Amounts {
+    /// Those of [`COMMON`].
+    common: [i128; COMMON.len()],
+    others: BTreeMap<String, i128>,
+}
 
 impl Amounts {
     fn of_list(list: Option<&BTreeMap<String, Quantity>>) -> Self {
-        let parsed = list.into_iter().flatten().filter_map(|(name, quantity)| {
-            let amount = Amount::parse(&quantity.0).ok()?;
+        let mut amounts = Self::default();
+        for (name, quantity) in list.into_iter().flatten() {
+            let Ok(amount) = Amount::parse(&quantity.0) else { continue };
             let number = if name == "cpu" { amount.milli() } else { amount.value() };
-            Some((name.clone(), i128::from(number)))
-        });
-        Self(parsed.collect())
+            *amounts.entry(name) = number.into();
+        }
+        amounts
+    }
+
+    fn entry(&mut self, name: &str) -> &mut i128 {
+        match COMMON.iter().position(|common| *common == name) {
+            Some(at) => &mut self.common[at],
+            None => self.others.entry(name.to_owned()).or_default(),
+        }
+    }
+
+    fn get(&self, name: &str) -> i128 {
+        match COMMON.iter().position(|common| *common == name) {
+            Some(at) => self.common[at],
+            None => self.others.get(name).copied().unwrap_or(0),
+        }
+    }
+
+    fn named(&self) -> impl Iterator<Item = (&str, i128)> {
+        let common = COMMON.into_iter().zip(self.common);
+        common.chain(self.others.iter().map(|(name, amount)| (name.as_str(), *amount)))
     }
 
     /// Adds the amounts, `sign` times (1 or -1).
     pub fn add(&mut self, other: &Self, sign: i128) {
-        for (name, amount) in &other.0 {
-            // The name is there already but for the first time.
-            match self.0.get_mut(name) {
-                Some(sum) => *sum += amount * sign,
-                None => drop(self.0.insert(name.clone(), amount * sign)),
-            }
+        self.common.iter_mut().zip(other.common).for_each(|(sum, amount)| *sum += amount * sign);
+        for (name, amount) in &other.others {
+            *self.entry(name) += amount * sign;
         }
     }
 
     fn raise_to(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            let most = self.0.entry(name.clone()).or_default();
+        self.common.iter_mut().zip(other.common).for_each(|(most, amount)| {
+            *most = (*most).max(amount);
+        });
+        for (name, amount) in &other.others {
+            let most = self.entry(name);
             *most = (*most).max(*amount);
         }
     }
 
     /// The amount of one resource, zero when it is not named.
     pub fn of(&self, name: &str) -> i64 {
-        let amount = self.0.get(name).copied().unwrap_or(0);
+        let amount = self.get(name);
         i64::try_from(amount).unwrap_or(if amount < 0 { i64::MIN } else { i64::MAX })
     }
 
     /// The first resource of which these amounts, all of them used, exceed what `limits` has,
     /// with the two numbers. What is asked for by nobody is never short.
     pub fn beyond(&self, limits: &Self) -> Option<(&str, i128, i128)> {
-        let limit = |name: &str| limits.0.get(name).copied().unwrap_or(0);
-        let (name, used) = self.0.iter().find(|(name, used)| **used > 0 && **used > limit(name))?;
-        Some((name, *used, limit(name)))
+        let (name, used) =
+            self.named().find(|(name, used)| *used > 0 && *used > limits.get(name))?;
+        Some((name, used, limits.get(name)))
     }
 }
 
@@ -80,7 +108,7 @@ pub fn requests(spec: &PodSpec) -> Amounts {
         Amounts::of_list(c.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
     });
     sum.add(&Amounts::of_list(spec.overhead.as_ref()), 1);
-    sum.0.insert("pods".to_owned(), 1);
+    *sum.entry(PODS) = 1;
     sum
 }
 

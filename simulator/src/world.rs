@@ -77,6 +77,11 @@ impl ProcessId {
     pub const fn index(self) -> usize {
         self.0 as usize
     }
+
+    /// The process of that index.
+    pub(crate) fn at(index: usize) -> Self {
+        Self(u32::try_from(index).expect("fewer processes than numbers"))
+    }
 }
 
 /// How far a run has come.

@@ -38,6 +38,10 @@ impl Reconciler for TaintEviction {
             return if changed { vec![delta.key.clone()] } else { Vec::new() };
         }
         let pod = delta.new.as_ref().and_then(Object::get::<Pod>);
+        let before = delta.old.as_ref().and_then(Object::get::<Pod>);
+        if before.zip(pod).is_some_and(|(before, now)| is_as_tolerant(before, now)) {
+            return Vec::new();
+        }
         let node = pod.and_then(|p| cache.get::<Node>("", p.node()));
         node.filter(|n| evicting(n).next().is_some())
             .and_then(|n| n.metadata.name.as_deref())
@@ -71,6 +75,12 @@ impl Reconciler for TaintEviction {
         }
         plan
     }
+}
+
+/// Whether the taints of its node mean the same to a pod as before, seen without a look at them.
+fn is_as_tolerant(before: &Pod, now: &Pod) -> bool {
+    let same_spec = before.spec.as_ref().zip(now.spec.as_ref()).is_some_and(|(a, b)| a.is_same(b));
+    same_spec && before.node_name == now.node_name
 }
 
 fn evicting(node: &Node) -> impl Iterator<Item = &Taint> {

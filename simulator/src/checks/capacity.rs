@@ -1,8 +1,9 @@
 //! What nodes can hold: P8 (resources) and P14 (ports of the host).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
-use api::{Key, Kind, Name, Object, Pod, Request, Table};
+use api::{Key, Kind, Name, Object, Pod, Request, Revision, Shared, Table};
 use k8s_openapi::api::core::v1::{Node, PodSpec};
 use machine::WatchEvent;
 
@@ -12,7 +13,7 @@ use crate::oracle::{self, Amounts, HostPort};
 use crate::plan::{Component, Fault, Outcome, Plan};
 use crate::world::ProcessId;
 
-/// What a pod takes of its node.
+/// What pods take of their nodes.
 trait Taken: Clone {
     fn of(spec: &PodSpec) -> Self;
 
@@ -22,9 +23,9 @@ trait Taken: Clone {
     }
 }
 
-impl Taken for Amounts {
+impl Taken for Arc<Amounts> {
     fn of(spec: &PodSpec) -> Self {
-        oracle::requests(spec)
+        Self::new(oracle::requests(spec))
     }
 
     fn amounts(&self) -> Option<&Amounts> {
@@ -38,29 +39,56 @@ impl Taken for Vec<HostPort> {
     }
 }
 
+/// What specs take that were looked at of late: the versions of a pod have one spec in common, and
+/// mostly all pods of a template.
+#[derive(Clone)]
+struct TakenBySpec<T>(VecDeque<(Shared<PodSpec>, T)>);
+
+/// How many specs are remembered.
+const SPECS_MAX: usize = 8;
+
+impl<T> Default for TakenBySpec<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<T: Taken> TakenBySpec<T> {
+    fn of(&mut self, spec: &Shared<PodSpec>) -> T {
+        if let Some((_, taken)) = self.0.iter().find(|(known, _)| known.is_same(spec)) {
+            return taken.clone();
+        }
+        self.0.truncate(SPECS_MAX - 1);
+        let taken = T::of(spec);
+        self.0.push_front((spec.clone(), taken.clone()));
+        taken
+    }
+}
+
 /// Pods with their nodes and what they take of them.
 #[derive(Clone)]
 struct Ledger<T> {
     pods: Table<Key, Entry<T>>,
-    nodes: BTreeMap<Name, Residents>,
+    nodes: Table<Name, Residents>,
+    specs: TakenBySpec<T>,
 }
 
 #[derive(Clone)]
 struct Entry<T> {
-    uid: String,
+    uid: Box<str>,
     node: Name,
     taken: T,
 }
 
 #[derive(Clone, Default)]
 struct Residents {
-    keys: BTreeSet<Key>,
+    keys: Vec<Key>,
     sum: Amounts,
 }
 
 impl<T> Default for Ledger<T> {
     fn default() -> Self {
-        Self { pods: Table::new(), nodes: BTreeMap::new() }
+        Self { pods: Table::new(), nodes: Table::new(), specs: TakenBySpec::default() }
     }
 }
 
@@ -68,31 +96,41 @@ impl<T: Taken> Ledger<T> {
     /// Takes in the present state of a pod, as far as it counts.
     fn set(&mut self, key: &Key, pod: Option<&Pod>, counts: impl Fn(&Pod) -> bool) {
         let pod = pod.filter(|p| counts(p));
-        let place = pod.and_then(|p| Some((p.spec.as_ref()?, oracle::node_of(p)?)));
-        let Some((spec, node)) = place else {
+        let place = pod.and_then(|p| Some((p, p.spec.as_ref()?, p.node_name.as_ref()?)));
+        let Some((pod, spec, node)) = place else {
             self.remove(key);
             return;
         };
-        let uid = pod.and_then(|p| p.metadata.uid.clone()).unwrap_or_default();
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         // What a pod asks for does not change; where it is bound does not, either.
-        if self.pods.get(key).is_some_and(|e| *e.node == *node && e.uid == uid) {
+        if self.pods.get(key).is_some_and(|e| e.node == *node && *e.uid == *uid) {
             return;
         }
         self.remove(key);
-        let taken = T::of(spec);
-        let node: Name = node.into();
-        let residents = self.nodes.entry(node.clone()).or_default();
-        residents.keys.insert(key.clone());
-        if let Some(amounts) = taken.amounts() {
-            residents.sum.add(amounts, 1);
+        let taken = self.specs.of(spec);
+        self.put(key.clone(), Entry { uid: uid.into(), node: node.clone(), taken });
+    }
+
+    /// Adds a pod that is not there.
+    fn put(&mut self, key: Key, entry: Entry<T>) {
+        if !self.nodes.contains_key(&entry.node) {
+            self.nodes.insert(entry.node.clone(), Residents::default());
         }
-        self.pods.insert(key.clone(), Entry { uid, node, taken });
+        if let Some(residents) = self.nodes.get_mut(&entry.node) {
+            residents.keys.push(key.clone());
+            if let Some(amounts) = entry.taken.amounts() {
+                residents.sum.add(amounts, 1);
+            }
+        }
+        self.pods.insert(key, entry);
     }
 
     fn remove(&mut self, key: &Key) {
         let Some(entry) = self.pods.remove(key) else { return };
         let Some(residents) = self.nodes.get_mut(&entry.node) else { return };
-        residents.keys.remove(key);
+        if let Some(at) = residents.keys.iter().position(|resident| resident == key) {
+            residents.keys.swap_remove(at);
+        }
         if let Some(amounts) = entry.taken.amounts() {
             residents.sum.add(amounts, -1);
         }
@@ -101,11 +139,16 @@ impl<T: Taken> Ledger<T> {
         }
     }
 
-    /// What the pods of a node take, but for one.
-    fn others<'a>(&'a self, node: &str, but: &'a Key) -> impl Iterator<Item = (&'a Key, &'a T)> {
+    /// What the pods of a node take, but for one, in the order of their keys.
+    fn others<'a>(
+        &'a self,
+        node: &str,
+        but: &'a Key,
+    ) -> impl Iterator<Item = (&'a Key, &'a T)> + use<'a, T> {
         let keys = self.nodes.get(node).into_iter().flat_map(|residents| &residents.keys);
-        let keys = keys.filter(move |key| *key != but);
-        keys.filter_map(|key| self.pods.get(key).map(|entry| (key, &entry.taken)))
+        let mut keys: Vec<&Key> = keys.filter(|key| *key != but).collect();
+        keys.sort_unstable();
+        keys.into_iter().filter_map(|key| self.pods.get(key).map(|entry| (key, &entry.taken)))
     }
 
     /// The amounts that the pods of a node take together, but for one.
@@ -124,15 +167,13 @@ impl<T: Taken> Ledger<T> {
 #[derive(Clone)]
 struct Shown<T> {
     ledger: Ledger<T>,
-    /// All pods that it was shown.
-    keys: BTreeSet<Key>,
     /// Pods that it has asked to bind, in this life.
-    asked: BTreeSet<Key>,
+    asked: Table<Key, ()>,
 }
 
 impl<T> Default for Shown<T> {
     fn default() -> Self {
-        Self { ledger: Ledger::default(), keys: BTreeSet::new(), asked: BTreeSet::new() }
+        Self { ledger: Ledger::default(), asked: Table::new() }
     }
 }
 
@@ -161,13 +202,13 @@ impl<T: Taken> KnownToSchedulers<T> {
         match occurrence {
             Occurrence::Delivered { to, event } => self.delivered(cluster, *to, event),
             Occurrence::Called { by, request: Request::Bind { pod, .. } } => {
-                self.shown.entry(*by).or_default().asked.insert(pod.clone());
+                self.shown.entry(*by).or_default().asked.insert(pod.clone(), ());
             }
             Occurrence::Committed { by: Some(by), request, key, new, .. }
                 if matches!(request, Request::Bind { .. }) && self.own_are_known =>
             {
                 let Some(shown) = self.shown.get_mut(by) else { return };
-                if shown.asked.remove(*key) {
+                if shown.asked.remove(*key).is_some() {
                     shown.ledger.set(key, oracle::pod(*new), |_| true);
                 }
             }
@@ -187,16 +228,18 @@ impl<T: Taken> KnownToSchedulers<T> {
             WatchEvent::Changed(object) => show(shown, object),
             WatchEvent::Deleted { key, .. } => {
                 shown.ledger.remove(key);
-                shown.keys.remove(key);
                 shown.asked.remove(key);
             }
             WatchEvent::Replaced { objects, .. } => {
-                let listed: BTreeSet<Key> = objects.iter().map(Object::key).collect();
-                for key in shown.keys.difference(&listed) {
-                    shown.ledger.remove(key);
+                // What is not listed is gone.
+                let before = std::mem::take(&mut shown.ledger);
+                for object in objects {
+                    let key = object.key();
+                    if let Some(entry) = before.pods.get(&key) {
+                        shown.ledger.put(key, entry.clone());
+                    }
+                    show(shown, object);
                 }
-                shown.keys = listed;
-                objects.iter().for_each(|object| show(shown, object));
             }
             WatchEvent::Progress { .. } | WatchEvent::Renewing { .. } => {}
         }
@@ -208,11 +251,10 @@ fn show<T: Taken>(shown: &mut Shown<T>, object: &Object) {
     let pod = object.get::<Pod>();
     let unbound = pod.is_some_and(|p| oracle::node_of(p).is_none() && !oracle::has_ended(p));
     // What it bound itself, it knows before it is shown it.
-    let own = shown.ledger.pods.get(&key).is_some_and(|entry| entry.uid == object.uid());
+    let own = shown.ledger.pods.get(&key).is_some_and(|entry| *entry.uid == *object.uid());
     if !(unbound && own) {
         shown.ledger.set(&key, pod, |p| !oracle::has_ended(p));
     }
-    shown.keys.insert(key);
 }
 
 const fn is_scheduler(component: &Component) -> bool {
@@ -264,11 +306,14 @@ impl KubeletStarts {
 /// work, or was stopped, takes nothing any more, though the API may hear of that late.
 #[derive(Clone)]
 pub(super) struct NoOvercommit {
-    known: KnownToSchedulers<Amounts>,
+    known: KnownToSchedulers<Arc<Amounts>>,
     nodes: NodesShown,
     strict: bool,
-    bound: BTreeMap<Name, Amounts>,
-    running: BTreeMap<Name, Amounts>,
+    specs: TakenBySpec<Arc<Amounts>>,
+    /// What nodes offer, as of a revision.
+    offers: Table<Name, (Revision, Arc<Amounts>)>,
+    bound: Table<Name, Amounts>,
+    running: Table<Name, Amounts>,
     shrunk: BTreeSet<Name>,
     starts: KubeletStarts,
 }
@@ -279,8 +324,10 @@ impl NoOvercommit {
             known: KnownToSchedulers::new(plan),
             nodes: NodesShown::new(Role::Scheduler),
             strict: one_scheduler_knows_all(plan),
-            bound: BTreeMap::new(),
-            running: BTreeMap::new(),
+            specs: TakenBySpec::default(),
+            offers: Table::new(),
+            bound: Table::new(),
+            running: Table::new(),
             shrunk: BTreeSet::new(),
             starts: KubeletStarts::default(),
         }
@@ -295,39 +342,27 @@ impl NoOvercommit {
         found: &mut Vec<String>,
     ) {
         let is_bound = |pod: &Pod| !oracle::has_ended(pod);
-        if let Some(node) = moved(&mut self.bound, old, new, is_bound)
+        if let Some((node, sum)) = moved(&mut self.bound, &mut self.specs, old, new, is_bound)
             && self.strict
-            && !self.shrunk.contains(&*node)
-            && let Some(why) = self.excess(cluster, &self.bound, &node)
+            && !self.shrunk.contains(node)
+            && let Some(why) = excess(cluster, &mut self.offers, sum, node)
         {
             found.push(format!("with {key}, pods that ask for {why} are bound to {node}"));
         }
         let runs = |pod: &Pod| oracle::phase(pod) == "Running";
-        if let Some(node) = moved(&mut self.running, old, new, runs)
-            && !self.shrunk.contains(&*node)
-            && !self.starts.again.contains(&*node)
-            && self.excess(cluster, &self.running, &node).is_some()
+        if let Some((node, sum)) = moved(&mut self.running, &mut self.specs, old, new, runs)
+            && !self.shrunk.contains(node)
+            && !self.starts.again.contains(&**node)
+            && excess(cluster, &mut self.offers, sum, node).is_some()
         {
             // Few get here, so that it may take long to find out.
-            let mut sums = BTreeMap::from([(node.clone(), self.running[&node].clone())]);
-            for spec in done_on(cluster, &node) {
-                sums.entry(node.clone()).or_default().add(&oracle::requests(spec), -1);
+            let mut sum = sum.clone();
+            for spec in done_on(cluster, node) {
+                sum.add(&oracle::requests(spec), -1);
             }
-            let Some(why) = self.excess(cluster, &sums, &node) else { return };
+            let Some(why) = excess(cluster, &mut self.offers, &sum, node) else { return };
             found.push(format!("with {key}, pods that ask for {why} run on {node}"));
         }
-    }
-
-    fn excess(
-        &self,
-        cluster: &dyn Cluster,
-        sums: &BTreeMap<Name, Amounts>,
-        node: &Name,
-    ) -> Option<String> {
-        let object = cluster.object(&Key::cluster(Kind::Node, node))?;
-        let limits = oracle::allocatable(object.get()?);
-        let (resource, used, has) = sums.get(node)?.beyond(&limits)?;
-        Some(format!("{used} of {resource}, of which there are {has},"))
     }
 
     fn node_committed(&mut self, key: &Key, old: Option<&Object>, new: Option<&Object>) {
@@ -340,16 +375,45 @@ impl NoOvercommit {
         }
     }
 
-    fn asked(&self, by: ProcessId, key: &Key, pod: &Pod, node: &str) -> Option<String> {
-        let limits = oracle::allocatable(self.nodes.get(by, node)?);
+    fn asked(&mut self, by: ProcessId, key: &Key, pod: &Pod, node: &str) -> Option<String> {
+        let limits = offered(&mut self.offers, self.nodes.get(by, node)?, node);
         let mut sum = self.known.shown.get(&by)?.ledger.sum_but(node, key);
-        sum.add(&oracle::requests(pod.spec.as_ref()?), 1);
+        sum.add(&self.specs.of(pod.spec.as_ref()?), 1);
         let (resource, used, has) = sum.beyond(&limits)?;
         Some(format!(
             "although it knows of pods there that ask, with this one, for {used} of {resource}, \
              and the node has {has}"
         ))
     }
+}
+
+/// What a node offers, reckoned anew only when it was written since.
+fn offered(
+    offers: &mut Table<Name, (Revision, Arc<Amounts>)>,
+    node: &Node,
+    name: &str,
+) -> Arc<Amounts> {
+    let version = node.metadata.resource_version.as_deref();
+    let revision = version.and_then(Revision::parse).unwrap_or_default();
+    if let Some((_, amounts)) = offers.get(name).filter(|(at, _)| *at == revision) {
+        return amounts.clone();
+    }
+    let amounts = Arc::new(oracle::allocatable(node));
+    offers.insert(name.into(), (revision, amounts.clone()));
+    amounts
+}
+
+/// What there is more of on a node than it has.
+fn excess(
+    cluster: &dyn Cluster,
+    offers: &mut Table<Name, (Revision, Arc<Amounts>)>,
+    sum: &Amounts,
+    node: &Name,
+) -> Option<String> {
+    let object = cluster.object(&Key::cluster(Kind::Node, node))?;
+    let limits = offered(offers, object.get()?, node);
+    let (resource, used, has) = sum.beyond(&limits)?;
+    Some(format!("{used} of {resource}, of which there are {has},"))
 }
 
 /// Pods of a node that run as far as the API knows, and have ended for good.
@@ -368,31 +432,33 @@ fn done_on<'a>(cluster: &'a dyn Cluster, node: &str) -> impl Iterator<Item = &'a
     pods.filter(runs).filter(here).filter(done).filter_map(|pod| pod.spec.as_deref())
 }
 
-/// Follows a pod into and out of the sum of its node; returns the node when it has come in.
-fn moved(
-    sums: &mut BTreeMap<Name, Amounts>,
+/// Follows a pod into and out of the sum of its node; returns the node with its sum when it has
+/// come in.
+fn moved<'a>(
+    sums: &'a mut Table<Name, Amounts>,
+    specs: &mut TakenBySpec<Arc<Amounts>>,
     old: Option<&Pod>,
-    new: Option<&Pod>,
+    new: Option<&'a Pod>,
     counts: impl Fn(&Pod) -> bool,
-) -> Option<Name> {
-    fn place<'a>(pod: Option<&'a Pod>, counts: &impl Fn(&Pod) -> bool) -> Option<&'a str> {
-        pod.filter(|p| counts(p)).and_then(oracle::node_of)
-    }
-    let (before, after) = (place(old, &counts), place(new, &counts));
-    if before == after {
+) -> Option<(&'a Name, &'a Amounts)> {
+    let before = old.filter(|p| counts(p)).and_then(|p| Some((p.node_name.as_ref()?, p)));
+    let after = new.filter(|p| counts(p)).and_then(|p| Some((p.node_name.as_ref()?, p)));
+    if before.map(|(node, _)| node) == after.map(|(node, _)| node) {
         return None;
     }
-    let amounts = |pod: Option<&Pod>| {
-        pod.and_then(|p| p.spec.as_ref()).map(|spec| oracle::requests(spec)).unwrap_or_default()
-    };
-    if let Some(node) = before
+    let mut amounts = |pod: &Pod| pod.spec.as_ref().map(|spec| specs.of(spec)).unwrap_or_default();
+    if let Some((node, pod)) = before
         && let Some(sum) = sums.get_mut(node)
     {
-        sum.add(&amounts(old), -1);
+        sum.add(&amounts(pod), -1);
     }
-    let node: Name = after?.into();
-    sums.entry(node.clone()).or_default().add(&amounts(new), 1);
-    Some(node)
+    let (node, pod) = after?;
+    if !sums.contains_key(node) {
+        sums.insert(node.clone(), Amounts::default());
+    }
+    let sum = sums.get_mut(node)?;
+    sum.add(&amounts(pod), 1);
+    Some((node, sum))
 }
 
 impl Check for NoOvercommit {

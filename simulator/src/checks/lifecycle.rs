@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Key, Kind, Object, Patch, PatchBody, Pod, Request};
+use api::{Key, Kind, Name, Object, Patch, PatchBody, Pod, Request, Table};
 
 use super::ordinals::InOrder;
 use crate::check::{Check, Cluster, Occurrence, Role};
@@ -15,24 +15,41 @@ use crate::plan::Plan;
 /// A node whose object was deleted is excused: whoever deleted it vouched for its end.
 #[derive(Clone, Default)]
 pub(super) struct OneOfAName {
-    /// Where the last pod of each name was bound, by UID.
-    places: BTreeMap<Key, BTreeMap<String, String>>,
+    /// Where the last pods of each name were bound.
+    places: Table<Key, Vec<Place>>,
+    /// When nodes were deleted, by the count of those that were.
+    deleted: Table<Name, u64>,
+    deletions: u64,
     order: InOrder,
+}
+
+/// Where a pod was bound.
+#[derive(Clone)]
+struct Place {
+    uid: Box<str>,
+    node: Name,
+    /// How many nodes had been deleted by then.
+    deletions: u64,
 }
 
 impl OneOfAName {
     fn bound(&mut self, key: &Key, pod: &Pod) {
-        let (Some(node), Some(uid)) = (oracle::node_of(pod), &pod.metadata.uid) else { return };
-        let places = self.places.entry(key.clone()).or_default();
-        if !places.contains_key(uid) {
-            places.insert(uid.clone(), node.to_owned());
+        let (Some(node), Some(uid)) = (&pod.node_name, &pod.metadata.uid) else { return };
+        let known = self.places.get(key).into_iter().flatten();
+        if known.into_iter().any(|place| *place.uid == **uid) {
+            return;
+        }
+        let (uid, node) = (uid.as_str().into(), node.clone());
+        let place = Place { uid, node, deletions: self.deletions };
+        match self.places.get_mut(key) {
+            Some(places) => places.push(place),
+            None => drop(self.places.insert(key.clone(), vec![place])),
         }
     }
 
-    fn node_gone(&mut self, node: &str) {
-        for places in self.places.values_mut() {
-            places.retain(|_, at| at != node);
-        }
+    fn node_gone(&mut self, node: &Name) {
+        self.deletions += 1;
+        self.deleted.insert(node.clone(), self.deletions);
     }
 
     /// Another pod of the name that runs.
@@ -41,8 +58,12 @@ impl OneOfAName {
         if places.len() < 2 {
             return None;
         }
-        places.retain(|other, node| other == uid || cluster.running_pods(node).contains(other));
-        places.iter().find(|(other, _)| *other != uid).map(|(_, node)| node.clone())
+        places.retain(|Place { uid: other, node, deletions }| {
+            let vouched_for = self.deleted.get(node).is_some_and(|deletion| deletion > deletions);
+            let runs = || **other == *uid || cluster.running_pods(node).contains(&**other);
+            !vouched_for && runs()
+        });
+        places.iter().find(|place| *place.uid != *uid).map(|place| place.node.to_string())
     }
 }
 
@@ -90,7 +111,7 @@ impl Check for OneOfAName {
 
 /// Where a pod is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum Phase {
     Pending,
     Bound,
     Running,
@@ -98,7 +119,7 @@ enum Place {
     Failed,
 }
 
-impl Place {
+impl Phase {
     fn of(pod: &Pod) -> Option<Self> {
         match (oracle::phase(pod), oracle::node_of(pod)) {
             ("Succeeded", _) => Some(Self::Succeeded),
@@ -128,7 +149,7 @@ pub(super) struct Conserved {
     ended: BTreeSet<String>,
     created: u64,
     deleted: u64,
-    counts: BTreeMap<Place, u64>,
+    counts: BTreeMap<Phase, u64>,
 }
 
 /// The UID and phase in a kubelet's write of a status.
@@ -160,7 +181,7 @@ impl Conserved {
     }
 
     fn committed(&mut self, key: &Key, old: Option<&Pod>, new: Option<&Pod>) -> Option<String> {
-        let place = |pod: Option<&Pod>| pod.and_then(Place::of);
+        let place = |pod: Option<&Pod>| pod.and_then(Phase::of);
         let (before, after) = (place(old), place(new));
         match (old, new) {
             (None, Some(_)) => self.created += 1,
@@ -225,11 +246,11 @@ impl Check for Conserved {
     }
 
     fn at_rest(&mut self, cluster: &dyn Cluster, found: &mut Vec<String>) {
-        let mut counts: BTreeMap<Place, u64> = BTreeMap::new();
+        let mut counts: BTreeMap<Phase, u64> = BTreeMap::new();
         let mut present = 0;
         for pod in cluster.objects(Kind::Pod).filter_map(Object::get::<Pod>) {
             present += 1;
-            if let Some(place) = Place::of(pod) {
+            if let Some(place) = Phase::of(pod) {
                 *counts.entry(place).or_default() += 1;
             }
         }

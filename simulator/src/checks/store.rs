@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use api::{Key, Kind, Object, Request, Revision, Table};
 use machine::WatchEvent;
 
+use super::of_process::OfProcess;
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle;
 use crate::world::ProcessId;
@@ -26,7 +27,7 @@ pub(super) fn coordinates(event: &WatchEvent) -> (Kind, Revision) {
 #[derive(Clone, Default)]
 pub(super) struct Revisions {
     last: Revision,
-    streams: BTreeMap<ProcessId, BTreeMap<Kind, Revision>>,
+    streams: OfProcess<BTreeMap<Kind, Revision>>,
 }
 
 impl Revisions {
@@ -49,7 +50,7 @@ impl Revisions {
 
     fn delivered(&mut self, to: ProcessId, event: &WatchEvent, found: &mut Vec<String>) -> bool {
         let (kind, revision) = coordinates(event);
-        let last = self.streams.entry(to).or_default().entry(kind).or_default();
+        let last = self.streams.of(to).entry(kind).or_default();
         let restarts = matches!(event, WatchEvent::Replaced { .. });
         let back = !restarts && revision < *last;
         if back {
@@ -90,7 +91,7 @@ impl Check for Revisions {
                 }
             }
             Occurrence::Started(process) | Occurrence::Crashed(process) => {
-                self.streams.remove(process);
+                self.streams.forget(*process);
             }
             _ => {}
         }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use api::{Key, Kind, Ledger, Object, Revision, Time};
+use api::{Key, Kind, Object, Revision, Time, hash};
 use machine::WatchEvent;
 
+use super::of_process::OfProcess;
 use super::store::coordinates;
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle;
@@ -105,10 +106,57 @@ fn difference(
     ))
 }
 
+/// What one watch has told, each object as it was told last. What is told is written down, and
+/// brought into order from time to time: nobody asks before the end.
+#[derive(Clone, Default)]
+struct Told {
+    /// Hash and key of an object with its revision, or that it is gone.
+    log: Vec<(u64, Key, Option<Revision>)>,
+    /// How much of the log there was after it was last brought into order.
+    settled: usize,
+}
+
+/// What may be written down beyond what was there.
+const UNSETTLED_MIN: usize = 32;
+
+impl Told {
+    fn note(&mut self, key: Key, revision: Option<Revision>) {
+        if self.log.len() >= 2 * self.settled + UNSETTLED_MIN {
+            self.settle();
+        }
+        self.log.push((hash::fold(&key), key, revision));
+    }
+
+    /// Keeps the last word on each object that is there.
+    fn settle(&mut self) {
+        // What was told of one object stays in order.
+        self.log.sort_by_key(|(hash, ..)| *hash);
+        let mut settled: Vec<(u64, Key, Option<Revision>)> = Vec::new();
+        for (hash, key, revision) in self.log.drain(..) {
+            let alike = settled.iter_mut().rev().take_while(|(known, ..)| *known == hash);
+            match alike.into_iter().find(|(_, known, _)| *known == key) {
+                Some(before) => before.2 = revision,
+                None => settled.push((hash, key, revision)),
+            }
+        }
+        settled.retain(|(_, _, revision)| revision.is_some());
+        self.log = settled;
+        self.settled = self.log.len();
+    }
+
+    /// What is there.
+    fn objects(&self) -> BTreeMap<Key, Revision> {
+        let last: BTreeMap<&Key, Option<Revision>> =
+            self.log.iter().map(|(_, key, revision)| (key, *revision)).collect();
+        let there = last.into_iter().filter_map(|(key, at)| Some((key.clone(), at?)));
+        there.collect()
+    }
+}
+
 /// P2: all that a watch delivered adds up to what is stored.
 #[derive(Clone, Default)]
 pub(super) struct Replay {
-    shadows: BTreeMap<ProcessId, BTreeMap<Kind, Ledger<Key, Revision>>>,
+    told: OfProcess<BTreeMap<Kind, Told>>,
     recent: Recent,
 }
 
@@ -118,22 +166,18 @@ impl Replay {
         if !is_compared(kind) {
             return;
         }
-        let kinds = self.shadows.entry(to).or_default();
+        let kinds = self.told.of(to);
         // What comes before the first list is of no use to anybody.
         match (kinds.get_mut(&kind), event) {
             (_, WatchEvent::Replaced { objects, .. }) => {
-                let mut listed = Ledger::new();
+                let mut listed = Told::default();
                 for object in objects {
-                    listed.insert(object.key(), object.revision());
+                    listed.note(object.key(), Some(object.revision()));
                 }
                 kinds.insert(kind, listed);
             }
-            (Some(shadow), WatchEvent::Changed(object)) => {
-                shadow.insert(object.key(), revision);
-            }
-            (Some(shadow), WatchEvent::Deleted { key, .. }) => {
-                shadow.remove(key);
-            }
+            (Some(told), WatchEvent::Changed(object)) => told.note(object.key(), Some(revision)),
+            (Some(told), WatchEvent::Deleted { key, .. }) => told.note(key.clone(), None),
             (None, _) | (_, WatchEvent::Progress { .. } | WatchEvent::Renewing { .. }) => {}
         }
     }
@@ -153,7 +197,7 @@ impl Check for Replay {
             Occurrence::Committed { key, .. } => self.recent.committed(cluster.now(), key),
             Occurrence::Delivered { to, event } => self.delivered(*to, event),
             Occurrence::Started(process) | Occurrence::Crashed(process) => {
-                self.shadows.remove(process);
+                self.told.forget(*process);
             }
             _ => {}
         }
@@ -165,11 +209,10 @@ impl Check for Replay {
         }
         let present = Present::read(cluster);
         let excused = self.recent.keys(cluster.now());
-        for (process, kinds) in &self.shadows {
-            let component = cluster.component(*process);
-            for (kind, shadow) in kinds {
-                let told = shadow.iter().map(|(key, at)| (key.clone(), *at)).collect();
-                let wrong = difference(&told, present.of(&component, *kind), &excused);
+        for (process, kinds) in self.told.iter() {
+            for (kind, told) in kinds {
+                let component = cluster.component(process);
+                let wrong = difference(&told.objects(), present.of(&component, *kind), &excused);
                 if let Some(wrong) = wrong {
                     let kind = kind.plural();
                     found.push(format!(
@@ -231,7 +274,7 @@ pub(super) struct NeverBack {
     /// Whether a first list may be older than what the process saw in its last life.
     may_be_old: bool,
     /// How far each watch has come, in this life and in any.
-    seen: BTreeMap<ProcessId, BTreeMap<Kind, Seen>>,
+    seen: OfProcess<BTreeMap<Kind, Seen>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -244,7 +287,7 @@ struct Seen {
 impl NeverBack {
     pub(super) fn new(plan: &Plan) -> Self {
         let lags = plan.faults.iter().any(|f| matches!(f.fault, Fault::LaggingServer { .. }));
-        Self { may_be_old: lags || plan.settings.api_servers > 1, seen: BTreeMap::new() }
+        Self { may_be_old: lags || plan.settings.api_servers > 1, seen: OfProcess::default() }
     }
 }
 
@@ -266,7 +309,7 @@ impl Check for NeverBack {
         match occurrence {
             Occurrence::Delivered { to, event } => {
                 let (kind, revision) = coordinates(event);
-                let seen = self.seen.entry(*to).or_default().entry(kind).or_default();
+                let seen = self.seen.of(*to).entry(kind).or_default();
                 let lists = matches!(event, WatchEvent::Replaced { .. });
                 let excused = self.may_be_old && !seen.lives;
                 if lists && revision < seen.revision && !excused {
@@ -283,7 +326,7 @@ impl Check for NeverBack {
                 *seen = Seen { revision: reached, lives: true };
             }
             Occurrence::Started(process) => {
-                for seen in self.seen.entry(*process).or_default().values_mut() {
+                for seen in self.seen.of(*process).values_mut() {
                     seen.lives = false;
                 }
             }

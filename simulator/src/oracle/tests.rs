@@ -27,11 +27,16 @@ fn a_pod_asks_for_its_containers_or_its_initialisation() {
 
 #[test]
 fn what_nobody_asks_for_is_never_short() {
-    let of = |list: &[(&str, i128)]| Amounts(list.iter().map(|(n, a)| ((*n).into(), *a)).collect());
+    let of = |list: &[(&str, i128)]| {
+        let mut amounts = Amounts::default();
+        list.iter().for_each(|(name, amount)| *amounts.entry(name) = *amount);
+        amounts
+    };
     let limits = of(&[("cpu", 1000), ("pods", 2)]);
     assert_eq!(of(&[("cpu", 1000), ("memory", 0)]).beyond(&limits), None);
     assert_eq!(of(&[("cpu", 1001)]).beyond(&limits), Some(("cpu", 1001, 1000)));
     assert_eq!(of(&[("memory", 1)]).beyond(&limits), Some(("memory", 1, 0)));
+    assert_eq!(of(&[("x.y/gpu", 1)]).beyond(&limits), Some(("x.y/gpu", 1, 0)));
     let mut sum = of(&[("cpu", 500)]);
     sum.add(&of(&[("cpu", 300), ("x", 1)]), 1);
     sum.add(&of(&[("cpu", 500)]), -1);
