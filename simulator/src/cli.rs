@@ -3,6 +3,7 @@
 mod compare;
 mod engine_bench;
 mod explain;
+mod finding;
 mod import;
 mod input;
 mod memory;
@@ -30,6 +31,17 @@ pub enum Exit {
     NoRest = 3,
 }
 
+impl Exit {
+    /// Of two runs that which tells of more: a property that does not hold, then no rest.
+    const fn worse(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Violation, _) | (_, Self::Fine) => self,
+            (Self::Fine, _) | (_, Self::Violation) => other,
+            _ => self,
+        }
+    }
+}
+
 /// Runs the production scheduler, controllers, kubelet logic and API semantics under virtual
 /// time, with faults, from a seed.
 #[derive(Debug, Parser)]
@@ -46,8 +58,8 @@ pub enum Exit {
         ksim compare simulator/scenarios/compare-spread.toml \\\n    \
         simulator/scenarios/compare-pack.toml\n  \
         ksim explain simulator/scenarios/capacity.toml default/growth-40\n\n\
-        Exit codes: 0 everything held; 1 a property did not hold or two runs differ; 2 wrong \
-        input; 3 the cluster did not come to rest."
+        Exit codes: 0 everything held; 1 a property did not hold, a seed failed or two runs differ; \
+        2 wrong input; 3 the cluster did not come to rest, or made no progress."
 )]
 pub struct Cli {
     #[command(subcommand)]

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod compare;
 pub mod distribution;
 pub mod end_state;
+pub mod finding;
 pub mod meter;
 pub mod oracle;
 pub mod outcome;

@@ -128,6 +128,8 @@ impl Meter {
             records: self.records,
             scheduling: pods.scheduling.percentiles(),
             start: pods.start.percentiles(),
+            scheduling_curve: pods.scheduling.curve(),
+            start_curve: pods.start.curve(),
             samples: std::mem::take(&mut self.samples),
             heat: self.heat.take(),
             rollouts: self.rollouts.take(),

@@ -56,12 +56,21 @@ pub struct Outcome {
     pub settled_after: Option<Span>,
     /// Properties that did not hold.
     pub violations: Vec<crate::check::Violation>,
+    /// The first of them, explained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<Box<crate::finding::Finding>>,
     /// Hash over all effects of all components in order, hexadecimal.
     pub effect_log_hash: String,
     /// From a pod's creation to its binding.
     pub scheduling: Percentiles,
     /// From a pod's creation until its containers run.
     pub start: Percentiles,
+    /// The same waits as a curve.
+    #[serde(default)]
+    pub scheduling_curve: LatencyCurve,
+    /// The same waits as a curve.
+    #[serde(default)]
+    pub start_curve: LatencyCurve,
     /// The cluster over time, at equal distances.
     pub samples: Vec<Sample>,
     /// Use of nodes over time.
@@ -84,6 +93,11 @@ pub struct Percentiles {
     /// The longest.
     pub max_ns: u64,
 }
+
+/// A distribution of lengths of time: of a thousand so many, in rising order, take no longer than
+/// so many nanoseconds. Empty when nothing was measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyCurve(pub Vec<(u16, u64)>);
 
 /// The cluster at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

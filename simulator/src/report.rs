@@ -10,7 +10,9 @@ mod csv;
 #[cfg(test)]
 pub(crate) mod demo;
 mod figures;
+mod finding;
 mod heat_map;
+mod latency_chart;
 mod page;
 mod rollout_chart;
 mod run_page;
@@ -19,7 +21,10 @@ mod soak_page;
 mod text;
 
 pub use self::comparison_page::html as comparison_html;
-pub use self::csv::{CsvTable, tables as csv};
+pub use self::csv::{
+    CsvTable, comparison as comparison_csv, explanation as explanation_csv, tables as csv,
+};
+pub use self::finding::text as finding_text;
 pub use self::run_page::html;
 pub use self::soak::{Soak, SoakRun};
 pub use self::text::text;

@@ -17,7 +17,7 @@ pub(crate) mod limits;
 pub(crate) mod names;
 pub(crate) mod scheduled;
 pub(crate) mod section;
-mod settings;
+pub(crate) mod settings;
 pub(crate) mod suggest;
 #[cfg(test)]
 mod tests;
@@ -36,7 +36,9 @@ use self::nodes::{NODES_MAX, NodeGroup};
 use self::section::Section;
 use self::shapes::Catalogue;
 use crate::chaos::{self, Chaos, Churn};
-use crate::plan::{NodeShape, Plan, PlannedFault, PlannedOperation, PodTemplate, Settings};
+use crate::plan::{
+    NodeShape, Operation, Plan, PlannedFault, PlannedOperation, PodTemplate, Settings,
+};
 use crate::span::Span;
 use crate::trace::Trace;
 use crate::workload::{self, Draft, OBJECTS_MAX, Workload};
@@ -230,6 +232,36 @@ fn end_of(plan: &Plan) -> Option<Span> {
     Some(Span((last.0 / second + 1) * second))
 }
 
+/// Heartbeats alone for longer than this are not worth simulating.
+const IDLE_MAX: Span = Span::secs(30 * 86_400);
+
+/// Refuses a run in which nothing happens any more long before its end.
+fn idle(
+    root: &Section<'_>,
+    safety: Option<Span>,
+    operations: &[(Range<usize>, PlannedOperation)],
+    faults: &[(Range<usize>, PlannedFault)],
+    templates: &Catalogue<PodTemplate>,
+) {
+    let Some(safety) = safety else { return };
+    let acts = |o: &PlannedOperation| {
+        matches!(o.operation, Operation::CreateCronJob(_) | Operation::CreateAutoscaler(_))
+    };
+    if operations.iter().any(|(_, o)| acts(o)) || templates.values().any(|t| t.runs.is_some()) {
+        return;
+    }
+    let over = |f: &PlannedFault| Span(f.at.0.saturating_add(f.lasts.unwrap_or_default().0));
+    let operations = operations.iter().map(|(_, o)| o.at);
+    let last = operations.chain(faults.iter().map(|(_, f)| over(f))).max().unwrap_or_default();
+    if safety.0.saturating_sub(last.0) <= IDLE_MAX.0 {
+        return;
+    }
+    let place = root.section("settings").map_or(0..0, |s| s.place_of("safety"));
+    let message = format!("from {last} until {safety} nothing happens but heartbeats");
+    let help = "leave `settings.safety` out to stop after the last operation or fault";
+    root.report(Problem::error(place, message).label("no progress for so long").help(help));
+}
+
 /// Reads the whole file.
 fn read(root: &Section<'_>, path: &Path, options: &Options) -> Scenario {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
@@ -300,6 +332,9 @@ fn read(root: &Section<'_>, path: &Path, options: &Options) -> Scenario {
         root.report(problem);
     }
     endless(root, safety, &workloads);
+    if workloads.is_empty() && chaos.is_none() && churn.is_none() {
+        idle(root, safety, &operations, &faults, &templates);
+    }
     let left_out = traces.iter().flat_map(|trace| trace.left_out()).collect();
     let mut skipped_rows: BTreeMap<String, u64> = BTreeMap::new();
     for (why, count) in traces.iter().flat_map(|trace| &trace.skipped) {

@@ -19,33 +19,57 @@ pub struct Shrunk {
     pub plan: Plan,
     /// Runs that it took.
     pub runs: u32,
+    /// Whether nothing was left to try; otherwise the bounds were reached.
+    pub complete: bool,
+}
+
+/// How long a smaller plan is looked for. Events bound the time, and are the same everywhere: so
+/// is the plan that is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Runs at most.
+    pub runs: u32,
+    /// Events of all runs together at most.
+    pub events: u64,
+}
+
+impl Bounds {
+    /// So many runs, however long they are.
+    pub const fn runs(runs: u32) -> Self {
+        Self { runs, events: u64::MAX }
+    }
 }
 
 /// Whether a run of the plan violates the property.
 pub fn violates(plan: &Plan, property: &str) -> bool {
-    let Ok(mut world) = World::new(plan.clone()) else { return false };
+    violates_within(plan, property, u64::MAX).0
+}
+
+/// Whether a run of the plan violates the property in so many events, and how many it took.
+fn violates_within(plan: &Plan, property: &str, events_max: u64) -> (bool, u64) {
+    let Ok(mut world) = World::new(plan.clone()) else { return (false, 0) };
     let is_it = |world: &World| world.violations().iter().any(|v| v.property == property);
     let mut seen = 0;
-    while world.step() {
+    while world.events() < events_max && world.step() {
         if world.violations().len() > seen {
             seen = world.violations().len();
             if is_it(&world) {
-                return true;
+                return (true, world.events());
             }
         }
     }
-    is_it(&world)
+    (is_it(&world), world.events())
 }
 
-/// Reduces a plan that violates the property, with at most `runs_max` runs. `progress` is told
-/// of each smaller plan.
+/// Reduces a plan that violates the property, within bounds. `progress` is told of each run and
+/// of the smallest plan so far.
 pub fn shrink(
     plan: Plan,
     property: &str,
-    runs_max: u32,
+    bounds: Bounds,
     progress: &mut dyn FnMut(&Plan, u32),
 ) -> Shrunk {
-    let mut shrinker = Shrinker { best: plan, property, runs: 0, runs_max, progress };
+    let mut shrinker = Shrinker { best: plan, property, runs: 0, events: 0, bounds, progress };
     loop {
         let before = size(&shrinker.best);
         shrinker.reduce_list(|plan| plan.faults.len(), |plan, keep| retain(&mut plan.faults, keep));
@@ -62,7 +86,8 @@ pub fn shrink(
         }
     }
     drop_unused(&mut shrinker.best);
-    Shrunk { plan: shrinker.best, runs: shrinker.runs }
+    let complete = !shrinker.is_exhausted();
+    Shrunk { plan: shrinker.best, runs: shrinker.runs, complete }
 }
 
 /// What is to become smaller.
@@ -82,13 +107,14 @@ struct Shrinker<'a> {
     best: Plan,
     property: &'a str,
     runs: u32,
-    runs_max: u32,
+    events: u64,
+    bounds: Bounds,
     progress: &'a mut dyn FnMut(&Plan, u32),
 }
 
 impl Shrinker<'_> {
     const fn is_exhausted(&self) -> bool {
-        self.runs >= self.runs_max
+        self.runs >= self.bounds.runs || self.events >= self.bounds.events
     }
 
     /// Takes the candidate if it still shows the violation.
@@ -97,11 +123,13 @@ impl Shrinker<'_> {
             return false;
         }
         self.runs += 1;
-        let good = violates(&candidate, self.property);
+        let left = self.bounds.events - self.events;
+        let (good, events) = violates_within(&candidate, self.property, left);
+        self.events = self.events.saturating_add(events);
         if good {
             self.best = candidate;
-            (self.progress)(&self.best, self.runs);
         }
+        (self.progress)(&self.best, self.runs);
         good
     }
 

@@ -131,7 +131,9 @@ fn one(
     seed: u64,
     twice: bool,
 ) -> Result<SeedResult, String> {
-    let plan = expand(seed)?;
+    let mut plan = expand(seed)?;
+    // What is compared is compared whole.
+    plan.settings.hash_contents |= twice;
     let again = twice.then(|| plan.clone());
     let mut result = run_plan(plan).map_err(|e| e.to_string())?;
     if let Some(again) = again {

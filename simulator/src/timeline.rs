@@ -1,9 +1,11 @@
 //! [`Timeline`]: what happened in a run, one line each, for people.
 
-use std::collections::VecDeque;
+mod concern;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 
-use api::{Object, Request};
+use api::{Key, Kind, Object, Request};
 use machine::WatchEvent;
 
 use crate::check::{Occurrence, Violation};
@@ -15,15 +17,39 @@ const LINES_MAX: usize = 200_000;
 /// What happened in a run.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
-    lines: VecDeque<String>,
+    lines: VecDeque<Line>,
     /// Lines that were forgotten.
     dropped: u64,
+    /// Who owned what, as it was written last.
+    owners: BTreeMap<Key, Vec<Key>>,
+}
+
+/// A line and what it is about.
+#[derive(Clone, Debug)]
+struct Line {
+    text: String,
+    about: About,
+}
+
+/// What a line is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum About {
+    /// An object that was written.
+    Object(Key),
+    /// A list of a kind, by a component.
+    List(Kind),
+    /// A process that started or died.
+    Process,
+    /// What somebody was refused.
+    Refusal,
+    /// The world as a whole: faults, and what was found.
+    World,
 }
 
 impl Timeline {
     /// The lines, oldest first.
     pub fn lines(&self) -> impl Iterator<Item = &str> {
-        self.lines.iter().map(String::as_str)
+        self.lines.iter().map(|line| line.text.as_str())
     }
 
     /// How many lines were forgotten.
@@ -33,23 +59,30 @@ impl Timeline {
 
     /// Notes what has just happened. Heartbeats are left out.
     pub fn observe(&mut self, world: &World, occurrence: &Occurrence<'_>) {
-        if let Some(text) = told(world, occurrence) {
-            self.add(world.elapsed().as_secs_f64(), &text);
+        if let Some((text, about)) = told(world, occurrence) {
+            self.add(world.elapsed().as_secs_f64(), &text, about);
+        }
+        if let Occurrence::Committed { key, new: Some(new), .. } = occurrence {
+            let owners = concern::owners(new);
+            if !owners.is_empty() {
+                self.owners.insert((*key).clone(), owners);
+            }
         }
     }
 
     /// Notes a violation.
     pub fn violated(&mut self, violation: &Violation) {
         let at = violation.at.since(START).as_secs_f64();
-        self.add(at, &format!("VIOLATION of {}: {}", violation.property, violation.message));
+        let text = format!("VIOLATION of {}: {}", violation.property, violation.message);
+        self.add(at, &text, About::World);
     }
 
-    fn add(&mut self, at: f64, text: &str) {
+    fn add(&mut self, at: f64, text: &str, about: About) {
         if self.lines.len() == LINES_MAX {
             self.lines.pop_front();
             self.dropped += 1;
         }
-        self.lines.push_back(format!("{at:>12.6}  {text}"));
+        self.lines.push_back(Line { text: format!("{at:>12.6}  {text}"), about });
     }
 }
 
@@ -57,10 +90,10 @@ fn who(world: &World, process: Option<ProcessId>) -> String {
     process.map_or_else(|| "user".to_owned(), |p| world.component(p).to_string())
 }
 
-fn told(world: &World, occurrence: &Occurrence<'_>) -> Option<String> {
+fn told(world: &World, occurrence: &Occurrence<'_>) -> Option<(String, About)> {
     Some(match occurrence {
         Occurrence::Committed { by, request, key, old, new, revision } => {
-            if matches!(key.kind, api::Kind::Lease | api::Kind::Event) {
+            if matches!(key.kind, Kind::Lease | Kind::Event) {
                 return None;
             }
             let verb = match (old, new) {
@@ -72,30 +105,36 @@ fn told(world: &World, occurrence: &Occurrence<'_>) -> Option<String> {
             if let Some(detail) = new.and_then(detail) {
                 let _ = write!(line, " {detail}");
             }
-            line
+            (line, About::Object((*key).clone()))
         }
-        Occurrence::EvictionGranted { pod } => format!("{:<24} may evict {pod}", "user"),
+        Occurrence::EvictionGranted { pod } => {
+            (format!("{:<24} may evict {pod}", "user"), About::Object((*pod).clone()))
+        }
         Occurrence::Answered { by, request, refusal } => {
             let Some(status) = refusal else { return None };
-            if request.writes() == Some(api::Kind::Lease) {
+            if request.writes() == Some(Kind::Lease) {
                 return None;
             }
-            format!("{:<24} is refused: {}", who(world, *by), status.message)
+            let line = format!("{:<24} is refused: {}", who(world, *by), status.message);
+            (line, About::Refusal)
         }
         Occurrence::Delivered { to, event } => match event {
-            WatchEvent::Replaced { kind, objects, revision } => format!(
-                "{:<24} lists {} {} @{revision}",
-                who(world, Some(*to)),
-                objects.len(),
-                kind.plural()
-            ),
+            WatchEvent::Replaced { kind, objects, revision } => {
+                let (who, count) = (who(world, Some(*to)), objects.len());
+                let line = format!("{who:<24} lists {count} {} @{revision}", kind.plural());
+                (line, About::List(*kind))
+            }
             _ => return None,
         },
-        Occurrence::Started(process) => format!("{:<24} starts", who(world, Some(*process))),
-        Occurrence::Crashed(process) => format!("{:<24} dies", who(world, Some(*process))),
-        Occurrence::FaultBegan(fault) => format!("fault begins: {fault:?}"),
-        Occurrence::FaultEnded(fault) => format!("fault ends: {fault:?}"),
-        Occurrence::Healed => "all faults are healed".to_owned(),
+        Occurrence::Started(process) => {
+            (format!("{:<24} starts", who(world, Some(*process))), About::Process)
+        }
+        Occurrence::Crashed(process) => {
+            (format!("{:<24} dies", who(world, Some(*process))), About::Process)
+        }
+        Occurrence::FaultBegan(fault) => (format!("fault begins: {fault:?}"), About::World),
+        Occurrence::FaultEnded(fault) => (format!("fault ends: {fault:?}"), About::World),
+        Occurrence::Healed => ("all faults are healed".to_owned(), About::World),
         Occurrence::Called { .. } | Occurrence::Recorded { .. } => return None,
     })
 }

@@ -56,8 +56,12 @@ use crate::timeline::Timeline;
 
 /// When every run begins: 2026-01-01T00:00:00Z.
 pub const START: Time = Time::from_secs(1_767_225_600);
-/// Events at one moment after which a run counts as one that makes no progress.
+/// Events at one moment after which a run counts as one that makes no progress, however large.
 const EVENTS_OF_A_MOMENT_MAX: u64 = 20_000_000;
+/// The same of a small one, and how many more for each node and each thing that is asked for:
+/// far more than what all of them cause if they come at once and no message takes time.
+const EVENTS_OF_A_MOMENT: u64 = 1_000_000;
+const EVENTS_OF_A_MOMENT_EACH: u64 = 200;
 /// Violations after which a run is not worth going on with.
 const VIOLATIONS_MAX: usize = 16;
 /// By then everybody has heard of work that was done and written about it.
@@ -217,6 +221,9 @@ pub struct World {
     /// When the store came to its latest revisions.
     revisions: VecDeque<(Time, Revision)>,
     last_write: Time,
+    /// Who wrote what then, once the faults are healed.
+    last_written: Option<(Option<ProcessId>, Arc<Key>)>,
+    events_of_moment_max: u64,
     /// When something was last seen to go on that ends in a write.
     worked_at: Time,
     writes: u64,
@@ -287,6 +294,8 @@ impl World {
             specs: BTreeMap::new(),
             revisions: VecDeque::new(),
             last_write: START,
+            last_written: None,
+            events_of_moment_max: events_of_moment_max(&plan),
             worked_at: START,
             writes: 0,
             records: 0,
@@ -368,7 +377,7 @@ impl World {
         }
         self.events += 1;
         self.events_of_moment += 1;
-        if self.events_of_moment > EVENTS_OF_A_MOMENT_MAX {
+        if self.events_of_moment > self.events_of_moment_max {
             let culprit = match event {
                 Event::Wake { process } => self.component(ProcessId(process)).to_string(),
                 other => format!("{other:?}"),
@@ -679,6 +688,14 @@ fn scheduler_desk(settings: &SchedulerSettings) -> Result<scheduler::Desk, PlanE
     profile.args.fit.scoring_strategy = ScoringStrategy::named(strategy);
     let config = SchedulerConfig { profiles: vec![profile], ..SchedulerConfig::default() };
     scheduler::Desk::new(&config).map_err(|e| PlanError::Scheduler(e.to_string()))
+}
+
+/// Events at one moment after which the plan counts as one that makes no progress.
+fn events_of_moment_max(plan: &Plan) -> u64 {
+    let replicas = plan.operations.iter().map(|o| o.operation.replicas().map_or(1, u64::from));
+    let things = replicas.fold(plan.nodes.len() as u64, u64::saturating_add);
+    let events = EVENTS_OF_A_MOMENT.saturating_add(things.saturating_mul(EVENTS_OF_A_MOMENT_EACH));
+    events.min(EVENTS_OF_A_MOMENT_MAX)
 }
 
 /// A moment of the plan.

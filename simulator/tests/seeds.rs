@@ -1,6 +1,8 @@
 //! Every seed that ever failed is run again: `seeds.txt`.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use simulator::scenario::Scenario;
 use simulator::soak::run_plan;
@@ -35,22 +37,40 @@ fn lines_are_read_or_refused() {
     }
 }
 
+/// Runs a seed twice: it must be right, and the runs equal to the last effect (P51).
+fn wrong(folder: &Path, Seed { scenario, seed, why }: &Seed) -> Option<String> {
+    let path = folder.join(format!("scenarios/{scenario}.toml"));
+    let read = Scenario::load(&path).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let mut plan = read.expand(*seed).unwrap_or_else(|problems| panic!("{problems:?}"));
+    plan.settings.hash_contents = true;
+    let result = run_plan(plan.clone()).expect("a plan that can be run");
+    if let Some(failure) = result.failure() {
+        return Some(format!("{scenario} {seed} ({why}): {failure} {:#?}", result.violations));
+    }
+    let again = run_plan(plan).expect("a plan that can be run").effect_log_hash;
+    let hash = result.effect_log_hash;
+    (hash != again).then(|| format!("{scenario} {seed}: two runs differ: {hash} and {again}"))
+}
+
 #[test]
 fn what_once_failed_is_right() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(folder.join("seeds.txt")).expect("the list is there");
     let seeds = parse(&text).expect("the list can be read");
     assert!(!seeds.is_empty());
-    let mut wrong = Vec::new();
-    for Seed { scenario, seed, why } in seeds {
-        let path = folder.join(format!("scenarios/{scenario}.toml"));
-        let read = Scenario::load(&path).unwrap_or_else(|problems| panic!("{problems:?}"));
-        let plan = read.expand(seed).unwrap_or_else(|problems| panic!("{problems:?}"));
-        let result = run_plan(plan).expect("a plan that can be run");
-        if result.failed() {
-            let (violations, stuck) = (&result.violations, result.stuck());
-            wrong.push(format!("{scenario} {seed} ({why}): {violations:#?} {stuck:?}"));
+    // Runs are independent of each other: as many at a time as there are cores.
+    let next = AtomicUsize::new(0);
+    let one_by_one = || {
+        let mut found = Vec::new();
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            found.extend(wrong(folder, seed));
         }
-    }
+        found
+    };
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(one_by_one)).collect();
+        threads.into_iter().flat_map(|t| t.join().expect("no run panics")).collect()
+    });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

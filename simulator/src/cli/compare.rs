@@ -2,15 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::ensure;
+use anyhow::Context;
 use clap::Args as ClapArgs;
 
 use super::input::{Changes, Loaded};
 use super::output::{self, Format};
-use super::{Exit, run};
+use super::{Exit, complain, run};
 use crate::compare::Comparison;
 use crate::outcome::Outcome;
 use crate::report;
+use crate::world::World;
 
 /// Arguments of `ksim compare`.
 #[derive(Debug, ClapArgs)]
@@ -22,7 +23,12 @@ pub(super) struct Args {
     #[command(flatten)]
     changes: Changes,
     /// How many seeds; each is run with both.
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(
+        long,
+        default_value_t = 5,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -33,16 +39,28 @@ pub(super) struct Args {
     /// Write a report with charts.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// No progress bar.
+    #[arg(long, short)]
+    quiet: bool,
 }
 
 impl Args {
     pub(super) fn run(&self) -> anyhow::Result<Exit> {
-        ensure!(self.seeds > 0, "--seeds must be at least 1");
         let a = Loaded::new(&self.a, &self.changes)?;
         let b = Loaded::new(&self.b, &self.changes)?;
+        let last = self.first_seed.checked_add(self.seeds - 1);
+        let last = last.context("--first-seed and --seeds go beyond the greatest seed")?;
         let mut pairs = Vec::new();
-        for seed in self.first_seed..self.first_seed + self.seeds {
-            pairs.push((measured(&a, seed)?, measured(&b, seed)?));
+        let mut exit = Exit::Fine;
+        for seed in self.first_seed..=last {
+            let pair = (seed - self.first_seed + 1, self.seeds);
+            let mut measured = |name: &str, loaded: &Loaded| -> anyhow::Result<Outcome> {
+                let title = format!("pair {} of {}, {name}: ", pair.0, pair.1);
+                let (outcome, verdict) = self.measured(loaded, seed, &title)?;
+                exit = exit.worse(verdict);
+                Ok(outcome)
+            };
+            pairs.push((measured("A", &a)?, measured("B", &b)?));
         }
         let comparison = Comparison::of(&pairs).named(&a.scenario.name, &b.scenario.name);
         if let Some(path) = &self.html {
@@ -50,14 +68,29 @@ impl Args {
         }
         output::print(&match self.output {
             Format::Text => comparison.text(),
-            Format::Json | Format::Csv => comparison.json(),
+            Format::Json => comparison.json(),
+            Format::Csv => report::comparison_csv(&comparison).text,
         })?;
-        Ok(Exit::Fine)
+        Ok(exit)
     }
-}
 
-fn measured(loaded: &Loaded, seed: u64) -> anyhow::Result<Outcome> {
-    let mut outcome = run::of_plan(loaded.plan(seed)?)?;
-    loaded.mark(&mut outcome);
-    Ok(outcome)
+    /// Runs a seed and says what is wrong with the run, if anything is: the figures of a cluster
+    /// that does not work say little.
+    fn measured(&self, loaded: &Loaded, seed: u64, title: &str) -> anyhow::Result<(Outcome, Exit)> {
+        let mut world = World::new(loaded.plan(seed)?)?;
+        let quiet = self.quiet || self.output != Format::Text;
+        let mut outcome = run::finish(&mut world, quiet, title);
+        loaded.mark(&mut outcome);
+        let name = &loaded.scenario.name;
+        if let Some(first) = outcome.violations.first() {
+            let (property, message) = (&first.property, &first.message);
+            complain(&format!("warning: {name}, seed {seed}: {property} does not hold: {message}"));
+            return Ok((outcome, Exit::Violation));
+        }
+        if let Some(why) = run::stuck(&world) {
+            complain(&format!("warning: {name}, seed {seed}: {why}"));
+            return Ok((outcome, Exit::NoRest));
+        }
+        Ok((outcome, Exit::Fine))
+    }
 }

@@ -1,27 +1,33 @@
 //! `ksim explain`.
 
-use anyhow::{anyhow, bail};
+use std::collections::BTreeSet;
+
+use anyhow::{Context, anyhow, bail};
 use api::{Key, Kind, Request};
 use clap::Args as ClapArgs;
 use scheduler::Explanation;
 
-use super::Exit;
 use super::input::ScenarioArgs;
 use super::output::{self, Format};
+use super::{Exit, complain, progress};
 use crate::check::{Check, Cluster, Occurrence};
 use crate::plan::Plan;
+use crate::report;
 use crate::world::{ProcessId, World};
 
 /// Nodes that are listed for people.
 const LISTED: usize = 12;
+/// Pods of one prefix that are named to people.
+const NAMED: usize = 8;
 
 /// Arguments of `ksim explain`.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
     scenario: ScenarioArgs,
-    /// The pod, `NAMESPACE/NAME` or a name in the namespace `default`; a prefix of the name is
-    /// enough for pods of workloads.
+    /// The pod, `NAMESPACE/NAME` or a name in the namespace `default`. For pods of workloads the
+    /// name of the workload is enough, or any other prefix: of several pods the one that was bound
+    /// first is explained, and all are named.
     pod: String,
     /// The seed, instead of the scenario's.
     #[arg(long, value_name = "N")]
@@ -29,16 +35,47 @@ pub(super) struct Args {
     /// How the result is printed.
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
+    /// No progress bar.
+    #[arg(long, short)]
+    quiet: bool,
 }
 
-/// Notices when a pod is bound.
+/// How well a pod's name fits what was asked for; the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    /// It is the name.
+    Exact,
+    /// It is the name of a pod of a workload with that name.
+    Workload,
+    /// It begins so.
+    Prefix,
+}
+
+impl Fit {
+    fn of(name: &str, wanted: &str) -> Option<Self> {
+        match name.strip_prefix(wanted)? {
+            "" => Some(Self::Exact),
+            rest if rest.starts_with('-') => Some(Self::Workload),
+            _ => Some(Self::Prefix),
+        }
+    }
+}
+
+/// What is found begins so: a pod that is bound, and all pods whose names fit.
+const BOUND: &str = "bound ";
+const SEEN: &str = "seen ";
+
+/// Notices the first binding of a pod whose name fits, of each kind of fit, and at rest which
+/// pods there were.
 #[derive(Clone)]
-struct Binding {
+struct Bindings {
     namespace: String,
-    prefix: String,
+    wanted: String,
+    bound: BTreeSet<Fit>,
+    seen: BTreeSet<String>,
 }
 
-impl Check for Binding {
+impl Check for Bindings {
     fn property(&self) -> &'static str {
         "binding"
     }
@@ -53,13 +90,39 @@ impl Check for Binding {
         occurrence: &Occurrence<'_>,
         found: &mut Vec<String>,
     ) {
-        if let Occurrence::Called { request: Request::Bind { pod, .. }, .. } = occurrence
-            && *pod.namespace == *self.namespace
-            && pod.name.starts_with(&self.prefix)
-        {
-            found.push(pod.name.to_string());
+        match occurrence {
+            Occurrence::Committed { key, old: None, .. }
+                if key.kind == Kind::Pod
+                    && *key.namespace == *self.namespace
+                    && key.name.starts_with(&self.wanted) =>
+            {
+                self.seen.insert(key.name.to_string());
+            }
+            Occurrence::Called { request: Request::Bind { pod, .. }, .. }
+                if *pod.namespace == *self.namespace =>
+            {
+                let fit = Fit::of(&pod.name, &self.wanted);
+                if fit.is_some_and(|fit| self.bound.insert(fit)) {
+                    found.push(format!("{BOUND}{}", pod.name));
+                }
+            }
+            _ => {}
         }
     }
+
+    /// All names at once, since a run with many findings is given up.
+    fn at_rest(&mut self, _: &dyn Cluster, found: &mut Vec<String>) {
+        let names: Vec<&str> = self.seen.iter().map(String::as_str).collect();
+        found.push(format!("{SEEN}{}", names.join(" ")));
+    }
+}
+
+/// A decision, and which pods were meant.
+struct Explained {
+    explanation: Explanation,
+    node: Option<String>,
+    /// All pods that fit as well as the one that is explained.
+    candidates: Vec<String>,
 }
 
 impl Args {
@@ -67,48 +130,90 @@ impl Args {
         let loaded = self.scenario.load()?;
         let plan = loaded.plan(self.seed.unwrap_or_else(|| loaded.seed()))?;
         let (namespace, name) = self.pod.split_once('/').unwrap_or(("default", &self.pod));
-        let (explanation, node) = explain(plan, namespace, name)?;
+        if name.is_empty() {
+            bail!("`{}` names no pod: write NAMESPACE/NAME or NAME", self.pod);
+        }
+        let quiet = self.quiet || self.output != Format::Text;
+        let Explained { explanation, node, candidates } = explain(plan, namespace, name, quiet)?;
+        if candidates.len() > 1 {
+            let shown = candidates.iter().take(NAMED).map(String::as_str);
+            let more = if candidates.len() > NAMED { ", …" } else { "" };
+            complain(&format!(
+                "note: {} pods of this run begin with {namespace}/{name}: {}{more}; {} is \
+                 explained, the first that was bound",
+                candidates.len(),
+                shown.collect::<Vec<_>>().join(", "),
+                explanation.pod
+            ));
+        }
         output::print(&match self.output {
             Format::Json => serde_json::to_string(&serde_json::json!({
-                "node": node, "explanation": explanation,
+                "node": node, "candidates": candidates, "explanation": explanation,
             }))?,
-            Format::Text | Format::Csv => text(&explanation, node.as_deref()),
+            Format::Text => text(&explanation, node.as_deref()),
+            Format::Csv => report::explanation_csv(&explanation, node.as_deref()).text,
         })?;
         Ok(Exit::Fine)
     }
 }
 
-/// The decision about the first pod of that name: runs up to it, and again to just before it.
-fn explain(
-    plan: Plan,
-    namespace: &str,
-    prefix: &str,
-) -> anyhow::Result<(Explanation, Option<String>)> {
-    let binding = || -> Vec<Box<dyn Check>> {
-        vec![Box::new(Binding { namespace: namespace.to_owned(), prefix: prefix.to_owned() })]
+/// The decision about the pod of that name, or else about the first that was bound of those whose
+/// names begin so: runs to the end, and again to just before it.
+fn explain(plan: Plan, namespace: &str, wanted: &str, quiet: bool) -> anyhow::Result<Explained> {
+    let bindings = Bindings {
+        namespace: namespace.to_owned(),
+        wanted: wanted.to_owned(),
+        bound: BTreeSet::new(),
+        seen: BTreeSet::new(),
     };
-    let mut world = World::with_checks(plan.clone(), binding())?;
-    while world.violations().is_empty() && world.step() {}
-    let Some(found) = world.violations().first() else {
+    let mut world = World::with_checks(plan.clone(), vec![Box::new(bindings)])?;
+    let exactly = format!("{BOUND}{wanted}");
+    let is_bound = |world: &World| world.violations().iter().any(|v| v.message == exactly);
+    // Nobody fits better than the pod of that very name; else all must be known.
+    progress::run_until(&mut world, quiet, "", &mut |world| is_bound(world));
+    let (bound, candidates) = candidates(&world, wanted);
+    let Some(first) = candidates.first() else {
+        bail!("no pod {namespace}/{wanted} was made in this run");
+    };
+    let fit = Fit::of(first, wanted);
+    let found = bound.into_iter().find(|(name, _)| Fit::of(name, wanted) == fit);
+    let Some((name, event)) = found else {
         // It was never bound: what would the scheduler say at the end?
-        let pods = world.objects(Kind::Pod).map(api::Object::key);
-        let key = pods
-            .into_iter()
-            .find(|k| *k.namespace == *namespace && k.name.starts_with(prefix))
-            .ok_or_else(|| anyhow!("no pod {namespace}/{prefix} was made in this run"))?;
+        let exists = |name: &&String| world.object(&Key::new(Kind::Pod, namespace, name)).is_some();
+        let name = candidates.iter().find(exists).with_context(|| {
+            format!("the pod {namespace}/{first} was deleted before a scheduler bound it")
+        })?;
+        let key = Key::new(Kind::Pod, namespace, name);
         let explanation = ask(&world, &key)
             .ok_or_else(|| anyhow!("the pod {} is not for the scheduler to place", key.path()))?;
-        return Ok((explanation, None));
+        return Ok(Explained { explanation, node: None, candidates });
     };
-    let key = Key::new(Kind::Pod, namespace, &found.message);
+    let key = Key::new(Kind::Pod, namespace, &name);
     let mut before = World::with_checks(plan, Vec::new())?;
-    while before.events() + 1 < found.event && before.step() {}
-    // A pod that was decided on in the very step that made it known is thought away again.
-    let Some(explanation) = ask(&before, &key).or_else(|| ask(&world, &key)) else {
-        bail!("no scheduler knows the pod {}", key.path())
-    };
-    while world.step() && node_of(&world, &key).is_none() {}
-    Ok((explanation, node_of(&world, &key)))
+    let last = |world: &World| world.events() + 1 >= event;
+    progress::run_until(&mut before, quiet, "again: ", &mut |world| last(world));
+    let mut explanation = ask(&before, &key);
+    before.step();
+    if explanation.is_none() {
+        // A pod that was decided on in the very step that made it known is thought away again.
+        explanation = ask(&before, &key);
+    }
+    let Some(explanation) = explanation else { bail!("no scheduler knows the pod {}", key.path()) };
+    while node_of(&before, &key).is_none() && before.step() {}
+    Ok(Explained { explanation, node: node_of(&before, &key), candidates })
+}
+
+/// The first bindings with their events, and the pods that fit best.
+fn candidates(world: &World, wanted: &str) -> (Vec<(String, u64)>, Vec<String>) {
+    let found = world.violations().iter();
+    let bound = found.clone().filter_map(|v| Some((v.message.strip_prefix(BOUND)?, v.event)));
+    let seen = found.filter_map(|v| v.message.strip_prefix(SEEN)).flat_map(str::split_whitespace);
+    // Of a run that was stopped at the binding nothing else is known.
+    let names: BTreeSet<&str> = seen.chain(bound.clone().map(|(name, _)| name)).collect();
+    let best = names.iter().filter_map(|name| Fit::of(name, wanted)).min();
+    let fitting = names.iter().filter(|name| Fit::of(name, wanted) == best);
+    let fitting = fitting.map(|name| (*name).to_owned()).collect();
+    (bound.map(|(name, event)| (name.to_owned(), event)).collect(), fitting)
 }
 
 fn ask(world: &World, key: &Key) -> Option<Explanation> {

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::Args as ClapArgs;
+use indicatif::HumanBytes;
 
-use super::{Exit, complain, output};
+use super::{Exit, complain, output, progress};
 use crate::trace;
 
 /// Arguments of `ksim import`.
@@ -25,8 +26,11 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(&self) -> anyhow::Result<Exit> {
-        let imported =
-            trace::import(&self.files, self.skip_bad_rows).map_err(|e| anyhow!("{e}"))?;
+        let bar = progress::spinner(false);
+        bar.set_message(format!("reading {}", sizes(&self.files)));
+        let imported = trace::import(&self.files, self.skip_bad_rows);
+        bar.finish_and_clear();
+        let imported = imported.map_err(|e| anyhow!("{e}"))?;
         for line in imported.trace.left_out() {
             complain(&format!("note: {line}"));
         }
@@ -44,4 +48,11 @@ impl Args {
         }
         Ok(Exit::Fine)
     }
+}
+
+/// How much there is to read: `2 files, 310 MiB`.
+fn sizes(files: &[PathBuf]) -> String {
+    let bytes: u64 = files.iter().filter_map(|f| std::fs::metadata(f).ok()).map(|m| m.len()).sum();
+    let noun = if files.len() == 1 { "file" } else { "files" };
+    format!("{} {noun}, {}", files.len(), HumanBytes(bytes))
 }

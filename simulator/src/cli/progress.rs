@@ -15,11 +15,16 @@ const EVENTS: u64 = 65_536;
 /// How often the bar moves.
 const PERIOD: Duration = Duration::from_millis(200);
 
-/// Runs a world to its end and shows how far it has come, if somebody looks.
-pub(super) fn run(world: &mut World, quiet: bool) -> Duration {
+/// Runs a world until it ends or is as wanted; `title` says which of several runs it is.
+pub(super) fn run_until(
+    world: &mut World,
+    quiet: bool,
+    title: &str,
+    done: &mut dyn FnMut(&World) -> bool,
+) -> Duration {
     let started = Instant::now();
-    if quiet || !std::io::stderr().is_terminal() {
-        world.run();
+    if !is_seen(quiet) {
+        while !done(world) && world.step() {}
         return started.elapsed();
     }
     let end = world.plan().heals_at();
@@ -31,7 +36,7 @@ pub(super) fn run(world: &mut World, quiet: bool) -> Duration {
     let mut shown = Instant::now();
     loop {
         for _ in 0..EVENTS {
-            if !world.step() {
+            if done(world) || !world.step() {
                 bar.finish_and_clear();
                 return started.elapsed();
             }
@@ -40,9 +45,28 @@ pub(super) fn run(world: &mut World, quiet: bool) -> Duration {
             shown = Instant::now();
             let real = started.elapsed().as_secs_f64().max(1e-3);
             bar.set_position(world.elapsed().0.min(end.0));
-            bar.set_message(line(world, real, end));
+            bar.set_message(format!("{title}{}", line(world, real, end)));
         }
     }
+}
+
+/// A sign of life of what has no length that is known before, if somebody looks.
+pub(super) fn spinner(quiet: bool) -> ProgressBar {
+    if !is_seen(quiet) {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    bar.enable_steady_tick(PERIOD);
+    bar
+}
+
+/// Whether somebody looks at standard error.
+fn is_seen(quiet: bool) -> bool {
+    !quiet && std::io::stderr().is_terminal()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown to people")]

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args as ClapArgs;
 
+use super::finding::FindingArgs;
 use super::input::{Changes, Loaded};
 use super::output::{self, Format};
-use super::{Exit, run};
+use super::{Exit, complain, run};
 use crate::recording::Recording;
 use crate::world::World;
 
@@ -28,9 +29,11 @@ pub(super) struct Args {
     /// Write what happened to this file instead of standard output.
     #[arg(long, value_name = "FILE")]
     timeline: Option<PathBuf>,
-    /// Stop after this many events.
-    #[arg(long, value_name = "N")]
+    /// Stop after this many events; what comes later is not judged.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     events: Option<u64>,
+    #[command(flatten)]
+    finding: FindingArgs,
     /// How the result is printed.
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
@@ -70,8 +73,7 @@ impl Args {
                 (None, Format::Json | Format::Csv) => {}
             }
         }
-        output::print(&run::written(&outcome, self.output))?;
-        Ok(run::verdict(&world))
+        run::print(world, &mut outcome, self.output, &self.finding, self.output != Format::Text)
     }
 
     /// Feeds a machine what a real component was told and compares what it does.
@@ -82,7 +84,10 @@ impl Args {
             .with_context(|| format!("{} is no recording", path.display()))?;
         let compared = recording.replay()?;
         if let Some(difference) = compared.difference {
-            bail!("the machine does something else than the recorded component: {difference}");
+            complain(&format!(
+                "error: the machine does something else than the recorded component: {difference}"
+            ));
+            return Ok(Exit::Violation);
         }
         output::print(&format!(
             "{} inputs of {}: the {} effects are identical\n",

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
+use super::finding::FindingArgs;
 use super::input::ScenarioArgs;
 use super::output::{self, Format};
 use super::{Exit, complain, memory, progress};
 use crate::outcome::Outcome;
-use crate::plan::Plan;
 use crate::report;
 use crate::world::{GaveUp, World};
 
@@ -35,6 +35,8 @@ pub(super) struct Args {
     /// Check no properties: nothing but the cluster itself takes time.
     #[arg(long)]
     no_checks: bool,
+    #[command(flatten)]
+    finding: FindingArgs,
     /// No progress bar.
     #[arg(long, short)]
     quiet: bool,
@@ -49,12 +51,14 @@ impl Args {
         if self.timeline.is_some() {
             world.keep_timeline();
         }
-        let mut outcome = finish(&mut world, self.quiet || self.output != Format::Text);
+        let quiet = self.quiet || self.output != Format::Text;
+        let mut outcome = finish(&mut world, quiet, "");
         loaded.mark(&mut outcome);
         if let (Some(path), Some(timeline)) = (&self.timeline, world.timeline()) {
             let lines: Vec<&str> = timeline.lines().collect();
             output::write(path, &(lines.join("\n") + "\n"))?;
         }
+        let verdict = print(world, &mut outcome, self.output, &self.finding, quiet)?;
         if let Some(path) = &self.html {
             output::write(path, &report::html(&outcome))?;
         }
@@ -63,12 +67,40 @@ impl Args {
                 output::write(&folder.join(format!("{}.csv", table.name)), &table.text)?;
             }
         }
-        output::print(&written(&outcome, self.output))?;
-        let verdict = verdict(&world);
-        // The process ends: taking a million pods apart one by one would be for nothing.
-        std::mem::forget(world);
         Ok(verdict)
     }
+}
+
+/// Prints what a run came to, with an explanation of the first violation, if there is one; the
+/// outcome has it from then on.
+pub(super) fn print(
+    world: World,
+    outcome: &mut Outcome,
+    format: Format,
+    how: &FindingArgs,
+    quiet: bool,
+) -> anyhow::Result<Exit> {
+    if format == Format::Text {
+        // At once: the explanation takes a while.
+        output::print(&written(outcome, format))?;
+    }
+    let verdict = verdict(&world);
+    if world.violations().is_empty() {
+        // The process ends: taking a million pods apart one by one would be for nothing.
+        std::mem::forget(world);
+    } else {
+        let (plan, violations) = (world.plan().clone(), world.violations().to_vec());
+        // Others take its place.
+        drop(world);
+        outcome.finding = how.explain(plan, &violations, quiet)?.map(Box::new);
+        if let (Format::Text, Some(finding)) = (format, &outcome.finding) {
+            output::print(&report::finding_text(finding))?;
+        }
+    }
+    if format != Format::Text {
+        output::print(&written(outcome, format))?;
+    }
+    Ok(verdict)
 }
 
 /// The outcome in a format.
@@ -80,19 +112,13 @@ pub(super) fn written(outcome: &Outcome, format: Format) -> String {
     }
 }
 
-/// Runs a world to its end and measures it.
-pub(super) fn finish(world: &mut World, quiet: bool) -> Outcome {
-    let wall = progress::run(world, quiet);
+/// Runs a world to its end and measures it; `title` says which of several runs it is.
+pub(super) fn finish(world: &mut World, quiet: bool, title: &str) -> Outcome {
+    let wall = progress::run_until(world, quiet, title, &mut |_| false);
     let mut outcome = world.outcome();
     outcome.wall_seconds = wall.as_secs_f64();
     outcome.peak_memory_bytes = memory::peak_bytes();
     outcome
-}
-
-/// Runs a plan to its end and measures it.
-pub(super) fn of_plan(plan: Plan) -> anyhow::Result<Outcome> {
-    let mut world = World::new(plan)?;
-    Ok(finish(&mut world, true))
 }
 
 /// How a run ends for the shell.
@@ -100,17 +126,21 @@ pub(super) fn verdict(world: &World) -> Exit {
     if !world.violations().is_empty() {
         return Exit::Violation;
     }
-    if let Some(GaveUp::NoProgress(who)) = world.gave_up() {
-        complain(&format!(
-            "error: no progress: more and more happens at one moment of virtual time; {who} is \
-             woken without end"
-        ));
-        return Exit::NoRest;
-    }
-    if !world.settled() {
-        let why = world.unrest().unwrap_or_else(|| "the run was stopped early".to_owned());
+    if let Some(why) = stuck(world) {
         complain(&format!("error: {why}; --timeline shows what goes on"));
         return Exit::NoRest;
     }
     Exit::Fine
+}
+
+/// Why a run did not get to its end by itself; `None` also for one that was stopped from outside.
+pub(super) fn stuck(world: &World) -> Option<String> {
+    if let Some(GaveUp::NoProgress(who)) = world.gave_up() {
+        return Some(format!(
+            "no progress: more and more happens at {} of virtual time, and no time passes; {who} \
+             is woken without end",
+            world.elapsed()
+        ));
+    }
+    world.unrest()
 }

@@ -3,19 +3,20 @@
 #![expect(clippy::disallowed_types, reason = "people want to know how fast seeds are run")]
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, ensure};
 use clap::Args as ClapArgs;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::input::{Loaded, ScenarioArgs};
 use super::output::{self, Format};
-use super::{Exit, complain, memory};
+use super::{Exit, complain, memory, progress};
 use crate::plan::Plan;
 use crate::scenario::Scenario;
-use crate::shrink::shrink;
+use crate::scenario::settings::{PROPERTY_HELP, is_property};
+use crate::shrink::{Bounds, shrink};
 use crate::soak::{Limits, SeedResult, soak};
 use crate::span::Span;
 
@@ -31,14 +32,20 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 1, value_name = "N")]
     first_seed: u64,
     /// How many seeds at most.
-    #[arg(long, default_value_t = u64::MAX, hide_default_value = true, value_name = "N")]
+    #[arg(
+        long,
+        default_value_t = u64::MAX,
+        hide_default_value = true,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     seeds: u64,
     /// How long at most.
     #[arg(long, default_value = "60s", value_name = "TIME")]
     time: Span,
     /// How many at a time; one for each core if not given.
     #[arg(long, short = 'j', value_name = "N")]
-    threads: Option<usize>,
+    threads: Option<NonZeroUsize>,
     /// Run each seed twice and compare what happened.
     #[arg(long)]
     twice: bool,
@@ -47,7 +54,7 @@ pub(super) struct Args {
     keep: PathBuf,
     /// Properties under investigation: what violates nothing else is told and kept, and does not
     /// make the soak fail. `all` stands for all but P51: that two runs of a seed are equal.
-    #[arg(long, value_delimiter = ',', value_name = "PROPERTY")]
+    #[arg(long, value_delimiter = ',', value_name = "PROPERTY", value_parser = property)]
     known: Vec<String>,
     /// Do not look for the smallest scenario.
     #[arg(long)]
@@ -64,15 +71,10 @@ impl Args {
             first_seed: self.first_seed,
             seeds: self.seeds,
             time: self.time.duration(),
-            threads: self.threads.unwrap_or_else(cores),
+            threads: self.threads.map_or_else(cores, NonZeroUsize::get),
             twice: self.twice,
         };
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        bar.set_style(
-            ProgressStyle::with_template("{spinner} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-        );
-        bar.enable_steady_tick(Duration::from_millis(250));
+        let bar = progress::spinner(false);
         let started = Instant::now();
         let (mut done, mut events) = (0_u64, 0_u64);
         let mut failures: Vec<SeedResult> = Vec::new();
@@ -92,6 +94,7 @@ impl Args {
         bar.finish_and_clear();
         result.map_err(|e| anyhow!(e))?;
         kept?;
+        ensure!(done > 0, "no seed was run in --time {}: give it more", self.time);
         failures.sort_by_key(|f| f.seed);
         let wall = started.elapsed().as_secs_f64();
         for failure in &failures {
@@ -133,7 +136,7 @@ impl Args {
         };
         let plan = loaded.plan(failure.seed)?;
         let path = self.path(&plan);
-        let shrunk = shrink(plan, property, SHRINK_RUNS, &mut |_, _| {});
+        let shrunk = shrink(plan, property, Bounds::runs(SHRINK_RUNS), &mut |_, _| {});
         output::write(&path, &Scenario::text_of_plan(&shrunk.plan))
     }
 
@@ -187,8 +190,16 @@ impl Args {
     }
 }
 
+/// A property of `--known`.
+fn property(text: &str) -> Result<String, String> {
+    if text == "all" || is_property(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("there is no such property; {PROPERTY_HELP}, and `all` stands for all but P51"))
+}
+
 fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! [`Histogram`]: quantiles of many values in little memory, with integers alone.
 
-use crate::outcome::Percentiles;
+use crate::outcome::{LatencyCurve, Percentiles};
 
 /// Each power of two is divided into 2⁷ equal parts, so a part is at most 1/128 (0.8 %) of the
 /// values in it wide.
@@ -64,6 +64,16 @@ impl Histogram {
             max_ns: self.max,
         }
     }
+
+    /// The distribution for plots, of values in nanoseconds: every fortieth of the values, and more
+    /// of the largest.
+    pub fn curve(&self) -> LatencyCurve {
+        if self.total == 0 {
+            return LatencyCurve::default();
+        }
+        let permille = (0..=39_u16).map(|i| i * 25).chain([990, 995, 999, 1_000]);
+        LatencyCurve(permille.map(|p| (p, self.quantile(u64::from(p)))).collect())
+    }
 }
 
 /// The bucket of a value.
@@ -97,7 +107,11 @@ mod tests {
         for (found, exact) in [(found.p50_ns, 500), (found.p90_ns, 900), (found.p99_ns, 990)] {
             assert!((exact..=exact + exact / 128).contains(&found), "{found} for {exact}");
         }
+        let curve = histogram.curve().0;
+        assert_eq!((curve.first(), curve.last()), (Some(&(0, 1)), Some(&(1_000, 1_000))));
+        assert!(curve.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
         histogram.clear();
+        assert_eq!(histogram.curve(), LatencyCurve::default());
         assert_eq!(histogram.percentiles(), Percentiles::default());
         histogram.record(7);
         assert_eq!(histogram.quantile(500), 7);

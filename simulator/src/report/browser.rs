@@ -8,6 +8,8 @@ use serde::Deserialize;
 use super::{Soak, comparison_html, demo, html};
 use crate::compare::Comparison;
 use crate::outcome::Outcome;
+use crate::scenario::Scenario;
+use crate::world::World;
 
 /// The window is as high as no page, so that a screenshot has all of it.
 const WINDOW: &str = "--window-size=1280,5000";
@@ -160,10 +162,36 @@ fn the_charts_of_a_run_are_not_empty() {
         "evictions",
         "writes",
         "latency",
+        "distribution",
         "heat",
         "rollouts",
     ];
     assert_all_seen(browser, &html(&demo::outcome(8)), &figures);
+}
+
+/// What is made up has all that a page can show; a run of a cluster has what there is. A line may be
+/// short there: pods are bound now and then.
+#[test]
+fn the_charts_of_a_simulated_cluster_are_not_empty() {
+    let Some(browser) = browser() else { return };
+    let (pictures, screen) = look(browser, &html(&simulated()));
+    assert_eq!(pictures.len(), 11);
+    for picture in pictures {
+        let pixels: Vec<usize> =
+            picture.colours.iter().map(|colour| screen.count(picture.area, rgb(colour))).collect();
+        let figure = &picture.figure;
+        assert!(pixels.iter().sum::<usize>() >= PIXELS_MIN, "{figure}: {pixels:?}");
+        assert!(pixels.iter().all(|pixels| *pixels >= PIXELS_MIN / 3), "{figure}: {pixels:?}");
+    }
+}
+
+/// What the example of the guide comes to: an inventory that is filled, and a host that fails.
+fn simulated() -> Outcome {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/capacity.toml");
+    let scenario = Scenario::load(&path).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let mut world = World::with_checks(scenario.expand(1).unwrap(), Vec::new()).unwrap();
+    world.run();
+    world.outcome()
 }
 
 #[test]
@@ -182,7 +210,7 @@ fn the_pictures_of_a_comparison_and_of_a_soak_are_not_empty() {
 fn empty_charts_are_seen_to_be_empty() {
     let Some(browser) = browser() else { return };
     let (pictures, screen) = look(browser, &html(&Outcome::default()));
-    assert_eq!(pictures.len(), 10);
+    assert_eq!(pictures.len(), 11);
     let seen = seen(&pictures, &screen);
     assert!(seen.len() >= 13, "{seen:?}");
     for (figure, colour, pixels) in seen {

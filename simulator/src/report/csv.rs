@@ -1,6 +1,10 @@
 //! Tables for other programs: RFC 4180, one file each, times in seconds since the run's start.
 
+use scheduler::Explanation;
+use serde_json::Value;
+
 use super::figures::exact_seconds;
+use crate::compare::Comparison;
 use crate::outcome::{Outcome, Rollout, Sample};
 use crate::world::START;
 
@@ -102,6 +106,76 @@ fn violations(outcome: &Outcome) -> CsvTable {
         vec![v.property.clone(), exact_seconds(at), v.event.to_string(), v.message.clone()]
     });
     table("violations", &["property", "at_seconds", "event", "message"], rows)
+}
+
+/// The differences of a comparison, one a row, in the units that `unit` names.
+pub fn comparison(comparison: &Comparison) -> CsvTable {
+    let headings = [
+        "metric",
+        "unit",
+        "more_is_better",
+        "pairs",
+        "mean_a",
+        "mean_b",
+        "difference",
+        "interval_low",
+        "interval_high",
+        "verdict",
+    ];
+    let word = |value: serde_json::Result<Value>| {
+        value.ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    };
+    let rows = comparison.differences.iter().map(|d| {
+        let measured = |value: f64| if d.pairs == 0 { String::new() } else { value.to_string() };
+        let bound = |of: fn((f64, f64)) -> f64| d.interval.map(of).map(|v| v.to_string());
+        vec![
+            d.metric.clone(),
+            word(serde_json::to_value(d.unit)),
+            d.more_is_better.to_string(),
+            d.pairs.to_string(),
+            measured(d.mean_a),
+            measured(d.mean_b),
+            measured(d.difference),
+            bound(|(low, _)| low).unwrap_or_default(),
+            bound(|(_, high)| high).unwrap_or_default(),
+            word(serde_json::to_value(d.verdict)),
+        ]
+    });
+    table("comparison", &headings, rows)
+}
+
+/// Why a pod is where it is: each node with its verdict, its score and that of each plugin.
+pub fn explanation(explanation: &Explanation, chosen: Option<&str>) -> CsvTable {
+    let mut plugins: Vec<&str> = Vec::new();
+    for score in explanation.feasible.iter().flat_map(|node| &node.scores) {
+        if !plugins.contains(&score.plugin.as_str()) {
+            plugins.push(&score.plugin);
+        }
+    }
+    let headings: Vec<&str> = ["node", "verdict", "rejected_by", "reasons", "score"]
+        .into_iter()
+        .chain(plugins.clone())
+        .collect();
+    let feasible = explanation.feasible.iter().map(|node| {
+        let verdict = match Some(node.node.as_str()) == chosen {
+            true => "chosen",
+            false => "feasible",
+        };
+        let mut row = vec![node.node.clone(), verdict.to_owned(), String::new(), String::new()];
+        row.push(node.total.to_string());
+        row.extend(plugins.iter().map(|plugin| {
+            let score = node.scores.iter().find(|s| s.plugin == *plugin);
+            score.map(|s| s.weighted.to_string()).unwrap_or_default()
+        }));
+        row
+    });
+    let rejected = explanation.rejected.iter().map(|node| {
+        let reasons = node.reasons.join("; ");
+        let mut row = vec![node.node.clone(), "rejected".to_owned(), node.plugin.clone(), reasons];
+        row.resize(5 + plugins.len(), String::new());
+        row
+    });
+    table("explanation", &headings, feasible.chain(rejected))
 }
 
 fn table(

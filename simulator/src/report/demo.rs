@@ -8,7 +8,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::check::Violation;
-use crate::outcome::{HeatMap, Outcome, Percentiles, Rollout, Sample};
+use crate::outcome::{HeatMap, LatencyCurve, Outcome, Percentiles, Rollout, Sample};
 use crate::span::Span;
 use crate::world::START;
 
@@ -53,9 +53,12 @@ pub(crate) fn outcome(seed: u64) -> Outcome {
         records: 96_000,
         settled_after: Some(Span::millis(41_300)),
         violations: if seed.is_multiple_of(2) { violations() } else { Vec::new() },
+        finding: None,
         effect_log_hash: format!("{:016x}", seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
         scheduling: percentiles(created - last.pending, 3_100_000 + seed * 10_000),
         start: percentiles(created - last.pending - 3, 910_000_000),
+        scheduling_curve: curve(3_100_000 + seed * 10_000),
+        start_curve: curve(910_000_000),
         heat: heat(&samples, &mut rng),
         samples,
         rollouts: rollouts(&mut rng),
@@ -144,6 +147,13 @@ fn rollouts(rng: &mut ChaCha8Rng) -> Vec<Rollout> {
 fn percentiles(count: u64, p50_ns: u64) -> Percentiles {
     let [p90_ns, p99_ns, max_ns] = [2, 11, 60].map(|factor| p50_ns * factor);
     Percentiles { count, p50_ns, p90_ns, p99_ns, max_ns }
+}
+
+/// The curve of [`percentiles`], about.
+fn curve(p50_ns: u64) -> LatencyCurve {
+    let points =
+        [(0, 40), (250, 70), (500, 100), (750, 140), (900, 200), (990, 1_100), (1_000, 6_000)];
+    LatencyCurve(points.map(|(permille, percent)| (permille, p50_ns / 100 * percent)).to_vec())
 }
 
 fn violations() -> Vec<Violation> {

@@ -7,7 +7,7 @@ use super::chart::{Chart, Series};
 use super::figures::{Unit, grouped, span};
 use super::page::{Card, cards, escape, page, table};
 use super::text::{ENDS, cells};
-use super::{heat_map, rollout_chart};
+use super::{heat_map, latency_chart, rollout_chart};
 use crate::outcome::{Outcome, Sample};
 use crate::span::Span;
 use crate::world::START;
@@ -29,6 +29,7 @@ pub fn html(outcome: &Outcome) -> String {
     }
     body.push_str(&latency(outcome, &times).figure());
     body.push_str("</div><h2>Pods</h2><div class=\"charts\">");
+    body.push_str(&latency_chart::figure(outcome));
     latencies(outcome, &mut body);
     ends(outcome, &mut body);
     body.push_str("</div><h2>Nodes</h2>");
@@ -336,6 +337,9 @@ fn violations(outcome: &Outcome, body: &mut String) {
     if more > 0 {
         let _ = write!(body, "<p class=\"note\">… and {more} more.</p>");
     }
+    if let Some(finding) = &outcome.finding {
+        body.push_str(&super::finding::html(finding));
+    }
     body.push_str("</section>");
 }
 
@@ -380,7 +384,7 @@ mod tests {
             let drawn = page.split("<script>").next().unwrap();
             assert!(!drawn.contains(nonsense), "{nonsense}");
         }
-        assert_eq!(page.matches(">no data<").count(), 9);
+        assert_eq!(page.matches(">no data<").count(), 10);
         assert!(page.contains("no rollouts"));
     }
 }

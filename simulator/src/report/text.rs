@@ -32,6 +32,9 @@ pub fn text(outcome: &Outcome, colours: bool) -> String {
     given_up(outcome, &mut text);
     latencies(outcome, &mut text);
     verdict(outcome, &paint, &mut text);
+    if let Some(finding) = &outcome.finding {
+        text.push_str(&super::finding_text(finding));
+    }
     text
 }
 

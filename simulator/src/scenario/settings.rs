@@ -13,6 +13,8 @@ pub(crate) const LENGTH_MAX: Span = Span::secs(3_650 * 86_400);
 const PROCESSES_MAX: u16 = 32;
 /// How many properties the catalogue has.
 const PROPERTIES: u32 = 58;
+/// What people should know who name another.
+pub(crate) const PROPERTY_HELP: &str = "properties are called `P1` to `P58`";
 /// The plugins of the scheduler.
 const PLUGINS: [&str; 10] = [
     "NodeName",
@@ -164,16 +166,18 @@ fn unchecked(section: &Section<'_>) -> Vec<String> {
     let items = section.get("unchecked").and_then(|value| value.list()).unwrap_or_default();
     let property = |value: &super::section::Value<'_>| {
         let text = value.text()?;
-        let number = text.strip_prefix('P').filter(|digits| !digits.starts_with(['0', '+']));
-        let known = number
-            .and_then(|digits| digits.parse::<u32>().ok())
-            .is_some_and(|n| (1..=PROPERTIES).contains(&n));
-        if !known {
-            let help = format!("properties are called `P1` to `P{PROPERTIES}`");
-            value.report(format!("there is no property `{text}`"), "not known", help);
+        if !is_property(text) {
+            value.report(format!("there is no property `{text}`"), "not known", PROPERTY_HELP);
             return None;
         }
         Some(text.to_owned())
     };
     items.iter().filter_map(property).collect()
+}
+
+/// Whether a property of the catalogue is called so.
+pub(crate) fn is_property(text: &str) -> bool {
+    let number = text.strip_prefix('P').filter(|digits| !digits.starts_with(['0', '+']));
+    let number = number.and_then(|digits| digits.parse::<u32>().ok());
+    number.is_some_and(|n| (1..=PROPERTIES).contains(&n))
 }

@@ -570,6 +570,19 @@ fn settings_keys(settings: &Settings) -> Keys {
     keys
 }
 
+/// Settings in a line, those that differ from the defaults.
+pub(crate) fn settings_line(settings: &Settings) -> String {
+    let mut parts = settings_keys(settings).0;
+    for (prefix, keys) in [
+        ("network", network(&settings.network)),
+        ("runtime", runtime(&settings.runtime)),
+        ("scheduler", scheduler(&settings.scheduler)),
+    ] {
+        parts.extend(keys.0.into_iter().map(|key| format!("{prefix}.{key}")));
+    }
+    parts.join(", ")
+}
+
 fn network(network: &Network) -> Keys {
     let Network { control_plane, nodes, store, service } = network;
     let default = Network::default();

@@ -1,5 +1,7 @@
 //! Calls: from a process to an API server and back, with all that may become of them.
 
+use std::sync::Arc;
+
 use api::{ApiError, Kind, Object, Reason, Reply, Request, Status, Time};
 use k8s_openapi::api::authentication::v1::TokenRequestStatus;
 use machine::{ApiInput, CallId};
@@ -7,7 +9,7 @@ use rand::RngExt;
 use registry::{Caller, Operation};
 
 use super::process::{Input, Program, concerns};
-use super::{Event, ProcessId, World, priority};
+use super::{Event, Phase, ProcessId, World, priority};
 use crate::check::Occurrence;
 use crate::plan::{Direction, Outcome};
 use crate::span::Span;
@@ -400,6 +402,9 @@ impl World {
         self.note_revision(revision);
         if !is_heartbeat(written.key.kind, written.old.as_ref(), written.new.as_ref()) {
             self.last_write = self.now;
+            if self.phase == Phase::Liveness {
+                self.last_written = Some((by, Arc::clone(&written.key)));
+            }
         }
         let (old, new) = (written.old.as_ref(), written.new.as_ref());
         self.publish(&written.key, old, new, revision);

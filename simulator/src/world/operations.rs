@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use api::{
     ApiObject, Key, Kind, Object, Patch, PatchKind, Propagation, Reason, Request, Shared, Status,
+    Time,
 };
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Node, PodSpec, PodTemplateSpec};
+use kubelet::container_runtime::ContainerRuntime;
 use registry::priority_class::{USER_VALUE_MAX, system_classes};
 use registry::{Caller, Operation as Write};
 use serde_json::{Value, json};
@@ -219,7 +221,8 @@ impl World {
         let message = format!("the cluster did not come to rest within settings.settle ({settle})");
         let waiting: Vec<u32> = self.retries.keys().chain(self.drains.keys()).copied().collect();
         if waiting.is_empty() {
-            return Some(message);
+            let why = self.work_under_way().or_else(|| self.last_writer());
+            return Some(why.map_or(message.clone(), |why| format!("{message}: {why}")));
         }
         let named = waiting.iter().take(NAMED).map(|index| self.plan.titled(*index));
         let named: Vec<String> = named.collect();
@@ -227,6 +230,37 @@ impl World {
         let (named, count) = (named.join(", "), waiting.len());
         let noun = if count == 1 { "operation still waits" } else { "operations still wait" };
         Some(format!("{message}: {count} {noun}: {named}{more}"))
+    }
+
+    /// Containers that something is still to become of, if there are any.
+    fn work_under_way(&self) -> Option<String> {
+        let soon = self.now + Span::secs(1).duration();
+        let hosts = |of: fn(&ContainerRuntime, Time) -> bool| -> Vec<&str> {
+            let busy = self.hosts.iter().filter(|host| of(&host.runtime, soon));
+            busy.map(|host| &*host.name).collect()
+        };
+        let named = |hosts: &[&str]| match hosts {
+            [one] => (*one).to_owned(),
+            [one, rest @ ..] => format!("{one} and {} other nodes", rest.len()),
+            [] => String::new(),
+        };
+        let (ending, working) =
+            (hosts(ContainerRuntime::exits_after), hosts(ContainerRuntime::works_after));
+        if !ending.is_empty() {
+            let on = named(&ending);
+            return Some(format!("containers on {on} run on and will end by themselves, later"));
+        }
+        (!working.is_empty()).then(|| {
+            format!("the container runtime of {} still fetches or starts", named(&working))
+        })
+    }
+
+    /// Who wrote last, and what.
+    fn last_writer(&self) -> Option<String> {
+        let (by, key) = self.last_written.as_ref()?;
+        let who = by.map_or_else(|| "a user".to_owned(), |by| self.component(by).to_string());
+        let ago = Span(u64::try_from(self.now.since(self.last_write).as_nanos()).unwrap_or(0));
+        Some(format!("the last to write was {who}, {key}, {ago} before the end"))
     }
 
     /// Sees to it that an operation is tried again.
