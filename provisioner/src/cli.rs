@@ -194,7 +194,7 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// Make inventory and keys of a running cluster again from its hosts.
     #[command(after_help = "Example:\n  kprov import 10.0.0.1 10.0.0.2 10.0.0.3 \
-        --key ~/.ssh/id_ed25519 --to lab.toml")]
+        --key ~/.ssh/id_ed25519 --to lab.toml\n  kprov import 10.0.0.1 10.0.0.2 --jump door@bastion.example:2222")]
     Import(import::ImportArgs),
     /// Print the operator's kubeconfig, or merge it into a file.
     #[command(after_help = "Examples:\n  kprov kubeconfig inventory/lab.toml > lab.kubeconfig\n  \

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
@@ -49,12 +50,46 @@ impl Seen {
 /// How hosts are reached, for the inventory.
 #[derive(Debug, Clone)]
 pub struct Reached {
-    /// The user to log in as.
-    pub user: String,
-    /// The port of sshd.
-    pub port: u16,
+    /// The user to log in as, if named.
+    pub user: Option<String>,
+    /// The port of sshd, if named.
+    pub port: Option<u16>,
     /// The private key file, as it was named.
     pub key: Option<String>,
+    /// The hosts to go through, from the operator's machine on.
+    pub jumps: Vec<String>,
+}
+
+impl Reached {
+    /// The inventory's section on it.
+    fn section(&self) -> String {
+        let mut out = "\n[ssh]\n".to_owned();
+        let mut line = |key: &str, value: Option<String>| {
+            if let Some(value) = value {
+                let _ = writeln!(out, "{key} = {value}");
+            }
+        };
+        line("user", self.user.as_deref().map(quoted));
+        line("port", self.port.map(|port| port.to_string()));
+        line("key", self.key.as_deref().map(quoted));
+        let jumps = self.jumps.iter().map(|jump| quoted(jump)).collect::<Vec<_>>().join(", ");
+        line("jump", (!jumps.is_empty()).then(|| format!("[{jumps}]")));
+        out
+    }
+}
+
+/// An inventory of hosts of which nothing is known yet but where they are: it is read as any
+/// other, and says how to reach them.
+#[must_use]
+pub fn to_reach(addresses: &[Ipv4Addr], reached: &Reached) -> String {
+    let mut out = "[cluster]\nname = \"import\"\n".to_owned() + &reached.section();
+    for (i, address) in addresses.iter().enumerate() {
+        let roles = if i == 0 { "\"etcd\", \"master\"" } else { "\"node\"" };
+        let name = quoted(&format!("host-{}", i + 1));
+        let _ =
+            write!(out, "\n[[hosts]]\nname = {name}\naddress = \"{address}\"\nroles = [{roles}]\n");
+    }
+    out
 }
 
 /// What can be made of the hosts.
@@ -307,10 +342,7 @@ fn inventory(seen: &[Seen], reached: &Reached) -> String {
         out += "\n[load_balancer]\n";
         out += &text("address", Some(balancer));
     }
-    out += "\n[ssh]\n";
-    out += &text("user", Some(&reached.user));
-    out += &bare("port", Some(&reached.port.to_string()));
-    out += &text("key", reached.key.as_deref());
+    out += &reached.section();
     let mut hosts: Vec<_> = seen.iter().collect();
     hosts.sort_by(|a, b| a.record.host.cmp(&b.record.host));
     for host in hosts {
@@ -437,7 +469,34 @@ mod tests {
         roles = [\"node\"]\nmax_pods = 40\ntaints = [\"a=b:NoSchedule\"]\nlabels = { rack = \"r1\" }\n";
 
     fn reached() -> Reached {
-        Reached { user: "root".to_owned(), port: 22, key: None }
+        Reached { user: Some("root".to_owned()), port: None, key: None, jumps: Vec::new() }
+    }
+
+    #[test]
+    fn what_reaches_the_hosts_is_in_the_inventory() {
+        let scratch = tempfile::tempdir().unwrap();
+        let key = scratch.path().join("id");
+        std::fs::write(&key, "").unwrap();
+        let reached = Reached {
+            user: Some("op".to_owned()),
+            port: Some(2222),
+            key: Some(key.display().to_string()),
+            jumps: vec!["in@edge:2200".to_owned(), "10.9.0.1".to_owned()],
+        };
+        let addresses = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
+        let inventory = load(scratch.path(), "reach.toml", &to_reach(&addresses, &reached));
+        assert_eq!(inventory.hosts.iter().map(|host| host.address).collect::<Vec<_>>(), addresses);
+        for host in &inventory.hosts {
+            assert_eq!((host.ssh.user.as_str(), host.ssh.port, host.ssh.sudo), ("op", 2222, true));
+            assert_eq!(host.ssh.keys, std::slice::from_ref(&key));
+            let jumps = host.ssh.jumps.iter().map(|jump| (&*jump.user, &*jump.address, jump.port));
+            let through: Vec<_> = jumps.collect();
+            assert_eq!(through, [("in", "edge", 2200), ("op", "10.9.0.1", 22)]);
+        }
+        assert_eq!(
+            Reached { user: None, port: None, key: None, jumps: vec![] }.section(),
+            "\n[ssh]\n"
+        );
     }
 
     #[test]

@@ -174,7 +174,8 @@ fn one(
     Ok((connection, facts, timing))
 }
 
-fn target(host: &inventory::Host) -> Target {
+/// Where and how to log in.
+pub(super) fn target(host: &inventory::Host) -> Target {
     Target {
         name: host.name.clone(),
         address: ssh_address(host),

@@ -4,18 +4,17 @@ use std::fs;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 
 use super::output::{Console, Failure};
-use super::{Exit, Surroundings, prepare, secrets};
+use super::{Exit, Surroundings, connect, prepare, secrets};
 use crate::execute::{chain, in_parallel};
 use crate::facts::FactsQuery;
 use crate::host::known_hosts::KnownHosts;
 use crate::host::ssh::{self, Target};
 use crate::import::{self, Reached, Seen};
-use crate::inventory::HostKeyPolicy;
+use crate::inventory::{self, Severity};
 use crate::pki::{self, Access};
 use crate::preflight::Problem;
 
@@ -27,15 +26,18 @@ pub(super) struct ImportArgs {
     /// Where to write the inventory; it must not exist.
     #[arg(long, value_name = "FILE", default_value = "inventory.toml")]
     to: PathBuf,
-    /// The user to log in as.
-    #[arg(long, default_value = "root")]
-    user: String,
-    /// The port of sshd.
-    #[arg(long, default_value_t = 22)]
-    port: u16,
-    /// Private key file; without it, the keys of the SSH agent.
+    /// The user to log in as; without it, what ssh's configuration says, or root.
+    #[arg(long)]
+    user: Option<String>,
+    /// The port of sshd; without it, what ssh's configuration says, or 22.
+    #[arg(long)]
+    port: Option<u16>,
+    /// Private key file; without it, those of ssh's configuration, or of the SSH agent.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// A host to go through; several from here on in their order, with commas or one by one.
+    #[arg(long, value_name = "USER@NAME:PORT", value_delimiter = ',')]
+    jump: Vec<String>,
     /// Where to keep certificates and host keys; default `.kprov/CLUSTER` beside the inventory.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -58,12 +60,14 @@ pub(super) fn run(
     let scratch =
         tempfile::tempdir().map_err(|e| Failure::new(&e, "check the temporary directory"))?;
     let host_keys = scratch.path().join("known_hosts");
-    let seen = look(args, &host_keys, surroundings)?;
     let reached = Reached {
         user: args.user.clone(),
         port: args.port,
         key: args.key.as_ref().map(|key| absolute(key)),
+        jumps: args.jump.clone(),
     };
+    let hosts = to_reach(args, &reached)?;
+    let seen = look(hosts, &host_keys, surroundings)?;
     let rebuilt = import::rebuild(&seen, &reached).map_err(|error| {
         Failure::new(&error, "name all hosts of one cluster, a master among them")
     })?;
@@ -107,17 +111,37 @@ fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
+/// The hosts as an inventory would have them.
+fn to_reach(args: &ImportArgs, reached: &Reached) -> Result<Vec<inventory::Host>, Failure> {
+    let text = import::to_reach(&args.hosts, reached);
+    let read = inventory::of_text(&args.to, &text).map_err(|diagnostics| {
+        let errors = diagnostics.findings().into_iter();
+        let mut errors = errors.filter(|finding| finding.severity == Severity::Error);
+        let first = errors.next();
+        let labelled = first.map(|f| match f.label.as_str() {
+            "" => f.message,
+            label => format!("{}: {label}", f.message),
+        });
+        Failure::Other {
+            message: labelled.unwrap_or_else(|| diagnostics.summary()),
+            advice: "see `kprov import --help`".to_owned(),
+        }
+    })?;
+    Ok(read.hosts)
+}
+
 /// Reads what all hosts have; their keys are remembered in `host_keys`.
 fn look(
-    args: &ImportArgs,
+    hosts: Vec<inventory::Host>,
     host_keys: &Path,
     surroundings: &Surroundings,
 ) -> Result<Vec<Seen>, Failure> {
     let known = KnownHosts::open(host_keys)
         .map_err(|error| Failure::new(&error, "check the temporary directory"))?;
-    let answers = in_parallel(args.hosts.clone(), 32, |address| {
-        one(args, address, &known, surroundings).map_err(|(check, message, advice)| Problem {
-            host: address.to_string(),
+    let answers = in_parallel(hosts, 32, |host| {
+        let address = host.address.to_string();
+        one(&host, &known, surroundings).map_err(|(check, message, advice)| Problem {
+            host: address,
             check,
             message,
             advice,
@@ -134,25 +158,13 @@ fn look(
 }
 
 fn one(
-    args: &ImportArgs,
-    address: Ipv4Addr,
+    host: &inventory::Host,
     known: &KnownHosts,
     surroundings: &Surroundings,
 ) -> Result<Seen, (&'static str, String, String)> {
-    let target = Target {
-        name: address.to_string(),
-        address: address.to_string(),
-        port: args.port,
-        user: args.user.clone(),
-        keys: args.key.iter().cloned().collect(),
-        agent: args.key.is_none(),
-        sudo: args.user != "root",
-        sudo_password: surroundings.sudo_password.get().cloned(),
-        policy: HostKeyPolicy::AcceptNew,
-        host_key: None,
-        jumps: Vec::new(),
-        connect_timeout: Duration::from_secs(10),
-    };
+    let address = host.address.to_string();
+    let sudo_password = surroundings.sudo_password.get().cloned();
+    let target = Target { name: address.clone(), sudo_password, ..connect::target(host) };
     let failed = |error: crate::host::HostError| ("unreachable", chain(&error), error.advice());
     let (mut host, _) = ssh::connect(&target, known, &surroundings.jumps).map_err(failed)?;
     let facts = host.facts(&FactsQuery::default(), None).map_err(failed)?;
@@ -161,5 +173,5 @@ fn one(
         ("record", message, "leave it out".to_owned())
     })?;
     let texts = host.read(&import::paths()).map_err(failed)?;
-    Ok(Seen { address: address.to_string(), record, texts })
+    Ok(Seen { address, record, texts })
 }

@@ -421,31 +421,25 @@ impl World {
         let process = &mut self.processes[id.index()];
         let clock = process.clock(self.now);
         process.last_clock = clock;
+        if matches!(process.running, Running::Kubelet(_)) {
+            let input = match input {
+                Input::Api(input) => NodeInput::Api(input),
+                Input::Runtime(input) => NodeInput::Runtime(input),
+                Input::Wake => NodeInput::Wake,
+            };
+            self.step_kubelet(id, input);
+            return;
+        }
+        let input = match input {
+            Input::Api(input) => input,
+            Input::Wake => ApiInput::Wake,
+            Input::Runtime(_) => return,
+        };
         let mut effects = std::mem::take(&mut self.effects);
-        match (&mut process.running, input) {
-            (Running::Nothing, _) => return,
-            (Running::Scheduler(scheduler), Input::Api(input)) => {
-                scheduler.step(clock, input, &mut effects);
-            }
-            (Running::Scheduler(scheduler), Input::Wake) => {
-                scheduler.step(clock, ApiInput::Wake, &mut effects);
-            }
-            (Running::ControllerManager(manager), Input::Api(input)) => {
-                manager.step(clock, input, &mut effects);
-            }
-            (Running::ControllerManager(manager), Input::Wake) => {
-                manager.step(clock, ApiInput::Wake, &mut effects);
-            }
-            (Running::Kubelet(_), input) => {
-                let input = match input {
-                    Input::Api(input) => NodeInput::Api(input),
-                    Input::Runtime(input) => NodeInput::Runtime(input),
-                    Input::Wake => NodeInput::Wake,
-                };
-                self.step_kubelet(id, input);
-                return;
-            }
-            (Running::Scheduler(_) | Running::ControllerManager(_), Input::Runtime(_)) => return,
+        match &mut process.running {
+            Running::Scheduler(scheduler) => scheduler.step(clock, input, &mut effects),
+            Running::ControllerManager(manager) => manager.step(clock, input, &mut effects),
+            Running::Kubelet(_) | Running::Nothing => {}
         }
         let life = self.processes[id.index()].life;
         for effect in effects.drain(..) {
