@@ -8,7 +8,7 @@
 //! others as they are. Decisions are made with integers alone.
 
 pub mod diagnostics;
-pub mod inventory;
+pub(crate) mod inventory;
 pub mod nodes;
 pub mod shapes;
 
@@ -287,7 +287,7 @@ fn read(root: &Section<'_>, path: &Path, options: &Options) -> Scenario {
             nodes.clear();
         }
         nodes.extend(hardware.groups);
-        let masters = u16::try_from(hardware.inventory.masters).unwrap_or(u16::MAX);
+        let masters = u16::try_from(hardware.masters).unwrap_or(u16::MAX);
         settings::of_masters(root, masters, &mut settings);
     }
     let workloads: Vec<Workload> = root

@@ -1,99 +1,14 @@
-//! The simulator reads of an inventory what kprov reads of it.
+//! The nodes of an inventory of kprov are simulated, as kprov reads it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use proptest::prelude::*;
-use provisioner::inventory::{self as kprov, Role};
-use simulator::scenario::inventory::{Inventory, InventoryNode};
 use simulator::scenario::{Options, Scenario};
 
-/// What kprov makes of a file, as far as a simulation needs it.
-fn by_kprov(path: &Path) -> Inventory {
-    let inventory = kprov::load(path).unwrap_or_else(|e| panic!("{e}"));
-    let node = |host: &kprov::Host| InventoryNode {
-        labels: host.labels.clone(),
-        taints: host
-            .taints
-            .iter()
-            .map(|t| (t.key.clone(), t.value.clone(), t.effect.clone()))
-            .collect(),
-        pods: host.max_pods.into(),
-        groups: Vec::new(),
-    };
-    Inventory {
-        masters: inventory.with_role(Role::Master).count(),
-        nodes: inventory
-            .with_role(Role::Node)
-            .map(|host| (host.name.clone(), node(host)))
-            .collect(),
-    }
-}
-
-fn check(text: &str) {
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let path = folder.path().join("inventory.toml");
-    std::fs::write(&path, text).expect("the folder can be written to");
-    let mut ours = Inventory::parse(text).expect("kprov takes it too");
-    for node in ours.nodes.values_mut() {
-        node.groups.clear();
-    }
-    assert_eq!(ours, by_kprov(&path), "{text}");
-}
-
-/// An inventory of the repository without what refers to files of the operator's.
+/// An inventory of the repository. Files of the operator's that it refers to are not here.
 fn of_repository(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../inventory").join(name);
-    let text = std::fs::read_to_string(path).expect("an inventory of the repository");
-    text.lines()
-        .filter(|line| !line.starts_with("key = "))
-        .fold(String::new(), |out, line| out + line + "\n")
-}
-
-#[test]
-fn the_inventories_of_the_repository_are_read_alike() {
-    for name in ["example.toml", "ha.toml", "lab.toml"] {
-        check(&of_repository(name));
-    }
-}
-
-fn settings() -> impl Strategy<Value = String> {
-    let labels = proptest::collection::btree_map("[a-c]", "[x-z]", 0..3);
-    let taints = proptest::collection::btree_set("[a-b](=[x-z])?:(NoSchedule|NoExecute)", 0..3);
-    (labels, taints, proptest::option::of(1..200_u16)).prop_map(|(labels, taints, pods)| {
-        let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k} = \"{v}\"")).collect();
-        let pods = pods.map_or(String::new(), |pods| format!("max_pods = {pods}\n"));
-        format!("labels = {{ {} }}\ntaints = {taints:?}\n{pods}", labels.join(", "))
-            .replace("taints = {", "taints = [")
-            .replace("\"}\n", "\"]\n")
-            .replace("taints = [}", "taints = []")
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
-    #[test]
-    fn ranges_groups_and_defaults_are_read_alike(
-        defaults in settings(),
-        group in settings(),
-        host in settings(),
-        first in 0_u32..20,
-        count in 1_u32..30,
-        padded in any::<bool>(),
-        own_roles in any::<bool>(),
-    ) {
-        let width = if padded { 3 } else { 0 };
-        let last = first + count - 1;
-        let roles = if own_roles { "roles = [\"etcd\", \"master\", \"node\"]\n" } else { "" };
-        check(&format!(
-            "[cluster]\nname = \"c\"\n[defaults]\nroles = [\"etcd\", \"master\", \"node\"]\n\
-             {defaults}\
-             [groups.workers]\nhosts = [\"w-[{first:0width$}-{last:0width$},x]-[a,b]\"]\n\
-             address_first = \"10.9.0.1\"\nroles = [\"node\"]\n{group}\
-             [[hosts]]\nname = \"h\"\naddress = \"10.8.0.1\"\n{roles}{host}"
-        ));
-    }
+    std::fs::read_to_string(path).expect("an inventory of the repository")
 }
 
 #[test]
@@ -147,22 +62,45 @@ fn the_inventory_of_the_command_line_is_the_whole_cluster() {
     assert!(error.contains("there is no node `node-5`"), "{error}");
 }
 
+const SMALL: &str = "[cluster]\nname = \"c\"\n[[hosts]]\nname = \"a\"\naddress = \"10.8.0.1\"\n\
+                     roles = [\"etcd\", \"master\", \"node\"]\n";
+
 #[test]
-fn what_is_wrong_with_an_inventory_is_told() {
-    for (text, expected) in [
-        ("hosts = 3", "1:9: invalid type: integer `3`, expected a sequence"),
-        ("[[hosts]]\nname = \"a\"", "`a` has no roles"),
-        ("[[hosts]]\nname = \"a\"\nroles = [\"nod\"]", "`nod` of `a` is no role"),
-        ("[groups.g]\nhosts = [\"a\"]", "a group has an unknown host `a`"),
-        ("[groups.g]\nhosts = [\"a[1-\"]", "`a[1-` is no range of hosts"),
-        ("[groups.g]\nhosts = [\"a[9-1]\"]", "`a[9-1]` is no range of hosts"),
+fn mistakes_in_an_inventory_are_told_with_their_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.toml");
+    let inventory = folder.path().join("i.toml");
+    std::fs::write(&path, "[inventory]\nfile = \"i.toml\"\n").unwrap();
+    let said = |text: &str| {
+        std::fs::write(&inventory, text).unwrap();
+        Scenario::load(&path).map_or_else(|e| e.to_string(), |_| String::new())
+    };
+    assert_eq!(said(SMALL), "");
+    for (text, places) in [
+        ("hosts = 3".to_owned(), vec!["i.toml:1:9: "]),
         (
-            "[groups.g]\nhosts = [\"a[1-4000][a,b]\"]",
-            "`a[1-4000][a,b]` stands for more than 5000 hosts",
+            SMALL.replace("name = \"a\"", "name = \"a\"\nmax_pod = 3"),
+            vec!["i.toml:5:1: unknown key `max_pod`", "did you mean `max_pods`?"],
+        ),
+        (SMALL.replace("\"node\"]", "\"nod\"]"), vec!["i.toml:6:28: ", "did you mean `node`?"]),
+        (format!("{SMALL}[groups.g]\nhosts = [\"b\"]\n"), vec!["i.toml:8:10: ", "no such host"]),
+        (format!("{SMALL}[groups.g]\nhosts = [\"a[9-1]\"]\n"), vec!["i.toml:8:10: "]),
+        // All at once.
+        (
+            format!("{SMALL}taints = [\"x\"]\nmax_pods = 0\n"),
+            vec!["i.toml:7:11: ", "i.toml:8:12: "],
         ),
     ] {
-        assert_eq!(Inventory::parse(text).unwrap_err(), expected, "{text}");
+        let error = said(&text);
+        for place in places {
+            assert!(error.contains(place), "{place}\n{error}");
+        }
+        assert!(error.contains(&folder.path().join("i.toml").display().to_string()), "{error}");
     }
+}
+
+#[test]
+fn what_a_scenario_says_of_an_inventory_must_fit_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.toml");
     std::fs::write(folder.path().join("i.toml"), of_repository("lab.toml")).unwrap();

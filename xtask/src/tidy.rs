@@ -38,8 +38,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "node",
         ],
     ),
-    ("provisioner", &["api"]),
-    ("simulator", &["api", "machine", "registry", "scheduler", "controllers", "kubelet"]),
+    ("inventory", &[]),
+    ("provisioner", &["api", "inventory"]),
+    (
+        "simulator",
+        &["api", "inventory", "machine", "registry", "scheduler", "controllers", "kubelet"],
+    ),
     ("pause", &[]),
     ("echo", &[]),
 ];

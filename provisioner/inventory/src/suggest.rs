@@ -17,7 +17,7 @@ pub(crate) fn nearest<'a>(
 }
 
 /// Returns `did you mean …?`, or else the list of what is allowed.
-pub(crate) fn did_you_mean(word: &str, candidates: &[&str]) -> String {
+pub fn did_you_mean(word: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates.iter().copied()) {
         Some(candidate) => format!("did you mean `{candidate}`?"),
         None => format!("one of {}", list(candidates)),

@@ -1,10 +1,15 @@
-//! The inventory: what the operator writes, read and checked as a whole.
+//! The inventory of kprov: what the operator writes, read and checked as a whole. kprov applies
+//! it, and ksim simulates it before.
 //!
 //! [`load`] gives an [`Inventory`] in which every default is filled in, every host has its own
 //! settings and every rule holds, or [`Diagnostics`] with *all* that is wrong. Nothing later in the
 //! program parses or checks inventory text again.
 //!
 //! Hosts are sorted by name: their order in the file carries no meaning.
+
+pub mod digest;
+pub mod host_key;
+pub mod layout;
 
 mod conduct;
 mod diagnostics;
@@ -43,7 +48,7 @@ pub use document::{
 };
 pub use reach::{Jump, Ssh};
 pub use schema::schema;
-pub(crate) use suggest::did_you_mean;
+pub use suggest::did_you_mean;
 pub use system::{DockerSource, Limits, Repository, System};
 
 pub use crate::layout::Layout;
@@ -358,13 +363,29 @@ pub fn load(path: &Path) -> Result<Inventory, Diagnostics> {
 ///
 /// # Errors
 /// All that is wrong with it, at once.
-pub(crate) fn of_text(path: &Path, source: &str) -> Result<Inventory, Diagnostics> {
+pub fn of_text(path: &Path, source: &str) -> Result<Inventory, Diagnostics> {
     let home = std::env::home_dir();
     let surroundings = Surroundings {
         dir: directory_of(path),
         home: home.clone(),
         is_file: &|path| path.is_file(),
         ssh_config: &|path| SshConfig::read(path, home.as_deref()),
+    };
+    read(path, source, &surroundings)
+}
+
+/// Checks the text of an inventory of which nothing but the file itself is at hand, and whose hosts
+/// nobody will reach: keys and other files that it names need not exist, and what ssh's own
+/// configuration says of hosts does not matter.
+///
+/// # Errors
+/// All that is wrong with it, at once.
+pub fn of_text_alone(path: &Path, source: &str) -> Result<Inventory, Diagnostics> {
+    let surroundings = Surroundings {
+        dir: directory_of(path),
+        home: None,
+        is_file: &|_| true,
+        ssh_config: &|_| Ok(SshConfig::default()),
     };
     read(path, source, &surroundings)
 }
@@ -416,12 +437,12 @@ pub(crate) fn read(
 ///
 /// # Errors
 /// Why it is no pattern, in one line.
-pub(crate) fn expand_hosts(pattern: &str) -> Result<Vec<String>, String> {
+pub fn expand_hosts(pattern: &str) -> Result<Vec<String>, String> {
     ranges::expand(pattern).map_err(|error| error.to_string())
 }
 
 /// The `index`-th address of `range`; the last one if there are not so many.
-pub(crate) fn nth_address(range: Ipv4Net, index: u32) -> Ipv4Addr {
+pub fn nth_address(range: Ipv4Net, index: u32) -> Ipv4Addr {
     let first = u32::from(range.network());
     Ipv4Addr::from(first.saturating_add(index).min(u32::from(range.broadcast())))
 }

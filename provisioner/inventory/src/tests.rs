@@ -385,7 +385,7 @@ fn findings_are_machine_readable() {
 
 #[test]
 fn the_inventories_of_the_repository_are_good() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../inventory");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../inventory");
     let counts = ["lab", "ha", "example"].map(|name| {
         let path = dir.join(name).with_extension("toml");
         let source = std::fs::read_to_string(&path).unwrap();
