@@ -27,6 +27,8 @@ async fn three_masters_live_through_their_second_day() -> Result<()> {
     cluster.kubectl("create deployment web --image=kprov.local/echo:1 --replicas=2").await?;
     cluster.kubectl("rollout status deployment/web --timeout=90s").await?;
     told("the cluster is up");
+    the_operators_side_is_made_again(&cluster).await?;
+    told("the operator's side is made again");
     authorities_are_replaced(&cluster).await?;
     told("authorities are replaced");
     everything_expired_is_renewed(&cluster).await?;
@@ -59,6 +61,33 @@ async fn every_port_shows_its_own(cluster: &Cluster) -> Result<()> {
             ensure!(seen.is_null() || seen == "same", "{place}: {row}");
         }
     }
+    Ok(())
+}
+
+/// A machine that has nothing but a key, and reaches all hosts through one of them, gets inventory
+/// and keys back from them.
+async fn the_operators_side_is_made_again(cluster: &Cluster) -> Result<()> {
+    let made = cluster.folder().join("made").join("inventory.toml");
+    std::fs::create_dir(cluster.folder().join("made"))?;
+    let hosts = cluster.lab.hosts();
+    let first = hosts.first().context("a lab without hosts")?.address;
+    let mut import = Command::new(cluster.kprov_path());
+    import.arg("import").args(hosts.iter().map(|host| host.address.to_string()));
+    import.args(["--user", "kprov", "--jump", &format!("kprov@{first}"), "--key"]);
+    import.arg(cluster.lab.ssh_key()).arg("--to").arg(&made);
+    let imported = import.kill_on_drop(true).output().await?;
+    ensure!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    let text = std::fs::read_to_string(&made)?;
+    ensure!(text.contains(&format!("jump = [\"kprov@{first}\"]")), "{text}");
+    let mut list = Command::new(cluster.kprov_path());
+    list.args(["certs", "list"]).arg(&made).args(["--output", "json"]);
+    let listed = list.kill_on_drop(true).output().await?;
+    ensure!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let told: Value = serde_json::from_slice(&listed.stdout)?;
+    ensure!(told["unreachable"].as_array().is_some_and(Vec::is_empty), "{told}");
+    let rows = told["certificates"].as_array().context("no list of certificates")?;
+    let on_hosts = rows.iter().filter(|row| row["on_host"] == "same").count();
+    ensure!(on_hosts >= 15, "{on_hosts} of the certificates only are those of hosts: {told:#}");
     Ok(())
 }
 
