@@ -432,11 +432,26 @@ pub enum Fault {
         /// The process.
         component: Component,
     },
-    /// A process' watches break and are resumed after it lasted: of what happened meanwhile only
-    /// the last state of each object is seen.
+    /// A process' watches break for so long that no API server knows where they were any more: it
+    /// lists anew after it lasted, and of what happened meanwhile sees only the last state of each
+    /// object.
     WatchGap {
         /// The process.
         component: Component,
+    },
+    /// A process' watches break, and go on after it lasted from what they told last: nothing is
+    /// missed.
+    WatchBreak {
+        /// The process.
+        component: Component,
+    },
+    /// What a process' watches tell comes in batches, and of each object only the last of a batch:
+    /// of one that came and went that it is gone.
+    WatchCoalescing {
+        /// The process.
+        component: Component,
+        /// The time between two batches.
+        period: Span,
     },
     /// A process' watches end with `410 Gone`: it lists anew.
     WatchExpired {
@@ -447,6 +462,17 @@ pub enum Fault {
     /// wait until it has caught up, for production asks for no others ([`Bug::AnyListAccepted`],
     /// [`Bug::StaleServerTrusted`]).
     LaggingServer {
+        /// The API server.
+        api_server: u16,
+        /// How far it falls behind.
+        lag: Span,
+    },
+    /// An API server's watch cache falls behind, as with [`Fault::LaggingServer`], and answers the
+    /// lists of schedulers and controller managers from it, as Kubernetes' answers lists of any
+    /// revision: nobody is shown an older state than it saw in its life, but one that starts may be
+    /// shown one from before. Reads of single objects and revisions stay fresh, and so do the lists
+    /// of kubelets: see [`Bug::AnyListAccepted`].
+    StaleReads {
         /// The API server.
         api_server: u16,
         /// How far it falls behind.
@@ -498,6 +524,16 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether watches go on, or lists begin, where the store was: it must remember.
+    pub(crate) const fn reads_past(&self) -> bool {
+        matches!(
+            self,
+            Self::StaleReads { .. }
+                | Self::WatchBreak { .. }
+                | Self::Crash { component: Component::ApiServer(_) }
+        )
+    }
+
     /// Whose clock it sets wrong, and how far.
     pub const fn skews(&self) -> Option<(&Component, Span)> {
         match self {

@@ -262,6 +262,8 @@ const fn component_of(fault: &Fault) -> Option<&Component> {
         | Fault::WatchStall { component }
         | Fault::WatchGap { component }
         | Fault::WatchExpired { component }
+        | Fault::WatchBreak { component }
+        | Fault::WatchCoalescing { component, .. }
         | Fault::ClockSkew { component, .. }
         | Fault::ClockBehind { component, .. } => Some(component),
         _ => None,

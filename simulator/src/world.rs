@@ -267,10 +267,11 @@ impl World {
             queue: Queue::new(),
             events: 0,
             events_of_moment: 0,
-            // Lists are consistent, but for known bugs.
+            // Lists are consistent and watches do not break, but for faults and known bugs.
             store: Store::new(
                 rng.child("store"),
-                plan.settings.bug.is_some_and(Bug::lists_the_past),
+                plan.settings.bug.is_some_and(Bug::lists_the_past)
+                    || plan.faults.iter().any(|planned| planned.fault.reads_past()),
             ),
             servers: (0..plan.settings.api_servers).map(|i| ApiServer::new(i, rng)).collect(),
             processes: Vec::new(),

@@ -276,6 +276,10 @@ fn watches_that_misbehave_break_nothing() {
     check("stall", &each(|component| Fault::WatchStall { component }));
     check("gap", &each(|component| Fault::WatchGap { component }));
     check("expired", &each(|component| Fault::WatchExpired { component }));
+    check("break", &each(|component| Fault::WatchBreak { component }));
+    let coalescing = |component| Fault::WatchCoalescing { component, period: Span::secs(2) };
+    check("coalescing", &each(coalescing));
+    check("stale", &[Fault::StaleReads { api_server: 0, lag: Span::secs(5) }]);
     check("lag", &[Fault::LaggingServer { api_server: 0, lag: Span::secs(5) }]);
 }
 

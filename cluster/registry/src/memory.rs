@@ -196,6 +196,23 @@ impl<V, K: Ord + Hash + Clone> Memory<V, K> {
         Ok(self.log_after(after).map(|logged| &logged.change))
     }
 
+    /// As [`Memory::changes`], with what each key held before.
+    ///
+    /// # Errors
+    /// `after` lies in history that was compacted.
+    pub fn changes_and_before(
+        &self,
+        after: Revision,
+    ) -> Result<impl Iterator<Item = (&Change<V, K>, Option<&V>)>, Compacted> {
+        if after < self.compacted {
+            return Err(Compacted { through: self.compacted });
+        }
+        Ok(self.log_after(after).map(|logged| {
+            let before = logged.previous.as_ref().map(|held| &held.value);
+            (&logged.change, before)
+        }))
+    }
+
     /// The last write; `None` when it was compacted.
     pub fn last_change(&self) -> Option<&Change<V, K>> {
         self.log.back().map(|logged| &logged.change)
@@ -530,11 +547,17 @@ mod tests {
             }
             let mut replayed = BTreeMap::new();
             let mut last = Revision(0);
-            for change in store.changes(Revision(0)).unwrap() {
+            let mut values: BTreeMap<String, Bytes> = BTreeMap::new();
+            for (change, before) in store.changes_and_before(Revision(0)).unwrap() {
                 prop_assert!(change.revision > last);
                 last = change.revision;
+                let held = values.remove(&*change.key);
+                prop_assert_eq!(held.as_ref(), before);
                 match &change.value {
-                    Some(_) => replayed.insert(change.key.to_string(), change.revision),
+                    Some(value) => {
+                        values.insert(change.key.to_string(), value.clone());
+                        replayed.insert(change.key.to_string(), change.revision)
+                    }
                     None => replayed.remove(&*change.key),
                 };
             }

@@ -21,8 +21,8 @@ pub(super) fn victims(kind: &str) -> Vec<Victims> {
         "crash" => &[0, 1, 2, 3],
         // These have clients, watches and clocks that matter.
         "crash-at-call" | "pause" | "partition" | "delay" | "call-timeout" | "duplicate"
-        | "loss" | "reorder" | "watch-stall" | "watch-gap" | "watch-expired" | "clock-skew"
-        | "clock-behind" => &[1, 2, 3],
+        | "loss" | "reorder" | "watch-stall" | "watch-gap" | "watch-expired" | "watch-break"
+        | "watch-coalescing" | "clock-skew" | "clock-behind" => &[1, 2, 3],
         _ => &[],
     };
     classes.iter().map(|class| Victims::Class(*class)).collect()
@@ -38,10 +38,10 @@ pub(super) fn amount_key(kind: &str) -> Option<&'static str> {
     match kind {
         "delay" => Some("extra"),
         "reorder" => Some("by"),
-        "lagging-server" => Some("lag"),
+        "lagging-server" | "stale-reads" => Some("lag"),
         "clock-skew" => Some("ahead"),
         "clock-behind" => Some("behind"),
-        "conflict-storm" => Some("period"),
+        "conflict-storm" | "watch-coalescing" => Some("period"),
         _ => None,
     }
 }
@@ -51,11 +51,11 @@ pub(super) fn amount(kind: &str) -> Distribution {
     let skewed = |median, p99| Distribution::Skewed { median, p99 };
     match kind {
         "delay" => skewed(Span::millis(100), Span::secs(5)),
-        "lagging-server" => skewed(Span::secs(1), Span::secs(20)),
+        "lagging-server" | "stale-reads" => skewed(Span::secs(1), Span::secs(20)),
         "clock-skew" => skewed(Span::secs(1), Span::secs(60)),
         "clock-behind" => skewed(Span::secs(1), Span::secs(20)),
         "reorder" => skewed(Span::millis(200), Span::secs(4)),
-        "conflict-storm" => skewed(Span::millis(200), Span::secs(2)),
+        "conflict-storm" | "watch-coalescing" => skewed(Span::millis(200), Span::secs(2)),
         _ => Distribution::default(),
     }
 }
@@ -147,6 +147,12 @@ impl FaultRate {
             "watch-stall" => Fault::WatchStall { component: component? },
             "watch-gap" => Fault::WatchGap { component: component? },
             "watch-expired" => Fault::WatchExpired { component: component? },
+            "watch-break" => Fault::WatchBreak { component: component? },
+            "watch-coalescing" => Fault::WatchCoalescing {
+                component: component?,
+                period: amount.max(Span::millis(10)),
+            },
+            "stale-reads" => Fault::StaleReads { api_server: server, lag: amount },
             "lagging-server" => Fault::LaggingServer { api_server: server, lag: amount },
             "store-down" => Fault::StoreDown,
             "conflict-storm" => Fault::ConflictStorm {

@@ -286,7 +286,10 @@ struct Seen {
 
 impl NeverBack {
     pub(super) fn new(plan: &Plan) -> Self {
-        let lags = plan.faults.iter().any(|f| matches!(f.fault, Fault::LaggingServer { .. }));
+        let lags = plan
+            .faults
+            .iter()
+            .any(|f| matches!(f.fault, Fault::LaggingServer { .. } | Fault::StaleReads { .. }));
         Self { may_be_old: lags || plan.settings.api_servers > 1, seen: OfProcess::default() }
     }
 }

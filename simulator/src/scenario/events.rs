@@ -56,7 +56,7 @@ const OPERATIONS: [&str; 27] = [
 ];
 
 /// What faults.
-pub(crate) const FAULTS: [&str; 21] = [
+pub(crate) const FAULTS: [&str; 24] = [
     "host-crash",
     "crash",
     "crash-at-call",
@@ -70,7 +70,10 @@ pub(crate) const FAULTS: [&str; 21] = [
     "watch-stall",
     "watch-gap",
     "watch-expired",
+    "watch-break",
+    "watch-coalescing",
     "lagging-server",
+    "stale-reads",
     "store-down",
     "conflict-storm",
     "clock-skew",
@@ -79,6 +82,8 @@ pub(crate) const FAULTS: [&str; 21] = [
     "runtime-down",
     "slow-disk",
 ];
+
+const NO_PERIOD: &str = "a fault that repeats without time between rounds";
 
 /// What events may refer to.
 pub(crate) struct Known<'a> {
@@ -443,6 +448,14 @@ fn wrong(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Fault> 
     let caller = || known.caller(&section.need("component")?);
     let percent = || section.need("percent")?.whole(0..=100_u8);
     let time = |key| section.need(key)?.amount(&TIME);
+    let period = || {
+        let period = time("period");
+        if period == Some(Span::ZERO) {
+            let problem = Problem::error(section.place_of("period"), NO_PERIOD);
+            section.report(problem.label("would never get on"));
+        }
+        period
+    };
     let link = || transposed(section.get("api_server").map(|value| known.api_server(&value)));
     let direction = || {
         let direction = section.get("direction").map(|value| value.choice());
@@ -507,15 +520,20 @@ fn wrong(section: &Section<'_>, kind: &str, known: &Known<'_>) -> Option<Fault> 
             let lag = time("lag");
             Fault::LaggingServer { api_server: server?, lag: lag? }
         }
+        "watch-break" => Fault::WatchBreak { component: caller()? },
+        "watch-coalescing" => {
+            let (component, period) = (caller(), period());
+            Fault::WatchCoalescing { component: component?, period: period? }
+        }
+        "stale-reads" => {
+            let server = section.need("api_server").and_then(|value| known.api_server(&value));
+            let lag = time("lag");
+            Fault::StaleReads { api_server: server?, lag: lag? }
+        }
         "store-down" => Fault::StoreDown,
         "conflict-storm" => {
             let target = section.need("target")?.choice();
-            let period = time("period");
-            if period == Some(Span::ZERO) {
-                let place = section.place_of("period");
-                let problem = Problem::error(place, "a storm without time between rounds");
-                section.report(problem.label("would never get on"));
-            }
+            let period = period();
             Fault::ConflictStorm { target: target?, period: period? }
         }
         "clock-skew" => {

@@ -715,7 +715,7 @@ fn fault() -> impl Strategy<Value = Fault> {
     let outcome = prop_oneof![Just(Outcome::Lost), Just(Outcome::CarriedOutLate)];
     let direction = || prop_oneof![Just(Direction::Both), Just(Direction::ToServer)];
     let server = || proptest::option::of(0..2_u16);
-    let period = (1..1_000_u64).prop_map(Span::millis);
+    let period = || (1..1_000_u64).prop_map(Span::millis);
     prop_oneof![
         node().prop_map(|node| Fault::HostCrash { node }),
         component().prop_map(|component| Fault::Crash { component }),
@@ -754,9 +754,13 @@ fn fault() -> impl Strategy<Value = Fault> {
         component().prop_map(|component| Fault::WatchStall { component }),
         component().prop_map(|component| Fault::WatchGap { component }),
         component().prop_map(|component| Fault::WatchExpired { component }),
+        component().prop_map(|component| Fault::WatchBreak { component }),
+        (component(), period())
+            .prop_map(|(component, period)| Fault::WatchCoalescing { component, period }),
+        span().prop_map(|lag| Fault::StaleReads { api_server: 1, lag }),
         span().prop_map(|lag| Fault::LaggingServer { api_server: 1, lag }),
         Just(Fault::StoreDown),
-        period.prop_map(|period| Fault::ConflictStorm { target: Target::Node, period }),
+        period().prop_map(|period| Fault::ConflictStorm { target: Target::Node, period }),
         (component(), span()).prop_map(|(component, ahead)| Fault::ClockSkew { component, ahead }),
         (component(), span())
             .prop_map(|(component, behind)| Fault::ClockBehind { component, behind }),

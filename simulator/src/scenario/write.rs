@@ -491,6 +491,16 @@ fn fault(planned: &PlannedFault) -> String {
         Fault::WatchStall { component } => of(&mut keys, "watch-stall", component),
         Fault::WatchGap { component } => of(&mut keys, "watch-gap", component),
         Fault::WatchExpired { component } => of(&mut keys, "watch-expired", component),
+        Fault::WatchBreak { component } => of(&mut keys, "watch-break", component),
+        Fault::WatchCoalescing { component, period } => {
+            of(&mut keys, "watch-coalescing", component);
+            keys.time("period", *period);
+        }
+        Fault::StaleReads { api_server, lag } => {
+            keys.text("fault", "stale-reads");
+            keys.put("api_server", api_server);
+            keys.time("lag", *lag);
+        }
         Fault::LaggingServer { api_server, lag } => {
             keys.text("fault", "lagging-server");
             keys.put("api_server", api_server);

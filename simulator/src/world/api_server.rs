@@ -1,6 +1,6 @@
 //! An API server: how far its watch cache has come, and whether it runs.
 
-use api::Time;
+use api::{Revision, Time};
 use machine::RngTree;
 use rand_chacha::ChaCha8Rng;
 
@@ -13,6 +13,10 @@ pub(super) struct ApiServer {
     pub(super) up: bool,
     /// How far its watch cache falls behind because of a fault.
     pub(super) lag: Span,
+    /// How old what it answers lists from may be because of a fault.
+    pub(super) stale: Span,
+    /// Of what was written since it knows: watches from before list anew.
+    pub(super) knows_since: Revision,
     /// When its watch cache has the last write that was committed.
     seen_at: Time,
     rng: ChaCha8Rng,
@@ -21,7 +25,14 @@ pub(super) struct ApiServer {
 impl ApiServer {
     pub(super) fn new(index: u16, rng: RngTree) -> Self {
         let rng = rng.child("api-server").rng(&index.to_string());
-        Self { up: true, lag: Span::ZERO, seen_at: Time::ZERO, rng }
+        Self {
+            up: true,
+            lag: Span::ZERO,
+            stale: Span::ZERO,
+            knows_since: Revision(0),
+            seen_at: Time::ZERO,
+            rng,
+        }
     }
 
     /// A write was committed now: when watches through this server can tell of it. Writes are

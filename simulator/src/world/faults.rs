@@ -3,6 +3,7 @@
 use api::Revision;
 
 use super::process::{Program, Trouble};
+use super::watching::Interruption;
 use super::{Event, Phase, PlanError, ProcessId, World, at, priority};
 use crate::check::Occurrence;
 use crate::plan::{Component, Fault, Plan};
@@ -57,9 +58,11 @@ pub(super) fn validate(plan: &Plan) -> Result<(), PlanError> {
             | Fault::WatchStall { component: name }
             | Fault::WatchGap { component: name }
             | Fault::WatchExpired { component: name }
+            | Fault::WatchBreak { component: name }
+            | Fault::WatchCoalescing { component: name, .. }
             | Fault::ClockSkew { component: name, .. }
             | Fault::ClockBehind { component: name, .. } => component(name)?,
-            Fault::LaggingServer { api_server, .. } => {
+            Fault::LaggingServer { api_server, .. } | Fault::StaleReads { api_server, .. } => {
                 component(&Component::ApiServer(*api_server))?
             }
             Fault::StoreDown | Fault::ConflictStorm { .. } => {}
@@ -156,8 +159,19 @@ impl World {
             }
             Fault::WatchGap { component } => {
                 if let Some(process) = self.process_of(component) {
-                    self.hold_watches_down(process, true);
+                    self.hold_watches_down(process, Interruption::Forgotten);
                 }
+            }
+            Fault::WatchBreak { component } => {
+                if let Some(process) = self.process_of(component) {
+                    self.hold_watches_down(process, Interruption::GoesOn);
+                }
+            }
+            Fault::WatchCoalescing { component, period } => {
+                if let Some(process) = self.process_of(component) {
+                    self.stall_watches(process, true);
+                }
+                self.repeat_after(index, *period);
             }
             Fault::WatchExpired { component } => {
                 if let Some(process) = self.process_of(component) {
@@ -165,14 +179,13 @@ impl World {
                 }
                 return false;
             }
-            Fault::LaggingServer { api_server, .. } => {
+            Fault::LaggingServer { api_server, .. } | Fault::StaleReads { api_server, .. } => {
                 self.refresh_server(*api_server);
             }
             Fault::StoreDown => self.store_down = true,
             Fault::ConflictStorm { target, period } => {
                 self.touch_all(*target);
-                let due = self.now + Span(period.0.max(1_000_000)).duration();
-                self.queue.push(due, priority::FAULT, Event::FaultRepeats { fault: index });
+                self.repeat_after(index, *period);
             }
             Fault::ClockSkew { component, .. } | Fault::ClockBehind { component, .. } => {
                 self.refresh_clock(component);
@@ -193,11 +206,26 @@ impl World {
         if !self.faults.iter().any(|f| f.index == index) {
             return;
         }
-        if let Fault::ConflictStorm { target, period } = self.plan.faults[index as usize].fault {
-            self.touch_all(target);
-            let due = self.now + Span(period.0.max(1_000_000)).duration();
-            self.queue.push(due, priority::FAULT, Event::FaultRepeats { fault: index });
-        }
+        let plan = std::sync::Arc::clone(&self.plan);
+        let period = match &plan.faults[index as usize].fault {
+            Fault::ConflictStorm { target, period } => {
+                self.touch_all(*target);
+                *period
+            }
+            Fault::WatchCoalescing { component, period } => {
+                if let Some(process) = self.process_of(component) {
+                    self.deliver_batch(process);
+                }
+                *period
+            }
+            _ => return,
+        };
+        self.repeat_after(index, period);
+    }
+
+    fn repeat_after(&mut self, index: u32, period: Span) {
+        let due = self.now + Span(period.0.max(1_000_000)).duration();
+        self.queue.push(due, priority::FAULT, Event::FaultRepeats { fault: index });
     }
 
     pub(super) fn end_fault(&mut self, index: u32) {
@@ -250,12 +278,18 @@ impl World {
                     self.stall_watches(process, false);
                 }
             }
-            Fault::WatchGap { component } => {
+            Fault::WatchGap { component } | Fault::WatchBreak { component } => {
                 if let Some(process) = self.process_of(component) {
-                    self.hold_watches_down(process, false);
+                    self.let_watches_go_on(process);
                 }
             }
-            Fault::LaggingServer { api_server, .. } => {
+            Fault::WatchCoalescing { component, .. } => {
+                if let Some(process) = self.process_of(component) {
+                    self.deliver_batch(process);
+                    self.stall_watches(process, false);
+                }
+            }
+            Fault::LaggingServer { api_server, .. } | Fault::StaleReads { api_server, .. } => {
                 self.refresh_server(*api_server);
             }
             Fault::StoreDown => self.store_down = self.is_active(&Fault::StoreDown),
@@ -310,13 +344,26 @@ impl World {
     fn refresh_server(&mut self, server: u16) {
         let crash = Fault::Crash { component: Component::ApiServer(server) };
         let up = !self.is_active(&crash);
-        let lag = |fault: &Fault| match fault {
-            Fault::LaggingServer { api_server, lag } if *api_server == server => Some(*lag),
-            _ => None,
-        };
-        let lag = self.faults().filter_map(lag).max().unwrap_or_default();
+        let (mut lag, mut stale) = (Span::ZERO, Span::ZERO);
+        for fault in self.faults() {
+            match fault {
+                Fault::LaggingServer { api_server, lag: by } if *api_server == server => {
+                    lag = lag.max(*by);
+                }
+                Fault::StaleReads { api_server, lag: by } if *api_server == server => {
+                    lag = lag.max(*by);
+                    stale = stale.max(*by);
+                }
+                _ => {}
+            }
+        }
+        let revision = self.store.revision();
         let server = &mut self.servers[server as usize];
-        (server.up, server.lag) = (up, lag);
+        if up && !server.up {
+            // Its watch cache begins with what is stored when it starts.
+            server.knows_since = revision;
+        }
+        (server.up, server.lag, server.stale) = (up, lag, stale);
     }
 
     /// How far the faults that go on set a clock ahead and back: the farthest of each counts.

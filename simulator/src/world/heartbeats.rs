@@ -61,12 +61,17 @@ fn only_node(fault: &Fault) -> Option<&str> {
         | Fault::WatchStall { component }
         | Fault::WatchGap { component }
         | Fault::WatchExpired { component }
+        | Fault::WatchBreak { component }
+        | Fault::WatchCoalescing { component, .. }
         | Fault::ClockSkew { component, .. }
         | Fault::ClockBehind { component, .. } => match component {
             Component::Kubelet(node) => Some(node),
             _ => None,
         },
-        Fault::LaggingServer { .. } | Fault::StoreDown | Fault::ConflictStorm { .. } => None,
+        Fault::LaggingServer { .. }
+        | Fault::StaleReads { .. }
+        | Fault::StoreDown
+        | Fault::ConflictStorm { .. } => None,
     }
 }
 

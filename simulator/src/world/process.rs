@@ -359,7 +359,7 @@ impl World {
         process.alarms.forget();
         process.crash_at_call = None;
         for watcher in self.processes[id.index()].watcher_ids() {
-            self.break_watch(watcher);
+            self.forget_watch(watcher);
         }
         if let Program::Kubelet(host) = self.processes[id.index()].program {
             self.end_steadiness(host);

@@ -19,6 +19,9 @@ const HISTORY: u64 = 8_192;
 /// How often a write is decided anew because an address was taken.
 const ATTEMPTS_MAX: u32 = 16;
 
+/// One write, as it is remembered.
+pub(super) type Write = Change<Object, Arc<Key>>;
+
 /// The objects of the cluster.
 #[derive(Clone)]
 pub(super) struct Store {
@@ -80,11 +83,12 @@ impl Store {
         Ok(past.map(|(_, _, object)| object.clone()).collect())
     }
 
+    /// What was written after a revision, with what was there before.
     pub(super) fn changes(
         &self,
         after: Revision,
-    ) -> Result<impl Iterator<Item = &Change<Object, Arc<Key>>>, Compacted> {
-        self.memory.changes(after)
+    ) -> Result<impl Iterator<Item = (&Write, Option<&Object>)>, Compacted> {
+        self.memory.changes_and_before(after)
     }
 
     /// Decides and carries out one write.

@@ -4,13 +4,15 @@
 //! decided when the write is committed; it is delivered when the API server has seen the write
 //! and the message has come over.
 
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 
 use api::{Key, Kind, Object, Revision, Time};
 use machine::{ApiInput, WatchEvent};
 use rand::RngExt;
 
 use super::process::{Input, Program};
+use super::store::Write;
 use super::{Event, ProcessId, World, priority};
 use crate::bug::Bug;
 use crate::plan::Direction;
@@ -48,6 +50,15 @@ impl Scope {
     }
 }
 
+/// What becomes of a watch that breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interruption {
+    /// It goes on from what it told last.
+    GoesOn,
+    /// Nobody knows any more what was written since: it begins with a list.
+    Forgotten,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Nobody listens.
@@ -76,6 +87,10 @@ pub(super) struct Watcher {
     owed: u32,
     /// Somebody holds the watch down.
     held_down: u32,
+    /// How far the process was told of the kind in this life, as of when the watch broke.
+    told: Revision,
+    /// Whether a watch that broke goes on from there instead of with a list.
+    goes_on: bool,
     /// Lists may be answered from an old state, once.
     stale: bool,
 }
@@ -130,11 +145,13 @@ impl World {
             stalled: 0,
             owed: 0,
             held_down: 0,
+            told: Revision(0),
+            goes_on: false,
             stale: false,
         });
     }
 
-    /// Asks for the list that a watch starts with.
+    /// Asks for the list that a watch starts with, or to go on with it.
     pub(super) fn begin_watch(&mut self, index: u32, delay: Span) {
         let watcher = &mut self.watchers[index as usize];
         if watcher.state != State::Broken || watcher.held_down > 0 {
@@ -146,9 +163,52 @@ impl World {
         self.queue.push(due, priority::MESSAGE, Event::List { watcher: index, epoch });
     }
 
-    /// Ends a watch; what was on its way is lost.
-    pub(super) fn break_watch(&mut self, index: u32) {
+    /// How far a process was told of the kind in its life.
+    fn told(&self, index: u32) -> Revision {
+        let watcher = &self.watchers[index as usize];
+        if watcher.state != State::Live {
+            return watcher.told;
+        }
+        for event in &watcher.pending {
+            match event {
+                // What it was told before the watch broke the last time.
+                WatchEvent::Replaced { .. } => return watcher.told,
+                WatchEvent::Changed(object) => return Revision(object.revision().0 - 1),
+                WatchEvent::Deleted { revision, .. } => return Revision(revision.0 - 1),
+                WatchEvent::Renewing { .. } | WatchEvent::Progress { .. } => {}
+            }
+        }
+        self.store.revision()
+    }
+
+    /// Whether the first list of this life has come.
+    fn has_listed(&self, index: u32) -> bool {
+        let watcher = &self.watchers[index as usize];
+        match watcher.state {
+            State::Live => !matches!(watcher.pending.front(), Some(WatchEvent::Replaced { .. })),
+            State::Broken | State::Listing => watcher.goes_on,
+        }
+    }
+
+    /// Ends a watch whose client goes on from what it was told last, as production's does.
+    fn interrupt_watch(&mut self, index: u32) {
+        let goes_on = self.has_listed(index);
+        self.break_watch(index);
+        self.watchers[index as usize].goes_on = goes_on;
+    }
+
+    /// Ends the watch of a process that ends.
+    pub(super) fn forget_watch(&mut self, index: u32) {
+        self.break_watch(index);
+        self.watchers[index as usize].told = Revision(0);
+    }
+
+    /// Ends a watch; what was on its way is lost, and its client lists anew.
+    fn break_watch(&mut self, index: u32) {
+        let told = self.told(index);
         let watcher = &mut self.watchers[index as usize];
+        watcher.told = told;
+        watcher.goes_on = false;
         watcher.state = State::Broken;
         watcher.epoch = watcher.epoch.wrapping_add(1);
         watcher.pending.clear();
@@ -156,12 +216,12 @@ impl World {
     }
 
     /// A watch ends with `410 Gone`: its client lists anew.
-    pub(super) fn expire_watch(&mut self, index: u32) {
+    fn expire_watch(&mut self, index: u32) {
         self.break_watch(index);
         self.begin_watch(index, RECONNECT);
     }
 
-    /// The list arrives at the server.
+    /// The request for a list, or to go on, arrives at the server.
     pub(super) fn list(&mut self, index: u32, epoch: u16) {
         let watcher = &self.watchers[index as usize];
         if watcher.epoch != epoch || watcher.state != State::Listing {
@@ -183,16 +243,19 @@ impl World {
             return;
         }
         self.processes[process.index()].server = server;
-        let lag = self.servers[server as usize].lag;
+        if self.watchers[index as usize].goes_on {
+            self.go_on(index);
+            return;
+        }
         let current = self.store.revision();
         // Production asks for consistent lists.
-        let stale = match self.plan.settings.bug {
-            Some(Bug::AnyListAccepted) => stale,
-            Some(Bug::StaleServerTrusted) => true,
-            _ => false,
+        let (lag, floor) = match self.plan.settings.bug {
+            Some(Bug::AnyListAccepted) if stale => (self.servers[server as usize].lag, Revision(0)),
+            Some(Bug::StaleServerTrusted) => (self.servers[server as usize].lag, Revision(0)),
+            _ => self.staleness(index, server),
         };
-        let (objects, revision) = if stale && lag > Span::ZERO {
-            let (mut objects, revision) = self.old_state(kind, lag);
+        let (objects, revision) = if lag > Span::ZERO {
+            let (mut objects, revision) = self.old_state(kind, lag, floor);
             objects.retain(|object| self.selects(scope, object));
             (objects, revision)
         } else {
@@ -220,6 +283,71 @@ impl World {
         }
     }
 
+    /// How old a list through a server may be because of a fault, and the revision that it must
+    /// not be older than. Kubelets ask for fresh ones: one that started by an old one would start
+    /// pods that run elsewhere by now.
+    fn staleness(&self, index: u32, server: u16) -> (Span, Revision) {
+        let watcher = &self.watchers[index as usize];
+        match self.processes[watcher.process.index()].program {
+            Program::Kubelet(_) => (Span::ZERO, Revision(0)),
+            Program::Scheduler(_) | Program::ControllerManager(_) => {
+                (self.servers[server as usize].stale, watcher.told)
+            }
+        }
+    }
+
+    /// A watch goes on after what it told last, if the server still knows what was written since;
+    /// else its client is told `410 Gone` and lists anew.
+    fn go_on(&mut self, index: u32) {
+        let watcher = &mut self.watchers[index as usize];
+        watcher.goes_on = false;
+        let (process, kind, after) = (watcher.process, watcher.kind, watcher.told);
+        let server = &self.servers[usize::from(self.processes[process.index()].server)];
+        let knows = server.knows_since <= after;
+        let caught_up_at = server.caught_up_at(self.now);
+        let Some(events) = self.missed(index, after).filter(|_| knows) else {
+            let delay = Span(RECONNECT.0 + self.one_way(process).0);
+            self.watchers[index as usize].state = State::Broken;
+            self.begin_watch(index, delay);
+            return;
+        };
+        let due = caught_up_at + self.one_way(process).duration();
+        let watcher = &mut self.watchers[index as usize];
+        watcher.state = State::Live;
+        watcher.stale = false;
+        watcher.last_due = due;
+        for event in events {
+            self.enqueue(index, due, event);
+        }
+        if kind == Kind::Lease {
+            for event in self.steady_leases() {
+                self.enqueue(index, due, event);
+            }
+        }
+        // Our API server says when a watch has caught up.
+        let revision = self.store.revision();
+        self.enqueue(index, due, WatchEvent::Progress { kind, revision });
+    }
+
+    /// What a watch would have told since a revision; `None` when nobody knows any more.
+    fn missed(&self, index: u32, after: Revision) -> Option<Vec<WatchEvent>> {
+        let Watcher { kind, scope, .. } = self.watchers[index as usize];
+        let changes = self.store.changes(after).ok()?;
+        let event = |change: &Write, before: Option<&Object>| {
+            let selects = |object: &&Object| self.selects(scope, object);
+            match (change.value.as_ref().filter(selects), before.filter(selects)) {
+                (Some(object), _) => Some(WatchEvent::Changed(object.clone())),
+                (None, Some(_)) => {
+                    let (key, revision) = (Key::clone(&change.key), change.revision);
+                    Some(WatchEvent::Deleted { key, revision })
+                }
+                (None, None) => None,
+            }
+        };
+        let of_kind = changes.filter(|(change, _)| change.key.kind == kind);
+        Some(of_kind.filter_map(|(change, before)| event(change, before)).collect())
+    }
+
     /// The objects of a kind that a watch selects.
     fn present(&self, kind: Kind, scope: Scope) -> Vec<Object> {
         match scope {
@@ -236,9 +364,9 @@ impl World {
     }
 
     /// All objects of a kind as a watch cache that lags has them: from before what was written
-    /// within the lag.
-    fn old_state(&self, kind: Kind, lag: Span) -> (Vec<Object>, Revision) {
-        let revision = self.revision_before(Time(self.now.0.saturating_sub(lag.0)));
+    /// within the lag, but not older than a revision.
+    fn old_state(&self, kind: Kind, lag: Span, floor: Revision) -> (Vec<Object>, Revision) {
+        let revision = self.revision_before(Time(self.now.0.saturating_sub(lag.0))).max(floor);
         match self.store.objects_at(kind, revision) {
             Ok(objects) => (objects, revision),
             Err(_) => (self.store.objects(kind).cloned().collect(), self.store.revision()),
@@ -247,25 +375,7 @@ impl World {
 
     /// Delivers late what a stale list did not hold.
     fn catch_up(&mut self, index: u32, after: Revision, due: Time) {
-        let (kind, scope) = {
-            let watcher = &self.watchers[index as usize];
-            (watcher.kind, watcher.scope)
-        };
-        let Ok(changes) = self.store.changes(after) else { return };
-        let mut events = Vec::new();
-        for change in changes {
-            if change.key.kind != kind {
-                continue;
-            }
-            let event = match &change.value {
-                Some(object) if self.selects(scope, object) => WatchEvent::Changed(object.clone()),
-                _ => {
-                    WatchEvent::Deleted { key: Key::clone(&change.key), revision: change.revision }
-                }
-            };
-            events.push(event);
-        }
-        for event in events {
+        for event in self.missed(index, after).unwrap_or_default() {
             self.enqueue(index, due, event);
         }
     }
@@ -446,17 +556,42 @@ impl World {
         }
     }
 
-    pub(super) fn hold_watches_down(&mut self, process: ProcessId, hold: bool) {
+    /// Tells a process all that was held back, of each object only the last.
+    pub(super) fn deliver_batch(&mut self, process: ProcessId) {
+        for index in self.processes[process.index()].watcher_ids() {
+            let cut_off = self.is_cut_off(process, Direction::FromServer);
+            let watcher = &mut self.watchers[index as usize];
+            // Somebody else holds it back, too.
+            if watcher.stalled > 1 || cut_off {
+                continue;
+            }
+            let (owed, epoch) = (std::mem::take(&mut watcher.owed) as usize, watcher.epoch);
+            let batch: Vec<WatchEvent> = watcher.pending.drain(..owed).collect();
+            for event in coalesced(batch) {
+                // It may die of what it is told.
+                if self.watchers[index as usize].epoch == epoch {
+                    self.feed(process, Input::Api(ApiInput::Watch(event)));
+                }
+            }
+        }
+    }
+
+    pub(super) fn hold_watches_down(&mut self, process: ProcessId, how: Interruption) {
+        for index in self.processes[process.index()].watcher_ids() {
+            self.watchers[index as usize].held_down += 1;
+            match how {
+                Interruption::GoesOn => self.interrupt_watch(index),
+                Interruption::Forgotten => self.break_watch(index),
+            }
+        }
+    }
+
+    pub(super) fn let_watches_go_on(&mut self, process: ProcessId) {
         for index in self.processes[process.index()].watcher_ids() {
             let held = &mut self.watchers[index as usize].held_down;
-            if hold {
-                *held += 1;
-                self.break_watch(index);
-            } else {
-                *held = held.saturating_sub(1);
-                if self.processes[process.index()].is_up() {
-                    self.begin_watch(index, RECONNECT);
-                }
+            *held = held.saturating_sub(1);
+            if self.processes[process.index()].is_up() {
+                self.begin_watch(index, RECONNECT);
             }
         }
     }
@@ -476,15 +611,48 @@ impl World {
         }
     }
 
-    /// All watches through a server end; their clients go to another one.
+    /// All watches through a server end; their clients go on with another one.
     pub(super) fn lose_server(&mut self, server: u16) {
         for index in 0..self.watchers_added() {
             let process = self.watchers[index as usize].process;
             if self.processes[process.index()].server == server
                 && self.watchers[index as usize].state != State::Broken
             {
-                self.expire_watch(index);
+                match self.plan.settings.bug {
+                    // It goes to whatever is there and takes that for the present.
+                    Some(Bug::StaleServerTrusted) => self.break_watch(index),
+                    _ => self.interrupt_watch(index),
+                }
+                self.begin_watch(index, RECONNECT);
             }
         }
     }
+}
+
+/// Of each object the last event alone, in the order of these. That an object is gone is told before
+/// another one of its name, as by every watch.
+fn coalesced(events: Vec<WatchEvent>) -> Vec<WatchEvent> {
+    // With whether it was told that one of the name is gone.
+    let mut told: BTreeMap<Key, bool> = BTreeMap::new();
+    let mut kept: Vec<WatchEvent> = Vec::with_capacity(events.len());
+    for event in events.into_iter().rev() {
+        let is_news = match &event {
+            WatchEvent::Changed(object) => match told.entry(object.key()) {
+                Entry::Vacant(entry) => {
+                    entry.insert(false);
+                    true
+                }
+                Entry::Occupied(_) => false,
+            },
+            WatchEvent::Deleted { key, .. } => told.insert(key.clone(), true) != Some(true),
+            WatchEvent::Replaced { .. }
+            | WatchEvent::Renewing { .. }
+            | WatchEvent::Progress { .. } => true,
+        };
+        if is_news {
+            kept.push(event);
+        }
+    }
+    kept.reverse();
+    kept
 }

@@ -1,11 +1,13 @@
 //! Faults of one kind that overlap: when one of them is over, the other goes on. What faults of
-//! links and clocks do.
+//! links, clocks, watches and API servers do.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use api::{Key, Request};
+use api::{Key, Kind, Object, Request, Revision};
+use machine::WatchEvent;
 
 use crate::check::{Check, Cluster, Occurrence};
 use crate::plan::{Component, Direction};
@@ -135,6 +137,9 @@ fn runs_with_faults_of_links_and_clocks_repeat() {
         "\"delay\"\ncomponent = \"scheduler-0\"\napi_server = 0\nextra = { min = \"0s\", max = \"2s\" }",
         "\"duplicate\"\ncomponent = \"kubelet/a\"\napi_server = 0\npercent = 50",
         "\"clock-behind\"\ncomponent = \"scheduler-0\"\nbehind = \"20s\"",
+        "\"watch-break\"\ncomponent = \"kubelet/a\"",
+        "\"watch-coalescing\"\ncomponent = \"controller-manager-0\"\nperiod = \"1s\"",
+        "\"stale-reads\"\napi_server = 0\nlag = \"10s\"",
     ] {
         let run = || ended(linked(&[(30, 70, what)]));
         assert_eq!(run(), run(), "{what}");
@@ -244,4 +249,146 @@ fn a_clock_that_is_set_back_stands_still_until_it_is_right() {
     // Who starts meanwhile has seen nothing of the time before.
     let restarted = linked(&[(60, 100, what), (62, 64, crash)]);
     assert_eq!(seen(restarted, [65, 95, 101], behind), [20, 20, 0]);
+}
+
+/// What a watch told: whom, how old it was, and of what.
+struct Told {
+    to: ProcessId,
+    secs: u64,
+    /// How many writes came after it.
+    behind: u64,
+    /// The objects of a list, or the key of one that changed or went; nothing of a bookmark.
+    what: Result<usize, Option<Key>>,
+}
+
+/// Tells what watches of pods tell.
+#[derive(Clone)]
+struct Deliveries {
+    told: Sender<Told>,
+    written: Revision,
+}
+
+impl Check for Deliveries {
+    fn property(&self) -> &'static str {
+        "deliveries"
+    }
+
+    fn statement(&self) -> &'static str {
+        "tells what watches tell"
+    }
+
+    fn observe(&mut self, world: &dyn Cluster, occurrence: &Occurrence<'_>, _: &mut Vec<String>) {
+        if let Occurrence::Committed { revision, .. } = occurrence {
+            self.written = *revision;
+        }
+        let Occurrence::Delivered { to, event } = occurrence else { return };
+        let (revision, what) = match event {
+            WatchEvent::Replaced { kind: Kind::Pod, objects, revision } => {
+                (*revision, Ok(objects.len()))
+            }
+            WatchEvent::Changed(object @ Object::Pod(_)) => {
+                (object.revision(), Err(Some(object.key())))
+            }
+            WatchEvent::Deleted { key, revision } if key.kind == Kind::Pod => {
+                (*revision, Err(Some(key.clone())))
+            }
+            WatchEvent::Progress { kind: Kind::Pod, revision } => (*revision, Err(None)),
+            _ => return,
+        };
+        let secs = world.now().since(at(Span::ZERO)).as_secs();
+        let behind = self.written.0.saturating_sub(revision.0);
+        self.told.send(Told { to: *to, secs, behind, what }).unwrap();
+    }
+}
+
+/// What was told of pods until all is over, with these faults.
+fn told(faults: &[(u64, u64, &str)]) -> (World, Vec<Told>) {
+    let (told, deliveries) = channel();
+    let mut world = linked(faults);
+    world.checks.push(Box::new(Deliveries { told, written: Revision(0) }));
+    world.run();
+    assert!(world.settled());
+    assert_eq!(world.violations(), []);
+    world.checks.clear();
+    (world, deliveries.into_iter().collect())
+}
+
+/// How many lists the scheduler was told of since the pods came, and how many changes less than the
+/// controller manager.
+fn lists_and_missed((world, told): &(World, Vec<Told>)) -> (usize, usize) {
+    let manager = world.process_of(&Component::ControllerManager(0)).unwrap();
+    let of = |process| told.iter().filter(move |t| t.to == process && t.secs >= 39);
+    let changes = |process| of(process).filter(|t| matches!(t.what, Err(Some(_)))).count();
+    let lists = of(scheduler(world)).filter(|t| t.what.is_ok()).count();
+    let all = changes(manager);
+    assert!(all >= 60, "twenty pods are created, bound and run: {all}");
+    (lists, all - changes(scheduler(world)))
+}
+
+#[test]
+fn a_watch_that_breaks_goes_on_where_it_was() {
+    assert_eq!(lists_and_missed(&told(&[])), (0, 0));
+    let breaks = "\"watch-break\"\ncomponent = \"scheduler-0\"";
+    // Creations are missed until the watch goes on, and then told one by one.
+    assert_eq!(lists_and_missed(&told(&[(39, 60, breaks)])), (0, 0));
+    let gap = "\"watch-gap\"\ncomponent = \"scheduler-0\"";
+    let (lists, missed) = lists_and_missed(&told(&[(39, 60, gap)]));
+    assert_eq!((lists, missed), (1, 20));
+}
+
+#[test]
+fn a_watch_goes_on_with_another_server_and_lists_anew_where_nobody_knows() {
+    let crash = |server| format!("\"crash\"\ncomponent = \"api-server-{server}\"");
+    let (first, second) = (crash(0), crash(1));
+    assert_eq!(lists_and_missed(&told(&[(40, 60, &first)])), (0, 0));
+    // What was written while they were down servers do not know: after both have been, nobody does.
+    let breaks = "\"watch-break\"\ncomponent = \"scheduler-0\"";
+    let faults: [(u64, u64, &str); 3] = [(39, 70, breaks), (39, 50, &first), (55, 65, &second)];
+    assert_eq!(lists_and_missed(&told(&faults)).0, 1);
+}
+
+#[test]
+fn of_each_object_only_the_last_of_a_batch_is_told() {
+    let what = "\"watch-coalescing\"\ncomponent = \"scheduler-0\"\nperiod = \"10s\"";
+    let (world, told) = told(&[(35, 75, what)]);
+    let batches = |secs| {
+        let batch = told.iter().filter(|t| t.to == scheduler(&world) && t.secs == secs);
+        batch.filter_map(|t| t.what.clone().err().flatten()).collect::<Vec<Key>>()
+    };
+    let first = batches(45);
+    assert_eq!(first.len(), 20);
+    for secs in 35..75 {
+        let batch = batches(secs);
+        assert!(batch.is_empty() || (secs - 35) % 10 == 0, "{batch:?} after {secs}s");
+        let keys: BTreeSet<&Key> = batch.iter().collect();
+        assert_eq!(keys.len(), batch.len(), "after {secs}s");
+    }
+}
+
+#[test]
+fn one_server_answers_lists_from_an_old_state() {
+    let stale = |server| format!("\"stale-reads\"\napi_server = {server}\nlag = \"30s\"");
+    let crash = |component: &str| format!("\"crash\"\ncomponent = \"{component}\"");
+    // After the restart: when, how old and of how many.
+    let lists = |server, component: &str| -> Vec<(u64, u64, usize)> {
+        let (world, told) = told(&[(38, 100, &stale(server)), (50, 51, &crash(component))]);
+        let component: Component = component.parse().unwrap();
+        let of = |t: &&Told| world.component(t.to) == component && (50..100).contains(&t.secs);
+        let list = |t: &Told| Some((t.secs, t.behind, *t.what.as_ref().ok()?));
+        told.iter().filter(of).filter_map(list).collect()
+    };
+    // The scheduler talks to the first one.
+    let [(51, behind, pods)] = lists(0, "scheduler-0")[..] else { panic!("not one list") };
+    assert_eq!(pods, 0);
+    assert!(behind >= 60, "{behind}");
+    // Those of the other one are fresh. (There are no pods, for their makers know old states.)
+    assert_eq!(lists(1, "scheduler-0"), [(51, 0, 0)]);
+    // The kubelet talks to the first one, too, and waits until that has caught up.
+    let [(secs, ..)] = lists(0, "kubelet/a")[..] else { panic!("not one list") };
+    assert!(secs >= 75, "{secs}");
+    // In its life nobody is shown an older state than before.
+    let expired = "\"watch-expired\"\ncomponent = \"scheduler-0\"";
+    let (world, told) = told(&[(45, 100, &stale(0)), (50, 51, expired)]);
+    let list = told.iter().find(|t| t.to == scheduler(&world) && t.secs >= 50 && t.what.is_ok());
+    assert_eq!(list.unwrap().what, Ok(20));
 }
