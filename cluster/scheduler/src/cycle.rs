@@ -3,6 +3,7 @@
 //! Source: kubernetes 1.33, `schedule_one.go`, as a sequential walk: one of the outcomes that
 //! its parallel one may have.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::Key;
@@ -20,6 +21,9 @@ use crate::survey::{Refusal, Survey};
 
 /// Clusters smaller than this are always searched whole.
 const NODES_MIN: usize = 100;
+
+/// The plugin that looks at names of nodes before any node is looked at.
+const NODE_AFFINITY: &str = "NodeAffinity";
 
 /// Where a pod goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +148,15 @@ impl Rejection {
         }
     }
 
+    /// That of a node that the pod does not name, though it names some: it is not looked at.
+    fn unnamed() -> Self {
+        Self {
+            plugin: NODE_AFFINITY,
+            reasons: vec![format!("node(s) didn't satisfy plugin(s) [{NODE_AFFINITY}]")],
+            resolvable: false,
+        }
+    }
+
     /// A refusal on account of other pods.
     pub(crate) fn on_account_of_pods(refusal: Refusal) -> Self {
         Self {
@@ -165,6 +178,50 @@ pub struct Question<'a> {
     pub kin: &'a Kin,
     /// Whether it may displace pods of lower priority.
     pub preempts: bool,
+}
+
+/// The nodes among which one is looked for.
+pub(crate) struct Field<'a> {
+    /// Those, in order.
+    pub(crate) nodes: Cow<'a, [u32]>,
+    /// Whether they are those that the pod names, and no others are looked at.
+    named: bool,
+}
+
+impl<'a> Field<'a> {
+    /// That of a pod. A node that it names need not exist.
+    ///
+    /// # Errors
+    /// Each of the pod's terms names nodes, but in two lists that have none in common.
+    ///
+    /// Source: kubernetes 1.33, `PreFilter` in `pkg/scheduler/framework/plugins/nodeaffinity`.
+    pub(crate) fn of(
+        profile: &Profile,
+        snapshot: &'a Snapshot,
+        pod: &PodClass,
+    ) -> Result<Self, Diagnosis> {
+        let nodes = snapshot.order().nodes();
+        let Some(names) = pod.pinned().filter(|_| profile.pins) else {
+            return Ok(Self { nodes, named: false });
+        };
+        if names.is_empty() {
+            let why = "pod affinity terms conflict".to_owned();
+            return Err(Diagnosis::refused(NODE_AFFINITY, snapshot.len(), why));
+        }
+        let is_named = |id: &u32| names.contains(snapshot.row(*id).name.as_str());
+        Ok(Self { nodes: nodes.iter().copied().filter(is_named).collect(), named: true })
+    }
+
+    /// Tells of the nodes that are not looked at.
+    fn left_out(&self, snapshot: &Snapshot, mut rejected: impl FnMut(u32, Rejection)) {
+        if !self.named {
+            return;
+        }
+        let looked_at: BTreeSet<u32> = self.nodes.iter().copied().collect();
+        for id in snapshot.order().nodes().iter().filter(|id| !looked_at.contains(id)) {
+            rejected(*id, Rejection::unnamed());
+        }
+    }
 }
 
 /// The nodes that a search found.
@@ -198,6 +255,7 @@ pub fn choose(
     start: &mut usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<Choice, Diagnosis> {
+    let field = Field::of(profile, snapshot, pod.class)?;
     let mut survey = Survey::of(&profile.relating, snapshot, pod);
     if let Some(id) = snapshot.nominated_node(pod.key)
         && reject_with_nominated(profile, snapshot, pod, &mut survey, snapshot.row(id)).is_none()
@@ -206,7 +264,7 @@ pub fn choose(
     }
     let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
     let mut potential = Vec::new();
-    let search = search(profile, snapshot, pod, &mut survey, *start, |id, rejection| {
+    let search = search(profile, snapshot, pod, &field, &mut survey, *start, |id, rejection| {
         diagnosis.count(&rejection, 1);
         if rejection.resolvable {
             potential.push(id);
@@ -221,16 +279,18 @@ pub fn choose(
     Err(diagnosis)
 }
 
-/// Looks for nodes that can take the pod until there are enough, and tells which were rejected.
+/// Looks for nodes that can take the pod until there are enough, and tells which were rejected;
+/// also of those that were not looked at because the pod names others.
 pub(crate) fn search(
     profile: &Profile,
     snapshot: &Snapshot,
     pod: Question,
+    field: &Field,
     survey: &mut Survey,
     start: usize,
     mut rejected: impl FnMut(u32, Rejection),
 ) -> Search {
-    let order = snapshot.order().nodes();
+    let order = &field.nodes;
     let wanted = enough(order.len(), profile.percentage_of_nodes_to_score);
     let mut search = Search { feasible: Vec::new(), evaluated: 0 };
     while search.evaluated < order.len() && search.feasible.len() < wanted {
@@ -241,6 +301,7 @@ pub(crate) fn search(
             Some(rejection) => rejected(id, rejection),
         }
     }
+    field.left_out(snapshot, rejected);
     search
 }
 

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::{
-    Diagnosis, Question, Rejection, Search, reject_with_nominated, scores_of, search,
+    Diagnosis, Field, Question, Rejection, Search, reject_with_nominated, scores_of, search,
 };
 use crate::framework::{Score, Scoring};
 use crate::preemption::{self, Preemption};
@@ -232,6 +232,10 @@ pub(crate) fn explain(
     rng: &mut ChaCha8Rng,
 ) -> Explanation {
     let name_of = |id: u32| snapshot.row(id).name.clone();
+    let field = match Field::of(profile, snapshot, pod.class) {
+        Ok(field) => field,
+        Err(diagnosis) => return Explanation::refused(profile, key, &diagnosis),
+    };
     let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
     let (mut rejected, mut potential) = (Vec::new(), Vec::new());
     let mut causes = BTreeMap::<(&str, Vec<String>), usize>::new();
@@ -243,7 +247,7 @@ pub(crate) fn explain(
     let found = match cleared {
         // Then no other is looked at.
         Some(id) => Search { feasible: vec![id], evaluated: 1 },
-        None => search(profile, snapshot, pod, &mut survey, start, |id, rejection| {
+        None => search(profile, snapshot, pod, &field, &mut survey, start, |id, rejection| {
             diagnosis.count(&rejection, 1);
             *causes.entry((rejection.plugin, rejection.reasons.clone())).or_default() += 1;
             if rejection.resolvable {
@@ -301,7 +305,7 @@ pub(crate) fn explain(
         feasible.iter().partition(|node| Some(node.total) == best);
     let second = others.iter().map(|node| node.total).max();
     let runner_up = others.iter().find(|node| Some(node.total) == second);
-    let order = snapshot.order().nodes();
+    let order = &field.nodes;
     Explanation {
         pod: key.path(),
         profile: profile.name.clone(),

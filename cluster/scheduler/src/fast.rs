@@ -189,10 +189,9 @@ impl Fast {
         rng: &mut ChaCha8Rng,
     ) -> Option<Choice> {
         let names = pod.class.pinned().filter(|_| profile.pins)?;
-        let total = snapshot.len();
-        // Fewer than enough: the reference, too, would look at every node, and start the next
-        // search where it started this.
-        if names.len() >= enough(total, profile.percentage_of_nodes_to_score) {
+        // So few that the reference, too, looks at all of them.
+        let percentage = profile.percentage_of_nodes_to_score;
+        if names.is_empty() || names.len() > enough(names.len(), percentage) {
             return None;
         }
         let limits = (self.limits.views, self.limits.counts);
@@ -208,17 +207,15 @@ impl Fast {
             view.unload(&mut self.slots);
             return Some(cycle::pick_only(snapshot, &only(id), rng));
         }
-        let first = *start % total;
         let ids = names.iter().filter_map(|name| snapshot.known(name));
-        let mut found: Vec<(usize, u32)> = ids
-            .filter(fits)
-            .filter_map(|id| Some((snapshot.order().position(id)?, id)))
-            .map(|(at, id)| ((at + total - first) % total, id))
-            .collect();
+        let mut placed: Vec<(usize, u32)> =
+            ids.filter_map(|id| Some((snapshot.order().position(id)?, id))).collect();
+        placed.sort_unstable();
+        let evaluated = placed.len();
+        placed.rotate_left(start.checked_rem(evaluated).unwrap_or(0));
+        let feasible: Vec<u32> = placed.into_iter().map(|(_, id)| id).filter(fits).collect();
         view.unload(&mut self.slots);
-        found.sort_unstable();
-        let feasible: Vec<u32> = found.into_iter().map(|(_, id)| id).collect();
-        let search = Search { feasible, evaluated: total };
+        let search = Search { feasible, evaluated };
         let choice = match search.feasible.len() {
             0 => return None,
             1 => cycle::pick_only(snapshot, &search, rng),
@@ -227,7 +224,7 @@ impl Fast {
                 cycle::pick(profile, snapshot, question, &survey, &search, rng)?
             }
         };
-        *start = first;
+        *start = (*start + evaluated) % snapshot.len();
         Some(choice)
     }
 }

@@ -53,7 +53,7 @@ impl NodeTerm {
     /// number.
     pub(crate) fn parse(term: &NodeSelectorTerm) -> Option<Self> {
         let (mut labels, mut name) = (Selector::default(), Selector::default());
-        let mut names = None;
+        let mut names: Option<BTreeSet<String>> = None;
         for r in term.match_expressions.iter().flatten() {
             labels.require(&r.key, &r.operator, r.values.as_deref().unwrap_or_default()).ok()?;
         }
@@ -61,7 +61,12 @@ impl NodeTerm {
             let values = r.values.as_deref().unwrap_or_default();
             name.require(&r.key, &r.operator, values).ok()?;
             if r.key == "metadata.name" && r.operator == "In" {
-                names = Some(values.iter().cloned().collect());
+                let listed: BTreeSet<String> = values.iter().cloned().collect();
+                // Each of several lists has to have the name.
+                names = Some(match names {
+                    None => listed,
+                    Some(others) => &listed & &others,
+                });
             }
         }
         let empty = labels.is_everything() && name.is_everything();
@@ -155,10 +160,10 @@ impl PodClass {
             && required.is_none_or(|terms| terms.iter().any(|t| t.matches(node)))
     }
 
-    /// The only nodes that can match, by name, if required affinity lists them: so it is for the
-    /// pods of a `DaemonSet`.
+    /// The only nodes that can match, by name, if each term of required affinity lists some: so it
+    /// is for the pods of a `DaemonSet`. None are left if the lists contradict each other.
     pub fn pinned(&self) -> Option<BTreeSet<&str>> {
-        let terms = self.node_required.as_ref()?;
+        let terms = self.node_required.as_ref().filter(|terms| !terms.is_empty())?;
         let mut all = BTreeSet::new();
         for term in terms {
             all.extend(term.names.as_ref()?.iter().map(String::as_str));
@@ -540,6 +545,9 @@ mod tests {
         let d = of("d", "1", &pin);
         assert_eq!(d.class.pinned(), Some(BTreeSet::from(["n1", "n2"])));
         assert!(d.class_id.is_none() && Arc::ptr_eq(&d.class.load, &a.class.load));
+        let both = json!([{"key": "metadata.name", "operator": "In", "values": ["n1", "n2"]},
+            {"key": "metadata.name", "operator": "In", "values": ["n2", "n3"]}]);
+        assert_eq!(of("d", "1", &both).class.pinned(), Some(BTreeSet::from(["n2"])));
         drop((b, c));
         for i in 0..3 * SWEEP_MIN {
             of("e", &i.to_string(), &none);

@@ -1,17 +1,20 @@
-use super::resource::{Requests, Weighted};
-use crate::framework::{Plugin, SCORE_MAX, Score, Scoring, share};
+use super::resource::{Amounts, Requests, Weighted};
+use crate::framework::{Plugin, SCORE_MAX, Score, Scoring};
 use crate::node_info::NodeInfo;
 use crate::plugin_args::NodeResourcesBalancedAllocationArgs;
 use crate::pod_info::PodClass;
 
 /// Prefers nodes on which resources, CPU and memory if no others are named, would be used to the
 /// same degree (`NodeResourcesBalancedAllocation`).
+///
+/// It reckons with 64-bit floating-point numbers in the order in which Kubernetes does, so that
+/// scores at the edge of a whole number are the same. Each of these operations is rounded exactly
+/// (IEEE 754), by every machine alike.
+///
+/// Source: kubernetes 1.33, `balancedResourceScorer` in `plugins/noderesources`.
 pub struct BalancedAllocation {
     resources: Vec<Weighted>,
 }
-
-/// Shares are integers in units of 10⁻⁶, so that every machine computes the same score.
-const ONE: i64 = 1_000_000;
 
 impl BalancedAllocation {
     /// Makes the plugin; the arguments must be valid.
@@ -39,25 +42,35 @@ impl Plugin for BalancedAllocation {
         if self.resources.iter().all(|resource| resource.of(wanted) == 0) {
             return 0;
         }
-        let (mut count, mut sum, mut squares) = (0, 0, 0);
-        let (mut least, mut most) = (ONE, 0);
-        for resource in &self.resources {
-            let Some(amounts) = resource.amounts(pod, node, Requests::AsMade) else { continue };
-            let used = share(amounts.requested, ONE, amounts.allocatable).clamp(0, ONE);
-            count += 1;
-            sum += i128::from(used);
-            squares += i128::from(used) * i128::from(used);
-            (least, most) = (least.min(used), most.max(used));
-        }
-        let deviation = match count {
-            0 | 1 => 0,
-            // With two resources the standard deviation is half their distance.
-            2 => (most - least) / 2,
-            _ => {
-                let variance = (count * squares - sum * sum) / (count * count);
-                i64::try_from(variance.isqrt()).unwrap_or(ONE)
-            }
+        let used = || {
+            let amounts = |r: &Weighted| r.amounts(pod, node, Requests::AsMade);
+            self.resources.iter().filter_map(amounts).map(fraction)
         };
-        share(ONE - deviation, SCORE_MAX, ONE)
+        let deviation = match (used().count(), used().next(), used().nth(1)) {
+            // With two resources the standard deviation is half their distance.
+            (2, Some(one), Some(other)) => ((one - other) / 2.0).abs(),
+            (0 | 1, ..) => 0.0,
+            (count, ..) => standard_deviation(count, used),
+        };
+        scored(deviation)
     }
+}
+
+/// How much of a resource would be used, up to all of it.
+#[expect(clippy::cast_precision_loss, reason = "Kubernetes reckons so, too")]
+fn fraction(amounts: Amounts) -> f64 {
+    (amounts.requested as f64 / amounts.allocatable as f64).min(1.0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "there are few resources")]
+fn standard_deviation<I: Iterator<Item = f64>>(count: usize, used: impl Fn() -> I) -> f64 {
+    // Added up in order, from zero on: a sum in another order can differ in its last bit.
+    let mean = used().fold(0.0, |sum, used| sum + used) / count as f64;
+    let squares = used().fold(0.0, |sum, used| sum + (used - mean) * (used - mean));
+    (squares / count as f64).sqrt()
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "0..=100")]
+fn scored(deviation: f64) -> Score {
+    ((1.0 - deviation) * SCORE_MAX as f64) as Score
 }

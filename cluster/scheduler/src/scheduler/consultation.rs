@@ -21,7 +21,7 @@ use api::{ApiError, ExtenderVerb, Key, Kind, Name, Object, Pod, Reply, Request, 
 use machine::{ApiEffect, CallId, Record, Regarding};
 
 use super::{Decision, Flight, Scheduler, same_question, status_patch, unscheduled};
-use crate::cycle::{self, Diagnosis, Rejection, Search};
+use crate::cycle::{self, Diagnosis, Field, Rejection, Search};
 use crate::desk::ProfileId;
 use crate::extender::wire::{self, Filtered, Nodes};
 use crate::extender::{ExtenderConfig, Extenders, NAME};
@@ -164,18 +164,31 @@ impl Scheduler {
     fn search(&mut self, now: Time, mut this: Box<Consultation>, out: &mut Vec<ApiEffect>) {
         let (snapshot, question) = (&self.snapshot, this.pod.question());
         let profile = self.desk.profile(this.profile);
+        let field = match Field::of(profile, snapshot, question.class) {
+            Ok(field) => field,
+            Err(diagnosis) => {
+                return self.refuse(now, &this.pod.key, this.profile, diagnosis, out);
+            }
+        };
         let mut survey = Survey::of(&profile.relating, snapshot, question);
         let mut diagnosis = Diagnosis { nodes: snapshot.len(), ..Diagnosis::default() };
         let mut potential = Vec::new();
         let start = self.chooser.start;
         let name = |id: u32| snapshot.row(id).name.clone();
-        let search =
-            cycle::search(profile, snapshot, question, &mut survey, start, |id, rejection| {
+        let search = cycle::search(
+            profile,
+            snapshot,
+            question,
+            &field,
+            &mut survey,
+            start,
+            |id, rejection| {
                 diagnosis.count(&rejection, 1);
                 if rejection.resolvable {
                     potential.push(name(id));
                 }
-            });
+            },
+        );
         this.nodes = search.feasible.iter().map(|id| name(*id)).collect();
         let next = (start + search.evaluated).checked_rem(snapshot.len()).unwrap_or(0);
         this.evaluated = search.evaluated;

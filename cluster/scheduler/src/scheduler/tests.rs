@@ -181,6 +181,69 @@ fn tells_why_a_pod_fits_nowhere() {
     assert_eq!(names(&bench.bindings()), [("big", "n3")]);
 }
 
+/// Affinity to nodes by name: each term has these lists of names.
+fn named(terms: &[&[&[&str]]]) -> Value {
+    let list = |names: &[&str]| json!({"key": "metadata.name", "operator": "In", "values": names});
+    let term = |lists: &[&[&str]]| -> Value {
+        json!({"matchFields": lists.iter().map(|names| list(names)).collect::<Vec<_>>()})
+    };
+    json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms": terms.iter().map(|lists| term(lists)).collect::<Vec<_>>()}}})
+}
+
+/// Tells where such a pod would go, or why it goes nowhere.
+#[test]
+fn nodes_that_a_pod_does_not_name_are_not_looked_at() {
+    let mut bench = Bench::new();
+    bench.scheduler.compare_decisions(std::num::NonZeroU32::new(1));
+    for name in ["n1", "n2", "n3", "n4"] {
+        bench.node(name, "1");
+    }
+    bench.pod("full", "1", "n1");
+    let mut check = |affinity: &Value, cpu: &str, expected: &str| {
+        bench.change(json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "p", "namespace": "d", "uid": "u-p"},
+            "spec": {"affinity": affinity,
+                "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}}));
+        bench.settle();
+        let explained = bench.scheduler.explain(&Key::new(Kind::Pod, "d", "p")).unwrap();
+        let why = explained.message.unwrap_or_else(|| explained.winners.join(" "));
+        bench.delete("p");
+        let why = why.split(" preemption: ").next().unwrap();
+        assert_eq!(why, expected, "{affinity}");
+        let shadow = bench.scheduler.shadow().unwrap();
+        assert_eq!(shadow.different(), 0, "{:?}", shadow.differences());
+        shadow.compared()
+    };
+    check(&named(&[&[&["n2"]]]), "1", "n2");
+    check(&named(&[&[&["n1"]], &[&["n3"]]]), "1", "n3");
+    check(&named(&[&[&["n1", "n4"], &["n4", "n2"]]]), "1", "n4");
+    let expected = "0/4 nodes are available: 1 Insufficient cpu, 3 node(s) didn't satisfy plugin(s) \
+                    [NodeAffinity].";
+    check(&named(&[&[&["n1"]]]), "1", expected);
+    // Of nodes that are not there nothing is told.
+    let expected = "0/4 nodes are available: 4 node(s) didn't satisfy plugin(s) [NodeAffinity].";
+    check(&named(&[&[&["n7"]]]), "1", expected);
+    let mut labelled = named(&[&[&["n2"]]]);
+    labelled["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        [0]["matchExpressions"] = json!([{"key": "disk", "operator": "Exists"}]);
+    let expected = "0/4 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, \
+                    3 node(s) didn't satisfy plugin(s) [NodeAffinity].";
+    check(&labelled, "1", expected);
+    let expected = "0/4 nodes are available: pod affinity terms conflict.";
+    check(&named(&[&[&["n1"], &["n2"]]]), "1", expected);
+    // Where one term names none, all are looked at.
+    let expected = "0/4 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, \
+                    3 Insufficient cpu.";
+    let mut open = named(&[&[&["n2"]]]);
+    open["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n3", "n4"]}]}));
+    assert_eq!(check(&open, "2", expected), 8);
+}
+
 #[test]
 fn a_lost_binding_is_looked_up_not_repeated_blindly() {
     let pod = |node: &str| {

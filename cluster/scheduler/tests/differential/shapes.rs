@@ -219,10 +219,9 @@ fn pod(rng: &mut Rng, related: bool) -> Value {
             {"weight": 5, "preference": disk(rng.random_range(0..3))},
             {"weight": 9, "preference": disk(rng.random_range(0..3))}]);
     }
-    if chance(rng, 8) {
-        let names: Vec<String> = (0..2).map(|_| node_name(rng.random_range(0..90))).collect();
-        spec["affinity"]["nodeAffinity"][REQUIRED] = json!({"nodeSelectorTerms": [{"matchFields": [
-            {"key": "metadata.name", "operator": "In", "values": [names[0]]}]}]});
+    if chance(rng, 12) {
+        let terms: Vec<Value> = (0..rng.random_range(1..3)).map(|_| naming(rng)).collect();
+        spec["affinity"]["nodeAffinity"][REQUIRED] = json!({"nodeSelectorTerms": terms});
     }
     if chance(rng, 12) {
         spec["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": ""}}]);
@@ -237,6 +236,23 @@ fn pod(rng: &mut Rng, related: bool) -> Value {
     }
     json!({"apiVersion": "v1", "kind": "Pod", "spec": spec,
         "metadata": {"namespace": one_of(rng, &NAMESPACES), "labels": labels}})
+}
+
+/// A term that names nodes, mostly: in one list or two, which may have none in common.
+fn naming(rng: &mut Rng) -> Value {
+    let lists: Vec<Value> = (0..rng.random_range(1..3))
+        .map(|_| {
+            let count = *one_of(rng, &[1, 1, 2, 40]);
+            let names: Vec<_> = (0..count).map(|_| node_name(rng.random_range(0..90))).collect();
+            json!({"key": "metadata.name", "operator": "In", "values": names})
+        })
+        .collect();
+    let disk = json!([{"key": "disk", "operator": "In", "values": ["d1", "d2"]}]);
+    match rng.random_range(0..8) {
+        0 => json!({"matchExpressions": disk}),
+        1 => json!({"matchExpressions": disk, "matchFields": lists}),
+        _ => json!({"matchFields": lists}),
+    }
 }
 
 fn relate(rng: &mut Rng, spec: &mut Value) {

@@ -135,6 +135,31 @@ fn any_number_of_resources_is_balanced() {
     check(&[("o.p/q", 1)], other, 100);
 }
 
+/// The sum is as Kubernetes' floating-point numbers have it, also where that of whole numbers would
+/// be higher by one.
+#[test]
+fn balance_is_reckoned_as_kubernetes_reckons() {
+    let name = "NodeResourcesBalancedAllocation";
+    let check = |list: &[(&str, i64)], [cpu, memory, storage]: [u32; 3], expected: i64| {
+        let mut args = PluginArgs::default();
+        args.balanced_allocation.resources = resources(list);
+        let spec = json!({"containers": [{"name": "c", "resources": {"requests": {
+            "cpu": format!("{cpu}"), "memory": format!("{memory}0Gi"),
+            "ephemeral-storage": format!("{storage}0Gi")}}}]});
+        assert_eq!(score(name, &args, spec, &gpu_node(0)), expected, "{cpu} {memory} {storage}");
+    };
+    check(&[], [1, 8, 0], 64);
+    check(&[], [8, 6, 0], 89);
+    check(&[], [7, 9, 0], 89);
+    check(&[], [5, 3, 0], 90);
+    check(&[], [20, 10, 0], 100);
+    let three = [("cpu", 1), ("memory", 1), ("ephemeral-storage", 1)];
+    check(&three, [7, 7, 7], 99);
+    check(&three, [8, 8, 8], 99);
+    check(&three, [6, 6, 6], 100);
+    check(&three, [1, 2, 3], 91);
+}
+
 #[test]
 fn added_affinity_comes_on_top_of_the_pods_own() {
     let term = |key: &str, value: &str| json!({"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]});
