@@ -8,6 +8,7 @@ pub mod census;
 pub mod configuration;
 pub mod cycle;
 pub mod desk;
+pub mod disk;
 pub mod explain;
 pub mod extender;
 pub mod fast;

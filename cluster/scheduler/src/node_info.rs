@@ -6,6 +6,7 @@ use api::Key;
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, Taint};
 
+use crate::disk::Disk;
 use crate::pod_info::{HostPort, Load};
 use crate::resources::{Resources, Sum};
 
@@ -44,6 +45,8 @@ pub struct NodeInfo {
     pub images: BTreeMap<String, i64>,
     /// Claims of its pods, and how many of them use each.
     pub claims: BTreeMap<Key, u32>,
+    /// Disks that its pods name, and how many of them use each so.
+    pub disks: BTreeMap<Disk, u32>,
     /// How many volumes it takes of each driver that says so.
     pub volume_limits: BTreeMap<String, usize>,
 }
@@ -79,12 +82,9 @@ impl NodeInfo {
         self.pods += 1;
         self.requested.add(&load.requests);
         self.scored.add(&load.scored);
-        for port in &load.host_ports {
-            *self.host_ports.entry(port.clone()).or_default() += 1;
-        }
-        for claim in &load.claims {
-            *self.claims.entry(claim.clone()).or_default() += 1;
-        }
+        count_in(&mut self.host_ports, &load.host_ports);
+        count_in(&mut self.claims, &load.claims);
+        count_in(&mut self.disks, &load.disks);
     }
 
     /// Counts a pod out that was counted in.
@@ -92,26 +92,30 @@ impl NodeInfo {
         self.pods -= 1;
         self.requested.subtract(&load.requests);
         self.scored.subtract(&load.scored);
-        for port in &load.host_ports {
-            if let Some(count) = self.host_ports.get_mut(port) {
-                *count -= 1;
-                if *count == 0 {
-                    self.host_ports.remove(port);
-                }
-            }
-        }
-        for claim in &load.claims {
-            if let Some(count) = self.claims.get_mut(claim) {
-                *count -= 1;
-                if *count == 0 {
-                    self.claims.remove(claim);
-                }
-            }
-        }
+        count_out(&mut self.host_ports, &load.host_ports);
+        count_out(&mut self.claims, &load.claims);
+        count_out(&mut self.disks, &load.disks);
     }
 
     /// The zone, for interleaving; empty if the node has none.
     pub fn zone(&self) -> &str {
         self.labels.get("topology.kubernetes.io/zone").map_or("", String::as_str)
+    }
+}
+
+fn count_in<T: Ord + Clone>(counts: &mut BTreeMap<T, u32>, used: &[T]) {
+    for thing in used {
+        *counts.entry(thing.clone()).or_default() += 1;
+    }
+}
+
+fn count_out<T: Ord>(counts: &mut BTreeMap<T, u32>, used: &[T]) {
+    for thing in used {
+        if let Some(count) = counts.get_mut(thing) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(thing);
+            }
+        }
     }
 }

@@ -41,7 +41,10 @@ pub use volume_zone::VolumeZone;
 use crate::framework::Plugin;
 use crate::plugin_args::PluginArgs;
 
-/// All plugins, cheapest filters first; the arguments must be valid.
+/// All plugins, in the order in which Kubernetes asks their filters; the arguments must be valid.
+///
+/// Those that look at other pods come last. Whoever keeps answers may ask by properties before by
+/// load: the plugins for which that is another order have nothing against a pod without claims.
 pub fn plugins(args: &PluginArgs) -> Vec<Box<dyn Plugin>> {
     vec![
         Box::new(NodeUnschedulable),
@@ -49,11 +52,11 @@ pub fn plugins(args: &PluginArgs) -> Vec<Box<dyn Plugin>> {
         Box::new(TaintToleration),
         Box::new(NodeAffinity::new(&args.node_affinity)),
         Box::new(NodePorts),
+        Box::new(Fit::new(&args.fit)),
         Box::new(VolumeRestrictions),
+        Box::new(NodeVolumeLimits),
         Box::new(VolumeBinding),
         Box::new(VolumeZone),
-        Box::new(Fit::new(&args.fit)),
-        Box::new(NodeVolumeLimits),
         Box::new(TopologySpread::new(&args.topology_spread)),
         Box::new(InterPodAffinity::new(&args.inter_pod_affinity)),
         Box::new(BalancedAllocation::new(&args.balanced_allocation)),

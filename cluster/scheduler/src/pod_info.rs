@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use crate::cycle::Question;
+use crate::disk::Disk;
 use crate::node_info::NodeInfo;
 use crate::relations::{Kin, Numbered, Presence, Relations};
 use crate::resources::{Resources, requests, scored_requests};
@@ -96,6 +97,8 @@ pub struct Load {
     pub host_ports: Vec<HostPort>,
     /// Its claims of volumes, each once.
     pub claims: Vec<Key>,
+    /// Disks that it names.
+    pub disks: Vec<Disk>,
 }
 
 impl Load {
@@ -105,6 +108,7 @@ impl Load {
             scored: scored_requests(spec),
             host_ports: host_ports(spec),
             claims: Vec::new(),
+            disks: Disk::of(spec),
         }
     }
 

@@ -101,8 +101,7 @@ pub enum ProfileError {
 pub struct Profile {
     /// Pods choose a profile by `spec.schedulerName`.
     pub name: String,
-    /// The plugins, in the order in which they filter: by a node's properties, then by load, then
-    /// by other pods.
+    /// The plugins, in the order in which they filter: those that look at other pods come last.
     pub(crate) plugins: Vec<Enabled>,
     /// How they look at other pods.
     pub(crate) relating: Relating,
@@ -230,7 +229,7 @@ mod tests {
         assert_eq!((name.as_str(), percentage), ("packing", Some(30)));
         insta::assert_snapshot!(
             plugins.iter().map(|(name, weight)| format!("{name}={weight}")).collect::<Vec<_>>().join(" "),
-            @"NodeUnschedulable=0 NodeName=0 TaintToleration=0 NodeAffinity=2 NodePorts=0 VolumeRestrictions=0 VolumeBinding=1 VolumeZone=0 NodeResourcesFit=5 NodeVolumeLimits=0 InterPodAffinity=2 NodeResourcesBalancedAllocation=1"
+            @"NodeUnschedulable=0 NodeName=0 TaintToleration=0 NodeAffinity=2 NodePorts=0 NodeResourcesFit=5 VolumeRestrictions=0 NodeVolumeLimits=0 VolumeBinding=1 VolumeZone=0 InterPodAffinity=2 NodeResourcesBalancedAllocation=1"
         );
     }
 

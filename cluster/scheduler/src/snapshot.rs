@@ -1,12 +1,13 @@
 //! [`Snapshot`]: all nodes and the pods on them, kept current by changes.
 
 mod budgets;
+mod claims;
 mod log;
 mod nominations;
 mod order;
 mod places;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::{Key, Name};
@@ -19,6 +20,7 @@ use crate::node_info::NodeInfo;
 use crate::pod_info::{Load, PodInfo, Standing};
 use crate::relations::{Constraint, Identity, Kin, Numbered, Presence};
 pub(crate) use budgets::Budgets;
+use claims::ClaimUsers;
 pub(crate) use log::Log;
 pub(crate) use nominations::{Nomination, Nominations};
 use order::Order;
@@ -39,6 +41,7 @@ pub struct Snapshot {
     /// How many volumes nodes take of each driver, by the node's name.
     volume_limits: BTreeMap<Name, BTreeMap<String, usize>>,
     places: Places,
+    claim_users: ClaimUsers,
     census: Census,
     changes: Log<Change>,
     /// Nodes with pods of which the standing changed, and nothing else.
@@ -203,6 +206,11 @@ impl Snapshot {
         grows
     }
 
+    /// The names of the nodes with pods that use the claim. They need not exist.
+    pub(crate) fn nodes_with_claim(&self, claim: &Key) -> BTreeSet<String> {
+        self.claim_users.of(claim).map(|node| self.row(node).name.clone()).collect()
+    }
+
     /// Whether a node tells how many volumes of some driver it takes.
     pub(crate) fn limits_volumes(&self) -> bool {
         !self.volume_limits.is_empty()
@@ -221,6 +229,7 @@ impl Snapshot {
         self.remove_pod(key);
         let id = self.id(node);
         self.rows[id as usize].add(load);
+        self.claim_users.add(&load.claims, id);
         let (crowd, holder) = self.census.add(presence, id, self.rows.len());
         // Pods that come are seldom the first with their terms, and keys are few.
         for term in presence.terms.iter().flat_map(|terms| terms.all()) {
@@ -247,6 +256,7 @@ impl Snapshot {
         }
         let identity = identity.id;
         self.rows[pod.node as usize].remove(&pod.load);
+        self.claim_users.remove(&pod.load.claims, pod.node);
         let moved = Move {
             crowd: pod.crowd,
             holder: pod.holder,

@@ -19,7 +19,7 @@ use machine::Cache;
 
 use crate::attachments::{Attachment, Attachments};
 use crate::node_info::NodeInfo;
-use crate::pod_info::{NodeTerm, takes_place};
+use crate::pod_info::NodeTerm;
 
 /// The class of volumes that nobody makes.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
@@ -68,10 +68,18 @@ pub struct Volumes {
     zones: Vec<(String, BTreeSet<String>)>,
     /// Whether a claim is bound to a volume that is not there.
     lost: bool,
-    /// Whether another pod has a claim that only one pod may have.
-    taken: bool,
+    /// Claims that only one pod may use.
+    exclusive: Vec<Exclusive>,
     /// Those of drivers; `None` if there are none, or no node limits their number.
     attached: Option<Attached>,
+}
+
+/// A claim that only one pod may use.
+#[derive(Clone, Debug, PartialEq)]
+struct Exclusive {
+    claim: Key,
+    /// The nodes with pods that use it, by name.
+    nodes: BTreeSet<String>,
 }
 
 /// The volumes of drivers that a pod brings along.
@@ -123,13 +131,14 @@ pub(crate) enum Conflict {
 }
 
 impl Volumes {
-    /// What a pod asks for; `taken` tells of volumes that were given to other pods' claims.
+    /// What a pod asks for; `users` tells the nodes with pods that use a claim, `taken` of volumes
+    /// that were given to other pods' claims.
     pub(crate) fn of(
         cache: &Cache,
         pod: &Key,
         uid: &str,
         claims: &[ClaimUse],
-        assumed: &BTreeSet<Key>,
+        users: &dyn Fn(&Key) -> BTreeSet<String>,
         taken: &dyn Fn(&str) -> bool,
     ) -> Result<Self, Refusal> {
         let mut all = Self::default();
@@ -140,7 +149,8 @@ impl Volumes {
             let spec = claim.spec.as_ref();
             let modes = spec.and_then(|s| s.access_modes.as_deref()).unwrap_or_default();
             if modes.iter().any(|mode| mode == READ_WRITE_ONCE_POD) {
-                all.taken |= is_taken(cache, pod, &used.name, assumed);
+                let claim = Key::new(Kind::PersistentVolumeClaim, &pod.namespace, &used.name);
+                all.exclusive.push(Exclusive { nodes: users(&claim), claim });
             }
             if volume::is_fully_bound(claim) {
                 match cache.get::<PersistentVolume>("", volume_name(claim)) {
@@ -180,9 +190,12 @@ impl Volumes {
         self.unbound.is_empty()
     }
 
-    /// Whether another pod has a claim that only one pod may have.
-    pub(crate) fn is_taken(&self) -> bool {
-        self.taken
+    /// Whether another pod uses a claim that only one pod may use. Those that shall leave the node
+    /// are not on it any more.
+    pub(crate) fn are_in_use(&self, node: &NodeInfo) -> bool {
+        self.exclusive.iter().any(|Exclusive { claim, nodes }| {
+            node.claims.contains_key(claim) || nodes.iter().any(|other| *other != node.name)
+        })
     }
 
     /// Those, with what its claims stand for.
@@ -306,17 +319,6 @@ fn find<'a>(
         )));
     }
     Ok(claim)
-}
-
-/// Whether another pod has a node and uses the claim. Claims that only one pod may use are few.
-fn is_taken(cache: &Cache, own: &Key, claim: &str, assumed: &BTreeSet<Key>) -> bool {
-    cache.objects_in(Kind::Pod, &own.namespace).any(|object| {
-        let Some(pod) = object.get::<Pod>().filter(|pod| takes_place(pod)) else { return false };
-        let key = object.key();
-        key != *own
-            && (!pod.node().is_empty() || assumed.contains(&key))
-            && ClaimUse::of(pod).iter().any(|used| used.name == claim)
-    })
 }
 
 fn unbound(

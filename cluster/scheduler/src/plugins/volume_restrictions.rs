@@ -2,7 +2,8 @@ use crate::framework::{ClusterEvent, Filtering, Plugin, Verdict};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodClass;
 
-/// Lets no two pods use a claim that only one may use.
+/// Lets no two pods use a claim that only one may use, wherever they are, nor a disk on one node
+/// that does not bear it.
 pub struct VolumeRestrictions;
 
 impl Plugin for VolumeRestrictions {
@@ -11,19 +12,23 @@ impl Plugin for VolumeRestrictions {
     }
 
     fn filtering(&self) -> Filtering {
-        Filtering::ByProperties
+        Filtering::ByLoad
     }
 
-    fn filter(&self, pod: &PodClass, _node: &NodeInfo) -> Verdict {
-        if !pod.volumes.is_taken() {
+    fn filter(&self, pod: &PodClass, node: &NodeInfo) -> Verdict {
+        let in_use = |disk| node.disks.keys().any(|other| other.conflicts(disk));
+        let reason = if pod.load.disks.iter().any(in_use) {
+            "node(s) had no available disk"
+        } else if pod.volumes.are_in_use(node) {
+            "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod \
+             access mode"
+        } else {
             return Verdict::Fit;
-        }
-        let reason = "node has pod using PersistentVolumeClaim with the same name and \
-                      ReadWriteOncePod access mode";
+        };
         Verdict::Reject { reasons: vec![reason.to_owned()], resolvable: true }
     }
 
     fn events(&self) -> &'static [ClusterEvent] {
-        &[ClusterEvent::PodGone, ClusterEvent::Storage]
+        &[ClusterEvent::NodeAdded, ClusterEvent::PodGone, ClusterEvent::Storage]
     }
 }

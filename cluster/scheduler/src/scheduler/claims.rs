@@ -142,7 +142,8 @@ impl Scheduler {
         }
         let taken = |volume: &str| given.contains(volume) || self.reservations.has_given(volume);
         let (key, uid) = (&pod.key, &pod.uid);
-        match Volumes::of(&self.cache, key, uid, &pod.claims, &self.assumed, &taken) {
+        let users = |claim: &Key| self.snapshot.nodes_with_claim(claim);
+        match Volumes::of(&self.cache, key, uid, &pod.claims, &users, &taken) {
             Ok(volumes) if self.snapshot.limits_volumes() => {
                 let attachments = self.attaching.current(&self.cache);
                 Ok(Some(pod.with_volumes(volumes.limited(&pod.class.load.claims, attachments))))

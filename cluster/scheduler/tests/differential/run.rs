@@ -99,7 +99,9 @@ impl Cluster {
                 WatchEvent::Replaced { kind: *kind, objects: Vec::new(), revision: Revision(1) };
             cluster.step(ApiInput::Watch(event));
         }
-        let nodes = cluster.rng.random_range(3..150);
+        // In small clusters pods are in each other's way.
+        let most = if cluster.rng.random_bool(0.5) { 12 } else { 150 };
+        let nodes = cluster.rng.random_range(3..most);
         cluster.nodes(0, nodes);
         cluster
     }
@@ -158,7 +160,12 @@ impl Cluster {
                 for _ in 0..count {
                     self.made += 1;
                     for object in self.shapes.pod(shape, self.made) {
-                        self.put(object);
+                        // A claim that pods share is made for the first of them.
+                        let claims = Kind::PersistentVolumeClaim;
+                        let key = decoded(&object).key();
+                        if key.kind != claims || !self.objects.contains_key(&key) {
+                            self.put(object);
+                        }
                     }
                 }
             }

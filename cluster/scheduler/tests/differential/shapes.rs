@@ -133,16 +133,18 @@ impl Shapes {
             pod["metadata"]["labels"][GROUP] = json!(group);
         }
         let mut objects = Vec::new();
-        if !pod["spec"]["volumes"].is_null() {
-            let name = format!("c{number}");
-            pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = json!(name);
+        if let Some(claim) = pod.pointer_mut("/spec/volumes/0/persistentVolumeClaim/claimName") {
+            let shared = claim == SHARED;
+            let name = if shared { format!("s{shape}") } else { format!("c{number}") };
+            let modes = if shared { "ReadWriteOncePod" } else { "ReadWriteOnce" };
+            *claim = json!(name);
             objects.push(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
                 "metadata": {"name": "s"}, "provisioner": "disk.x",
                 "volumeBindingMode": "WaitForFirstConsumer"}));
             objects.push(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
                 "metadata": {"name": name, "namespace": namespace,
                     "uid": format!("u-{namespace}-{name}")},
-                "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "s",
+                "spec": {"accessModes": [modes], "storageClassName": "s",
                     "resources": {"requests": {"storage": "1Gi"}}},
                 "status": {"phase": "Pending"}}));
         }
@@ -223,8 +225,11 @@ fn pod(rng: &mut Rng, related: bool) -> Value {
         let terms: Vec<Value> = (0..rng.random_range(1..3)).map(|_| naming(rng)).collect();
         spec["affinity"]["nodeAffinity"][REQUIRED] = json!({"nodeSelectorTerms": terms});
     }
-    if chance(rng, 12) {
-        spec["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": ""}}]);
+    match rng.random_range(0..100) {
+        0..10 => spec["volumes"] = claim(OWN),
+        10..18 => spec["volumes"] = claim(SHARED),
+        18..30 => spec["volumes"] = json!([disk_of(rng)]),
+        _ => {}
     }
     if related {
         relate(rng, &mut spec);
@@ -236,6 +241,28 @@ fn pod(rng: &mut Rng, related: bool) -> Value {
     }
     json!({"apiVersion": "v1", "kind": "Pod", "spec": spec,
         "metadata": {"namespace": one_of(rng, &NAMESPACES), "labels": labels}})
+}
+
+/// Whether each pod of a shape has a claim, or all have one that one pod may use.
+const OWN: &str = "own";
+const SHARED: &str = "shared";
+
+fn claim(kind: &str) -> Value {
+    json!([{"name": "v", "persistentVolumeClaim": {"claimName": kind}}])
+}
+
+/// A disk that a node bears once, unless all read it.
+fn disk_of(rng: &mut Rng) -> Value {
+    let (number, reads) = (rng.random_range(0..2), chance(rng, 40));
+    let name = format!("x{number}");
+    match rng.random_range(0..4) {
+        0 => json!({"name": "v", "gcePersistentDisk": {"pdName": name, "readOnly": reads}}),
+        1 => json!({"name": "v", "awsElasticBlockStore": {"volumeID": name}}),
+        2 => json!({"name": "v", "iscsi": {"targetPortal": "t", "iqn": name, "lun": 0,
+            "readOnly": reads}}),
+        _ => json!({"name": "v", "rbd": {"monitors": [name, "m"], "image": "i",
+            "readOnly": reads}}),
+    }
 }
 
 /// A term that names nodes, mostly: in one list or two, which may have none in common.

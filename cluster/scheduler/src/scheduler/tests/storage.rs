@@ -182,15 +182,135 @@ fn zones_of_volumes_are_kept() {
     assert_eq!(bench.settle(), [("p".to_owned(), "n2".to_owned())]);
 }
 
+/// A bound claim that one pod may use.
+fn claim_of_one_pod(bench: &mut Bench, name: &str) {
+    let mut only = claim_json(name);
+    only["spec"]["accessModes"] = json!(["ReadWriteOncePod"]);
+    only["spec"]["volumeName"] = json!(format!("v-{name}"));
+    only["metadata"]["annotations"] = json!({"pv.kubernetes.io/bind-completed": "yes"});
+    only["status"]["phase"] = json!("Bound");
+    bench.change(only);
+}
+
+/// A volume that can be had anywhere, for the claim.
+fn volume_anywhere(bench: &mut Bench, claim: &str) {
+    bench.change(json!({"apiVersion": "v1", "kind": "PersistentVolume",
+        "metadata": {"name": format!("v-{claim}")},
+        "spec": {"accessModes": ["ReadWriteOncePod"], "capacity": {"storage": "1Gi"},
+            "storageClassName": "s", "csi": {"driver": "d", "volumeHandle": claim},
+            "claimRef": {"namespace": "d", "name": claim, "uid": format!("u-{claim}")}},
+        "status": {"phase": "Bound"}}));
+}
+
+/// A pod of this priority with volumes.
+fn with_volumes(name: &str, priority: i32, volumes: &Value, node: &str) -> Value {
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "d", "uid": format!("u-{name}")},
+        "spec": {"priority": priority, "containers": [], "volumes": volumes}});
+    if !node.is_empty() {
+        pod["spec"]["nodeName"] = json!(node);
+    }
+    pod
+}
+
+fn displaced(bench: &mut Bench) -> Vec<String> {
+    let deleted = std::mem::take(&mut bench.out).into_iter().filter_map(|effect| match effect {
+        ApiEffect::Call { id, request: Request::Delete { key, .. } } => Some((id, key)),
+        ApiEffect::Call { id, request: Request::Patch { key, .. } } => Some((id, key)),
+        _ => None,
+    });
+    deleted.map(|(_, key)| key.name.to_string()).collect()
+}
+
+const ONE_POD: &str =
+    "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+
+#[test]
+fn who_uses_a_claim_for_one_pod_is_displaced_for_a_more_important_one() {
+    let mut bench = bench();
+    claim_of_one_pod(&mut bench, "c");
+    volume_anywhere(&mut bench, "c");
+    let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]);
+    bench.change(with_volumes("user", 1, &volumes, "n2"));
+    bench.change(with_volumes("other", 1, &json!([]), "n1"));
+    // One of another namespace with a claim of the same name has nothing to do with it.
+    let mut stranger = with_volumes("stranger", 1, &volumes, "n1");
+    stranger["metadata"]["namespace"] = json!("e");
+    bench.change(stranger);
+    // An equal may not.
+    bench.change(with_volumes("equal", 1, &volumes, ""));
+    why(&mut bench, &format!("2 {ONE_POD}"), "2 No preemption victims found for incoming pod");
+    bench.delete("equal");
+    bench.settle();
+    std::mem::take(&mut bench.out);
+    // Only where the user is, somebody has to go; and nobody else.
+    bench.change(with_volumes("high", 9, &volumes, ""));
+    let explained = bench.scheduler.explain(&Key::new(Kind::Pod, "d", "high")).unwrap();
+    let displaced_pods = explained.displaced.unwrap();
+    assert_eq!(
+        (displaced_pods.node.as_str(), &displaced_pods.pods[..]),
+        ("n2", &["d/user".into()][..])
+    );
+    assert!(displaced(&mut bench).contains(&"user".to_owned()));
+}
+
+#[test]
+fn a_claim_for_one_pod_is_in_use_as_soon_as_one_is_assumed_to_have_it() {
+    let mut bench = bench();
+    claim_of_one_pod(&mut bench, "c");
+    volume_anywhere(&mut bench, "c");
+    pod(&mut bench, "first", "c");
+    assert_eq!(bench.bindings().len(), 1);
+    pod(&mut bench, "late", "c");
+    assert!(told(&mut bench)[0].contains(ONE_POD));
+}
+
+#[test]
+fn where_two_use_a_claim_for_one_pod_one_who_goes_does_not_help() {
+    let mut bench = bench();
+    claim_of_one_pod(&mut bench, "c");
+    volume_anywhere(&mut bench, "c");
+    let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]);
+    // Whoever names the node himself is not judged.
+    bench.change(with_volumes("one", 1, &volumes, "n1"));
+    bench.change(with_volumes("two", 1, &volumes, "n2"));
+    bench.change(with_volumes("high", 9, &volumes, ""));
+    why(&mut bench, &format!("2 {ONE_POD}"), &format!("2 {ONE_POD}"));
+}
+
+#[test]
+fn a_disk_is_had_once_on_a_node() {
+    let mut bench = bench();
+    bench.scheduler.compare_decisions(std::num::NonZeroU32::new(1));
+    let disk = |name: &str| json!([{"name": "v", "gcePersistentDisk": {"pdName": name}}]);
+    bench.change(with_volumes("a", 1, &disk("d1"), "n1"));
+    bench.change(with_volumes("b", 1, &disk("d1"), ""));
+    assert_eq!(names(&bench.bindings()), [("b", "n2")]);
+    bench.change(with_volumes("c", 1, &disk("d1"), ""));
+    let expected = "2 node(s) had no available disk";
+    why(&mut bench, expected, "2 No preemption victims found for incoming pod");
+    // Another disk is free, and a node that joins has none in use.
+    bench.change(with_volumes("d", 1, &disk("d2"), ""));
+    assert_eq!(bench.bindings().len(), 1);
+    bench.node("n3", "1");
+    assert_eq!(bench.settle(), [("c".to_owned(), "n3".to_owned())]);
+    // For a more important pod one user goes.
+    bench.change(with_volumes("high", 9, &disk("d1"), ""));
+    assert!(displaced(&mut bench).len() == 2, "a mark and the nomination");
+    let shadow = bench.scheduler.shadow().unwrap();
+    assert_eq!(
+        (shadow.different(), shadow.compared() > 4),
+        (0, true),
+        "{:?}",
+        shadow.differences()
+    );
+}
+
 #[test]
 fn a_claim_for_one_pod_keeps_others_away() {
     let mut bench = bench();
-    let mut only = claim_json("c");
-    only["spec"]["accessModes"] = json!(["ReadWriteOncePod"]);
-    only["spec"]["volumeName"] = json!("v");
-    only["metadata"]["annotations"] = json!({"pv.kubernetes.io/bind-completed": "yes"});
-    bench.change(only);
-    volume(&mut bench, "v", "n1", "c");
+    claim_of_one_pod(&mut bench, "c");
+    volume(&mut bench, "v-c", "n1", "c");
     pod_on(&mut bench, "p", "c", "n1");
     std::mem::take(&mut bench.out);
     pod(&mut bench, "q", "c");
