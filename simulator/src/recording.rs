@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use api::Time;
 use kubelet::{Kubelet, KubeletConfig, NodeEffect, NodeInput};
 use machine::recording::{Header, Step};
-use machine::{ApiEffect, ApiInput, ControllerManager, LeaderElector, Machine, RngTree};
+use machine::{ApiEffect, ApiInput, ControllerManager, Election, LeaderElector, Machine, RngTree};
 use scheduler::{Desk, Scheduler, SchedulerConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -94,8 +94,11 @@ impl Recording {
     /// No such machine can be made.
     pub fn replay(&self) -> Result<Parity, RecordingError> {
         let settings = |e: serde_json::Error| RecordingError::Settings(e.to_string());
-        let elector = |lease: &str| {
-            self.header.identity.as_ref().map(|identity| LeaderElector::new(lease, identity))
+        let elector = || {
+            let election = self.header.election.clone();
+            let election = election.unwrap_or_else(|| Election::of(&self.header.component));
+            let identity = self.header.identity.as_deref()?;
+            Some(LeaderElector::of(election, identity))
         };
         let given = self.header.settings.clone();
         let steps = match &self.steps {
@@ -109,11 +112,10 @@ impl Recording {
             let config: SchedulerConfig = serde_json::from_value(given).map_err(settings)?;
             let desk = Desk::new(&config).map_err(|e| RecordingError::Settings(e.to_string()))?;
             let rng = RngTree::new(self.header.seed);
-            Ok(compare(steps, Scheduler::new(desk, elector(&config.lease), &rng)))
+            Ok(compare(steps, Scheduler::new(desk, elector(), &rng)))
         } else {
             let config: controllers::Config = serde_json::from_value(given).map_err(settings)?;
-            let elector = elector("kube-controller-manager");
-            Ok(compare(steps, ControllerManager::new(controllers::all(config), elector)))
+            Ok(compare(steps, ControllerManager::new(controllers::all(config), elector())))
         }
     }
 }

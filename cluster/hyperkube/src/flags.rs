@@ -5,8 +5,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{bail, ensure};
+use api::Span;
 use clap::Args;
 use client::{Client, Kubeconfig, Pem};
+use machine::Election;
 
 use crate::health_server::{Certificate, Identity};
 
@@ -69,6 +72,63 @@ impl Serving {
             certificate: Certificate::Files(cert, key),
             client_ca: Pem::File(self.client_ca_file.clone()),
         }
+    }
+}
+
+/// How a process competes for the lease whose holder acts.
+#[derive(Args)]
+pub(crate) struct LeaderElection {
+    /// How long others wait after the last renewal that they saw until one of them takes the lease;
+    /// default: 15s.
+    #[arg(long, value_name = "DURATION")]
+    leader_elect_lease_duration: Option<Span>,
+    /// How long a leader that cannot renew its lease goes on; less than the lease lasts; default:
+    /// 10s.
+    #[arg(long, value_name = "DURATION")]
+    leader_elect_renew_deadline: Option<Span>,
+    /// Time between attempts to get the lease or to renew it; default: 2s.
+    #[arg(long, value_name = "DURATION")]
+    leader_elect_retry_period: Option<Span>,
+    /// Name of the lease; default: the component's.
+    #[arg(long, value_name = "NAME")]
+    leader_elect_resource_name: Option<String>,
+    /// Namespace of the lease; default: kube-system.
+    #[arg(long, value_name = "NAMESPACE")]
+    leader_elect_resource_namespace: Option<String>,
+    /// Accepted for compatibility: there are leases alone.
+    #[arg(long, hide = true, value_name = "KIND", value_parser = ["leases"])]
+    leader_elect_resource_lock: Option<String>,
+}
+
+impl LeaderElection {
+    /// What these flags make of an election, which is meant where they say nothing.
+    pub(crate) fn over(&self, election: Election) -> anyhow::Result<Election> {
+        let name = self.leader_elect_resource_name.clone().unwrap_or(election.name);
+        let namespace = self.leader_elect_resource_namespace.clone().unwrap_or(election.namespace);
+        ensure!(
+            api::names::subdomain(&name).is_empty(),
+            "--leader-elect-resource-name is {name:?}, which cannot be the name of a lease"
+        );
+        ensure!(
+            api::names::is_label(&namespace),
+            "--leader-elect-resource-namespace is {namespace:?}, which cannot be the name of a namespace"
+        );
+        let election = Election {
+            name,
+            namespace,
+            lease_duration: self.leader_elect_lease_duration.unwrap_or(election.lease_duration),
+            renew_deadline: self.leader_elect_renew_deadline.unwrap_or(election.renew_deadline),
+            retry_period: self.leader_elect_retry_period.unwrap_or(election.retry_period),
+        };
+        if let Some((field, value, why)) = election.complaints().first() {
+            let flag = match *field {
+                "leaseDuration" => "lease-duration",
+                "renewDeadline" => "renew-deadline",
+                _ => "retry-period",
+            };
+            bail!("--leader-elect-{flag} is {value}, which {why}");
+        }
+        Ok(election)
     }
 }
 

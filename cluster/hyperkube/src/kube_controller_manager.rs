@@ -12,13 +12,16 @@ use clap::{ArgAction, Args};
 use client::{Clock, WatchSpec, drive};
 use ipnet::IpNet;
 use machine::recording::Header;
-use machine::{ControllerManager, LeaderElector, Recorded};
+use machine::{ControllerManager, Election, LeaderElector, Recorded};
 
-use crate::flags::{Api, Log, Serving, go_duration};
+use crate::flags::{Api, LeaderElection, Log, Serving, go_duration};
 use crate::health_server::{self, Health};
 use crate::recording::Recording;
 use crate::signer::{Signer, SigningClient};
 use crate::{daemon, kube_scheduler};
+
+/// The component's name, and that of its lease.
+const NAME: &str = "kube-controller-manager";
 
 /// Arguments of kube-controller-manager.
 #[derive(Args)]
@@ -32,10 +35,12 @@ pub(crate) struct Flags {
     /// Port for health checks and metrics.
     #[arg(long, default_value_t = 10257, value_name = "PORT")]
     secure_port: u16,
-    /// Act only while holding the lease `kube-system/kube-controller-manager`.
+    /// Act only while holding a lease, `kube-system/kube-controller-manager` if no other is named.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "true",
           require_equals = true, action = ArgAction::Set)]
     leader_elect: bool,
+    #[command(flatten)]
+    election: LeaderElection,
     /// The cluster's name.
     #[arg(long, default_value = "kubernetes", value_name = "NAME")]
     cluster_name: String,
@@ -76,8 +81,8 @@ pub(crate) struct Flags {
     recording: Recording,
 }
 
-#[derive(Default)]
 struct Vitals {
+    lease: String,
     leads: AtomicBool,
     depths: Mutex<Vec<(&'static str, usize)>>,
 }
@@ -88,10 +93,8 @@ impl Health for Vitals {
     }
 
     fn metrics(&self) -> String {
-        let mut text = kube_scheduler::leader_metric(
-            "kube-controller-manager",
-            self.leads.load(Ordering::Relaxed),
-        );
+        let mut text =
+            kube_scheduler::leader_metric(&self.lease, self.leads.load(Ordering::Relaxed));
         text.push_str("# TYPE workqueue_depth gauge\n");
         for (name, depth) in self.depths.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             text.push_str(&format!("workqueue_depth{{name=\"{name}\"}} {depth}\n"));
@@ -112,7 +115,7 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
         );
     }
     tracing::info!(cluster = flags.cluster_name, "starting");
-    let client = flags.api.client("kube-controller-manager")?;
+    let client = flags.api.client(NAME)?;
     let signer = Signer::load(
         &flags.cluster_signing_cert_file,
         &flags.cluster_signing_key_file,
@@ -126,20 +129,27 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
         root_ca_pem: Some(root_ca.clone()),
         nodes_approved_by_hand: !flags.approve_joining_nodes,
     };
-    let identity = flags.leader_elect.then(kube_scheduler::identity);
-    let elector =
-        identity.as_deref().map(|name| LeaderElector::new("kube-controller-manager", name));
+    let election =
+        flags.leader_elect.then(|| flags.election.over(Election::of(NAME))).transpose()?;
+    let identity = election.is_some().then(kube_scheduler::identity);
+    let elector = election.clone().zip(identity.as_deref());
+    let elector = elector.map(|(election, name)| LeaderElector::of(election, name));
     let header = Header {
-        component: "kube-controller-manager".to_owned(),
+        component: NAME.to_owned(),
         // Nothing in it is random.
         seed: 0,
         settings: serde_json::to_value(&config)?,
         identity,
+        election: election.clone(),
     };
     let manager = ControllerManager::new(controllers::all(config), elector);
     let specs = manager.kinds().into_iter().map(WatchSpec::all).collect();
     let manager = flags.recording.of(manager, &header)?;
-    let vitals = Arc::new(Vitals::default());
+    let vitals = Arc::new(Vitals {
+        lease: election.map_or_else(|| NAME.to_owned(), |election| election.name),
+        leads: AtomicBool::new(false),
+        depths: Mutex::default(),
+    });
     health_server::serve(
         SocketAddr::new(flags.serving.bind_address, flags.secure_port),
         flags.serving.identity(),

@@ -11,12 +11,12 @@ use anyhow::Context;
 use clap::{ArgAction, Args};
 use client::{WatchSpec, drive};
 use machine::recording::Header;
-use machine::{LeaderElector, RngTree};
+use machine::{Election, LeaderElector, RngTree};
 use rand::RngExt;
 use scheduler::{Desk, Scheduler, SchedulerConfig};
 
 use crate::extenders::{Extended, Extenders};
-use crate::flags::{Api, Log, Serving};
+use crate::flags::{Api, LeaderElection, Log, Serving};
 use crate::health_server::{self, Health};
 use crate::recording::Recording;
 use crate::{daemon, scheduler_config_file};
@@ -45,11 +45,13 @@ pub(crate) struct Flags {
     /// Port for health checks, metrics and explanations.
     #[arg(long, default_value_t = 10259, value_name = "PORT")]
     secure_port: u16,
-    /// Act only while holding the lease `kube-system/kube-scheduler`; default: as the
-    /// configuration file says, else true.
+    /// Act only while holding a lease, `kube-system/kube-scheduler` if no other is named; default: as
+    /// the configuration file says, else true.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true,
           action = ArgAction::Set)]
     leader_elect: Option<bool>,
+    #[command(flatten)]
+    election: LeaderElection,
     /// Take one decision in so many a second time, in the plain way, and log and count those that
     /// differ. No decision changes by it.
     #[arg(long, value_name = "N")]
@@ -79,7 +81,8 @@ pub(crate) fn identity() -> String {
 struct Settings {
     scheduler: SchedulerConfig,
     extenders: Extenders,
-    leader_elect: bool,
+    /// `None` if it acts without competing.
+    election: Option<Election>,
     api: Api,
 }
 
@@ -99,12 +102,16 @@ impl Flags {
             "no kubeconfig: give --kubeconfig, or clientConnection.kubeconfig in the file of --config",
         )?;
         let from_file = file.as_ref().and_then(|file| file.leader_elect);
+        let competes = self.leader_elect.or(from_file).unwrap_or(true);
+        let usual = || Election::of("kube-scheduler");
+        let election = file.as_ref().map_or_else(usual, |file| file.election.clone());
+        let election = competes.then(|| self.election.over(election)).transpose()?;
         let extenders = file
             .as_ref()
             .map(|file| Extenders::load(&file.scheduler.extenders, &file.extenders))
             .transpose()?;
         Ok(Some(Settings {
-            leader_elect: self.leader_elect.or(from_file).unwrap_or(true),
+            election,
             extenders: extenders.unwrap_or_default(),
             scheduler: file.map(|file| file.scheduler).unwrap_or_default(),
             api: Api { kubeconfig, api_servers: self.api_servers.clone() },
@@ -117,15 +124,18 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
     let Some(settings) = flags.settings()? else { return Ok(()) };
     let shutdown = daemon::shutdown()?;
     let client = settings.api.client("kube-scheduler")?;
-    let lease = settings.scheduler.lease.as_str();
-    let identity = settings.leader_elect.then(identity);
-    let elector = identity.as_deref().map(|name| LeaderElector::new(lease, name));
+    let election = settings.election;
+    let lease = election.as_ref().map_or("kube-scheduler", |election| &election.name);
+    let identity = election.is_some().then(identity);
+    let elector = election.clone().zip(identity.as_deref());
+    let elector = elector.map(|(election, name)| LeaderElector::of(election, name));
     let seed = rand::rng().random();
     let header = Header {
         component: "kube-scheduler".to_owned(),
         seed,
         settings: serde_json::to_value(&settings.scheduler)?,
         identity,
+        election: election.clone(),
     };
     let desk = Desk::new(&settings.scheduler)?;
     let mut scheduler = Scheduler::new(desk, elector, &RngTree::new(seed));
@@ -155,6 +165,7 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use api::Span;
     use clap::Parser;
 
     use super::*;
@@ -184,13 +195,36 @@ mod tests {
         let error = settings(&[&config]).err().unwrap();
         assert!(error.to_string().starts_with("no kubeconfig: "), "{error}");
         let of_flag = settings(&[&config, "--kubeconfig=/flag"]).unwrap().unwrap();
-        assert_eq!((of_flag.api.kubeconfig, of_flag.leader_elect), ("/flag".into(), true));
+        assert_eq!(of_flag.api.kubeconfig, PathBuf::from("/flag"));
+        assert_eq!(of_flag.election, Some(Election::of("kube-scheduler")));
         let more = "leaderElection: {leaderElect: false}\nclientConnection: {kubeconfig: /file}\n";
         std::fs::write(&path, format!("{text}{more}")).unwrap();
         let of_file = settings(&[&config, "--kubeconfig=/flag"]).unwrap().unwrap();
-        assert_eq!((of_file.api.kubeconfig, of_file.leader_elect), ("/file".into(), false));
+        assert_eq!((of_file.api.kubeconfig, of_file.election), ("/file".into(), None));
         let both = settings(&[&config, "--leader-elect"]).unwrap().unwrap();
-        assert!(both.leader_elect);
+        assert_eq!(both.election, Some(Election::of("kube-scheduler")));
+        // What the command line says comes before the file.
+        let more = "leaderElection: {resourceName: second, leaseDuration: 1m, retryPeriod: 5s}\n";
+        std::fs::write(&path, format!("{text}{more}")).unwrap();
+        let given = [
+            &config,
+            "--kubeconfig=/k",
+            "--leader-elect-retry-period=3s",
+            "--leader-elect-resource-namespace=batch",
+        ];
+        let expected = Election {
+            namespace: "batch".to_owned(),
+            lease_duration: Span::secs(60),
+            retry_period: Span::secs(3),
+            ..Election::of("second")
+        };
+        assert_eq!(settings(&given).unwrap().unwrap().election, Some(expected));
+        let wrong = [&config, "--kubeconfig=/k", "--leader-elect-renew-deadline=60s"];
+        let error = settings(&wrong).err().unwrap().to_string();
+        let expected =
+            "--leader-elect-lease-duration is 1m, which must be greater than `RenewDeadline`";
+        assert_eq!(error, expected);
+        std::fs::write(&path, format!("{text}leaderElection: {{leaderElect: false}}\nclientConnection: {{kubeconfig: /file}}\n")).unwrap();
         let out = folder.path().join("complete.yaml");
         let write = format!("--write-config-to={}", out.display());
         assert!(settings(&[&config, &write]).unwrap().is_none());

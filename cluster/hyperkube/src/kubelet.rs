@@ -139,6 +139,7 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
         // Nothing in it is random, and there is one for each node.
         seed: 0,
         identity: None,
+        election: None,
         settings: serde_json::to_value(config)?,
     };
     let machine = flags.recording.of_keeper(Kubelet::new(config.clone()), &header)?;

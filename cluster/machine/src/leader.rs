@@ -5,22 +5,82 @@
 
 use std::time::Duration;
 
-use api::{ApiError, ApiObject, Key, Kind, Object, Reply, Request, Revision, Time};
+use api::{ApiError, ApiObject, Key, Kind, Object, Reply, Request, Revision, Span, Time};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use serde::{Deserialize, Serialize};
 
 use crate::contract::Calls;
 use crate::{ApiEffect, CallId};
 
-/// A lease not renewed for this long may be taken by another.
-const LEASE: Duration = Duration::from_secs(15);
-/// A leader that could not renew for this long stops acting, well before another may start.
-const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// Time between attempts.
-const RETRY: Duration = Duration::from_secs(2);
+/// The namespace of leases that name none.
+const NAMESPACE: &str = "kube-system";
+
+/// A lease, and how a candidate competes for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Election {
+    /// The namespace of the lease.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// A lease that was not renewed for this long may be taken by another candidate. It is
+    /// written into the lease in whole seconds, rounded up, and it is what the lease says that counts.
+    pub lease_duration: Span,
+    /// A leader that could not renew for this long stops acting, well before another may start.
+    pub renew_deadline: Span,
+    /// Time between attempts.
+    pub retry_period: Span,
+}
+
+impl Election {
+    /// The lease of that name in `kube-system`, with the times that Kubernetes recommends.
+    pub fn of(name: &str) -> Self {
+        Self {
+            namespace: NAMESPACE.to_owned(),
+            name: name.to_owned(),
+            lease_duration: Span::secs(15),
+            renew_deadline: Span::secs(10),
+            retry_period: Span::secs(2),
+        }
+    }
+
+    /// What is wrong with the times: a field, its value, and why it cannot be.
+    ///
+    /// Source: kubernetes 1.33, `component-base/config/validation` and `NewLeaderElector`.
+    pub fn complaints(&self) -> Vec<(&'static str, Span, &'static str)> {
+        let Self { lease_duration, renew_deadline, retry_period, .. } = *self;
+        let mut found = Vec::new();
+        for (field, span) in [
+            ("leaseDuration", lease_duration),
+            ("renewDeadline", renew_deadline),
+            ("retryPeriod", retry_period),
+        ] {
+            if span == Span::ZERO {
+                found.push((field, span, "must be greater than zero"));
+            }
+        }
+        if lease_duration <= renew_deadline {
+            let why = "must be greater than `RenewDeadline`";
+            found.push(("leaseDuration", lease_duration, why));
+        }
+        // Attempts may come later by a fifth.
+        if u128::from(renew_deadline.0) * 10 <= u128::from(retry_period.0) * 12 {
+            let why = "must be greater than `RetryPeriod` * 1.2";
+            found.push(("renewDeadline", renew_deadline, why));
+        }
+        found
+    }
+
+    /// The duration as the lease says it.
+    fn lease_seconds(&self) -> i32 {
+        i32::try_from(self.lease_duration.0.div_ceil(Span::secs(1).0)).unwrap_or(i32::MAX)
+    }
+}
 
 /// One candidate for a lease.
 #[derive(Clone)]
 pub struct LeaderElector {
+    election: Election,
     key: Key,
     identity: String,
     seen: Option<Seen>,
@@ -45,10 +105,16 @@ struct Pending {
 
 impl LeaderElector {
     /// Makes a candidate `identity` (unique among the candidates) for the lease `name` in
-    /// `kube-system`.
+    /// `kube-system`, with the usual times.
     pub fn new(name: &str, identity: &str) -> Self {
+        Self::of(Election::of(name), identity)
+    }
+
+    /// Makes a candidate `identity` (unique among the candidates).
+    pub fn of(election: Election, identity: &str) -> Self {
         Self {
-            key: Key::new(Kind::Lease, "kube-system", name),
+            key: Key::new(Kind::Lease, &election.namespace, &election.name),
+            election,
             identity: identity.to_owned(),
             seen: None,
             led_since_attempt: None,
@@ -60,7 +126,8 @@ impl LeaderElector {
 
     /// Whether this process may act at `now`.
     pub fn is_leader(&self, now: Time) -> bool {
-        self.led_since_attempt.is_some_and(|t| now.since(t) < RENEW_DEADLINE)
+        self.led_since_attempt
+            .is_some_and(|t| now.since(t) < self.election.renew_deadline.duration())
     }
 
     /// When the elector wants to be woken.
@@ -73,7 +140,7 @@ impl LeaderElector {
         if self.released || self.pending.is_some() || now < self.next_attempt {
             return;
         }
-        self.next_attempt = now + RETRY;
+        self.next_attempt = now + self.election.retry_period.duration();
         let renewable = self.seen.as_ref().filter(|s| self.holds(&s.lease));
         let (request, write) = match renewable {
             Some(seen) => (self.claim(now, Some(&seen.lease)), true),
@@ -151,7 +218,10 @@ impl LeaderElector {
         let spec = seen.lease.spec.as_ref();
         let holder = spec.and_then(|s| s.holder_identity.as_deref()).unwrap_or_default();
         let free = holder.is_empty() || holder == self.identity;
-        if free || now.since(seen.at) > LEASE {
+        let seconds =
+            spec.and_then(|s| s.lease_duration_seconds).and_then(|s| u64::try_from(s).ok());
+        let lasts = seconds.map_or(self.election.lease_duration.duration(), Duration::from_secs);
+        if free || now.since(seen.at) > lasts {
             let request = self.claim(now, Some(&seen.lease));
             self.send(now, request, true, calls, out);
         } else {
@@ -182,7 +252,7 @@ impl LeaderElector {
         let transitions = before.lease_transitions.unwrap_or(0);
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: Some(15),
+            lease_duration_seconds: Some(self.election.lease_seconds()),
             acquire_time: if ours { before.acquire_time } else { Some(now.to_micro()) },
             renew_time: Some(now.to_micro()),
             lease_transitions: Some(match from {
@@ -280,6 +350,66 @@ mod tests {
         world.turn(&mut a, at(171), &mut calls);
         world.turn(&mut a, at(174), &mut calls);
         assert!(!a.is_leader(at(174)));
+    }
+
+    #[test]
+    fn a_lease_lasts_as_long_as_it_says() {
+        let mut world = World::default();
+        let mut calls = Calls::default();
+        let short = Election {
+            namespace: "n".to_owned(),
+            lease_duration: Span::millis(3_500),
+            renew_deadline: Span::secs(2),
+            retry_period: Span::millis(500),
+            ..Election::of("x")
+        };
+        let mut a = LeaderElector::of(short.clone(), "a");
+        let mut b = LeaderElector::of(Election { lease_duration: Span::secs(60), ..short }, "b");
+        let at = |millis: u64| Time::ZERO + Duration::from_millis(100_000 + millis);
+        world.turn(&mut a, at(0), &mut calls);
+        world.turn(&mut b, at(0), &mut calls);
+        let lease = world.lease.clone().unwrap();
+        assert_eq!(lease.metadata.namespace.as_deref(), Some("n"));
+        assert_eq!(lease.spec.unwrap().lease_duration_seconds, Some(4));
+        assert_eq!(a.wake_at(), Some(at(500)));
+        assert!(a.is_leader(at(1_999)) && !a.is_leader(at(2_000)));
+        // The other one goes by what the leader has written, not by what it would write itself.
+        world.turn(&mut b, at(4_000), &mut calls);
+        assert!(!b.is_leader(at(4_000)));
+        world.turn(&mut b, at(4_500), &mut calls);
+        assert!(b.is_leader(at(4_500)));
+    }
+
+    #[test]
+    fn times_that_cannot_be_are_told() {
+        let check = |lease: u64, renew: u64, retry: u64, expected: &[&str]| {
+            let election = Election {
+                lease_duration: Span::secs(lease),
+                renew_deadline: Span::secs(renew),
+                retry_period: Span::secs(retry),
+                ..Election::of("x")
+            };
+            let complaints = election.complaints().into_iter();
+            let told: Vec<_> =
+                complaints.map(|(field, value, why)| format!("{field} {value} {why}")).collect();
+            assert_eq!(told, expected, "{lease} {renew} {retry}");
+        };
+        check(15, 10, 2, &[]);
+        check(10, 10, 2, &["leaseDuration 10s must be greater than `RenewDeadline`"]);
+        check(15, 12, 10, &["renewDeadline 12s must be greater than `RetryPeriod` * 1.2"]);
+        check(15, 13, 10, &[]);
+        check(
+            0,
+            0,
+            0,
+            &[
+                "leaseDuration 0s must be greater than zero",
+                "renewDeadline 0s must be greater than zero",
+                "retryPeriod 0s must be greater than zero",
+                "leaseDuration 0s must be greater than `RenewDeadline`",
+                "renewDeadline 0s must be greater than `RetryPeriod` * 1.2",
+            ],
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub use contract::{ApiEffect, ApiInput, CallId, Calls, Machine, WatchEvent};
 pub use controller::Controller;
 pub use controller_manager::ControllerManager;
 pub use index::Index;
-pub use leader::LeaderElector;
+pub use leader::{Election, LeaderElector};
 pub use reconciler::{Announcement, Answer, Memory, Plan, Reconciler};
 pub use record::{Record, Recorder, Regarding, Report};
 pub use recording::Recorded;

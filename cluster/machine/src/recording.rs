@@ -6,7 +6,7 @@
 use api::Time;
 use serde::{Deserialize, Serialize};
 
-use crate::Machine;
+use crate::{Election, Machine};
 
 /// What a recording is of: enough to make the same machine again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct Header {
     pub seed: u64,
     /// The candidate's name in the leader election; `None` without one.
     pub identity: Option<String>,
+    /// How it competes; as it usually does if that is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub election: Option<Election>,
     /// How the machine was configured, as its own configuration type is written.
     pub settings: serde_json::Value,
 }

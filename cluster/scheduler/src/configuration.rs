@@ -17,6 +17,7 @@ mod problems;
 #[cfg(test)]
 mod tests;
 
+use machine::Election;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -41,6 +42,8 @@ pub struct Configuration {
     pub scheduler: SchedulerConfig,
     /// Whether to act only while holding the lease, if the file says so.
     pub leader_elect: Option<bool>,
+    /// The lease, and how it is competed for.
+    pub election: Election,
     /// Path of the kubeconfig file, if the file names one.
     pub kubeconfig: Option<String>,
     /// For each extender how it is reached over TLS, if it is.
@@ -147,13 +150,13 @@ impl Configuration {
             profiles: profiles.into_iter().map(|profile| profile.config).collect(),
             initial_backoff_seconds: file.initial_backoff(),
             max_backoff_seconds: file.max_backoff(),
-            lease: leader.lease().to_owned(),
             extenders: extenders.iter().map(FileExtender::config).collect(),
         };
         let kubeconfig = Some(client.kubeconfig).filter(|path| !path.is_empty());
         Ok(Self {
             scheduler,
             leader_elect: leader.leader_elect,
+            election: leader.election(),
             kubeconfig,
             extenders: extenders.iter().map(FileExtender::tls).collect(),
             remarks,

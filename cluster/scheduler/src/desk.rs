@@ -28,8 +28,6 @@ pub struct SchedulerConfig {
     pub initial_backoff_seconds: u64,
     /// The pause doubles with each attempt, and is never longer than this.
     pub max_backoff_seconds: u64,
-    /// The lease whose holder acts.
-    pub lease: String,
     /// Programs that have a say in decisions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub extenders: Vec<ExtenderConfig>,
@@ -42,7 +40,6 @@ impl Default for SchedulerConfig {
             profiles: vec![ProfileConfig::default()],
             initial_backoff_seconds: 1,
             max_backoff_seconds: 10,
-            lease: "kube-scheduler".to_owned(),
             extenders: Vec::new(),
         }
     }

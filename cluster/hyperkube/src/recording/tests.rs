@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use api::{ApiError, Key, Kind, Object, Reply, Request, Revision, Status, Time, codec};
 use machine::WatchEvent;
-use machine::{ApiEffect, ApiInput, ControllerManager, LeaderElector, Machine, RngTree};
+use machine::{ApiEffect, ApiInput, ControllerManager, Election, LeaderElector, Machine, RngTree};
 use scheduler::{Desk, Scheduler, SchedulerConfig};
 use serde_json::json;
 
@@ -107,6 +107,7 @@ fn scheduler_run(path: &Path) -> String {
         component: "kube-scheduler".into(),
         seed: SEED,
         identity: Some("host_1".into()),
+        election: None,
         settings: serde_json::to_value(&config).unwrap(),
     };
     let elector = LeaderElector::new("kube-scheduler", "host_1");
@@ -189,13 +190,17 @@ fn a_controller_manager_is_repeated_and_its_recording_holds_no_secret() {
         root_ca_pem: Some("-----BEGIN CERTIFICATE-----\n".into()),
         nodes_approved_by_hand: false,
     };
+    // Other times than usual, which the recording has to tell.
+    let election =
+        Election { retry_period: api::Span::secs(3), ..Election::of("second-controller-manager") };
     let header = Header {
         component: "kube-controller-manager".into(),
         seed: 0,
         identity: Some("host_1".into()),
+        election: Some(election.clone()),
         settings: serde_json::to_value(&config).unwrap(),
     };
-    let elector = LeaderElector::new("kube-controller-manager", "host_1");
+    let elector = LeaderElector::of(election, "host_1");
     let machine = ControllerManager::new(controllers::all(config), Some(elector));
     let kinds = machine.kinds();
     let mut machine = recording(&path).of(machine, &header).unwrap();
@@ -407,6 +412,7 @@ fn all_that_a_controller_manager_asks_for_is_repeated() {
         component: "kube-controller-manager".into(),
         seed: 0,
         identity: None,
+        election: None,
         settings: serde_json::to_value(&config).unwrap(),
     };
     let machine = ControllerManager::new(controllers::all(config), None);

@@ -1,5 +1,7 @@
 //! The parts of a file, plugins aside.
 
+use api::Span;
+use machine::Election;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -96,49 +98,79 @@ pub(super) struct LeaderElection {
     resource_namespace: String,
 }
 
-const LEASE: &str = "kube-scheduler";
-
 impl LeaderElection {
-    /// The name of the lease.
-    pub(super) fn lease(&self) -> &str {
-        if self.resource_name.is_empty() { LEASE } else { &self.resource_name }
+    /// The lease, and how it is competed for.
+    pub(super) fn election(&self) -> Election {
+        let mut election = Election::of("kube-scheduler");
+        for (given, name) in [
+            (&self.resource_name, &mut election.name),
+            (&self.resource_namespace, &mut election.namespace),
+        ] {
+            if !given.is_empty() {
+                name.clone_from(given);
+            }
+        }
+        for (given, span) in [
+            (&self.lease_duration, &mut election.lease_duration),
+            (&self.renew_deadline, &mut election.renew_deadline),
+            (&self.retry_period, &mut election.retry_period),
+        ] {
+            // Nothing is as good as none.
+            if let Some(given) = duration(given).filter(|given| *given != Span::ZERO) {
+                *span = given;
+            }
+        }
+        election
     }
 
     pub(super) fn validate(&self, problems: &mut Problems) {
-        for (field, value, fixed) in [
-            ("leaseDuration", &self.lease_duration, "15s"),
-            ("renewDeadline", &self.renew_deadline, "10s"),
-            ("retryPeriod", &self.retry_period, "2s"),
+        let mut legible = true;
+        for (field, value) in [
+            ("leaseDuration", &self.lease_duration),
+            ("renewDeadline", &self.renew_deadline),
+            ("retryPeriod", &self.retry_period),
         ] {
-            if !matches!(value.as_str(), "" | "0" | "0s") && value != fixed {
-                let detail = format!("this scheduler's is always {fixed}");
-                problems.invalid(&format!("leaderElection.{field}"), value, &detail);
+            if !value.is_empty() && duration(value).is_none() {
+                let detail = "must be a length of time greater than zero, such as 15s";
+                problems.invalid(&format!("leaderElection.{field}"), value, detail);
+                legible = false;
             }
+        }
+        if self.leader_elect == Some(false) {
+            return;
+        }
+        let election = self.election();
+        for (field, span, why) in election.complaints().into_iter().filter(|_| legible) {
+            problems.invalid(&format!("leaderElection.{field}"), format_args!("{span}"), why);
         }
         if !matches!(self.resource_lock.as_str(), "" | "leases") {
             let detail = r#"resourceLock value must be "leases""#;
             problems.invalid("leaderElection.resourceLock", &self.resource_lock, detail);
         }
-        if !matches!(self.resource_namespace.as_str(), "" | "kube-system") {
-            let detail = "this scheduler's lease is in kube-system";
-            let path = "leaderElection.resourceNamespace";
-            problems.invalid(path, &self.resource_namespace, detail);
+        let Election { namespace, name, .. } = &election;
+        if !api::names::is_label(namespace) {
+            let detail = "must be the name of a namespace";
+            problems.invalid("leaderElection.resourceNamespace", namespace, detail);
         }
-        let complaints = api::names::subdomain(self.lease());
-        problems.invalid_each("leaderElection.resourceName", self.lease(), complaints);
+        problems.invalid_each("leaderElection.resourceName", name, api::names::subdomain(name));
     }
 
     pub(super) fn complete(&self) -> Value {
+        let election = self.election();
         json!({
             "leaderElect": self.leader_elect.unwrap_or(true),
-            "leaseDuration": "15s",
-            "renewDeadline": "10s",
-            "retryPeriod": "2s",
+            "leaseDuration": election.lease_duration,
+            "renewDeadline": election.renew_deadline,
+            "retryPeriod": election.retry_period,
             "resourceLock": "leases",
-            "resourceName": self.lease(),
-            "resourceNamespace": "kube-system",
+            "resourceName": election.name,
+            "resourceNamespace": election.namespace,
         })
     }
+}
+
+fn duration(text: &str) -> Option<Span> {
+    if text == "0" { Some(Span::ZERO) } else { text.parse().ok() }
 }
 
 /// How the API is reached.

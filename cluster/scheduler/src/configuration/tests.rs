@@ -1,3 +1,5 @@
+use api::Span;
+
 use super::*;
 use crate::plugins::plugins;
 use crate::profile::Profile;
@@ -62,7 +64,8 @@ fn everything_that_a_file_can_say() {
     let configuration = of(json!({
         "parallelism": 4,
         "leaderElection": {"leaderElect": false, "resourceName": "second",
-            "leaseDuration": "15s", "resourceLock": "leases"},
+            "resourceNamespace": "batch", "leaseDuration": "1m30s", "renewDeadline": "60.5s",
+            "retryPeriod": "0s", "resourceLock": "leases"},
         "clientConnection": {"kubeconfig": "/etc/second.conf", "qps": 100, "burst": 200},
         "percentageOfNodesToScore": 40,
         "podInitialBackoffSeconds": 2,
@@ -97,10 +100,15 @@ fn everything_that_a_file_can_say() {
     let scheduler = &configuration.scheduler;
     assert_eq!(configuration.leader_elect, Some(false));
     assert_eq!(configuration.kubeconfig.as_deref(), Some("/etc/second.conf"));
-    assert_eq!(
-        (scheduler.initial_backoff_seconds, scheduler.max_backoff_seconds, &*scheduler.lease),
-        (2, 30, "second")
-    );
+    assert_eq!((scheduler.initial_backoff_seconds, scheduler.max_backoff_seconds), (2, 30));
+    let expected = Election {
+        namespace: "batch".to_owned(),
+        lease_duration: Span::secs(90),
+        renew_deadline: Span::millis(60_500),
+        ..Election::of("second")
+    };
+    assert_eq!(configuration.election, expected);
+    assert_eq!(of(configuration.complete().clone()).election, expected);
     let [spread, pack] = &scheduler.profiles[..] else { panic!("two profiles") };
     let expected = ProfileConfig {
         name: "spread".into(),
@@ -258,10 +266,28 @@ fn what_is_refused() {
     );
     refused(
         json!({"leaderElection": {"resourceLock": "endpoints", "leaseDuration": "1m"}}),
-        "[leaderElection.leaseDuration: Invalid value: \"1m\": this scheduler's is always 15s, \
-         leaderElection.resourceLock: Invalid value: \"endpoints\": resourceLock value must be \
-         \"leases\"]",
+        "leaderElection.resourceLock: Invalid value: \"endpoints\": resourceLock value must be \
+         \"leases\"",
     );
+    let times = json!({"leaseDuration": "5s", "renewDeadline": "5s", "retryPeriod": "5s",
+        "resourceNamespace": "a.b"});
+    refused(
+        json!({"leaderElection": times}),
+        "[leaderElection.leaseDuration: Invalid value: 5s: must be greater than `RenewDeadline`, \
+         leaderElection.renewDeadline: Invalid value: 5s: must be greater than `RetryPeriod` * 1.2, \
+         leaderElection.resourceNamespace: Invalid value: \"a.b\": must be the name of a \
+         namespace]",
+    );
+    // Nobody competes.
+    let mut alone = times;
+    alone["leaderElect"] = json!(false);
+    assert_eq!(of(json!({"leaderElection": alone})).leader_elect, Some(false));
+    for wrong in ["-1s", "soon", "5"] {
+        let place = "leaderElection.retryPeriod: Invalid value: ";
+        let expected =
+            format!("{place}{wrong:?}: must be a length of time greater than zero, such as 15s");
+        refused(json!({"leaderElection": {"retryPeriod": wrong}}), &expected);
+    }
 }
 
 #[test]

@@ -250,6 +250,7 @@ fn kubelet_run(path: &std::path::Path) -> String {
         component: "kubelet".into(),
         seed: 0,
         identity: None,
+        election: None,
         settings: serde_json::to_value(&config).unwrap(),
     };
     let recording = Recording { record_to: Some(path.to_owned()) };
