@@ -38,6 +38,11 @@ pub(crate) fn warning<T: ApiObject>(object: &T, reason: &str, message: String) -
     Record { warning: true, ..normal(object, reason, message) }
 }
 
+/// Tells of a write if it is refused; why is appended to the message.
+pub(crate) const fn when_refused(record: Record) -> Announcement {
+    Announcement { done: None, refused: Some(record) }
+}
+
 /// Tells of a write once it is carried out.
 pub(crate) const fn when_done(record: Record) -> Announcement {
     Announcement { done: Some(record), refused: None }

@@ -8,13 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::hash::{fnv64, letters};
-use api::{ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
+use api::{ApiObject, Key, Kind, Name, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use machine::{Cache, Delta, Index, Plan, Reconciler};
+use machine::{Announcement, Cache, Delta, Index, Memory, Plan, Reconciler};
 
-use crate::{ownership, pods, service_pods};
+use crate::{announce, ownership, pods, service_pods};
 
 mod hints;
 
@@ -57,8 +57,15 @@ impl Reconciler for EndpointSlices {
     }
 
     fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
+        self.reconcile_with(cache, key, now, &mut Memory::default())
+    }
+
+    fn reconcile_with(&self, cache: &Cache, key: &Key, now: Time, memory: &mut Memory) -> Plan {
         let mut plan = Plan::nothing();
-        let Some(service) = cache.get::<Service>(&key.namespace, &key.name) else { return plan };
+        let Some(service) = cache.get::<Service>(&key.namespace, &key.name) else {
+            memory.text = Name::default();
+            return plan;
+        };
         let Some(selector) = service_pods::selector(service) else { return plan };
         // The garbage collector removes the slices of a service that goes.
         if meta::is_terminating(&service.metadata) {
@@ -87,18 +94,35 @@ impl Reconciler for EndpointSlices {
         let mut surplus: Vec<&EndpointSlice> =
             existing.iter().copied().filter(|s| !families.contains(&s.address_type)).collect();
         let mut namer = Namer::new(cache, &service.metadata);
+        let mut outcomes = Vec::new();
         for family in &families {
             let present: Vec<&EndpointSlice> =
                 existing.iter().copied().filter(|s| s.address_type == *family).collect();
-            let desired = desired(cache, service, &pods, family);
+            let (desired, outcome) = desired(cache, service, &pods, family);
+            outcomes.extend(outcome.map(|outcome| (family.as_str(), outcome)));
             surplus.extend(fill(service, family, desired, &present, &mut namer, &mut plan));
         }
+        plan.events.extend(hints::told(service, &outcomes, &existing, memory));
         // An address is announced anew before its old slice goes.
         for slice in surplus {
-            plan.request(ownership::delete(slice));
+            let name = slice.metadata.name.as_deref().unwrap_or_default();
+            let failed = failed(service, &format!("delete {name} EndpointSlice"));
+            plan.request_announced(ownership::delete(slice), failed);
         }
         plan
     }
+}
+
+/// What people are told if it fails.
+fn failed(service: &Service, what: &str) -> Announcement {
+    let meta = &service.metadata;
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let name = format!("{namespace}/{}", meta.name.as_deref().unwrap_or_default());
+    let message = format!(
+        "Error updating Endpoint Slices for Service {name}: failed to {what} for Service {name}: "
+    );
+    let record = announce::warning(service, "FailedToUpdateEndpointSlices", message);
+    announce::when_refused(record)
 }
 
 fn services_of_slice(delta: &Delta) -> Vec<Key> {
@@ -151,7 +175,13 @@ pub(crate) type Ports = BTreeSet<Port>;
 /// The endpoints that there must be, by the ports they have in common and by pod UID.
 type Desired = BTreeMap<Ports, BTreeMap<String, Endpoint>>;
 
-fn desired(cache: &Cache, service: &Service, pods: &[&Pod], family: &str) -> Desired {
+/// Those, and what became of hints that are shared out.
+fn desired(
+    cache: &Cache,
+    service: &Service,
+    pods: &[&Pod],
+    family: &str,
+) -> (Desired, Option<hints::Outcome>) {
     let mut desired = Desired::new();
     for pod in pods {
         let Some(address) = service_pods::address_of(pod, family) else { continue };
@@ -168,12 +198,13 @@ fn desired(cache: &Cache, service: &Service, pods: &[&Pod], family: &str) -> Des
         let endpoint = endpoint_of(cache, service, pod, address);
         desired.entry(ports).or_default().insert(uid, endpoint);
     }
-    hints::hint(cache, service, desired.values_mut().flat_map(BTreeMap::values_mut));
+    let endpoints = desired.values_mut().flat_map(BTreeMap::values_mut);
+    let outcome = hints::hint(cache, service, endpoints);
     // A service without endpoints is told from one that nobody looked at yet.
     if desired.is_empty() {
         desired.insert(Ports::new(), BTreeMap::new());
     }
-    desired
+    (desired, outcome)
 }
 
 fn endpoint_of(cache: &Cache, service: &Service, pod: &Pod, address: &str) -> Endpoint {
@@ -239,8 +270,10 @@ fn fill<'a>(
             updated.endpoints = endpoints;
             decorate(&mut updated, service);
             if updated != *slice {
+                let name = slice.metadata.name.as_deref().unwrap_or_default();
+                let failed = failed(service, &format!("update {name} EndpointSlice"));
                 let object = updated.into_object();
-                plan.request(Request::Update { object, subresource: None });
+                plan.request_announced(Request::Update { object, subresource: None }, failed);
             }
         }
         let mut chunks: Vec<Vec<Endpoint>> =
@@ -250,7 +283,8 @@ fn fill<'a>(
         }
         for endpoints in chunks {
             let slice = new_slice(service, family, &ports, endpoints, namer);
-            plan.request(Request::Create(slice.into_object()));
+            let failed = failed(service, "create EndpointSlice");
+            plan.request_announced(Request::Create(slice.into_object()), failed);
         }
     }
     surplus.extend(present.iter().filter(|s| !taken.contains(&s.metadata.uid)));

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use machine::{Cache, Delta, Index, Plan, Reconciler};
 
-use crate::{ownership, pods, service_pods};
+use crate::{announce, ownership, pods, service_pods};
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const MANAGER: &str = "endpoint-controller";
@@ -76,11 +76,20 @@ impl Reconciler for Endpoints {
         wanted.metadata.labels = Some(labels_of(service));
         note_truncation(&mut wanted, truncated);
         wanted.subsets = Some(subsets).filter(|s| !s.is_empty());
+        let failed = |reason: &str, what: &str| {
+            let message = format!("Failed to {what} {}/{}: ", key.namespace, key.name);
+            announce::when_refused(announce::warning(&wanted, reason, message))
+        };
         match current {
-            None => plan.request(Request::Create(wanted.into_object())),
+            None => {
+                let failed = failed("FailedToCreateEndpoint", "create endpoint for service");
+                plan.request_announced(Request::Create(wanted.into_object()), failed);
+            }
             Some(current) if *current == wanted => {}
             Some(_) => {
-                plan.request(Request::Update { object: wanted.into_object(), subresource: None });
+                let failed = failed("FailedToUpdateEndpoint", "update endpoint");
+                let object = wanted.into_object();
+                plan.request_announced(Request::Update { object, subresource: None }, failed);
             }
         }
         plan

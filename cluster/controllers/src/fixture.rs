@@ -10,7 +10,7 @@ use api::{
     codec, meta,
 };
 use k8s_openapi::ByteString;
-use machine::{Cache, Plan, Reconciler, WatchEvent};
+use machine::{Cache, Memory, Plan, Reconciler, WatchEvent};
 use serde_json::{Value, json};
 
 /// A moment that is easy to read in timestamps.
@@ -253,6 +253,7 @@ impl Store {
 /// One reconciler with a cache that is never behind.
 pub(crate) struct Fixture<R> {
     reconciler: R,
+    memories: BTreeMap<Key, Memory>,
     pub(crate) cache: Cache,
     pub(crate) store: Store,
 }
@@ -261,7 +262,7 @@ impl<R: Reconciler> Fixture<R> {
     pub(crate) fn new(reconciler: R) -> Self {
         let store = Store { now: START, ..Store::default() };
         let cache = Cache::with_indexes(reconciler.indexes());
-        Self { reconciler, cache, store }
+        Self { reconciler, memories: BTreeMap::new(), cache, store }
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -322,6 +323,18 @@ impl<R: Reconciler> Fixture<R> {
 
     pub(crate) fn reconcile(&self, key: &Key) -> Plan {
         self.reconciler.reconcile(&self.cache, key, self.store.now)
+    }
+
+    /// As a process reconciles that remembers what it did before: what people are told at once.
+    pub(crate) fn told(&mut self, key: &Key) -> Vec<String> {
+        let memory = self.memories.entry(key.clone()).or_default();
+        let plan = self.reconciler.reconcile_with(&self.cache, key, self.store.now, memory);
+        plan.events.iter().map(|record| format!("{} {}", record.reason, record.message)).collect()
+    }
+
+    /// Forgets what was remembered, as a process that starts anew.
+    pub(crate) fn forget(&mut self) {
+        self.memories.clear();
     }
 
     /// Carries plans out until there is nothing left to do; returns everything that was done.

@@ -11,10 +11,10 @@ mod zones;
 
 use std::time::Duration;
 
-use api::{ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
+use api::{ApiObject, Key, Kind, Name, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, PodCondition, Taint};
-use machine::{Cache, Delta, Index, Plan, Reconciler};
+use machine::{Cache, Delta, Index, Memory, Plan, Reconciler, Record, Regarding};
 
 use self::zones::Turn;
 use crate::{announce, ownership, pods};
@@ -83,6 +83,15 @@ impl Reconciler for NodeLifecycle {
         }
     }
 
+    fn reconcile_with(&self, cache: &Cache, key: &Key, now: Time, memory: &mut Memory) -> Plan {
+        let mut plan = self.reconcile(cache, key, now);
+        if !zones::is_turn(key) {
+            let node = cache.object(key).and_then(Object::get::<Node>);
+            plan.events.extend(told_of(node, key, memory));
+        }
+        plan
+    }
+
     fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
         if zones::is_turn(key) {
             return give_up_next(cache, key, self.unhealthy_zone_threshold_percent, now);
@@ -117,6 +126,33 @@ impl Reconciler for NodeLifecycle {
         }
         plan
     }
+}
+
+/// What people are told of a node that this process has not known, or does not know any more:
+/// once by each process that acts, as by Kubernetes. Remembered is the node's UID.
+fn told_of(node: Option<&Node>, key: &Key, memory: &mut Memory) -> Option<Record> {
+    let uid = node.and_then(|node| node.metadata.uid.as_deref()).unwrap_or_default();
+    let (uid, reason, what) = match (memory.text.as_str(), uid) {
+        ("", "") => return None,
+        ("", uid) => (Name::from(uid), "RegisteredNode", ["Registered", "in"]),
+        (_, "") => (std::mem::take(&mut memory.text), "RemovingNode", ["Removing", "from"]),
+        // A node that was made anew meanwhile is the same one to Kubernetes.
+        (before, uid) if before == uid => return None,
+        (_, uid) => {
+            memory.text = uid.into();
+            return None;
+        }
+    };
+    if node.is_some() {
+        memory.text = uid.clone();
+    }
+    let ([event, place], name) = (what, &key.name);
+    Some(Record {
+        regarding: Regarding::object(key, &uid),
+        warning: false,
+        reason: Name::new_static(reason),
+        message: format!("Node {name} event: {event} Node {name} {place} Controller"),
+    })
 }
 
 /// Gives up the node of a zone whose turn it is.

@@ -7,12 +7,16 @@
 
 use std::time::Duration;
 
+use api::hash::fnv64;
 use api::{ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::core::v1::{Node, PodCondition, Taint, Toleration};
-use machine::{Cache, Delta, Plan, Reconciler};
+use machine::{Cache, Delta, Memory, Plan, Reconciler, Record};
 
 use crate::node_lifecycle::NO_EXECUTE;
 use crate::{announce, ownership, pods};
+
+/// What is remembered of a node: which of its pods shall go, and when.
+const SCHEDULED: &str = "scheduled";
 
 /// No more pods are evicted in one pass.
 const BURST_MAX: usize = 500;
@@ -51,27 +55,45 @@ impl Reconciler for TaintEviction {
     }
 
     fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {
+        self.reconcile_with(cache, key, now, &mut Memory::default())
+    }
+
+    fn reconcile_with(&self, cache: &Cache, key: &Key, now: Time, memory: &mut Memory) -> Plan {
         let mut plan = Plan::nothing();
+        let before = memory.notes.remove(SCHEDULED).unwrap_or_default();
         let Some(node) = cache.object(key).and_then(Object::get::<Node>) else { return plan };
         let taints: Vec<&Taint> = evicting(node).collect();
-        if taints.is_empty() {
+        if taints.is_empty() && before.is_empty() {
             return plan;
         }
         if taints.iter().any(|t| t.time_added.is_none()) {
             // Without it nobody could say how long pods have tolerated the taint.
             plan.request(stamped(node, now));
+            memory.notes.insert(SCHEDULED, before);
             return plan;
         }
+        let mut scheduled = Vec::new();
         for pod in cache.pods_of_node(&key.name) {
             if meta::is_terminating(&pod.metadata) || pods::is_terminal(pod) {
                 continue;
             }
             match deadline(pod, &taints) {
-                None => {}
-                Some(due) if due > now => plan.revisit_in(due.since(now)),
+                None => {
+                    let id = id_of(pod);
+                    if before.iter().any(|(_, scheduled)| *scheduled == id) {
+                        plan.events.push(cancelled(pod));
+                    }
+                }
+                Some(due) if due > now => {
+                    scheduled.push((due, id_of(pod)));
+                    plan.revisit_in(due.since(now));
+                }
                 Some(_) if plan.requests.len() >= BURST_MAX => {}
                 Some(_) => evict(pod, now, &mut plan),
             }
+        }
+        if !scheduled.is_empty() {
+            memory.notes.insert(SCHEDULED, scheduled);
         }
         plan
     }
@@ -139,6 +161,22 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     }
 }
 
+/// What tells a pod from others of its node in what is remembered.
+fn id_of(pod: &Pod) -> i64 {
+    fnv64(pod.metadata.uid.as_deref().unwrap_or_default().as_bytes()).cast_signed()
+}
+
+/// A pod that was to go later may stay after all.
+fn cancelled(pod: &Pod) -> Record {
+    let message = format!("Cancelling deletion of Pod {}", path_of(pod));
+    announce::normal(pod, "TaintManagerEviction", message)
+}
+
+fn path_of(pod: &Pod) -> String {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    format!("{namespace}/{}", pod.metadata.name.as_deref().unwrap_or_default())
+}
+
 fn evict(pod: &Pod, now: Time, plan: &mut Plan) {
     if pods::condition(pod, "DisruptionTarget").is_none_or(|c| c.status != "True") {
         let mut marked = pod.clone();
@@ -154,9 +192,7 @@ fn evict(pod: &Pod, now: Time, plan: &mut Plan) {
         });
         plan.request(ownership::update_status(marked));
     }
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let message = format!("Marking for deletion Pod {namespace}/{name}");
+    let message = format!("Marking for deletion Pod {}", path_of(pod));
     let record = announce::normal(pod, "TaintManagerEviction", message);
     plan.request_announced(ownership::delete(pod), announce::when_done(record));
 }
@@ -202,6 +238,43 @@ mod tests {
         check(tolerate(-5), taint, 0, true);
         let harmless = json!([{"key": "k", "effect": "NoSchedule"}]);
         check(json!([]), harmless, 9999, false);
+    }
+
+    #[test]
+    fn a_deletion_that_is_called_off_is_told_once() {
+        let mut fixture = Fixture::new(TaintEviction);
+        let node = |taints: Value| {
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"},
+                "spec": {"taints": taints}})
+        };
+        let added = crate::fixture::START.to_meta();
+        let taint = json!([{"key": "k", "effect": "NoExecute", "timeAdded": added}]);
+        let pod = |name: &str, seconds: Option<i64>| {
+            json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": name, "namespace": "n", "uid": name},
+                "spec": {"containers": [], "nodeName": "a", "tolerations": [{"key": "k",
+                    "operator": "Exists", "tolerationSeconds": seconds}]}})
+        };
+        let key = Key::cluster(Kind::Node, "a");
+        fixture.put(node(taint.clone()));
+        fixture.put(pod("p", Some(300)));
+        fixture.put(pod("q", Some(300)));
+        fixture.put(pod("r", None));
+        assert_eq!(fixture.told(&key), [""; 0]);
+        // One comes to tolerate it, then the taint goes.
+        fixture.put(pod("q", None));
+        let cancelled =
+            |name: &str| format!("TaintManagerEviction Cancelling deletion of Pod n/{name}");
+        assert_eq!(fixture.told(&key), [cancelled("q")]);
+        fixture.put(node(json!([])));
+        assert_eq!(fixture.told(&key), [cancelled("p")]);
+        assert_eq!(fixture.told(&key), [""; 0]);
+        // Where nothing was to be done, nothing is called off.
+        fixture.put(node(taint));
+        fixture.advance(Duration::from_secs(1000));
+        assert_eq!(fixture.told(&key), [""; 0]);
+        fixture.put(node(json!([])));
+        assert_eq!(fixture.told(&key), [""; 0]);
     }
 
     #[test]

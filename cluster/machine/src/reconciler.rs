@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::{ApiError, Key, Kind, Reply, Request, Time};
+use api::{ApiError, Key, Kind, Name, Reply, Request, Time};
 
 use crate::{Cache, Delta, Index, Record};
 
@@ -53,6 +53,8 @@ pub trait Reconciler: Send + Sync {
 pub struct Memory {
     /// Times and numbers, by what they mean to the reconciler. It keeps them few.
     pub notes: BTreeMap<&'static str, Vec<(Time, i64)>>,
+    /// A name or some lines, whose meaning is the reconciler's; empty for none.
+    pub text: Name,
     /// What the lists that the last plan asked for held, in the order in which they came. Whoever
     /// asks for lists takes them: a list that cannot be had is no failure.
     pub answers: Vec<Answer>,
@@ -72,7 +74,7 @@ pub struct Answer {
 impl Memory {
     /// Whether there is nothing to remember.
     pub fn is_empty(&self) -> bool {
-        self.notes.is_empty() && self.answers.is_empty()
+        self.notes.is_empty() && self.text.is_empty() && self.answers.is_empty()
     }
 
     /// The last note of that name.

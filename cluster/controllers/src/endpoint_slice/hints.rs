@@ -12,10 +12,11 @@ use std::collections::BTreeMap;
 use api::meta;
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, ForZone};
-use machine::Cache;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, EndpointSlice, ForZone};
+use machine::{Cache, Memory, Record};
 
 use super::ZONE;
+use crate::announce;
 
 const MODE: &str = "service.kubernetes.io/topology-mode";
 /// What the annotation was called before; it still counts, and first.
@@ -51,17 +52,69 @@ pub(super) fn share(node: &Node) -> Option<(&str, u64)> {
     Some((zone, u64::try_from(milli).unwrap_or(0)))
 }
 
-/// Gives the endpoints their hints.
+/// What became of endpoints that shall be shared out: why they could not, if so.
+pub(super) type Outcome = Result<(), String>;
+
+const ENABLED: &str = "Topology Aware Hints has been enabled";
+const DISABLED: &str = "Topology Aware Hints has been disabled";
+const NO_ZONE: &str = "One or more endpoints do not have a zone specified";
+const NO_NODES: &str = "Insufficient Node information: allocatable CPU or zone not specified on \
+                        one or more nodes";
+const TOO_FEW: &str = "Insufficient number of endpoints";
+const OVERLOADED: &str = "Unable to allocate minimum required endpoints to each zone without \
+                          exceeding overload threshold";
+
+/// What people are told of the hints of a service, when that has changed, by family; remembered is
+/// what was told last. A process that starts finds slices with hints, and says nothing; what keeps
+/// endpoints from being shared out it says again, as Kubernetes does.
+pub(super) fn told(
+    service: &Service,
+    outcomes: &[(&str, Outcome)],
+    existing: &[&EndpointSlice],
+    memory: &mut Memory,
+) -> Vec<Record> {
+    let now: Vec<(&str, &str)> = outcomes
+        .iter()
+        .map(|(family, outcome)| (*family, outcome.as_ref().err().map_or(ENABLED, String::as_str)))
+        .collect();
+    let lines: Vec<String> = now.iter().map(|(family, said)| format!("{family} {said}")).collect();
+    let before = std::mem::replace(&mut memory.text, lines.join("\n").into());
+    let before: BTreeMap<&str, &str> =
+        before.lines().filter_map(|line| line.split_once(' ')).collect();
+    let hinted = |family: &str| {
+        let mut slices = existing.iter().filter(|slice| slice.address_type == family);
+        slices.any(|slice| slice.endpoints.iter().any(|e| e.hints.is_some()))
+    };
+    let record = |family: &str, message: &str| {
+        let message = format!("{message}, addressType: {family}");
+        if message.starts_with(ENABLED) {
+            announce::normal(service, "TopologyAwareHintsEnabled", message)
+        } else {
+            announce::warning(service, "TopologyAwareHintsDisabled", message)
+        }
+    };
+    let news = now.iter().filter(|(family, said)| match before.get(family) {
+        Some(before) => before != said,
+        None => *said != ENABLED || !hinted(family),
+    });
+    let gone = before.iter().filter(|(family, said)| {
+        **said == ENABLED && !now.iter().any(|(other, _)| other == *family)
+    });
+    let gone = gone.map(|(family, _)| record(family, DISABLED));
+    news.map(|(family, said)| record(family, said)).chain(gone).collect()
+}
+
+/// Gives the endpoints their hints; tells what became of those that shall be shared out.
 pub(super) fn hint<'a>(
     cache: &Cache,
     service: &Service,
     endpoints: impl Iterator<Item = &'a mut Endpoint>,
-) {
+) -> Option<Outcome> {
     let spec = service.spec.as_ref();
     let shared_out = are_shared_out(service);
     let close = spec.and_then(|s| s.traffic_distribution.as_deref()) == Some("PreferClose");
     if !shared_out && !close {
-        return;
+        return None;
     }
     let mut ready: Vec<&mut Endpoint> = endpoints.filter(|e| is_ready(e)).collect();
     if !shared_out {
@@ -70,14 +123,17 @@ pub(super) fn hint<'a>(
                 meant_for(endpoint, zone);
             }
         }
-        return;
+        return None;
     }
-    let zones: Option<Vec<String>> = ready.iter().map(|e| e.zone.clone()).collect();
-    let Some(zones) = zones else { return };
-    let Some(allotted) = allot(cache, zones) else { return };
+    let zones = ready.iter().map(|e| e.zone.clone().filter(|zone| !zone.is_empty())).collect();
+    let allotted = match allot(cache, zones) {
+        Ok(allotted) => allotted,
+        Err(why) => return Some(Err(why)),
+    };
     for (endpoint, zone) in ready.iter_mut().zip(allotted) {
         meant_for(endpoint, zone);
     }
+    Some(Ok(()))
 }
 
 fn is_ready(endpoint: &Endpoint) -> bool {
@@ -89,20 +145,26 @@ fn meant_for(endpoint: &mut Endpoint, zone: String) {
     endpoint.hints = Some(EndpointHints { for_zones, ..EndpointHints::default() });
 }
 
-/// For which zone each of the endpoints is that are in these zones; `None` when they cannot be
-/// shared out.
-fn allot(cache: &Cache, mut zones: Vec<String>) -> Option<Vec<String>> {
+/// For which zone each of the endpoints is that are in these zones.
+///
+/// # Errors
+/// Why they cannot be shared out.
+fn allot(cache: &Cache, zones: Vec<Option<String>>) -> Result<Vec<String>, String> {
     let mut time: BTreeMap<&str, u64> = BTreeMap::new();
     for (zone, milli) in cache.list::<Node>().filter_map(share) {
         if zone.is_empty() || milli == 0 {
-            return None;
+            return Err(NO_NODES.to_owned());
         }
         *time.entry(zone).or_default() += milli;
     }
     let total: u128 = time.values().map(|milli| u128::from(*milli)).sum();
     let count = zones.len() as u128;
-    if time.len() < 2 || time.len() > zones.len() {
-        return None;
+    if time.len() < 2 {
+        return Err(NO_NODES.to_owned());
+    }
+    let counted = |why: &str| format!("{why} ({count} endpoints, {} zones)", time.len());
+    if time.len() > zones.len() {
+        return Err(counted(TOO_FEW));
     }
     // All in units of one endpoint divided by `total`.
     let mut least_of_all = 0;
@@ -112,12 +174,14 @@ fn allot(cache: &Cache, mut zones: Vec<String>) -> Option<Vec<String>> {
         let least = (share * OVERLOAD.0).div_ceil(total * OVERLOAD.1);
         least_of_all += least;
         let desired = share.max(least * total);
-        balance.insert(zone, -i128::try_from(desired).ok()?);
+        balance.insert(zone, -i128::try_from(desired).expect("processor time is far below"));
     }
     if least_of_all > count {
-        return None;
+        return Err(counted(OVERLOADED));
     }
-    let one = i128::try_from(total).ok()?;
+    let zones: Option<Vec<String>> = zones.into_iter().collect();
+    let mut zones = zones.ok_or_else(|| NO_ZONE.to_owned())?;
+    let one = i128::try_from(total).expect("processor time is far below");
     for zone in &zones {
         // What is in a zone without nodes that serve stays there.
         if let Some(balance) = balance.get_mut(zone.as_str()) {
@@ -129,16 +193,16 @@ fn allot(cache: &Cache, mut zones: Vec<String>) -> Option<Vec<String>> {
     loop {
         // Of equals the first by name.
         let most = balance.iter().map(|(zone, b)| (*b, *zone));
-        let (give, from) = most.clone().rev().max_by_key(|(b, _)| *b)?;
-        let (take, to) = most.min_by_key(|(b, _)| *b)?;
+        let (give, from) = most.clone().rev().max_by_key(|(b, _)| *b).expect("two zones at least");
+        let (take, to) = most.min_by_key(|(b, _)| *b).expect("two zones at least");
         let take = -take;
         if give * 2 < one || take * 2 < one || (give < one && take < one) {
             break;
         }
         *giving.entry(from.to_owned()).or_default() += 1;
         *receiving.entry(to.to_owned()).or_default() += 1;
-        *balance.get_mut(from)? -= one;
-        *balance.get_mut(to)? += one;
+        *balance.entry(from).or_default() -= one;
+        *balance.entry(to).or_default() += one;
     }
     for zone in &mut zones {
         let Some(left) = giving.get_mut(zone).filter(|left| **left > 0) else { continue };
@@ -149,7 +213,7 @@ fn allot(cache: &Cache, mut zones: Vec<String>) -> Option<Vec<String>> {
         *wanted -= 1;
         zone.clone_from(to);
     }
-    Some(zones)
+    Ok(zones)
 }
 
 #[cfg(test)]
@@ -163,7 +227,7 @@ mod tests {
     use crate::fixture::Fixture;
 
     /// Nodes as `zone:cpu`; zones of endpoints by letter.
-    fn check(nodes: &[&str], endpoints: &str, expected: Option<&str>) {
+    fn check(nodes: &[&str], endpoints: &str, expected: Result<&str, &str>) {
         let mut fixture = Fixture::new(EndpointSlices);
         for (i, node) in nodes.iter().enumerate() {
             let (zone, cpu) = node.split_once(':').unwrap();
@@ -172,32 +236,37 @@ mod tests {
                 "status": {"allocatable": {"cpu": cpu},
                     "conditions": [{"type": "Ready", "status": "True"}]}}));
         }
-        let zones = endpoints.chars().map(String::from).collect();
+        let zones = endpoints.chars().map(|zone| Some(String::from(zone))).collect();
         let found = allot(&fixture.cache, zones).map(|zones| zones.concat());
-        assert_eq!(found.as_deref(), expected, "{nodes:?} {endpoints}");
+        assert_eq!(found.as_deref().map_err(String::as_str), expected, "{nodes:?} {endpoints}");
     }
 
     #[test]
     fn zones_get_the_endpoints_that_their_nodes_are_worth() {
         let even = ["a:1", "b:1", "c:500m", "c:500m"];
-        check(&even, "abcabc", Some("abcabc"));
-        check(&even, "aaaaaa", Some("bbccaa"));
-        check(&even, "aaabbc", Some("caabbc"));
-        check(&["a:3", "b:1"], "aabb", Some("aaab"));
+        check(&even, "abcabc", Ok("abcabc"));
+        check(&even, "aaaaaa", Ok("bbccaa"));
+        check(&even, "aaabbc", Ok("caabbc"));
+        check(&["a:3", "b:1"], "aabb", Ok("aaab"));
         // An endpoint in a zone without nodes stays where it is.
-        check(&["a:1", "b:1"], "aabbzz", Some("aabbzz"));
+        check(&["a:1", "b:1"], "aabbzz", Ok("aabbzz"));
     }
 
     #[test]
     fn what_cannot_be_shared_out_is_left_alone() {
-        check(&["a:1"], "aaa", None);
-        check(&["a:1", "b:1", "c:1"], "ab", None);
-        check(&["a:1", ":1"], "aaa", None);
-        check(&["a:1", "b:0"], "aab", None);
+        check(&["a:1"], "aaa", Err(NO_NODES));
+        check(
+            &["a:1", "b:1", "c:1"],
+            "ab",
+            Err("Insufficient number of endpoints (2 endpoints, 3 zones)"),
+        );
+        check(&["a:1", ":1"], "aaa", Err(NO_NODES));
+        check(&["a:1", "b:0"], "aab", Err(NO_NODES));
+        let overloaded = |count: usize| format!("{OVERLOADED} ({count} endpoints, 2 zones)");
         // A zone would get too little whatever is done.
-        check(&["a:3", "b:1"], "aaabb", None);
-        check(&["a:1", "b:1"], "aabbz", None);
-        check(&["a:9", "b:1"], "ab", None);
+        check(&["a:3", "b:1"], "aaabb", Err(&overloaded(5)));
+        check(&["a:1", "b:1"], "aabbz", Err(&overloaded(5)));
+        check(&["a:9", "b:1"], "ab", Err(&overloaded(2)));
     }
 
     proptest! {
@@ -220,7 +289,8 @@ mod tests {
             }
             let zones: Vec<String> =
                 endpoints.iter().map(|i| letters[i % cpus.len()].to_owned()).collect();
-            let Some(allotted) = allot(&fixture.cache, zones.clone()) else { return Ok(()) };
+            let named = zones.iter().cloned().map(Some).collect();
+            let Ok(allotted) = allot(&fixture.cache, named) else { return Ok(()) };
             prop_assert_eq!(allotted.len(), zones.len());
             let (total, count) = (cpus.iter().sum::<u64>() as f64, zones.len() as f64);
             for (zone, cpu) in letters.iter().zip(&cpus) {

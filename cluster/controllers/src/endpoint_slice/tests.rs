@@ -85,6 +85,71 @@ fn endpoints_may_be_meant_for_their_zone() {
 }
 
 #[test]
+fn people_are_told_of_hints_when_that_changes() {
+    let mut auto = service(Value::Null);
+    auto["metadata"]["annotations"] = json!({"service.kubernetes.io/topology-mode": "Auto"});
+    let pods = ["a 10.0.0.1 yes", "b 10.0.0.2 yes"];
+    let (mut fixture, key) = fixture(auto.clone(), &pods);
+    let node = |name: &str, zone: &str| {
+        json!({"apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}},
+            "status": {"allocatable": {"cpu": "2"},
+                "conditions": [{"type": "Ready", "status": "True"}]}})
+    };
+    let mut check = |change: Option<Value>, forget: bool, expected: &str| {
+        if let Some(change) = change {
+            fixture.put(change);
+        }
+        if forget {
+            fixture.forget();
+        }
+        let told = fixture.told(&key);
+        fixture.settle(&key);
+        assert_eq!(told.join("; "), expected);
+        // Once, as long as nothing changes.
+        assert_eq!(fixture.told(&key), [""; 0]);
+    };
+    let enabled =
+        "TopologyAwareHintsEnabled Topology Aware Hints has been enabled, addressType: IPv4";
+    let why = |why: &str| format!("TopologyAwareHintsDisabled {why}, addressType: IPv4");
+    let insufficient = why("Insufficient Node information: allocatable CPU or zone not specified \
+                            on one or more nodes");
+    check(None, false, &insufficient);
+    check(Some(node("node", "z")), false, "");
+    check(Some(node("other", "y")), false, enabled);
+    // A process that starts anew finds them as they are.
+    check(None, true, "");
+    let few = why("Insufficient number of endpoints (2 endpoints, 3 zones)");
+    check(Some(node("third", "x")), false, &few);
+    check(Some(pod("c 10.0.0.3 yes")), false, enabled);
+    check(Some(service(Value::Null)), false, &why("Topology Aware Hints has been disabled"));
+    check(Some(pod("d 10.0.0.4 yes")), false, "");
+}
+
+#[test]
+fn people_are_told_what_the_api_refuses() {
+    let (mut fixture, key) = fixture(service(Value::Null), &["a 10.0.0.1 yes"]);
+    let refusal = |fixture: &Fixture<EndpointSlices>| {
+        let plan = fixture.reconcile(&key);
+        assert_eq!((plan.requests.len(), plan.announcements.len()), (1, 1));
+        let announcement = plan.announcements[&0].clone();
+        assert_eq!(announcement.done, None);
+        let record = announcement.refused.unwrap();
+        assert!(record.warning && record.reason == "FailedToUpdateEndpointSlices");
+        record.message
+    };
+    let wrong = "Error updating Endpoint Slices for Service n/web: failed to";
+    assert_eq!(refusal(&fixture), format!("{wrong} create EndpointSlice for Service n/web: "));
+    fixture.settle(&key);
+    fixture.put(pod("b 10.0.0.2 yes"));
+    let name = slices(&fixture)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    assert_eq!(
+        refusal(&fixture),
+        format!("{wrong} update {name} EndpointSlice for Service n/web: ")
+    );
+}
+
+#[test]
 fn conditions() {
     let check = |ready: &str, extra: Value, expected: [bool; 3]| {
         let text = format!("a 10.0.0.1 {ready}");

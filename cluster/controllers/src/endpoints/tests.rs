@@ -127,3 +127,24 @@ fn pods_concern_their_services_old_and_new() {
     assert_eq!(fixture.put(relabelled.clone()), [key]);
     assert_eq!(fixture.put(relabelled), []);
 }
+
+#[test]
+fn people_are_told_what_the_api_refuses() {
+    let mut fixture = Fixture::new(Endpoints);
+    fixture.put(pod("a 10.0.0.1 yes"));
+    let key = fixture.put(service(Value::Null)).remove(0);
+    let refusal = |fixture: &Fixture<Endpoints>| {
+        let plan = fixture.reconcile(&key);
+        let record = plan.announcements[&0].refused.clone().unwrap();
+        assert!(record.warning && record.regarding.kind == "Endpoints");
+        format!("{}: {}", record.reason, record.message)
+    };
+    assert_eq!(
+        refusal(&fixture),
+        "FailedToCreateEndpoint: Failed to create endpoint for service n/web: "
+    );
+    fixture.settle(&key);
+    assert!(fixture.reconcile(&key).announcements.is_empty());
+    fixture.put(pod("b 10.0.0.2 yes"));
+    assert_eq!(refusal(&fixture), "FailedToUpdateEndpoint: Failed to update endpoint n/web: ");
+}

@@ -298,3 +298,24 @@ fn the_threshold_decides_which_zones_are_disrupted() {
         assert_eq!(names.iter().filter(given_up).count(), expected, "{percent}");
     }
 }
+
+#[test]
+fn nodes_that_come_and_go_are_told_once() {
+    let mut fixture = Fixture::new(NodeLifecycle::new(55));
+    fixture.put(node("a", "True"));
+    let told = |event: &str| [format!("{event}")];
+    let registered = told("RegisteredNode Node a event: Registered Node a in Controller");
+    assert_eq!(fixture.told(&key("a")), registered);
+    fixture.advance(secs(5));
+    fixture.put(node("a", "False"));
+    assert_eq!(fixture.told(&key("a")), [""; 0]);
+    // Zones are no nodes, and what was never there does not go.
+    assert_eq!(fixture.told(&zone()), [""; 0]);
+    assert_eq!(fixture.told(&key("b")), [""; 0]);
+    fixture.remove(&key("a"));
+    let removing = told("RemovingNode Node a event: Removing Node a from Controller");
+    assert_eq!(fixture.told(&key("a")), removing);
+    assert_eq!(fixture.told(&key("a")), [""; 0]);
+    fixture.put(node("a", "True"));
+    assert_eq!(fixture.told(&key("a")), registered);
+}
