@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
-use crate::tidy;
+use crate::{bench_sched, tidy};
 
 /// Runs all checks; `e2e` adds the tests that boot lab hosts.
 pub(crate) fn run(root: &Path, e2e: bool) -> anyhow::Result<()> {
@@ -21,6 +21,7 @@ pub(crate) fn run(root: &Path, e2e: bool) -> anyhow::Result<()> {
     step(root, "doctests", &["cargo", "test", "--workspace", "--doc", "--quiet"])?;
     step(root, "whole runs of clusters", &WHOLE_RUNS)?;
     soak(root)?;
+    bench_sched::differential(root, FRESH_DECISIONS, first_seed(&commit(root)?)?)?;
     if e2e {
         // The program that the tests before built.
         let lab = root.join("target/debug/lab");
@@ -56,6 +57,10 @@ const WHOLE_RUNS: [&str; 12] = [
 /// What is run with seeds that nobody has tried.
 const SOAKED: [&str; 2] =
     ["simulator/scenarios/faulty-5.toml", "simulator/scenarios/faulty-kinds.toml"];
+
+/// So many decisions are taken both ways from seeds of the commit, beside those of seeds that are
+/// kept: half a minute on two cores. Seeds that show a difference are printed.
+const FRESH_DECISIONS: u64 = 100_000;
 
 /// Half a minute for each of the scenarios of seeds of the simulator that nobody has tried, so that
 /// each commit adds to what is known, with the program that the tests before built. They derive from

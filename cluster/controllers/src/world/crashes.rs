@@ -6,6 +6,7 @@
 mod cases;
 mod end_state;
 mod houses;
+mod policies;
 
 use std::collections::BTreeSet;
 
@@ -114,9 +115,15 @@ cases! {
     daemon_sets cases::DAEMONS,
     jobs_that_end cases::JOBS,
     jobs_that_fail cases::FAILING_JOBS,
+    failure_policies policies::FAILURE_POLICIES,
+    index_limits policies::INDEX_LIMITS,
+    success_policies policies::SUCCESS_POLICIES,
     cron_jobs cases::CRON_JOBS,
     autoscalers cases::AUTOSCALERS,
     stateful_sets cases::STATEFUL_SETS,
+    parallel_stateful_sets policies::PARALLEL_SETS,
+    daemon_sets_that_surge policies::SURGES,
+    daemon_sets_that_wait_for_people policies::ON_DELETE,
     ephemeral_volumes cases::EPHEMERAL_VOLUMES,
     owners cases::OWNERS,
     budgets cases::BUDGETS,

@@ -5,7 +5,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use scheduler::ProfileConfig;
 use scheduler::group::{GROUP, MIN_AVAILABLE};
-use scheduler::plugin_args::{LEAST_ALLOCATED, MOST_ALLOCATED, ScoringStrategy};
+use scheduler::plugin_args::{LEAST_ALLOCATED, MOST_ALLOCATED, PluginArgs, ScoringStrategy};
 use serde_json::{Value, json};
 
 /// So many profiles a scheduler has.
@@ -13,6 +13,7 @@ pub(crate) const PROFILES: usize = 3;
 const NAMESPACES: [&str; 3] = ["d", "e", "f"];
 const ZONE: &str = "topology.kubernetes.io/zone";
 const HOST: &str = "kubernetes.io/hostname";
+const GPU: &str = "example.com/gpu";
 const KEYS: [&str; 4] = [ZONE, HOST, "rack", "disk"];
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
@@ -53,6 +54,12 @@ pub(crate) fn profile(rng: &mut Rng) -> ProfileConfig {
     }
     let strategy = if chance(rng, 50) { LEAST_ALLOCATED } else { MOST_ALLOCATED };
     profile.args.fit.scoring_strategy = ScoringStrategy::named(strategy);
+    if chance(rng, 50) {
+        profile.args = args(rng);
+    }
+    if chance(rng, 15) {
+        profile.unfiltered.push((*one_of(rng, &NAMES[..4])).to_owned());
+    }
     for _ in 0..rng.random_range(0..3) {
         let name = (*one_of(rng, &NAMES[..5])).to_owned();
         profile.weights.insert(name, rng.random_range(0..8));
@@ -64,6 +71,59 @@ pub(crate) fn profile(rng: &mut Rng) -> ProfileConfig {
         profile.enabled.push("Coscheduling".to_owned());
     }
     profile
+}
+
+/// What plugins are told that are told anything.
+fn args(rng: &mut Rng) -> PluginArgs {
+    let mut args = json!({"interPodAffinity": {"hardPodAffinityWeight": rng.random_range(0..=100),
+        "ignorePreferredTermsOfExistingPods": chance(rng, 30)}});
+    let resources = json!([{"name": "cpu", "weight": rng.random_range(1..4)},
+        {"name": "memory", "weight": 1}, {"name": GPU, "weight": 5},
+        {"name": "ephemeral-storage", "weight": 1}]);
+    let resources = &resources.as_array().expect("four")[..rng.random_range(1..=4)];
+    args["fit"]["scoringStrategy"] = match rng.random_range(0..3) {
+        0 => json!({"type": "RequestedToCapacityRatio", "resources": resources,
+            "requestedToCapacityRatio": {"shape": [{"utilization": 0, "score": 0},
+                {"utilization": 40, "score": 10}, {"utilization": 100, "score": 3}]}}),
+        kind => json!({"type": if kind == 1 { LEAST_ALLOCATED } else { MOST_ALLOCATED },
+            "resources": resources}),
+    };
+    if chance(rng, 50) {
+        let names: Vec<Value> = resources.iter().map(|r| json!({"name": r["name"]})).collect();
+        args["balancedAllocation"]["resources"] = json!(names);
+    }
+    if chance(rng, 30) {
+        args["fit"]["ignoredResources"] = json!([GPU]);
+    }
+    if chance(rng, 30) {
+        args["topologySpread"] = json!({"defaultingType": "List", "defaultConstraints": [
+            {"maxSkew": 2, "topologyKey": one_of(rng, &KEYS),
+                "whenUnsatisfiable": one_of(rng, &["DoNotSchedule", "ScheduleAnyway"])}]});
+    }
+    if chance(rng, 20) {
+        args["nodeAffinity"]["addedAffinity"] = json!({
+            REQUIRED: {"nodeSelectorTerms": [labelled(rng), labelled(rng)]},
+            PREFERRED: [{"weight": 3, "preference": labelled(rng)}]});
+    }
+    if chance(rng, 30) {
+        args["defaultPreemption"] = json!({"minCandidateNodesPercentage": rng.random_range(0..20),
+            "minCandidateNodesAbsolute": rng.random_range(1..5)});
+    }
+    serde_json::from_value(args).expect("arguments of plugins")
+}
+
+/// A term that looks at labels of nodes.
+fn labelled(rng: &mut Rng) -> Value {
+    let value = || json!(["d1"]);
+    let wanted = match rng.random_range(0..6) {
+        0 => json!({"key": "disk", "operator": "NotIn", "values": value()}),
+        1 => json!({"key": ZONE, "operator": "Exists"}),
+        2 => json!({"key": ZONE, "operator": "DoesNotExist"}),
+        3 => json!({"key": "cores", "operator": "Gt", "values": ["3"]}),
+        4 => json!({"key": "cores", "operator": "Lt", "values": ["6"]}),
+        _ => json!({"key": "disk", "operator": "In", "values": ["d0", "d2"]}),
+    };
+    json!({"matchExpressions": [wanted]})
 }
 
 pub(crate) fn namespace(rng: &mut Rng) -> Value {
@@ -173,14 +233,18 @@ impl Shapes {
 }
 
 fn node(rng: &mut Rng) -> Value {
-    let mut labels = json!({"disk": format!("d{}", rng.random_range(0..3))});
+    let mut labels = json!({"disk": format!("d{}", rng.random_range(0..3)),
+        "cores": rng.random_range(1..9).to_string()});
     if chance(rng, 80) {
         labels[ZONE] = json!(one_of(rng, &["a", "b", "c"]));
     }
     if chance(rng, 10) {
         labels[HOST] = json!("shared");
     }
-    let taints = match rng.random_range(0..8) {
+    let taints = match rng.random_range(0..10) {
+        2 => json!([{"key": "team", "value": "b", "effect": "NoExecute"}]),
+        3 => json!([{"key": "team", "value": "a", "effect": "PreferNoSchedule"},
+            {"key": "soft", "effect": "PreferNoSchedule"}]),
         0 => json!([{"key": "team", "value": "a", "effect": "NoSchedule"}]),
         1 => json!([{"key": "soft", "effect": "PreferNoSchedule"}]),
         _ => json!([]),
@@ -193,6 +257,8 @@ fn node(rng: &mut Rng) -> Value {
         "status": {"images": images, "allocatable": {
             "cpu": rng.random_range(1..9).to_string(),
             "memory": format!("{}Gi", rng.random_range(1..12)),
+            "ephemeral-storage": format!("{}Gi", rng.random_range(2..9)),
+            (GPU): rng.random_range(0..5).to_string(),
             "pods": rng.random_range(2..30).to_string()}}})
 }
 
@@ -209,11 +275,35 @@ fn pod(rng: &mut Rng, related: bool) -> Value {
     if chance(rng, 10) {
         spec["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 80}]);
     }
-    if chance(rng, 40) {
-        spec["tolerations"] = json!([{"key": "team", "operator": "Exists"}]);
+    let requests = &mut spec["containers"][0]["resources"]["requests"];
+    if chance(rng, 15) {
+        requests[GPU] = json!(rng.random_range(1..3).to_string());
+    }
+    if chance(rng, 15) {
+        requests["ephemeral-storage"] = json!(format!("{}Gi", rng.random_range(1..4)));
+    }
+    if chance(rng, 10) {
+        spec["overhead"] = json!({"cpu": "150m", "memory": "100Mi"});
+    }
+    if chance(rng, 15) {
+        let policy = if chance(rng, 50) { json!("Always") } else { Value::Null };
+        spec["initContainers"] = json!([{"name": "i", "image": "i2", "restartPolicy": policy,
+            "resources": {"requests": {"cpu": "700m"}}}]);
+    }
+    match rng.random_range(0..5) {
+        0 | 1 => spec["tolerations"] = json!([{"key": "team", "operator": "Exists"}]),
+        2 => {
+            spec["tolerations"] = json!([{"key": "team", "value": "a", "effect": "NoSchedule"},
+                {"key": "soft", "operator": "Exists", "effect": "PreferNoSchedule"}]);
+        }
+        _ => {}
     }
     if chance(rng, 15) {
         spec["nodeSelector"] = json!({"disk": "d1"});
+    }
+    if chance(rng, 15) {
+        spec["affinity"]["nodeAffinity"][REQUIRED] =
+            json!({"nodeSelectorTerms": [labelled(rng), labelled(rng)]});
     }
     let disk = |disk: u32| json!({"matchExpressions": [{"key": "disk", "operator": "In", "values": [format!("d{disk}")]}]});
     if chance(rng, 30) {
@@ -310,6 +400,8 @@ fn term(rng: &mut Rng) -> Value {
         0 => term["namespaces"] = json!(["e", "f"]),
         1 => term["namespaceSelector"] = json!({}),
         2 => term["namespaceSelector"] = json!({"matchLabels": {"team": "t1"}}),
+        3 => term["matchLabelKeys"] = json!(["app"]),
+        4 => term["mismatchLabelKeys"] = json!(["app"]),
         _ => {}
     }
     term
@@ -325,6 +417,12 @@ fn constraint(rng: &mut Rng) -> Value {
     }
     if chance(rng, 30) {
         constraint["nodeTaintsPolicy"] = json!("Honor");
+    }
+    if chance(rng, 30) {
+        constraint["nodeAffinityPolicy"] = json!("Ignore");
+    }
+    if chance(rng, 20) {
+        constraint["matchLabelKeys"] = json!(["app"]);
     }
     constraint
 }

@@ -10,16 +10,16 @@ fn service(world: &mut World, app: &str) {
             "ports": [{"port": 80, "targetPort": 8080}]}}));
 }
 
-fn at(kind: Kind, name: &str) -> Key {
+pub(super) fn at(kind: Kind, name: &str) -> Key {
     Key::new(kind, "default", name)
 }
 
-fn scale(world: &mut World, key: &Key, replicas: i64) {
+pub(super) fn scale(world: &mut World, key: &Key, replicas: i64) {
     world.edit(key, |v| v["spec"]["replicas"] = replicas.into());
 }
 
 /// Deletes the first pod of that label.
-fn delete_pod_of(world: &mut World, app: &str) {
+pub(super) fn delete_pod_of(world: &mut World, app: &str) {
     let of_app = |pod: &&Pod| {
         pod.metadata.labels.as_ref().and_then(|l| l.get("app")).is_some_and(|value| value == app)
     };
@@ -141,7 +141,7 @@ pub(super) const DAEMONS: Case = Case {
 const ENDLESS: &str = "endless";
 
 #[expect(clippy::needless_pass_by_value, reason = "cases read better without borrows")]
-fn job(world: &mut World, name: &str, more: Value) {
+pub(super) fn job(world: &mut World, name: &str, more: Value) {
     let labels = json!({"batch.kubernetes.io/controller-uid": name});
     let mut spec = json!({"parallelism": 2, "completions": 4, "backoffLimit": 6,
         "completionMode": "NonIndexed", "podReplacementPolicy": "TerminatingOrFailed",
