@@ -303,7 +303,7 @@ fn the_threshold_decides_which_zones_are_disrupted() {
 fn nodes_that_come_and_go_are_told_once() {
     let mut fixture = Fixture::new(NodeLifecycle::new(55));
     fixture.put(node("a", "True"));
-    let told = |event: &str| [format!("{event}")];
+    let told = |event: &str| [event.to_owned()];
     let registered = told("RegisteredNode Node a event: Registered Node a in Controller");
     assert_eq!(fixture.told(&key("a")), registered);
     fixture.advance(secs(5));
