@@ -91,6 +91,8 @@ struct Creation {
     /// How many active pods of the group the asking process had not seen yet, of those that it has
     /// not made itself in this life.
     unseen: i64,
+    /// How many pods had been made by then.
+    made: u64,
 }
 
 /// Finds pods that are made although there are enough. A creation that is carried out after a later
@@ -105,8 +107,10 @@ pub(super) struct Overshoot {
     asked: BTreeMap<Key, Creation>,
     last_asked: BTreeMap<String, Time>,
     late: BTreeMap<String, i64>,
-    /// Who has asked for the pods that are there.
-    makers: BTreeMap<Key, Life>,
+    /// Who has asked for the pods that are there, and how many were made before each.
+    makers: BTreeMap<Key, (Life, u64)>,
+    /// How many pods were ever made.
+    made: u64,
     /// Who has ever asked for pods of a group.
     creators: BTreeMap<String, BTreeSet<Life>>,
     /// The groups that have lost a pod.
@@ -124,6 +128,7 @@ impl Overshoot {
             last_asked: BTreeMap::new(),
             late: BTreeMap::new(),
             makers: BTreeMap::new(),
+            made: 0,
             creators: BTreeMap::new(),
             bereft: BTreeSet::new(),
             lately: Lately::default(),
@@ -148,8 +153,10 @@ impl Overshoot {
         let known = self.lately.known(by, &group, Known { at, limit, seen });
         let limit = known.iter().map(|k| k.limit).max().unwrap_or(limit);
         let life = self.lives.of(by);
-        let is_unseen =
-            |key: &&Key| self.makers.get(*key) != Some(&life) && cluster.known(by, key).is_none();
+        let is_unseen = |key: &&Key| {
+            self.makers.get(*key).is_none_or(|(maker, _)| *maker != life)
+                && cluster.known(by, key).is_none()
+        };
         // Few groups are full when another is asked for.
         let full = self.broods.size(&group) >= limit;
         let unseen = if full { self.broods.of(&group).filter(is_unseen).count() } else { 0 };
@@ -157,21 +164,32 @@ impl Overshoot {
         self.creators.entry(group.clone()).or_default().insert(life);
         self.last_asked.insert(group, at);
         let asked = Asked { by: life, at, limit, seen };
-        self.asked.insert(key, Creation { asked, unseen });
+        let made = self.made;
+        self.asked.insert(key, Creation { asked, unseen, made });
     }
 
     fn joined<'a>(&mut self, now: Time, key: &'a Key, group: &str) -> Option<Overshot<'a>> {
-        let Creation { asked, unseen } = self.asked.remove(key)?;
-        self.makers.insert(key.clone(), asked.by);
+        let Creation { asked, unseen, made } = self.asked.remove(key)?;
+        self.makers.insert(key.clone(), (asked.by, self.made));
+        self.made += 1;
         if asked.is_late(now, self.last_asked.get(group)) {
             *self.late.entry(group.to_owned()).or_default() += 1;
             return None;
         }
         let (has, limit, late) = (self.broods.size(group), asked.limit, self.late(group));
+        if has <= limit + late {
+            return None;
+        }
+        // What others have made while this was under way nobody could see.
+        let is_since = |key: &&Key| {
+            self.makers.get(*key).is_some_and(|(maker, at)| *maker != asked.by && *at >= made)
+        };
+        let since = self.broods.of(group).filter(is_since).count();
+        let unseen = unseen.saturating_add(i64::try_from(since).unwrap_or(i64::MAX));
         let (excused, bereft) = (late + unseen, self.bereft.contains(group));
         let creators = self.creators.get(group);
         let one_life = creators.is_some_and(|c| c.len() == 1 && c.contains(&asked.by));
-        (has > limit + late).then_some(Overshot { key, has, limit, excused, bereft, one_life })
+        Some(Overshot { key, has, limit, excused, bereft, one_life })
     }
 
     /// Takes in what happened; says what was too much.

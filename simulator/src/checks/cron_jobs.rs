@@ -36,6 +36,8 @@ struct Made {
     times: BTreeSet<Time>,
     /// For which of them by a process whose clock was ahead, before the time had come.
     early: BTreeSet<Time>,
+    /// The latest of these, whatever became of it.
+    latest_early: Option<Time>,
     /// Who asked for each job that is there.
     by: BTreeMap<Key, Life>,
 }
@@ -50,7 +52,8 @@ struct Made {
 /// not noted and the job has gone, nothing tells of it once the time comes. That holds for Kubernetes,
 /// too.
 /// That each time is met is judged when faults are healed and users have not suspended cron jobs
-/// yet, unless a quota has no room.
+/// yet, unless a quota has no room, or a job was made for a later time, by a clock that was ahead: that
+/// is noted as the last time that was met.
 #[derive(Clone, Default)]
 pub(super) struct OnSchedule {
     clocks: Clocks,
@@ -174,6 +177,7 @@ impl OnSchedule {
         let again = !made.times.insert(time) && !made.early.remove(&time);
         if time > cluster.now() {
             made.early.insert(time);
+            made.latest_early = made.latest_early.max(Some(time));
         }
         let Some(asked) = asked else { return };
         if cluster.now().since(asked.at) > PATIENCE {
@@ -211,10 +215,13 @@ impl OnSchedule {
             return None;
         }
         let made = self.made.get(uid);
+        // Who has noted a time that is still to come makes nothing before it.
+        let noted = made.and_then(|made| made.latest_early);
         let begun = healed + RECOVERY;
         let mut minute = Time::from_secs(begun.as_secs().div_ceil(60) * 60);
         while minute + PROMPT < until {
             if schedules::is_due(&spec.schedule, minute) == Some(true)
+                && noted.is_none_or(|noted| noted < minute)
                 && !made.is_some_and(|made| made.times.contains(&minute))
             {
                 return Some(minute);

@@ -172,6 +172,20 @@ fn a_job_is_complete_when_its_pod_succeeds() {
 }
 
 #[test]
+fn no_job_ends_before_it_starts() {
+    let mut bench = Bench::new(&json!({}));
+    bench.settle();
+    // Whoever started it had a clock that was half an hour ahead.
+    let mut job = codec::to_value(bench.0.store.get(&key()).unwrap());
+    job["status"]["startTime"] = "2001-09-09T02:16:40Z".into();
+    bench.0.put(job);
+    bench.end_one(0);
+    bench.settle();
+    assert_eq!(bench.conditions().len(), 2);
+    assert_eq!(bench.status()["completionTime"], "2001-09-09T02:16:40Z");
+}
+
+#[test]
 fn the_end_is_told() {
     let mut bench = Bench::new(&json!({}));
     bench.settle();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::{Pod, meta};
+use api::{Pod, Time, meta};
 use k8s_openapi::api::batch::v1::UncountedTerminatedPods;
 
 use super::intervals::Intervals;
@@ -150,7 +150,11 @@ impl<'a> Pass<'a> {
         }
         self.set_condition(verdict.terminal(), "True", reason, message);
         self.told = Some(if verdict.success {
-            self.status.completion_time = Some(self.now.to_meta());
+            // A controller before, whose clock was ahead, may have written a start that is still to
+            // come. No job may end before it starts.
+            let start = self.status.start_time.as_ref().map(Time::from_meta);
+            let end = start.map_or(self.now, |start| start.max(self.now));
+            self.status.completion_time = Some(end.to_meta());
             announce::normal(self.job, "Completed", "Job completed".to_owned())
         } else {
             announce::warning(self.job, reason, message.clone())

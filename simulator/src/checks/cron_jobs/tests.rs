@@ -169,3 +169,20 @@ fn p39_every_time_is_met_when_nothing_is_wrong() {
     }
     assert_eq!(case.at_rest(), Vec::<String>::new());
 }
+
+#[test]
+fn p39_times_before_one_that_was_noted_are_not_met() {
+    let (mut case, manager) = case(&json!({}));
+    case.tell(&Occurrence::Healed);
+    make(&mut case, manager, 240);
+    case.is_wrong(&["jobs/d/c-4 is made before its time, 4m"]);
+    case.advance(300);
+    let mut suspended = cron(&json!({"suspend": true}));
+    suspended["metadata"]["generation"] = json!(2);
+    suspended["status"] = json!({"lastScheduleTime": "2026-01-01T00:05:00Z"});
+    case.put(Some(manager), &job(240, Some("Complete")));
+    case.put(None, &suspended);
+    one_with(&case.at_rest(), &["cronjobs/d/c has made no job for 5m"]);
+    case.put(Some(manager), &job(300, Some("Complete")));
+    assert_eq!(case.at_rest(), Vec::<String>::new());
+}

@@ -60,6 +60,28 @@ fn p38_no_more_at_a_time_than_allowed() {
 }
 
 #[test]
+fn p38_what_another_makes_meanwhile_is_seen_by_nobody() {
+    let (mut case, manager) = case(&json!({"parallelism": 1, "completions": 3}));
+    make(&mut case, manager, "a");
+    case.put(None, &tracked("a", "Succeeded", None));
+    let other = case.other_manager();
+    case.tell(&Occurrence::Started(other));
+    case.show(other, &job_key());
+    let pods = [tracked("b", "Pending", None), tracked("c", "Pending", None)];
+    // What was lost moves names on, and both did not hear of it in the same way.
+    for (by, pod) in [manager, other].into_iter().zip(&pods) {
+        case.call(by, &Request::Create(object(pod)));
+    }
+    for (by, pod) in [manager, other].into_iter().zip(&pods) {
+        case.put(Some(by), pod);
+    }
+    case.is_right();
+    case.show(other, &Key::new(Kind::Pod, "d", "b"));
+    make(&mut case, other, "d");
+    case.is_wrong(&["pods/d/d is active pod number 3 of a job that may have 1"]);
+}
+
+#[test]
 fn p38_each_end_counts_once() {
     let (mut case, _) = case(&json!({"completions": 3, "parallelism": 3}));
     case.put(None, &tracked("a", "Succeeded", None));
