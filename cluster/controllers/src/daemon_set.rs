@@ -28,7 +28,7 @@ use crate::readiness::Readiness;
 use crate::replicas::seconds;
 use crate::revisions::POD_LABEL as HASH;
 use crate::selectors::{Selecting, Selectors};
-use crate::{announce, pods};
+use crate::{announce, pods, quota_room};
 
 /// The same as a number, which only the annotation of the daemon set explains.
 const GENERATION_LABEL: &str = "pod-template-generation";
@@ -51,6 +51,10 @@ impl Reconciler for DaemonSets {
         &[Kind::DaemonSet, Kind::ControllerRevision, Kind::Pod, Kind::Node]
     }
 
+    fn hears_of(&self) -> &'static [Kind] {
+        quota_room::KINDS
+    }
+
     fn indexes(&self) -> Vec<Box<dyn Index>> {
         vec![
             Box::<Orphans<Pod>>::default(),
@@ -60,6 +64,9 @@ impl Reconciler for DaemonSets {
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
+        if let Some(keys) = quota_room::affected(cache, delta, is_short) {
+            return keys;
+        }
         match delta.key.kind {
             Kind::DaemonSet => vec![delta.key.clone()],
             Kind::Node => of_node(cache, delta),
@@ -111,6 +118,12 @@ impl Selecting for DaemonSet {
     fn required_labels(&self) -> Option<&Labels> {
         required_labels(&self.spec.as_ref()?.selector)
     }
+}
+
+/// Whether a node was without its pod when it was last looked at.
+fn is_short(set: &DaemonSet) -> bool {
+    let status = set.status.as_ref();
+    status.is_some_and(|s| s.current_number_scheduled < s.desired_number_scheduled)
 }
 
 /// What may change the plan of a pod's owner.

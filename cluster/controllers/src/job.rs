@@ -27,8 +27,8 @@ use self::job_pods::JobPods;
 use self::pass::Pass;
 use crate::labels::{Labels, Orphans};
 use crate::ownership::{self, required_labels, workload_selector};
-use crate::pods;
 use crate::selectors::{Selecting, Selectors};
+use crate::{pods, quota_room};
 
 /// No more pods are written in one pass: a mistake in a job must not flood the API server before
 /// anybody can correct it.
@@ -49,6 +49,10 @@ impl Reconciler for Jobs {
         &[Kind::Job, Kind::Pod]
     }
 
+    fn hears_of(&self) -> &'static [Kind] {
+        quota_room::KINDS
+    }
+
     fn indexes(&self) -> Vec<Box<dyn Index>> {
         vec![
             Box::<JobPods>::default(),
@@ -58,6 +62,9 @@ impl Reconciler for Jobs {
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
+        if let Some(keys) = quota_room::affected(cache, delta, |job| !is_finished(job)) {
+            return keys;
+        }
         match delta.key.kind {
             Kind::Job => of_job(cache, delta),
             _ => of_pod(cache, delta),

@@ -11,6 +11,7 @@ mod finalizer;
 mod labels;
 mod ownership;
 mod pods;
+mod quota_room;
 mod readiness;
 mod replicas;
 mod revisions;

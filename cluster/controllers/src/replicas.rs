@@ -20,7 +20,7 @@ use crate::labels::Orphans;
 use crate::ownership::{self, Claim};
 use crate::readiness::Readiness;
 use crate::selectors::{Selecting, Selectors};
-use crate::{announce, pods};
+use crate::{announce, pods, quota_room};
 
 /// No more pods are created or deleted in one pass: a mistake in a replica count must not flood
 /// the API server before anybody can correct it.
@@ -80,6 +80,10 @@ impl<T: Replicated> Reconciler for Replicas<T> {
         const { &[T::KIND, Kind::Pod] }
     }
 
+    fn hears_of(&self) -> &'static [Kind] {
+        quota_room::KINDS
+    }
+
     fn indexes(&self) -> Vec<Box<dyn Index>> {
         vec![
             Box::<PodTallies>::default(),
@@ -89,6 +93,9 @@ impl<T: Replicated> Reconciler for Replicas<T> {
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
+        if let Some(keys) = quota_room::affected(cache, delta, has_failed::<T>) {
+            return keys;
+        }
         if delta.key.kind == T::KIND {
             return vec![delta.key.clone()];
         }
@@ -124,6 +131,11 @@ impl<T: Replicated> Reconciler for Replicas<T> {
     ) -> Option<Request> {
         note_refusal::<T>(cache, key, request, error, now)
     }
+}
+
+/// Whether it could not make all its pods when it last tried.
+fn has_failed<T: Replicated>(owner: &T) -> bool {
+    owner.status().conditions.iter().flatten().any(|c| c.type_ == REPLICA_FAILURE)
 }
 
 /// What may change the plan of a pod's owner.

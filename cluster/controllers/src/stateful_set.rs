@@ -23,11 +23,11 @@ use machine::{Cache, Delta, Index, Memory, Plan, Reconciler};
 use self::history::History;
 use crate::labels::{Labels, Orphans};
 use crate::ownership::{self, Claim, required_labels, workload_selector};
-use crate::pods;
 use crate::readiness::Readiness;
 use crate::replicas::seconds;
 use crate::revisions::POD_LABEL;
 use crate::selectors::{Selecting, Selectors};
+use crate::{pods, quota_room};
 
 /// No more pods are created, nor deleted, in one pass.
 const BURST_MAX: usize = 500;
@@ -44,6 +44,10 @@ impl Reconciler for StatefulSets {
         &[Kind::StatefulSet, Kind::ControllerRevision, Kind::Pod, Kind::PersistentVolumeClaim]
     }
 
+    fn hears_of(&self) -> &'static [Kind] {
+        quota_room::KINDS
+    }
+
     fn indexes(&self) -> Vec<Box<dyn Index>> {
         vec![
             Box::<Orphans<Pod>>::default(),
@@ -53,6 +57,9 @@ impl Reconciler for StatefulSets {
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
+        if let Some(keys) = quota_room::affected(cache, delta, is_short) {
+            return keys;
+        }
         if delta.key.kind == Kind::StatefulSet {
             return vec![delta.key.clone()];
         }
@@ -105,6 +112,12 @@ impl Selecting for StatefulSet {
     fn required_labels(&self) -> Option<&Labels> {
         required_labels(&self.spec.as_ref()?.selector)
     }
+}
+
+/// Whether it had fewer pods than it asks for when it was last looked at.
+fn is_short(set: &StatefulSet) -> bool {
+    let has = set.status.as_ref().map_or(0, |s| s.replicas);
+    set.spec.as_ref().is_some_and(|spec| has < spec.replicas.unwrap_or(1))
 }
 
 /// What may change the plan of a pod's owner.

@@ -44,7 +44,7 @@ impl ControllerManager {
         let cache = Cache::with_indexes(reconcilers.iter().flat_map(|r| r.indexes()));
         let mut watchers: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
         for (i, reconciler) in reconcilers.iter().enumerate() {
-            for kind in reconciler.kinds() {
+            for kind in reconciler.kinds().iter().chain(reconciler.hears_of()) {
                 watchers.entry(*kind).or_default().push(i);
             }
         }

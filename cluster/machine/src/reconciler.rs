@@ -16,6 +16,12 @@ pub trait Reconciler: Send + Sync {
     /// The kinds it reads. Nothing is reconciled before the cache has listed all of them.
     fn kinds(&self) -> &'static [Kind];
 
+    /// Kinds whose changes it is told of besides, without reading them: it does not wait for their
+    /// lists.
+    fn hears_of(&self) -> &'static [Kind] {
+        &[]
+    }
+
     /// The indexes of the cache that it reads, empty. Reconcilers share those of one type.
     fn indexes(&self) -> Vec<Box<dyn Index>> {
         Vec::new()
