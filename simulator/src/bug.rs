@@ -84,6 +84,52 @@ pub enum Bug {
     /// Whoever lists anew takes the watch cache of any API server for the present state
     /// (kubernetes#97294).
     StaleServerTrusted,
+    /// The API server carries a binding out without comparing it with what is there: a pod that two
+    /// schedulers bind goes from one node to another (of the class of kubernetes#1139).
+    BindingUncompared,
+    /// A node has the labels with which it was first seen, whatever becomes of them, as results
+    /// that were remembered had them (of the class of kubernetes#62921).
+    LabelsRemembered,
+    /// Only pods that want to be apart are asked whom they keep away, not those that are there.
+    SymmetryForgotten,
+    /// Pods that have ended count for those that must be near them.
+    EndedPodsCounted,
+    /// Ports of hosts are free again as soon as their pods are there.
+    PortsForgotten,
+    /// A pod of a group is bound by itself while the group is not known.
+    GroupsUnknown,
+    /// That a pod shall displace nobody is not known, as behind a gate that is closed.
+    PolicyIgnored,
+    /// A pod that waits for others to go is put aside, and what was promised to it is forgotten
+    /// meanwhile.
+    PromisesForgotten,
+    /// A scheduler's list after a gap of the watch adds what is new and does not take away what is
+    /// gone.
+    EndsUnobserved,
+    /// What a scheduler has worked out about nodes outlives it: the next one goes by it, whatever has
+    /// become of the nodes meanwhile (of the class of kubernetes#62921).
+    RankingsOutlive,
+    /// Volumes are free for whoever looks first, as before a controller's cache knows its own writes.
+    VolumesTakenForFree,
+    /// Of surplus pods those that are of most use go first.
+    RanksReversed,
+    /// A replica set that grows in the middle of a rollout is given all that is asked for.
+    ScaledToTheFull,
+    /// Jobs of cron jobs are called by names that are drawn, so that one whose creation had no
+    /// answer is made again.
+    CronJobsDoubled,
+    /// Controllers take pods that others own for orphans, as before there were controller
+    /// references.
+    OwnersUnseen,
+    /// An autoscaler takes the pods that a rollout adds for pods that are wanted
+    /// (kubernetes#72775, #98914).
+    SurgeCounted,
+    /// What is made is charged to quotas only when their controller counts.
+    ChargesForgotten,
+    /// Admission has not heard of limit ranges.
+    LimitRangesUnseen,
+    /// How long a job is kept is counted from its start.
+    KeptFromStart,
 }
 
 impl Bug {

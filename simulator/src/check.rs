@@ -182,7 +182,8 @@ pub trait Cluster {
     /// the kind.
     fn all_known(&self, manager: ProcessId, kind: Kind) -> Option<Vec<&Object>>;
 
-    /// The pods that a scheduler counts on each node, those among them that it only assumes.
+    /// The pods that a scheduler counts on each node, those among them that it only assumes, and
+    /// those that are gone.
     fn placements(&self, scheduler: ProcessId) -> Option<BTreeMap<String, BTreeSet<Key>>>;
 
     /// How many decisions of a scheduler were compared with the reference, and the first of those
@@ -244,14 +245,10 @@ impl Cluster for World {
 
     fn placements(&self, scheduler: ProcessId) -> Option<BTreeMap<String, BTreeSet<Key>>> {
         let snapshot = self.scheduler(scheduler)?.snapshot();
-        let mut placements: BTreeMap<String, BTreeSet<Key>> =
-            snapshot.nodes().map(|node| (node.name.to_string(), BTreeSet::new())).collect();
-        for key in Self::objects(self, Kind::Pod).map(Object::key) {
-            if let Some(placed) = snapshot.pod(&key) {
-                placements.entry(placed.node.to_owned()).or_default().insert(key);
-            }
-        }
-        Some(placements)
+        // Those among them that there are not any more.
+        let pods = |node: &str| snapshot.pods_of(node).cloned().collect();
+        let placements = snapshot.nodes().map(|n| (n.name.to_string(), pods(&n.name)));
+        Some(placements.collect())
     }
 
     fn compared(&self, scheduler: ProcessId) -> Option<(u64, &[Difference])> {

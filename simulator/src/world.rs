@@ -272,6 +272,7 @@ impl World {
                 rng.child("store"),
                 plan.settings.bug.is_some_and(Bug::lists_the_past)
                     || plan.faults.iter().any(|planned| planned.fault.reads_past()),
+                bugs::Serving::with(plan.settings.bug),
             ),
             servers: (0..plan.settings.api_servers).map(|i| ApiServer::new(i, rng)).collect(),
             processes: Vec::new(),

@@ -176,6 +176,11 @@ impl Scheduler {
         self.pending.len()
     }
 
+    /// The profiles, each with what it keeps from decision to decision.
+    pub const fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
     /// The nodes as this scheduler sees them.
     pub const fn snapshot(&self) -> &Snapshot {
         &self.snapshot

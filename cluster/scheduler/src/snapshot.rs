@@ -110,6 +110,11 @@ impl Snapshot {
         })
     }
 
+    /// The pods on the node of that name, in no particular order.
+    pub fn pods_of(&self, name: &str) -> impl Iterator<Item = &Key> {
+        self.known(name).into_iter().flat_map(|id| self.pods_on(id)).map(|pod| &pod.key)
+    }
+
     /// What others see of a pod that has a node.
     pub(crate) fn presence(&self, pod: &Placed) -> Presence {
         let holder = self.census.holders().get(pod.holder);

@@ -1,6 +1,6 @@
 //! Jobs that have finished: P58.
 
-use api::{Key, Kind, Object, Request};
+use api::{Key, Kind, Request};
 use k8s_openapi::api::batch::v1::Job;
 
 use super::clocks::Clocks;
@@ -12,8 +12,9 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// P58: a job that has finished is kept for as long as it says, and no longer.
 ///
-/// Judged by the job as the deleting process knows it, and by its clock. What users, owners and cron
-/// jobs delete is theirs: whoever deletes for the time alone says at which revision.
+/// Judged by the clock of the deleting process, and by the job as it is stored, of which the end is
+/// written once; by what the process knows of it where another one has its name by now. What users,
+/// owners and cron jobs delete is theirs: whoever deletes for the time alone says at which revision.
 #[derive(Clone, Default)]
 pub(super) struct KeptAsLong {
     clocks: Clocks,
@@ -53,7 +54,9 @@ impl Check for KeptAsLong {
         if key.kind != Kind::Job || cluster.role(*by) != Role::ControllerManager {
             return;
         }
-        let Some(job) = cluster.known(*by, key).and_then(Object::get::<Job>) else { return };
+        let Some(known) = cluster.known(*by, key) else { return };
+        let stored = cluster.object(key).filter(|stored| stored.uid() == known.uid());
+        let Some(job) = stored.unwrap_or(known).get::<Job>() else { return };
         // What has lost its owners is collected.
         let owned = job.metadata.owner_references.as_deref().unwrap_or_default();
         let kept = job.spec.as_ref().is_some_and(|s| s.ttl_seconds_after_finished.is_some());

@@ -6,15 +6,19 @@
 //! to a setting of production are put back where the machine is made.
 
 mod leases;
+mod placing;
 mod preempting;
 mod reconciling;
 mod scheduling;
+mod serving;
 mod sets;
+mod working;
 
 use api::{ApiError, Object, Reply};
 use controllers::node_lifecycle::NodeLifecycle;
 use machine::{ApiEffect, ApiInput, CallId, Reconciler, WatchEvent};
 
+pub(super) use self::serving::Serving;
 use super::process::{Input, Program, Running};
 use crate::bug::Bug;
 
@@ -67,6 +71,12 @@ pub(super) fn blunder(bug: Bug, program: Program) -> Option<Box<dyn Blunder>> {
             Bug::ParallelismUnlimited => Box::new(sets::ParallelismUnlimited),
             Bug::NodeTimeBelieved => Box::new(sets::NodeTimeBelieved),
             Bug::CountOfThisLife => Box::<sets::CountOfThisLife>::default(),
+            Bug::RanksReversed => Box::new(working::RanksReversed::new()),
+            Bug::ScaledToTheFull => Box::new(working::ScaledToTheFull::new()),
+            Bug::CronJobsDoubled => Box::new(working::CronJobsDoubled),
+            Bug::OwnersUnseen => Box::new(working::OwnersUnseen),
+            Bug::SurgeCounted => Box::new(working::SurgeCounted::new()),
+            Bug::KeptFromStart => Box::new(working::KeptFromStart),
             _ => return None,
         }),
         Program::Scheduler(_) => Some(match bug {
@@ -77,6 +87,15 @@ pub(super) fn blunder(bug: Bug, program: Program) -> Option<Box<dyn Blunder>> {
             Bug::PromisesOfOthersUnknown => Box::new(preempting::OwnPodsOnly::of(program)),
             Bug::HeldBackForGood => Box::<preempting::HeldBackForGood>::default(),
             Bug::EndingPodsCounted => Box::new(scheduling::EndingPodsCounted),
+            Bug::LabelsRemembered => Box::<placing::LabelsRemembered>::default(),
+            Bug::SymmetryForgotten => Box::new(placing::SymmetryForgotten),
+            Bug::EndedPodsCounted => Box::new(placing::EndedPodsCounted),
+            Bug::PortsForgotten => Box::new(placing::PortsForgotten),
+            Bug::GroupsUnknown => Box::new(placing::GroupsUnknown),
+            Bug::PolicyIgnored => Box::new(placing::PolicyIgnored),
+            Bug::PromisesForgotten => Box::<placing::PromisesForgotten>::default(),
+            Bug::EndsUnobserved => Box::<placing::EndsUnobserved>::default(),
+            Bug::VolumesTakenForFree => Box::new(placing::VolumesTakenForFree),
             _ => return None,
         }),
         Program::Kubelet(_) => None,

@@ -9,7 +9,7 @@ use machine::{ApiEffect, ApiInput, CallId, ControllerManager, LeaderElector, Mac
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use registry::Caller;
-use scheduler::Scheduler;
+use scheduler::{Desk, Scheduler};
 
 use super::alarm::Alarms;
 use super::bugs::{self, Blunder};
@@ -122,6 +122,8 @@ pub(super) struct Process {
     pub(super) running: Running,
     /// The known bug that this life has.
     blunder: Option<Box<dyn Blunder>>,
+    /// What a scheduler has worked out, if a known bug has it outlive the process.
+    outlives: Option<Desk>,
     /// Counts starts: answers to an earlier life are not for this one.
     pub(super) life: u32,
     /// Somebody holds it down; a start waits until nobody does.
@@ -234,6 +236,7 @@ impl World {
             program,
             running: Running::Nothing,
             blunder: None,
+            outlives: None,
             life: 0,
             held_down: 0,
             paused: 0,
@@ -292,7 +295,11 @@ impl World {
             LeaderElector::new("kube-scheduler", &identity)
         });
         let rng = self.rng.child("scheduler").child(&index.to_string());
-        let desk = super::scheduler_desk(&settings.scheduler).expect("the plan was validated");
+        // Schedulers are the first processes.
+        let outlived = self.processes[usize::from(index)].outlives.clone();
+        let desk = outlived.unwrap_or_else(|| {
+            super::scheduler_desk(&settings.scheduler).expect("the plan was validated")
+        });
         let mut scheduler = Scheduler::new(desk, elector, &rng);
         scheduler.compare_decisions(self.one_compared_in);
         scheduler
@@ -351,6 +358,9 @@ impl World {
         let process = &mut self.processes[id.index()];
         if !process.is_up() {
             return;
+        }
+        if self.plan.settings.bug == Some(Bug::RankingsOutlive) {
+            process.outlives = process.scheduler().map(|scheduler| scheduler.desk().clone());
         }
         process.running = Running::Nothing;
         process.recorder = Recorder::default();

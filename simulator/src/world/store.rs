@@ -13,6 +13,7 @@ use registry::memory::{Beside, Change, Commit, Compacted, Memory, Refusal};
 use registry::{Caller, Claims, Mutation, Operation, Options, Stamp, View};
 
 use self::specs::Specs;
+use super::bugs::Serving;
 
 /// How many writes are remembered where somebody reads the past: enough for a server that lags.
 const HISTORY: u64 = 8_192;
@@ -30,6 +31,7 @@ pub(super) struct Store {
     counts: [u32; Kind::ALL.len()],
     specs: Specs,
     options: Options,
+    serving: Serving,
     rng: ChaCha8Rng,
     /// How many writes are remembered. What nobody will read is forgotten at once: its memory is
     /// then used again while it is at hand.
@@ -51,13 +53,14 @@ pub(super) struct Written {
 }
 
 impl Store {
-    pub(super) fn new(rng: RngTree, reads_past: bool) -> Self {
+    pub(super) fn new(rng: RngTree, reads_past: bool, serving: Serving) -> Self {
         let cidr = "10.96.0.0/12".parse().expect("a constant range");
         Self {
             memory: Memory::new(),
             counts: [0; Kind::ALL.len()],
             specs: Specs::default(),
             options: Options { service_cidr: cidr, ..Options::default() },
+            serving,
             rng: rng.rng("stamps"),
             history: if reads_past { HISTORY } else { 0 },
         }
@@ -108,9 +111,10 @@ impl Store {
             let held = key.as_ref().and_then(|key| self.memory.get_ref(key));
             let (known, current) =
                 held.map(|(known, _, object)| (known.clone(), object.clone())).unzip();
+            let seen = current.as_ref().and_then(|object| self.serving.sees(operation, object));
             let mutation = registry::admit(
                 operation,
-                current.as_ref(),
+                seen.as_ref().or(current.as_ref()),
                 &StoreView(self),
                 caller,
                 &self.options,
@@ -171,7 +175,7 @@ impl Store {
         let Claims { take, free } = claims;
         let mut charged = Vec::new();
         let mut besides = Vec::new();
-        for mut quota in charges {
+        for mut quota in self.serving.charges(charges) {
             let expected = quota.revision();
             quota.meta_mut().resource_version = Some(revision.to_string());
             let Some((key, _, old)) = self.memory.get_ref(&quota.key()) else { continue };
@@ -209,7 +213,7 @@ impl View for StoreView<'_> {
     }
 
     fn list(&self, kind: Kind, namespace: &str) -> Vec<Object> {
-        if self.0.counts[kind as usize] == 0 {
+        if self.0.counts[kind as usize] == 0 || self.0.serving.misses(kind) {
             return Vec::new();
         }
         let from = Key::new(kind, namespace, "");

@@ -18,14 +18,18 @@ fn waits(object: &Object) -> bool {
 
 /// The schedulers share the pods, as if each pod named one of them: the first has those of positive
 /// priority, the second all others. Of pods that wait a scheduler hears only when they are its own.
+///
+/// The first pauses between attempts: that a pod has ended, so that there is room, it hears after
+/// what happens next.
 #[derive(Clone)]
 pub(super) struct OwnPodsOnly {
     urgent: bool,
+    ends: Vec<Input>,
 }
 
 impl OwnPodsOnly {
     pub(super) fn of(program: Program) -> Self {
-        Self { urgent: program == Program::Scheduler(0) }
+        Self { urgent: program == Program::Scheduler(0), ends: Vec::new() }
     }
 
     fn is_of_another(&self, object: &Object) -> bool {
@@ -38,6 +42,10 @@ impl OwnPodsOnly {
 impl Blunder for OwnPodsOnly {
     fn hears(&mut self, _: &Running, mut input: Input, told: &mut Vec<Input>) {
         match &mut input {
+            Input::Api(ApiInput::Watch(event)) if self.urgent && ends_pod(event) => {
+                self.ends.push(input);
+                return;
+            }
             Input::Api(ApiInput::Watch(WatchEvent::Changed(object)))
                 if self.is_of_another(object) =>
             {
@@ -50,6 +58,7 @@ impl Blunder for OwnPodsOnly {
             _ => {}
         }
         told.push(input);
+        told.append(&mut self.ends);
     }
 }
 

@@ -20,7 +20,7 @@ fn create(store: &mut Store, manifest: &Value) {
 
 /// A store with what pods without tokens need.
 fn store() -> Store {
-    let mut store = Store::new(RngTree::new(1), false);
+    let mut store = Store::new(RngTree::new(1), false, Serving::default());
     for manifest in [
         json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "default"}}),
         json!({"kind": "ServiceAccount", "apiVersion": "v1",
