@@ -11,6 +11,9 @@ const NEIGHBOURS: usize = 16;
 
 /// The place of what `order` says is equal, or where it would be: as `binary_search_by`, but from
 /// `guess` on, at most the length of the list.
+///
+/// # Panics
+/// `guess` is beyond the end of the list.
 pub fn search_from<T>(
     sorted: &[T],
     guess: usize,

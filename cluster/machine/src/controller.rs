@@ -126,8 +126,12 @@ impl Controller {
 
     /// Marks the keys that a change affects.
     pub fn observe(&mut self, cache: &Cache, delta: &Delta) {
+        // What it does not read can only help those who were refused something and wait.
+        let reads = self.reconciler.kinds().contains(&delta.key.kind);
         for key in self.reconciler.keys_for(cache, delta) {
-            self.mark(key);
+            if reads || self.work.get(&key).is_some_and(|work| work.failures > 0) {
+                self.mark(key);
+            }
         }
     }
 

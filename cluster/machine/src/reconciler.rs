@@ -17,7 +17,8 @@ pub trait Reconciler: Send + Sync {
     fn kinds(&self) -> &'static [Kind];
 
     /// Kinds whose changes it is told of besides, without reading them: it does not wait for their
-    /// lists.
+    /// lists, and of the keys that a change affects those alone are looked at whose last attempt
+    /// failed.
     fn hears_of(&self) -> &'static [Kind] {
         &[]
     }

@@ -18,16 +18,17 @@ pub(super) struct Clocks {
 impl Clocks {
     /// Takes in what happened.
     pub(super) fn observe(&mut self, occurrence: &Occurrence<'_>) {
-        // Skews of one process add up.
-        match occurrence {
+        // Of several at a time the greatest counts.
+        let (known, off) = match occurrence {
             Occurrence::FaultBegan(Fault::ClockSkew { component, ahead }) => {
-                *self.ahead.entry(component.clone()).or_default() += ahead.duration();
+                (self.ahead.entry(component.clone()).or_default(), ahead)
             }
             Occurrence::FaultBegan(Fault::ClockBehind { component, behind }) => {
-                *self.behind.entry(component.clone()).or_default() += behind.duration();
+                (self.behind.entry(component.clone()).or_default(), behind)
             }
-            _ => {}
-        }
+            _ => return,
+        };
+        *known = off.duration().max(*known);
     }
 
     /// By how much the clock of a process may be ahead.

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::{Key, Kind, Object, PatchBody, Pod, Request, Time};
+use api::{Key, Kind, Name, Object, PatchBody, Pod, Request, Revision, Time};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume};
 use machine::WatchEvent;
 
+use super::of_process::OfProcess;
 use super::placement::asked_binding;
+use super::store::coordinates;
 use crate::check::{Check, Cluster, Occurrence, Role};
 use crate::oracle::{self, Amounts, company};
 use crate::plan::{Plan, PodTemplate};
@@ -83,7 +85,9 @@ struct Victims {
 /// a disruption before it is deleted.
 ///
 /// Whether somebody waits is judged by what the scheduler was shown, too, and a little longer than
-/// that: the mark goes out first, and the deletion when the mark has its answer.
+/// that: the mark goes out first, and the deletion when the mark has its answer. A node is promised
+/// by what a scheduler knows of its pods: where others have bound some that it was not shown yet,
+/// as when its watch is broken while it comes to lead, the promise is not judged.
 #[derive(Clone, Default)]
 pub(super) struct GivesWay {
     victims: Victims,
@@ -93,6 +97,10 @@ pub(super) struct GivesWay {
     shown: BTreeMap<ProcessId, BTreeMap<Key, i32>>,
     /// When each scheduler was shown that a pod waits no more, and its priority.
     lately: Vec<(ProcessId, Time, i32)>,
+    /// How far the watch of pods of each scheduler has come.
+    seen: OfProcess<Revision>,
+    /// At which revision each writer last bound a pod to a node.
+    bound: BTreeMap<Name, BTreeMap<Option<ProcessId>, Revision>>,
 }
 
 /// A mark has its answer within that time, or the deletion is given up.
@@ -159,6 +167,20 @@ impl GivesWay {
             .then(|| format!("{key} is displaced, and no pod waits that is more important"))
     }
 
+    fn binds(&mut self, by: Option<ProcessId>, old: Option<&Pod>, new: &Pod, at: Revision) {
+        let Some(node) = &new.node_name else { return };
+        if old.and_then(oracle::node_of) != Some(node) {
+            self.bound.entry(node.clone()).or_default().insert(by, at);
+        }
+    }
+
+    /// Whether others have bound pods to a node that the scheduler was not shown yet.
+    fn is_behind(&mut self, by: ProcessId, node: &str) -> bool {
+        let seen = *self.seen.of(by);
+        let mut others = self.bound.get(node).into_iter().flatten();
+        others.any(|(writer, at)| *writer != Some(by) && *at > seen)
+    }
+
     /// Judges the node that is promised to a pod.
     fn promises(
         &self,
@@ -214,17 +236,29 @@ impl Check for GivesWay {
         occurrence: &Occurrence<'_>,
         found: &mut Vec<String>,
     ) {
-        if let Some(promise) = promised(cluster, occurrence) {
+        if let Some(promise @ (by, _, node)) = promised(cluster, occurrence)
+            && !self.is_behind(by, node)
+        {
             found.extend(self.promises(cluster, promise));
         }
+        if let Occurrence::Committed { by, old, new: Some(new), revision, .. } = occurrence
+            && let Some(pod) = new.get::<Pod>()
+        {
+            self.binds(*by, oracle::pod(*old), pod, *revision);
+        }
         match occurrence {
-            Occurrence::Delivered { to, event }
-                if !self.all_equal && cluster.role(*to) == Role::Scheduler =>
-            {
-                self.delivered(cluster.now(), *to, event);
+            Occurrence::Delivered { to, event } if cluster.role(*to) == Role::Scheduler => {
+                let (kind, revision) = coordinates(event);
+                if kind == Kind::Pod {
+                    *self.seen.of(*to) = revision;
+                }
+                if !self.all_equal {
+                    self.delivered(cluster.now(), *to, event);
+                }
             }
             Occurrence::Started(process) => {
                 self.shown.remove(process);
+                self.seen.forget(*process);
             }
             Occurrence::Called { by, request: Request::Delete { key, .. } }
                 if key.kind == Kind::Pod && cluster.role(*by) == Role::Scheduler =>

@@ -360,3 +360,87 @@ fn lists_are_answered_to_who_remembers_asking() {
     let read = step(5, ApiInput::Reply { id: got[0].0, result });
     assert_eq!(read[0].1, Request::ReadRevision(Kind::ReplicaSet));
 }
+
+/// Makes a pod for each set of replicas, and hears of quotas.
+#[derive(Clone)]
+struct Hearing;
+
+impl Reconciler for Hearing {
+    fn name(&self) -> &'static str {
+        "hearing"
+    }
+    fn kinds(&self) -> &'static [Kind] {
+        &[Kind::ReplicaSet]
+    }
+    fn hears_of(&self) -> &'static [Kind] {
+        &[Kind::ResourceQuota]
+    }
+    fn keys_for(&self, cache: &Cache, _: &Delta) -> Vec<api::Key> {
+        cache.objects(Kind::ReplicaSet).map(api::Object::key).collect()
+    }
+    fn reconcile(&self, cache: &Cache, key: &api::Key, now: Time) -> Plan {
+        self.reconcile_with(cache, key, now, &mut crate::Memory::default())
+    }
+    fn reconcile_with(
+        &self,
+        _: &Cache,
+        key: &api::Key,
+        _: Time,
+        memory: &mut crate::Memory,
+    ) -> Plan {
+        let mut plan = Plan::nothing();
+        // Whoever has what it wants asks again if it is looked at once more.
+        let (next, content) = match (&*key.name, &*memory.text) {
+            ("lucky", "asked") => ("content", true),
+            _ => ("asked", false),
+        };
+        memory.text = next.into();
+        if content {
+            return plan;
+        }
+        let mut pod = Pod::default();
+        pod.metadata.name = Some(key.name.to_string());
+        pod.metadata.namespace = Some("d".into());
+        plan.request(Request::Create(pod.into_object()));
+        plan
+    }
+}
+
+#[test]
+fn what_is_only_heard_of_wakes_those_who_were_refused() {
+    let mut machine = ControllerManager::new(vec![Box::new(Hearing)], None);
+    machine = machine.without_read_your_writes();
+    let mut step = |input: ApiInput| {
+        let mut out = Vec::new();
+        machine.step(Time::from_secs(1), input, &mut out);
+        let calls = out.into_iter().filter_map(|effect| match effect {
+            ApiEffect::Call { id, request: Request::Create(pod) } => Some((id, pod.key().name)),
+            _ => None,
+        });
+        calls.collect::<Vec<_>>()
+    };
+    let set = |name: &str| {
+        let mut set = ReplicaSet::default();
+        (set.metadata.name, set.metadata.namespace) = (Some(name.into()), Some("d".into()));
+        set.into_object()
+    };
+    let objects = vec![set("lucky"), set("refused")];
+    let list = WatchEvent::Replaced { kind: Kind::ReplicaSet, objects, revision: Revision(1) };
+    // The quotas were not listed, and nobody waits for them.
+    let asked = step(ApiInput::Watch(list));
+    assert_eq!(asked.len(), 2);
+    for (id, name) in asked {
+        let refusal = api::Status::forbidden(Kind::Pod, &name, "exceeded quota");
+        let result = match &*name {
+            "lucky" => Ok(Reply::Done(Revision(2))),
+            _ => Err(refusal.into()),
+        };
+        assert_eq!(step(ApiInput::Reply { id, result }), []);
+    }
+    let mut quota = k8s_openapi::api::core::v1::ResourceQuota::default();
+    quota.metadata.name = Some("q".into());
+    quota.metadata.namespace = Some("d".into());
+    quota.metadata.resource_version = Some("3".into());
+    let again = step(ApiInput::Watch(WatchEvent::Changed(quota.into_object())));
+    assert_eq!(again.iter().map(|(_, name)| &**name).collect::<Vec<_>>(), ["refused"]);
+}

@@ -39,7 +39,10 @@ fn case<C: Check>(check: C, pods: &[Value]) -> (Case<C>, ProcessId) {
     let scheduler = case.scheduler();
     case.put(None, &made_node("n1", &json!({})));
     for pod in pods {
-        case.put(None, pod);
+        let object = case.put(None, pod);
+        if oracle::pod(Some(&object)).and_then(oracle::node_of).is_some() {
+            case.show(scheduler, &object.key());
+        }
     }
     (case, scheduler)
 }
@@ -78,6 +81,18 @@ fn p17_who_waited_a_moment_ago_is_believed_to_wait() {
     case.advance(1);
     case.call(scheduler, &deletion(&pod_key("a")));
     case.is_wrong(&["pods/d/a is displaced, and no pod waits"]);
+}
+
+#[test]
+fn p17_what_others_bound_unseen_is_no_reason() {
+    let pods = [important("big", 10, "2"), running("a", 20, "2")];
+    let (mut case, scheduler) = case(GivesWay::default(), &pods);
+    case.put(None, &running("b", 20, "2"));
+    case.call(scheduler, &promise("big", "n1"));
+    case.is_right();
+    case.show(scheduler, &pod_key("b"));
+    case.call(scheduler, &promise("big", "n1"));
+    case.is_wrong(&["pods/d/big is promised n1, where it fits beside no more important"]);
 }
 
 #[test]
