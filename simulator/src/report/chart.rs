@@ -7,14 +7,14 @@ use super::figures::{Unit, span};
 use super::page::{Hint, escape};
 use crate::span::Span;
 
-/// The picture's size; it is scaled to the room there is.
-const WIDTH: f64 = 560.0;
-const HEIGHT: f64 = 232.0;
+/// The size of pictures; it is scaled to the room there is.
+pub(super) const WIDTH: f64 = 560.0;
+pub(super) const HEIGHT: f64 = 232.0;
 /// The room that is left for labels.
-const LEFT: f64 = 62.0;
-const RIGHT: f64 = 16.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 30.0;
+pub(super) const LEFT: f64 = 62.0;
+pub(super) const RIGHT: f64 = 16.0;
+pub(super) const TOP: f64 = 12.0;
+pub(super) const BOTTOM: f64 = 30.0;
 
 /// One line of a chart.
 #[derive(Clone, Debug)]

@@ -3,18 +3,11 @@
 use std::fmt::Write;
 
 use super::axis::{Axis, Scale};
+use super::chart::{BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH};
 use super::figures::{Unit, nanos};
 use super::page::escape;
 use crate::outcome::{LatencyCurve, Outcome, Percentiles};
 
-/// The picture's size; it is scaled to the room there is.
-const WIDTH: f64 = 560.0;
-const HEIGHT: f64 = 232.0;
-/// The room that is left for labels.
-const LEFT: f64 = 62.0;
-const RIGHT: f64 = 16.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 30.0;
 /// Labels of times below the picture that have room.
 const LABELS_MAX: usize = 8;
 
