@@ -8,7 +8,7 @@ use api::{ApiObject, Key, Kind, Object, Propagation, Request, Subresource, Time,
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use machine::{Cache, Delta, Index, Plan, Reconciler};
 
-use self::contents::Contents;
+use self::contents::{Contents, Ending};
 use crate::ownership;
 
 /// The finalizer that this controller removes when a namespace is empty.
@@ -79,7 +79,7 @@ impl Reconciler for Namespaces {
     }
 
     fn indexes(&self) -> Vec<Box<dyn Index>> {
-        vec![Box::<Contents>::default()]
+        vec![Box::<Contents>::default(), Box::<Ending>::default()]
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
@@ -87,9 +87,8 @@ impl Reconciler for Namespaces {
             return vec![delta.key.clone()];
         }
         let name = &delta.key.namespace;
-        let namespace = cache.get::<Namespace>("", name);
-        let terminating = namespace.is_some_and(|n| meta::is_terminating(&n.metadata));
-        if terminating { vec![Key::cluster(Kind::Namespace, name)] } else { Vec::new() }
+        let ending = Ending::contains(cache, name);
+        if ending { vec![Key::cluster(Kind::Namespace, name)] } else { Vec::new() }
     }
 
     fn reconcile(&self, cache: &Cache, key: &Key, now: Time) -> Plan {

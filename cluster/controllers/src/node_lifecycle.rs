@@ -188,7 +188,13 @@ fn is_eviction_taint(taint: &Taint) -> bool {
 
 /// The node of a ready pod that nothing is heard of.
 fn silent_node_of(cache: &Cache, delta: &Delta) -> Option<Key> {
-    let pod = delta.new.as_ref()?.get::<Pod>().filter(|p| pods::is_ready(p))?;
+    let pod = delta.new.as_ref()?.get::<Pod>()?;
+    let before = delta.old.as_ref().and_then(Object::get::<Pod>);
+    // One that was ready there before is known since the node fell silent.
+    let known = |before: &Pod| before.node_name == pod.node_name && pods::is_ready(before);
+    if !pods::is_ready(pod) || before.is_some_and(known) {
+        return None;
+    }
     let node = cache.get::<Node>("", pod.node())?;
     let silent = condition(node, "Ready").is_some_and(|c| c.status == "Unknown");
     silent.then(|| Key::cluster(Kind::Node, pod.node()))

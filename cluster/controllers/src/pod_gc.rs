@@ -58,7 +58,14 @@ impl Reconciler for PodGc {
             (Kind::Pod, Some(object)) => {
                 let Some(pod) = object.get::<Pod>() else { return Vec::new() };
                 let mut keys = Vec::new();
-                if is_abandoned(cache, pod) || is_lost(cache, pod) {
+                let before = delta.old.as_ref().and_then(Object::get::<Pod>);
+                // What becomes of its node is told by the node.
+                let same = before.is_some_and(|before| {
+                    before.node_name == pod.node_name
+                        && meta::is_terminating(&before.metadata)
+                            == meta::is_terminating(&pod.metadata)
+                });
+                if !same && (is_abandoned(cache, pod) || is_lost(cache, pod)) {
                     keys.push(delta.key.clone());
                 }
                 if pods::is_terminal(pod) {
@@ -288,8 +295,10 @@ mod tests {
         // One that reports runs.
         fixture.put(node("True", out.clone()));
         assert_eq!(summary(&fixture.reconcile(&key)), Vec::<String>::new());
-        fixture.put(node("False", out));
-        assert_eq!(fixture.put(pod("p", "a", "Succeeded", true)), [all_ended(), key.clone()]);
+        assert_eq!(fixture.put(node("False", out)), std::slice::from_ref(&key));
+        assert_eq!(fixture.put(pod("p", "a", "Succeeded", true)), [all_ended()], "as before");
+        let late = Key::new(Kind::Pod, "n", "late");
+        assert_eq!(fixture.put(pod("late", "a", "Running", true)), [late]);
         assert_eq!(summary(&fixture.reconcile(&key)), ["delete pods/n/p grace 0"]);
     }
 

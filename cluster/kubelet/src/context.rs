@@ -117,8 +117,8 @@ impl Context {
     pub(crate) fn new(config: KubeletConfig) -> Self {
         Self {
             host: Name::new(&config.node_name),
+            watched: Watched::new(&config.node_name),
             config,
-            watched: Watched::default(),
             configs: ConfigSource::default(),
             facts: None,
             runtime: Err("container runtime is down".to_owned()),
@@ -218,7 +218,7 @@ impl Context {
 
     /// The API's node.
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {
-        self.watched.nodes.get("", &self.config.node_name)
+        self.watched.node()
     }
 
     /// Keeps what an answer carried.

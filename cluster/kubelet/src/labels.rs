@@ -102,15 +102,20 @@ fn place(key: &str) -> u8 {
 impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Labels {
     /// Of labels with one key the last one holds.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(labels: I) -> Self {
-        let mut all: Vec<(K, V)> = labels.into_iter().collect();
-        all.sort_by(|(a, _), (b, _)| a.as_ref().cmp(b.as_ref()));
+        let placed = |(key, value): (K, V)| (place(key.as_ref()), key, value);
+        let mut all: Vec<(u8, K, V)> = labels.into_iter().map(placed).collect();
+        // Places are in the order of their keys.
+        let order = |(at, a, _): &(u8, K, V), (to, b, _): &(u8, K, V)| match (*at, *to) {
+            (OTHER, _) | (_, OTHER) => a.as_ref().cmp(b.as_ref()),
+            (at, to) => at.cmp(&to),
+        };
+        all.sort_by(order);
         let mut bytes = Vec::with_capacity(256);
-        for (i, (key, value)) in all.iter().enumerate() {
-            let key = key.as_ref();
-            if all.get(i + 1).is_some_and(|(next, _)| next.as_ref() == key) {
+        for (i, label) in all.iter().enumerate() {
+            if all.get(i + 1).is_some_and(|next| order(label, next).is_eq()) {
                 continue;
             }
-            let place = place(key);
+            let (place, key, value) = (label.0, label.1.as_ref(), &label.2);
             bytes.push(place);
             if place == OTHER {
                 push(&mut bytes, key);

@@ -69,7 +69,7 @@ impl Mirrors {
         if self.compared && self.retry_at.is_none_or(|t| now < t) {
             return;
         }
-        let synced = ctx.watched.pods.synced() && ctx.watched.nodes.synced();
+        let synced = ctx.watched.pods.synced() && ctx.watched.node_synced();
         if !synced || self.retry_at.is_some_and(|t| now < t) {
             return;
         }

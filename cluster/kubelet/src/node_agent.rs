@@ -76,7 +76,7 @@ impl NodeAgent {
     /// When to act again: what waits for an answer or a list is not waited for by time.
     pub(crate) fn wake_at(&self, ctx: &Context) -> Option<Time> {
         let facts = (!self.facts_busy).then_some(self.facts_at);
-        let registers = ctx.facts.is_some() && !self.node_busy && ctx.watched.nodes.synced();
+        let registers = ctx.facts.is_some() && !self.node_busy && ctx.watched.node_synced();
         let node = registers.then_some(self.node_at);
         let lease = (!self.lease_busy).then_some(self.lease_at);
         [facts, node, lease, self.volumes.wake_at()].into_iter().flatten().min()
@@ -177,7 +177,7 @@ impl NodeAgent {
     }
 
     fn register(&mut self, ctx: &mut Context, now: Time) {
-        if self.node_busy || now < self.node_at || !ctx.watched.nodes.synced() {
+        if self.node_busy || now < self.node_at || !ctx.watched.node_synced() {
             return;
         }
         if ctx.facts.is_none() {

@@ -3,7 +3,6 @@
 //! Source: kubernetes 1.33, `pkg/kubelet/network/dns/dns.go`, `pkg/kubelet/kubelet_pods.go`.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use api::Pod;
 
@@ -85,15 +84,19 @@ impl<'a> Resolver<'a> {
     }
 
     fn render(mut self) -> String {
-        let mut seen = BTreeSet::new();
-        self.searches.retain(|s| seen.insert(s.clone()));
-        self.searches.truncate(SEARCHES_MAX);
+        let mut searches: Vec<Cow<'_, str>> = Vec::with_capacity(self.searches.len());
+        for search in self.searches.drain(..) {
+            // No more than these are looked through.
+            if searches.len() < SEARCHES_MAX && !searches.contains(&search) {
+                searches.push(search);
+            }
+        }
         self.nameservers.truncate(NAMESERVERS_MAX);
         let mut text = String::with_capacity(256);
         for server in &self.nameservers {
             text.extend(["nameserver ", &**server, "\n"]);
         }
-        for (word, values) in [("search", &self.searches), ("options", &self.options)] {
+        for (word, values) in [("search", &searches), ("options", &self.options)] {
             if !values.is_empty() {
                 text.push_str(word);
                 values.iter().for_each(|value| text.extend([" ", &**value]));

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
+use std::slice;
 use std::sync::Arc;
 
 use api::{ApiObject, Key, Kind, Name, Object, Pod, Revision, sorted};
@@ -84,11 +85,6 @@ impl<T: ApiObject> Shelf<T> {
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<&Arc<T>> {
-        if let [only] = &*self.objects {
-            // The node of the kubelet: looked for at every step.
-            let found = *only.name == *name && *only.namespace == *namespace;
-            return found.then_some(&only.object);
-        }
         let at = self.find(hash(namespace, name), namespace, name).ok()?;
         Some(&self.objects[at].object)
     }
@@ -148,19 +144,44 @@ fn place(meta: &ObjectMeta) -> (&str, &str) {
 }
 
 /// Everything that is watched.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Watched {
+    node_name: Name,
     pub(crate) pods: Shelf<Pod>,
-    pub(crate) nodes: Shelf<Node>,
+    /// The node of this kubelet, and no other.
+    nodes: Shelf<Node>,
     pub(crate) services: Shelf<Service>,
 }
 
 impl Watched {
+    /// Nothing is known yet.
+    pub(crate) fn new(node_name: &str) -> Self {
+        Self {
+            node_name: node_name.into(),
+            pods: Shelf::default(),
+            nodes: Shelf::default(),
+            services: Shelf::default(),
+        }
+    }
+
+    /// The node of this kubelet: asked for several times in each step.
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        self.nodes.objects.first().map(|held| &held.object)
+    }
+
+    /// Whether it is known whether there is a node.
+    pub(crate) const fn node_synced(&self) -> bool {
+        self.nodes.synced
+    }
+
     /// Applies news of a watch and says what changed.
     pub(crate) fn apply(&mut self, event: &WatchEvent) -> News {
         match event {
             WatchEvent::Changed(Object::Pod(pod)) => pod_news(self.pods.put(pod)),
-            WatchEvent::Changed(Object::Node(node)) => node_news(self.nodes.put(node).is_some()),
+            WatchEvent::Changed(Object::Node(node)) => {
+                let own = node.metadata.name.as_deref() == Some(&*self.node_name);
+                node_news(own && self.nodes.put(node).is_some())
+            }
             WatchEvent::Changed(Object::Service(service)) => {
                 service_news(false, self.services.put(service).is_some())
             }
@@ -177,7 +198,11 @@ impl Watched {
                     self.pods.replace(objects, *revision);
                     News::Pods
                 }
-                Kind::Node => node_news(self.nodes.replace(objects, *revision).1),
+                Kind::Node => {
+                    let own = |node: &&Object| place(node.meta()).1 == &*self.node_name;
+                    let own = objects.iter().find(own);
+                    node_news(self.nodes.replace(own.map_or(&[], slice::from_ref), *revision).1)
+                }
                 Kind::Service => {
                     let (first, changed) = self.services.replace(objects, *revision);
                     service_news(first, changed)
@@ -224,7 +249,7 @@ mod tests {
 
     #[test]
     fn old_news_is_ignored_and_lists_replace_what_is_older() {
-        let mut watched = Watched::default();
+        let mut watched = Watched::new("n");
         let changed = |watched: &mut Watched, name: &str, revision: u64| {
             matches!(watched.apply(&WatchEvent::Changed(pod(name, revision))), News::Pod(_))
         };

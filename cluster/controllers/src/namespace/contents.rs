@@ -1,6 +1,6 @@
 //! What of a namespace's contents is being deleted, and what holds it up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::{Key, Kind, Name, Object, meta};
@@ -73,6 +73,31 @@ impl Contents {
         let namespace = cache.index::<Self>().namespaces.get(namespace);
         let finalizers = namespace.into_iter().flat_map(|n| &n.finalizers);
         finalizers.map(|(name, count)| (name.as_str(), *count))
+    }
+}
+
+/// The namespaces that are being deleted: asked for whenever anything changes, and mostly none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ending(BTreeSet<Name>);
+
+impl Ending {
+    /// Whether a namespace is being deleted.
+    pub(super) fn contains(cache: &Cache, namespace: &str) -> bool {
+        cache.index::<Self>().0.contains(namespace)
+    }
+}
+
+impl Index for Ending {
+    fn kinds(&self) -> &'static [Kind] {
+        &[Kind::Namespace]
+    }
+
+    fn update(&mut self, key: &Arc<Key>, _: Option<&Object>, new: Option<&Object>) {
+        if new.is_some_and(|namespace| meta::is_terminating(namespace.meta())) {
+            self.0.insert(key.name.clone());
+        } else {
+            self.0.remove(&key.name);
+        }
     }
 }
 
