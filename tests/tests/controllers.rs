@@ -1,13 +1,18 @@
 //! What controllers do when load comes and goes, when owners are deleted in one of three ways, when
-//! work fails by its number, when rollouts are held and taken back, when a namespace may have no more,
-//! and when a host is lost with the files on it; with the real kubectl.
+//! work fails by its number or by its rules, when rollouts are held, taken back or wait for somebody,
+//! when jobs meet the next one of their schedule, when a namespace may have no more, and when a host
+//! is lost with the files on it; with the real kubectl.
 
+#[path = "controllers/jobs.rs"]
+mod jobs;
 #[path = "controllers/kinds.rs"]
 mod kinds;
 #[path = "controllers/limits.rs"]
 mod limits;
 #[path = "controllers/rollouts.rs"]
 mod rollouts;
+#[path = "controllers/updates.rs"]
+mod updates;
 
 use std::time::Duration;
 
@@ -22,10 +27,12 @@ const IMAGE: &str = "kprov.local/echo:1";
 #[tokio::test(flavor = "multi_thread")]
 async fn loads_cascades_numbers_and_losses() -> Result<()> {
     let cluster = Cluster::up(Inventory::single_master("controllers", 3)).await?;
-    tokio::try_join!(replicas_follow_the_load(&cluster), async {
+    let by_the_minute = jobs::follow_their_rules(&cluster);
+    tokio::try_join!(replicas_follow_the_load(&cluster), by_the_minute, async {
         owners_go_in_three_ways(&cluster).await?;
         numbered_work_fails_by_its_number(&cluster).await?;
         rollouts::are_held_and_taken_back(&cluster).await?;
+        updates::wait_for_somebody(&cluster).await?;
         limits::a_namespace_gets_what_its_quota_says(&cluster).await?;
         limits::containers_are_bounded(&cluster).await?;
         kinds::sets_without_a_deployment(&cluster).await?;
