@@ -142,7 +142,7 @@ enum Command {
     #[command(after_help = "Examples:\n  kprov preflight inventory/ha.toml\n  \
         kprov preflight inventory/ha.toml --skip fsync --output json")]
     Preflight(preflight::PreflightArgs),
-    /// Tell whether the hosts are as they should be, for a timer to ask.
+    /// Tell whether hosts and addons are as they should be, for a timer to ask.
     #[command(after_help = "Examples:\n  kprov diff inventory/lab.toml\n  \
         kprov diff inventory/lab.toml --exit-code --output json")]
     Diff(DiffArgs),
@@ -312,7 +312,7 @@ struct DiffArgs {
     source: Source,
     #[command(flatten)]
     choice: Choice,
-    /// Exit with 2 when hosts differ, and with 3 when not all could be judged.
+    /// Exit with 2 when hosts or addons differ, and with 3 when not all could be judged.
     #[arg(long)]
     exit_code: bool,
     /// Leave out the differences within files.

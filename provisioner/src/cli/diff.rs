@@ -1,4 +1,4 @@
-//! `kprov diff`: whether hosts are as they should be, for a timer to ask.
+//! `kprov diff`: whether hosts and addons are as they should be, for a timer to ask.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,9 @@ use serde::Serialize;
 use super::output::{Console, Failure};
 use super::plan::diffs;
 use super::prepare::{self, Prepared, Wish};
-use super::{DiffArgs, Exit, Surroundings};
+use super::prune::Departed;
+use super::{DiffArgs, Exit, Surroundings, addons};
+use crate::addons::reconcile::AddonChange;
 use crate::plan::{Change, ContentDiff, change_line};
 use crate::preflight::Problem;
 
@@ -25,6 +27,9 @@ enum Finding<'a> {
     Unreachable { reasons: Vec<&'a Problem> },
 }
 
+/// What is found about the addons: the objects that differ, or why that cannot be told.
+type Addons = Result<Vec<AddonChange>, String>;
+
 pub(super) fn run(
     args: &DiffArgs,
     surroundings: &Surroundings,
@@ -33,7 +38,7 @@ pub(super) fn run(
     match judge(args, surroundings, console) {
         Ok(exit) if !args.exit_code && exit == DRIFT => Ok(Exit::Ok),
         Ok(exit) => Ok(exit),
-        // 2 says that hosts differ, and nothing else.
+        // 2 says that hosts or addons differ, and nothing else.
         Err(failure) => match console.failure(&failure) {
             Exit::BadInventory => Ok(Exit::Failed),
             exit => Ok(exit),
@@ -47,25 +52,49 @@ fn judge(args: &DiffArgs, surroundings: &Surroundings, console: &Console) -> Res
     let chosen = args.choice.choose(&inventory)?;
     let state_dir = prepare::state_dir(source, &inventory);
     let scratch = prepare::scratch(&state_dir)?;
+    let were = Departed::read(&state_dir, &inventory)?.known.addons;
     let wish = Wish::to_look(source, chosen, &state_dir, scratch.path());
     let mut prepared = prepare::gather(&wish, surroundings, console, inventory)?;
     let texts = match args.no_diff {
         true => BTreeMap::new(),
         false => diffs(&mut prepared, false),
     };
+    // Of some hosts only, addons are no part: an apply of those leaves them out as well.
+    let addons = match args.choice.is_limited() {
+        true => Ok(Vec::new()),
+        false => addons::plan(&mut prepared, were),
+    };
     let findings = findings(&prepared, &wish.chosen, &texts);
-    let exit = exit(&findings);
-    let count = |wanted: fn(&Finding<'_>) -> bool| findings.values().filter(|f| wanted(f)).count();
-    let drifted = count(|f| matches!(f, Finding::Drift { .. }));
-    let away = count(|f| matches!(f, Finding::Unfit { .. } | Finding::Unreachable { .. }));
+    let exit = exit(&findings, &addons);
+    let tally = Tally::of(&findings);
     let value = serde_json::json!({
         "clean": exit == Exit::Ok,
-        "drifted": drifted,
-        "not_judged": away,
+        "drifted": tally.drifted,
+        "not_judged": tally.away,
         "hosts": findings,
+        "addons": addons.as_deref().unwrap_or_default(),
+        "addons_not_judged": addons.as_ref().err(),
     });
-    console.result(&value, || text(&findings, drifted, away))?;
+    console.result(&value, || text(&findings, &addons))?;
     Ok(exit)
+}
+
+/// How many hosts are not as they should be.
+struct Tally {
+    drifted: usize,
+    /// Those that could not be judged.
+    away: usize,
+}
+
+impl Tally {
+    fn of(findings: &BTreeMap<&str, Finding<'_>>) -> Self {
+        let count =
+            |wanted: fn(&Finding<'_>) -> bool| findings.values().filter(|f| wanted(f)).count();
+        Self {
+            drifted: count(|f| matches!(f, Finding::Drift { .. })),
+            away: count(|f| matches!(f, Finding::Unfit { .. } | Finding::Unreachable { .. })),
+        }
+    }
 }
 
 fn findings<'a>(
@@ -115,22 +144,22 @@ fn findings<'a>(
     findings
 }
 
-/// What `diff` says of differing hosts; the code of a bad inventory, which it tells as 1.
+/// What `diff` says of differing hosts and addons; the code of a bad inventory, which it tells as 1.
 const DRIFT: Exit = Exit::BadInventory;
 
-/// 0 clean, 2 drift, 3 not all hosts could be judged.
-fn exit(findings: &BTreeMap<&str, Finding<'_>>) -> Exit {
-    let any = |wanted: fn(&Finding<'_>) -> bool| findings.values().any(wanted);
-    if any(|f| matches!(f, Finding::Unreachable { .. } | Finding::Unfit { .. })) {
-        Exit::Unfit
-    } else if any(|f| matches!(f, Finding::Drift { .. })) {
-        DRIFT
-    } else {
-        Exit::Ok
+/// 0 clean, 2 drift, 3 not all could be judged.
+fn exit(findings: &BTreeMap<&str, Finding<'_>>, addons: &Addons) -> Exit {
+    let Tally { drifted, away } = Tally::of(findings);
+    match addons {
+        Ok(changes) if away == 0 => match drifted == 0 && changes.is_empty() {
+            true => Exit::Ok,
+            false => DRIFT,
+        },
+        _ => Exit::Unfit,
     }
 }
 
-fn text(findings: &BTreeMap<&str, Finding<'_>>, drifted: usize, away: usize) -> String {
+fn text(findings: &BTreeMap<&str, Finding<'_>>, addons: &Addons) -> String {
     let mut out = String::new();
     for (host, finding) in findings {
         match finding {
@@ -158,13 +187,33 @@ fn text(findings: &BTreeMap<&str, Finding<'_>>, drifted: usize, away: usize) -> 
             }
         }
     }
-    match (drifted, away) {
-        (0, 0) => out.push_str("no drift\n"),
-        (drifted, 0) => out.push_str(&format!("{drifted} of {} hosts differ\n", findings.len())),
-        (drifted, away) => out.push_str(&format!(
-            "{drifted} of {} hosts differ, {away} could not be judged\n",
-            findings.len()
-        )),
+    match addons {
+        Ok(changes) if changes.is_empty() => {}
+        Ok(changes) => {
+            out.push_str("addons: drift\n");
+            changes.iter().for_each(|change| out.push_str(&format!("  {}\n", change.line())));
+        }
+        Err(why) => out.push_str(&format!("addons: not judged: {why}\n")),
+    }
+    let Tally { drifted, away } = Tally::of(findings);
+    let mut sums = Vec::new();
+    if (drifted, away) != (0, 0) {
+        sums.push(format!("{drifted} of {} hosts differ", findings.len()));
+    }
+    match addons.as_ref().map_or(0, Vec::len) {
+        0 => {}
+        1 => sums.push("1 object of addons differs".to_owned()),
+        several => sums.push(format!("{several} objects of addons differ")),
+    }
+    if away != 0 {
+        sums.push(format!("{away} could not be judged"));
+    }
+    if addons.is_err() {
+        sums.push("addons could not be judged".to_owned());
+    }
+    match sums.is_empty() {
+        true => out.push_str("no drift\n"),
+        false => out.push_str(&format!("{}\n", sums.join(", "))),
     }
     out
 }
@@ -172,6 +221,7 @@ fn text(findings: &BTreeMap<&str, Finding<'_>>, drifted: usize, away: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addons::reconcile::Act;
 
     fn problem(host: &str, check: &'static str) -> Problem {
         let (host, message) = (host.to_owned(), "cannot connect".to_owned());
@@ -187,20 +237,50 @@ mod tests {
             changes: &changes,
             diffs: None,
         };
+        let none = Ok(Vec::new());
         let mut findings: BTreeMap<&str, Finding<'_>> = [("n1", Finding::Clean)].into();
-        assert_eq!(exit(&findings) as u8, 0);
-        assert_eq!(text(&findings, 0, 0), "n1: clean\nno drift\n");
+        assert_eq!(exit(&findings, &none) as u8, 0);
+        assert_eq!(text(&findings, &none), "n1: clean\nno drift\n");
         findings.insert("n2", drift());
-        assert_eq!(exit(&findings) as u8, 2);
+        assert_eq!(exit(&findings, &none) as u8, 2);
         findings.insert("n3", Finding::Unreachable { reasons: vec![&dead] });
-        assert_eq!(exit(&findings) as u8, 3);
+        assert_eq!(exit(&findings, &none) as u8, 3);
         assert_eq!(
-            text(&findings, 1, 1),
+            text(&findings, &none),
             "n1: clean\nn2: drift\n  ~ record of owned objects\nn3: unreachable: cannot connect\n\
              1 of 3 hosts differ, 1 could not be judged\n"
         );
         let json = serde_json::to_value(&findings).unwrap();
         assert_eq!(json["n2"]["state"], "drift");
         assert_eq!(json["n3"]["reasons"][0]["check"], "unreachable");
+    }
+
+    #[test]
+    fn addons_that_differ_are_drift_and_those_that_cannot_be_asked_are_not_judged() {
+        let change = |act, object: &str| AddonChange {
+            addon: "dns".to_owned(),
+            object: object.to_owned(),
+            act,
+        };
+        let findings: BTreeMap<&str, Finding<'_>> = [("n1", Finding::Clean)].into();
+        let one = Ok(vec![change(Act::Update, "Deployment kube-system/dns")]);
+        assert_eq!(exit(&findings, &one) as u8, 2);
+        assert_eq!(
+            text(&findings, &one),
+            "n1: clean\naddons: drift\n  ~ addon dns: Deployment kube-system/dns\n\
+             1 object of addons differs\n"
+        );
+        let two = Ok(vec![change(Act::Create, "Namespace a"), change(Act::Delete, "Namespace b")]);
+        assert_eq!(
+            text(&findings, &two),
+            "n1: clean\naddons: drift\n  + addon dns: Namespace a\n  - addon dns: Namespace b\n\
+             2 objects of addons differ\n"
+        );
+        let unknown = Err("no master was reached".to_owned());
+        assert_eq!(exit(&findings, &unknown) as u8, 3);
+        assert_eq!(
+            text(&findings, &unknown),
+            "n1: clean\naddons: not judged: no master was reached\naddons could not be judged\n"
+        );
     }
 }
