@@ -8,8 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceSpan};
 use serde::Serialize;
+
+use crate::snippet::{Snippet, Source};
 
 /// What is said at a place when there is nothing to add to the message.
 const UNLABELLED: &str = "here";
@@ -82,6 +83,20 @@ impl Problem {
     }
 }
 
+impl Problem {
+    fn snippet(&self) -> Snippet<'_> {
+        let first = self.span.iter().map(|span| (span.clone(), self.label.as_str()));
+        let rest = self.related.iter().map(|(span, label)| (span.clone(), label.as_str()));
+        let labels = if self.span.is_some() { first.chain(rest).collect() } else { Vec::new() };
+        Snippet {
+            severity: self.severity,
+            message: &self.message,
+            help: self.help.as_deref(),
+            labels,
+        }
+    }
+}
+
 /// All findings in one inventory file, in the order of the file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Diagnostics {
@@ -128,37 +143,17 @@ impl Diagnostics {
 
     /// Draws every finding with its snippet, `width` columns wide, coloured if `color`.
     pub fn render(&self, color: bool, width: usize) -> String {
-        let theme =
-            if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-        let handler = GraphicalReportHandler::new_themed(theme)
-            .with_width(width)
-            .with_links(false)
-            .with_context_lines(1);
-        let source = NamedSource::new(self.path.display().to_string(), self.source.to_string());
-        let mut out = String::new();
-        for problem in &self.problems {
-            let drawn = Drawn { problem, source: &source, len: self.source.len() };
-            if handler.render_report(&mut out, &drawn).is_err() {
-                out.push_str(&problem.message);
-            }
-            out.push('\n');
-        }
-        out.push_str(&self.summary());
-        out.push('\n');
-        out
+        let snippets: Vec<Snippet<'_>> = self.problems.iter().map(Problem::snippet).collect();
+        self.source().draw(&snippets, color, width)
     }
 
     /// Counts the findings, as in `3 errors and 1 warning in inventory/lab.toml`.
     pub fn summary(&self) -> String {
-        let errors = self.problems.iter().filter(|p| p.severity == Severity::Error).count();
-        let warnings = self.problems.len() - errors;
-        let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-        let what = match (errors, warnings) {
-            (e, 0) => plural(e, "error"),
-            (0, w) => plural(w, "warning"),
-            (e, w) => format!("{} and {}", plural(e, "error"), plural(w, "warning")),
-        };
-        format!("{what} in {}", self.path.display())
+        self.source().summary(self.problems.iter().map(|p| p.severity))
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source { path: &self.path, text: &self.source }
     }
 
     /// Returns the findings as programs read them.
@@ -167,7 +162,7 @@ impl Diagnostics {
             .iter()
             .map(|p| {
                 let (line, column) = match &p.span {
-                    Some(span) => line_column(&self.source, span.start),
+                    Some(span) => self.source().line_column(span.start),
                     None => (1, 1),
                 };
                 Finding {
@@ -224,69 +219,4 @@ fn collapse(problems: Vec<Problem>) -> Vec<Problem> {
         problem
     };
     kept.into_iter().map(count).collect()
-}
-
-/// Returns the 1-based line and column of the byte `offset`.
-pub(crate) fn line_column(source: &str, offset: usize) -> (usize, usize) {
-    let before = source.get(..offset.min(source.len())).unwrap_or(source);
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
-    (line, column)
-}
-
-/// A problem as miette draws it.
-struct Drawn<'a> {
-    problem: &'a Problem,
-    source: &'a NamedSource<String>,
-    len: usize,
-}
-
-impl Drawn<'_> {
-    fn span(&self, range: &Range<usize>) -> SourceSpan {
-        let start = range.start.min(self.len);
-        let end = range.end.clamp(start, self.len);
-        (start, end - start).into()
-    }
-}
-
-impl fmt::Debug for Drawn<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem.message)
-    }
-}
-
-impl fmt::Display for Drawn<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem.message)
-    }
-}
-
-impl std::error::Error for Drawn<'_> {}
-
-impl miette::Diagnostic for Drawn<'_> {
-    fn severity(&self) -> Option<miette::Severity> {
-        Some(match self.problem.severity {
-            Severity::Error => miette::Severity::Error,
-            Severity::Warning => miette::Severity::Warning,
-        })
-    }
-
-    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.problem.help.as_ref().map(|h| Box::new(h) as Box<dyn fmt::Display>)
-    }
-
-    fn source_code(&self) -> Option<&dyn miette::SourceCode> {
-        self.problem.span.as_ref().map(|_| self.source as &dyn miette::SourceCode)
-    }
-
-    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let span = self.problem.span.as_ref()?;
-        let label = Some(self.problem.label.clone());
-        let first = LabeledSpan::new_primary_with_span(label, self.span(span));
-        let rest =
-            self.problem.related.iter().map(|(span, label)| {
-                LabeledSpan::new_with_span(Some(label.clone()), self.span(span))
-            });
-        Some(Box::new(std::iter::once(first).chain(rest)))
-    }
 }

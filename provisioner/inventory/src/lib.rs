@@ -10,6 +10,7 @@
 pub mod digest;
 pub mod host_key;
 pub mod layout;
+pub mod snippet;
 
 mod conduct;
 mod diagnostics;

@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource};
+use inventory::Severity;
+use inventory::snippet::{Snippet, Source};
 
 /// What is said at a place when there is nothing to add to the message.
 const UNLABELLED: &str = "here";
@@ -65,6 +66,21 @@ impl Problem {
         self.related = Some((place, label.into()));
         self
     }
+
+    const fn severity(&self) -> Severity {
+        if self.warning { Severity::Warning } else { Severity::Error }
+    }
+
+    fn snippet(&self) -> Snippet<'_> {
+        let first = std::iter::once((self.place.clone(), self.label.as_str()));
+        let related = self.related.iter().map(|(place, label)| (place.clone(), label.as_str()));
+        Snippet {
+            severity: self.severity(),
+            message: &self.message,
+            help: Some(self.help.as_str()).filter(|help| !help.is_empty()),
+            labels: first.chain(related).collect(),
+        }
+    }
 }
 
 /// All findings in one file, in its order.
@@ -94,50 +110,22 @@ impl Diagnostics {
 
     /// Draws the findings with their snippets, `width` columns wide, in colour if wanted.
     pub fn render(&self, color: bool, width: usize) -> String {
-        let theme =
-            if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-        let handler = GraphicalReportHandler::new_themed(theme)
-            .with_width(width)
-            .with_links(false)
-            .with_context_lines(1);
-        let source = NamedSource::new(self.path.display().to_string(), self.source.to_string());
-        let mut out = String::new();
-        for problem in &self.problems {
-            let drawn = Drawn { problem, source: &source, length: self.source.len() };
-            if handler.render_report(&mut out, &drawn).is_err() {
-                out.push_str(&problem.message);
-            }
-            out.push('\n');
-        }
-        out.push_str(&self.summary());
-        out.push('\n');
-        out
+        let snippets: Vec<Snippet<'_>> = self.problems.iter().map(Problem::snippet).collect();
+        self.source().draw(&snippets, color, width)
     }
 
     /// Counts the findings, as in `2 errors and 1 warning in soak.toml`.
     pub fn summary(&self) -> String {
-        let warnings = self.problems.iter().filter(|p| p.warning).count();
-        let errors = self.problems.len() - warnings;
-        let count = |n: usize, word: &str| match n {
-            1 => format!("1 {word}"),
-            n => format!("{n} {word}s"),
-        };
-        let what = match (errors, warnings) {
-            (errors, 0) => count(errors, "error"),
-            (0, warnings) => count(warnings, "warning"),
-            (errors, warnings) => {
-                format!("{} and {}", count(errors, "error"), count(warnings, "warning"))
-            }
-        };
-        format!("{what} in {}", self.path.display())
+        self.source().summary(self.problems.iter().map(Problem::severity))
     }
 
     /// The 1-based line and column (in characters) of a finding.
     pub fn line_column(&self, problem: &Problem) -> (usize, usize) {
-        let before = self.source.get(..problem.place.start).unwrap_or(&self.source);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
-        (line, column)
+        self.source().line_column(problem.place.start)
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source { path: &self.path, text: &self.source }
     }
 }
 
@@ -167,62 +155,3 @@ impl fmt::Debug for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
-
-/// A finding as miette draws it.
-struct Drawn<'a> {
-    problem: &'a Problem,
-    source: &'a NamedSource<String>,
-    length: usize,
-}
-
-impl Drawn<'_> {
-    fn label(&self, place: &Range<usize>, label: &str) -> LabeledSpan {
-        let start = place.start.min(self.length);
-        let end = place.end.clamp(start, self.length);
-        LabeledSpan::new_with_span(Some(label.to_owned()), (start, end - start))
-    }
-}
-
-impl fmt::Debug for Drawn<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem.message)
-    }
-}
-
-impl fmt::Display for Drawn<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem.message)
-    }
-}
-
-impl std::error::Error for Drawn<'_> {}
-
-impl miette::Diagnostic for Drawn<'_> {
-    fn severity(&self) -> Option<miette::Severity> {
-        let warning = self.problem.warning;
-        Some(if warning { miette::Severity::Warning } else { miette::Severity::Error })
-    }
-
-    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        let help = &self.problem.help;
-        (!help.is_empty()).then(|| Box::new(help) as Box<dyn fmt::Display>)
-    }
-
-    fn source_code(&self) -> Option<&dyn miette::SourceCode> {
-        (self.length > 0).then_some(self.source as &dyn miette::SourceCode)
-    }
-
-    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let mut first = self.label(&self.problem.place, &self.problem.label);
-        let related = self.problem.related.as_ref();
-        // The place that is named above the snippet.
-        if related.is_some() {
-            first = LabeledSpan::new_primary_with_span(
-                Some(self.problem.label.clone()),
-                *first.inner(),
-            );
-        }
-        let related = related.map(|(place, label)| self.label(place, label));
-        Some(Box::new(std::iter::once(first).chain(related)))
-    }
-}
