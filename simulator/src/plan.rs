@@ -137,6 +137,33 @@ impl Default for Network {
     }
 }
 
+/// What is left of a draw's range beyond which it is not waited for: one message in 65,536.
+const RARE: u64 = u64::MAX >> 16;
+
+impl Network {
+    /// What each part adds to [`Self::reaction`], by its name in a scenario.
+    pub fn shares(&self) -> [(&'static str, Span); 4] {
+        let longest = |delay: &Distribution, times: u64| {
+            Span(delay.quantile(u64::MAX - RARE).0.saturating_mul(times))
+        };
+        [
+            ("control_plane", longest(&self.control_plane, 4)),
+            ("nodes", longest(&self.nodes, 4)),
+            ("store", longest(&self.store, 1)),
+            ("service", longest(&self.service, 2)),
+        ]
+    }
+
+    /// How long it takes at most until a write is answered by another one: somebody hears of it,
+    /// asks something, and writes. Of the two kinds of links the slower one counts. One message in
+    /// 65,536 may take longer, since some distributions have hardly an end.
+    pub fn reaction(&self) -> Span {
+        let [(_, control_plane), (_, nodes), (_, store), (_, service)] = self.shares();
+        let link = control_plane.max(nodes);
+        Span(link.0.saturating_add(store.0).saturating_add(service.0))
+    }
+}
+
 /// How long containers take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

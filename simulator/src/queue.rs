@@ -134,6 +134,14 @@ impl<E: Copy> Queue<E> {
         self.buckets[lowest].iter().map(|e| Time(e.time)).min()
     }
 
+    /// The time of the last of the events that are such ones.
+    pub fn latest(&self, is_one: impl Fn(&E) -> bool) -> Option<Time> {
+        let due = self.due.iter().map(|Reverse(due)| (self.now, &due.event));
+        let later = self.buckets.iter().flatten().map(|entry| (entry.time, &entry.event));
+        let such = due.chain(later).filter(|(_, event)| is_one(event));
+        such.map(|(time, _)| Time(time)).max()
+    }
+
     fn lowest(&self) -> Option<usize> {
         (self.filled != 0).then(|| self.filled.trailing_zeros() as usize)
     }
@@ -191,6 +199,9 @@ mod tests {
                     now = found.map_or(now, |(t, _)| t.0);
                 }
                 prop_assert_eq!(queue.len(), model.len());
+                let even = model.iter().filter(|(_, _, event)| event % 2 == 0);
+                let latest = even.map(|(time, _, _)| *time).max();
+                prop_assert_eq!(queue.latest(|event| event % 2 == 0).map(|t| t.0), latest);
             }
         }
     }

@@ -173,6 +173,16 @@ enum Event {
     Sample,
 }
 
+impl Event {
+    /// Whether somebody hears of something, or is asked for something.
+    const fn is_message(&self) -> bool {
+        matches!(
+            self,
+            Self::Arrive { .. } | Self::Answer { .. } | Self::List { .. } | Self::Deliver { .. }
+        )
+    }
+}
+
 mod priority {
     pub(super) const FAULT: u8 = 0;
     pub(super) const OPERATION: u8 = 1;
@@ -224,7 +234,7 @@ pub struct World {
     /// Who wrote what then, once the faults are healed.
     last_written: Option<(Option<ProcessId>, Arc<Key>)>,
     events_of_moment_max: u64,
-    /// When something was last seen to go on that ends in a write.
+    /// When something was last seen to go on, or is to come, that may end in a write.
     worked_at: Time,
     writes: u64,
     records: u64,
@@ -424,6 +434,9 @@ impl World {
         self.phase = Phase::Liveness;
         self.tell(&Occurrence::Healed);
         self.last_write = self.last_write.max(self.now);
+        // What a fault has delayed comes when it was to come.
+        let under_way = self.queue.latest(Event::is_message).unwrap_or(self.now);
+        self.worked_at = self.worked_at.max(under_way);
         if self.cron_jobs_go_on {
             let due = self.now + CRON_JOBS_GO_ON.duration();
             self.queue.push(due, priority::OPERATION, Event::SuspendCronJobs);
@@ -433,11 +446,12 @@ impl World {
 
     fn look_for_rest(&mut self) {
         let settings = &self.plan.settings;
-        if self.expects_changes() {
-            self.worked_at = self.now;
-        }
+        let after_work = AFTER_WORK.max(settings.network.reaction());
         let silent_at = self.last_write + settings.quiet.duration();
-        let rested_at = silent_at.max(self.worked_at + AFTER_WORK.duration());
+        if self.expects_changes() {
+            self.worked_at = self.worked_at.max(self.now);
+        }
+        let rested_at = silent_at.max(self.worked_at + after_work.duration());
         let operations = self.next_operation < self.plan.operations.len()
             || !self.retries.is_empty()
             || self.drains()

@@ -56,7 +56,43 @@ pub(crate) fn read(section: &Section<'_>) -> (Option<Span>, Settings) {
         unchecked: unchecked(section),
     };
     section.finish();
+    if let Some(problem) = restless(section, &settings) {
+        section.report(problem);
+    }
     (safety, settings)
+}
+
+/// Refuses a network that is slower than silence is long: the cluster would pass for at rest while
+/// somebody is still to hear of the last write.
+fn restless(section: &Section<'_>, settings: &Settings) -> Option<Problem> {
+    let (quiet, reaction) = (settings.quiet, settings.network.reaction());
+    if reaction < quiet {
+        return None;
+    }
+    // Nobody wants to read nanoseconds.
+    let unit = if reaction < Span::secs(10) { Span::millis(1) } else { Span::secs(1) };
+    let reaction = Span(reaction.0.div_ceil(unit.0).saturating_mul(unit.0));
+    let network = section.section("network");
+    let slowest = settings.network.shares().into_iter().max_by_key(|(_, share)| *share);
+    let place = match (&network, slowest) {
+        (Some(network), Some((key, _))) => network.place_of(key),
+        _ => section.place_of("quiet"),
+    };
+    let message = format!(
+        "over this network a write may be answered by another one after {reaction}, but after \
+         {quiet} of silence (`{}.quiet`) the cluster passes for at rest",
+        section.path()
+    );
+    let help =
+        format!("make the network faster, or raise `{}.quiet` above {reaction}", section.path());
+    let problem = Problem::error(place, message).help(help);
+    Some(match network {
+        Some(_) if section.has("quiet") => {
+            problem.label("too slow").also(section.place_of("quiet"), "for so short a silence")
+        }
+        Some(_) => problem.label("too slow"),
+        None => problem.label("too short"),
+    })
 }
 
 /// Each master of an inventory runs one of each; what the file says itself wins.

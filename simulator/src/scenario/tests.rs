@@ -167,6 +167,25 @@ fn what_cannot_be_run_is_refused() {
 }
 
 #[test]
+fn networks_slower_than_silence_are_refused() {
+    snapshot(
+        "restless",
+        &said_of(&[
+            "[settings]\nnetwork = { nodes = \"20s\" }",
+            "[settings]\nquiet = \"5m\"\n[settings.network]\ncontrol_plane = \"1s\"\nservice = { mean = \"1m\" }",
+            "[settings]\nquiet = \"100ms\"",
+        ]),
+    );
+    // Four ways over a link, one write seen and two calls carried out.
+    let at = |quiet: &str| {
+        let head = "[[nodes]]\nname = \"n\"\n[settings.network]\nnodes = \"10s\"\n\
+                    control_plane = \"1s\"\nstore = \"3s\"\nservice = \"8s\"\n";
+        parse(&format!("{head}[settings]\nquiet = \"{quiet}\"\n")).is_ok()
+    };
+    assert_eq!((at("59s"), at("60s")), (false, true));
+}
+
+#[test]
 fn operations_and_faults_refer_to_what_exists() {
     snapshot(
         "events",
@@ -792,6 +811,7 @@ prop_compose! {
             settings.hash_contents,
         ] = flags;
         settings.network.nodes = delay.clone();
+        settings.quiet = Span(settings.network.reaction().0 + 1);
         settings.runtime.pull = delay;
         settings.bug = bugs.then_some(crate::bug::Bug::NoReadYourWrites);
         settings.unchecked = vec!["P9".to_owned()];

@@ -10,6 +10,7 @@ use api::{Key, Kind, Object, Request, Revision};
 use machine::WatchEvent;
 
 use crate::check::{Check, Cluster, Occurrence};
+use crate::oracle;
 use crate::plan::{Component, Direction};
 use crate::scenario::Scenario;
 use crate::span::Span;
@@ -145,6 +146,19 @@ fn runs_with_faults_of_links_and_clocks_repeat() {
         assert_eq!(run(), run(), "{what}");
         assert_ne!(run(), without, "{what}");
     }
+}
+
+#[test]
+fn what_a_fault_has_delayed_is_waited_for() {
+    let mut world = parsed(
+        "[settings]\nsafety = \"1m\"\nquiet = \"10s\"\n[[nodes]]\nname = \"a\"\n[templates.web]\n\
+         [[operations]]\nat = \"50s\"\ndo = \"create-pod\"\nname = \"web\"\ntemplate = \"web\"\n\
+         [[faults]]\nat = \"45s\"\nfault = \"delay\"\ncomponent = \"kubelet/a\"\nextra = \"40s\"\n",
+    );
+    world.run();
+    assert!(world.settled());
+    let pod = oracle::pod(world.object(&Key::new(Kind::Pod, "default", "web")));
+    assert_eq!(pod.map(oracle::phase), Some("Running"));
 }
 
 #[test]
