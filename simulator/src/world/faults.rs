@@ -214,7 +214,7 @@ impl World {
             }
             Fault::WatchCoalescing { component, period } => {
                 if let Some(process) = self.process_of(component) {
-                    self.deliver_batch(process);
+                    self.deliver_batch(process, self.coalescings(component));
                 }
                 *period
             }
@@ -285,7 +285,8 @@ impl World {
             }
             Fault::WatchCoalescing { component, .. } => {
                 if let Some(process) = self.process_of(component) {
-                    self.deliver_batch(process);
+                    // It holds them back itself, though it counts no more.
+                    self.deliver_batch(process, self.coalescings(component) + 1);
                     self.stall_watches(process, false);
                 }
             }
@@ -313,6 +314,13 @@ impl World {
 
     fn is_active(&self, fault: &Fault) -> bool {
         self.faults().any(|active| active == fault)
+    }
+
+    /// How many faults that go on tell in batches what a component watches: each holds its watches
+    /// back until its own next batch, and none the batches of another.
+    fn coalescings(&self, of: &Component) -> u32 {
+        let such = |fault: &&Fault| matches!(fault, Fault::WatchCoalescing { component, .. } if component == of);
+        u32::try_from(self.faults().filter(such).count()).unwrap_or(u32::MAX)
     }
 
     /// Whether a fault keeps the host down.

@@ -556,13 +556,13 @@ impl World {
         }
     }
 
-    /// Tells a process all that was held back, of each object only the last.
-    pub(super) fn deliver_batch(&mut self, process: ProcessId) {
+    /// Tells a process all that was held back, of each object only the last, unless more hold it back
+    /// than the `coalescings` that tell in batches.
+    pub(super) fn deliver_batch(&mut self, process: ProcessId, coalescings: u32) {
         for index in self.processes[process.index()].watcher_ids() {
             let cut_off = self.is_cut_off(process, Direction::FromServer);
             let watcher = &mut self.watchers[index as usize];
-            // Somebody else holds it back, too.
-            if watcher.stalled > 1 || cut_off {
+            if watcher.stalled > coalescings || cut_off {
                 continue;
             }
             let (owed, epoch) = (std::mem::take(&mut watcher.owed) as usize, watcher.epoch);

@@ -380,6 +380,25 @@ fn of_each_object_only_the_last_of_a_batch_is_told() {
 }
 
 #[test]
+fn batches_of_two_faults_come_when_either_tells_and_not_while_watches_stall() {
+    let slow = "\"watch-coalescing\"\ncomponent = \"scheduler-0\"\nperiod = \"10s\"";
+    let fast = "\"watch-coalescing\"\ncomponent = \"scheduler-0\"\nperiod = \"7s\"";
+    let stall = "\"watch-stall\"\ncomponent = \"scheduler-0\"";
+    let told_at = |faults: &[(u64, u64, &str)]| {
+        let (world, told) = told(faults);
+        let to_it = told.iter().filter(|t| t.to == scheduler(&world) && t.secs >= 39);
+        to_it.filter(|t| matches!(t.what, Err(Some(_)))).map(|t| t.secs).collect::<BTreeSet<u64>>()
+    };
+    let seen = told_at(&[(35, 75, slow), (37, 75, fast)]);
+    // The pods come at 40, and are bound and run a few seconds after each batch.
+    assert_eq!(seen.first(), Some(&44), "{seen:?}");
+    assert!(seen.iter().all(|s| (s - 35) % 10 == 0 || (s - 37) % 7 == 0 || *s >= 75), "{seen:?}");
+    assert!(seen.contains(&45) && seen.contains(&51), "{seen:?}");
+    let seen = told_at(&[(35, 75, slow), (37, 75, fast), (38, 60, stall)]);
+    assert_eq!(seen.first(), Some(&65), "{seen:?}");
+}
+
+#[test]
 fn one_server_answers_lists_from_an_old_state() {
     let stale = |server| format!("\"stale-reads\"\napi_server = {server}\nlag = \"30s\"");
     let crash = |component: &str| format!("\"crash\"\ncomponent = \"{component}\"");
