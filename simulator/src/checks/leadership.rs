@@ -127,8 +127,13 @@ impl Check for OneLeader {
                 if let Some((role, off)) = skews(fault) {
                     let skewed = self.skewed.entry(role).or_default();
                     *skewed = skewed.saturating_sub(1);
-                    // A clock that was ahead stands still until it is right.
-                    let until = cluster.now() + off.duration() + AFTERMATH;
+                    // A clock that was ahead stands still until it is right; one that was behind is
+                    // right at once.
+                    let stands_still = match fault {
+                        Fault::ClockSkew { .. } => off,
+                        _ => Span::ZERO,
+                    };
+                    let until = cluster.now() + stands_still.duration() + AFTERMATH;
                     let excused = self.excused.entry(role).or_default();
                     *excused = until.max(*excused);
                 }

@@ -75,6 +75,27 @@ fn p46_clocks_beyond_the_bound_are_excused() {
 }
 
 #[test]
+fn p46_a_clock_that_was_behind_is_right_at_once() {
+    let behind = |secs| Fault::ClockBehind {
+        component: Component::ControllerManager(1),
+        behind: Span::secs(secs),
+    };
+    let mut case = case();
+    let (one, other) = (case.manager(), case.other_manager());
+    takes(&mut case, one, "one");
+    case.fault(&behind(20), true);
+    takes(&mut case, other, "other");
+    act(&mut case, one);
+    case.fault(&behind(20), false);
+    case.advance(29);
+    act(&mut case, one);
+    case.is_right();
+    case.advance(2);
+    act(&mut case, one);
+    case.is_wrong(&["held by other"]);
+}
+
+#[test]
 fn p46_without_election_everybody_acts() {
     let mut alone = plan();
     alone.settings.leader_election = false;
