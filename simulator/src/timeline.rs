@@ -20,8 +20,19 @@ pub struct Timeline {
     lines: VecDeque<Line>,
     /// Lines that were forgotten.
     dropped: u64,
-    /// Who owned what, as it was written last.
-    owners: BTreeMap<Key, Vec<Key>>,
+    /// Who owned what, as it was written last: of what there is, and of what is gone as long as a
+    /// line may tell of it.
+    owners: BTreeMap<Key, Owners>,
+    /// What had owners and is gone, in order, with how many lines there had been.
+    gone: VecDeque<(u64, Key)>,
+}
+
+/// Who owns an object.
+#[derive(Clone, Debug)]
+struct Owners {
+    of: Vec<Key>,
+    /// How many lines there had been when it was gone, if it is.
+    gone_after: Option<u64>,
 }
 
 /// A line and what it is about.
@@ -62,10 +73,34 @@ impl Timeline {
         if let Some((text, about)) = told(world, occurrence) {
             self.add(world.elapsed().as_secs_f64(), &text, about);
         }
-        if let Occurrence::Committed { key, new: Some(new), .. } = occurrence {
-            let owners = concern::owners(new);
-            if !owners.is_empty() {
-                self.owners.insert((*key).clone(), owners);
+        if let Occurrence::Committed { key, new, .. } = occurrence {
+            self.owned(key, new.map(concern::owners));
+        }
+    }
+
+    /// Notes who owns an object, or that it is gone.
+    fn owned(&mut self, key: &Key, owners: Option<Vec<Key>>) {
+        match owners {
+            Some(of) if of.is_empty() => {}
+            Some(of) => {
+                self.owners.insert(key.clone(), Owners { of, gone_after: None });
+            }
+            None => {
+                let lines = self.dropped + self.lines.len() as u64;
+                if let Some(owners) = self.owners.get_mut(key) {
+                    owners.gone_after = Some(lines);
+                    self.gone.push_back((lines, key.clone()));
+                }
+            }
+        }
+    }
+
+    /// Forgets the owners of what went before the first line that is left.
+    fn forget_gone(&mut self) {
+        while let Some((lines, key)) = self.gone.pop_front_if(|(lines, _)| *lines <= self.dropped) {
+            // Another one of its name may have come.
+            if self.owners.get(&key).is_some_and(|owners| owners.gone_after == Some(lines)) {
+                self.owners.remove(&key);
             }
         }
     }
@@ -81,6 +116,7 @@ impl Timeline {
         if self.lines.len() == LINES_MAX {
             self.lines.pop_front();
             self.dropped += 1;
+            self.forget_gone();
         }
         self.lines.push_back(Line { text: format!("{at:>12.6}  {text}"), about });
     }
@@ -210,5 +246,39 @@ fn detail(object: &Object) -> Option<String> {
             Some(format!("(ready {})", ready.unwrap_or("?")))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A timeline in which so many more lines are told.
+    fn go_on(timeline: &mut Timeline, lines: usize) {
+        (0..lines).for_each(|_| timeline.add(0.0, "", About::World));
+    }
+
+    #[test]
+    fn owners_are_forgotten_with_the_last_line_about_what_is_gone() {
+        let key = |name: &str| Key::new(Kind::Pod, "default", name);
+        let owners = || Some(vec![Key::new(Kind::ReplicaSet, "default", "web")]);
+        let mut timeline = Timeline::default();
+        for name in ["stays", "goes", "comes-back"] {
+            timeline.owned(&key(name), owners());
+        }
+        go_on(&mut timeline, 3);
+        timeline.owned(&key("goes"), None);
+        timeline.owned(&key("comes-back"), None);
+        timeline.owned(&key("comes-back"), owners());
+        timeline.owned(&key("had-none"), None);
+        go_on(&mut timeline, LINES_MAX - 1);
+        assert_eq!((timeline.dropped(), timeline.owners.len()), (2, 3));
+        go_on(&mut timeline, 1);
+        let left: Vec<&str> = timeline.owners.keys().map(|key| &*key.name).collect();
+        assert_eq!((left, timeline.gone.len()), (vec!["comes-back", "stays"], 0));
+        // It goes again.
+        timeline.owned(&key("comes-back"), None);
+        go_on(&mut timeline, LINES_MAX);
+        assert_eq!((timeline.owners.len(), timeline.gone.len()), (1, 0));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use api::{Key, Kind, Object};
 
-use super::{About, Line, Timeline};
+use super::{About, Line, Owners, Timeline};
 
 /// Names with fewer letters could be any word of a sentence.
 const NAME_MIN: usize = 4;
@@ -60,11 +60,12 @@ impl Timeline {
         let mut found: BTreeSet<&Key> = keys.filter(is_named).collect();
         let mut next: Vec<&Key> = found.iter().copied().collect();
         while let Some(key) = next.pop() {
-            let owners = self.owners.get(key).into_iter().flatten();
+            let owners = self.owners.get(key).into_iter().flat_map(|owners| &owners.of);
             next.extend(owners.filter(|owner| found.insert(owner)));
         }
         loop {
-            let owned = self.owners.iter().filter(|(_, of)| of.iter().any(|o| found.contains(o)));
+            let is_owned = |owners: &Owners| owners.of.iter().any(|owner| found.contains(owner));
+            let owned = self.owners.iter().filter(|(_, owners)| is_owned(owners));
             let new: Vec<&Key> = owned.map(|(k, _)| k).filter(|k| !found.contains(k)).collect();
             if new.is_empty() {
                 return found;
