@@ -46,7 +46,7 @@ impl SeedResult {
     pub fn stuck(&self) -> Option<String> {
         match &self.gave_up {
             Some(GaveUp::NoProgress(who)) => {
-                Some(format!("no progress: {who} is woken without end"))
+                Some(format!("no progress: {who} hears of something without end"))
             }
             _ => self.unrest.clone(),
         }

@@ -124,7 +124,7 @@ pub enum PlanError {
 /// Why a run was given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GaveUp {
-    /// Events at one moment without end; the last process that was woken.
+    /// Events at one moment without end; the process that the last of them concerned.
     NoProgress(String),
     /// Too many violations to be of use.
     Violations,
@@ -390,15 +390,24 @@ impl World {
         self.events += 1;
         self.events_of_moment += 1;
         if self.events_of_moment > self.events_of_moment_max {
-            let culprit = match event {
-                Event::Wake { process } => self.component(ProcessId(process)).to_string(),
-                other => format!("{other:?}"),
-            };
-            self.gave_up = Some(GaveUp::NoProgress(culprit));
+            self.gave_up = Some(GaveUp::NoProgress(self.concerned(event)));
             return false;
         }
         self.handle(event);
         true
+    }
+
+    /// Whom an event concerns, for people.
+    fn concerned(&self, event: Event) -> String {
+        let process = match event {
+            Event::Wake { process } | Event::Start { process } => Some(ProcessId(process)),
+            Event::List { watcher, .. } | Event::Deliver { watcher, .. } => {
+                Some(self.watcher_of(watcher))
+            }
+            Event::Arrive { call } | Event::Answer { call } => self.calls.process_of(call),
+            _ => None,
+        };
+        process.map_or_else(|| format!("{event:?}"), |process| self.component(process).to_string())
     }
 
     fn handle(&mut self, event: Event) {

@@ -188,6 +188,58 @@ fn exit_codes_say_what_came_of_a_command() {
     }
 }
 
+/// A cluster in which a million things are heard of at one moment: many processes stand still while
+/// nodes are written without end, and then hear of it together.
+fn flood() -> String {
+    let mut text = "[settings]\nsafety = \"1m\"\nschedulers = 32\ncontroller_managers = 32\n\
+                    [[nodes]]\nname = \"node-{i}\"\ncount = 4\n[templates.t]\n\
+                    [[faults]]\nat = \"20s\"\nuntil = \"24.1s\"\nfault = \"conflict-storm\"\n\
+                    target = \"Node\"\nperiod = \"1ms\"\n"
+        .to_owned();
+    for (at, name) in [("5s", "early"), ("40s", "late")] {
+        text += &format!(
+            "[[operations]]\nat = \"{at}\"\ndo = \"create-pod\"\nname = \"{name}\"\n\
+             template = \"t\"\n"
+        );
+    }
+    let processes = ["scheduler", "controller-manager"].into_iter();
+    for name in processes.flat_map(|name| (0..32).map(move |i| format!("{name}-{i}"))) {
+        for (fault, until) in [("watch-stall", "25s"), ("pause", "50s")] {
+            text += &format!(
+                "[[faults]]\nat = \"19s\"\nuntil = \"{until}\"\nfault = \"{fault}\"\n\
+                 component = \"{name}\"\n"
+            );
+        }
+    }
+    text
+}
+
+#[test]
+fn a_moment_without_end_is_told_instead_of_spun_in() {
+    let files = Files::new(&[("flood.toml", &flood())]);
+    let flood = files.name("flood.toml");
+    let said = ksim(&["run", &flood, "--no-checks"]);
+    assert_eq!(said.code, 3, "{}\n{}", said.out, said.err);
+    let what = "no progress: more and more happens at 25s of virtual time, and no time passes; ";
+    let who = said.err.strip_prefix(&format!("error: {what}")).unwrap_or_default();
+    assert!(
+        who.starts_with("scheduler-") || who.starts_with("controller-manager-"),
+        "{}",
+        said.err
+    );
+    assert!(who.ends_with("; --timeline shows what goes on\n"), "{}", said.err);
+    assert!(said.out.contains("did not come to rest"), "{}", said.out);
+    // What would have come later is not said not to have been made.
+    let said = ksim(&["explain", &flood, "late"]);
+    let none = "no pod default/late was made before this run was given up: no progress: ";
+    assert_eq!((said.code, said.err.contains(none)), (2, true), "{}", said.err);
+    let said = ksim(&["explain", &flood, "earl"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.out.contains("default/early went to node-"), "{}", said.out);
+    let note = "note: this run was given up, and what would have come is not known: no progress: ";
+    assert!(said.err.contains(note), "{}", said.err);
+}
+
 #[test]
 fn a_name_beats_a_workload_and_that_a_prefix() {
     let files = Files::new(&[("web.toml", WEB)]);

@@ -1,6 +1,7 @@
 //! `ksim explain`.
 
 use std::collections::BTreeSet;
+use std::sync::mpsc::{Sender, channel};
 
 use anyhow::{Context, anyhow, bail};
 use api::{Key, Kind, Request};
@@ -9,11 +10,11 @@ use scheduler::Explanation;
 
 use super::input::ScenarioArgs;
 use super::output::{self, Format};
-use super::{Exit, complain, progress};
+use super::{Exit, complain, progress, run};
 use crate::check::{Check, Cluster, Occurrence};
 use crate::plan::Plan;
 use crate::report;
-use crate::world::{ProcessId, World};
+use crate::world::{GaveUp, ProcessId, World};
 
 /// Nodes that are listed for people.
 const LISTED: usize = 12;
@@ -61,18 +62,17 @@ impl Fit {
     }
 }
 
-/// What is found begins so: a pod that is bound, and all pods whose names fit.
+/// What is found begins so: a pod that is bound.
 const BOUND: &str = "bound ";
-const SEEN: &str = "seen ";
 
-/// Notices the first binding of a pod whose name fits, of each kind of fit, and at rest which
-/// pods there were.
+/// Notices the first binding of a pod whose name fits, of each kind of fit, and tells which pods
+/// there are, since a run that is given up never comes to rest.
 #[derive(Clone)]
 struct Bindings {
     namespace: String,
     wanted: String,
     bound: BTreeSet<Fit>,
-    seen: BTreeSet<String>,
+    seen: Sender<String>,
 }
 
 impl Check for Bindings {
@@ -96,7 +96,8 @@ impl Check for Bindings {
                     && *key.namespace == *self.namespace
                     && key.name.starts_with(&self.wanted) =>
             {
-                self.seen.insert(key.name.to_string());
+                // Who asked may have stopped to listen: then it has all that it wants.
+                let _ = self.seen.send(key.name.to_string());
             }
             Occurrence::Called { request: Request::Bind { pod, .. }, .. }
                 if *pod.namespace == *self.namespace =>
@@ -108,12 +109,6 @@ impl Check for Bindings {
             }
             _ => {}
         }
-    }
-
-    /// All names at once, since a run with many findings is given up.
-    fn at_rest(&mut self, _: &dyn Cluster, found: &mut Vec<String>) {
-        let names: Vec<&str> = self.seen.iter().map(String::as_str).collect();
-        found.push(format!("{SEEN}{}", names.join(" ")));
     }
 }
 
@@ -160,21 +155,31 @@ impl Args {
 /// The decision about the pod of that name, or else about the first that was bound of those whose
 /// names begin so: runs to the end, and again to just before it.
 fn explain(plan: Plan, namespace: &str, wanted: &str, quiet: bool) -> anyhow::Result<Explained> {
+    let (seen, names) = channel();
     let bindings = Bindings {
         namespace: namespace.to_owned(),
         wanted: wanted.to_owned(),
         bound: BTreeSet::new(),
-        seen: BTreeSet::new(),
+        seen,
     };
     let mut world = World::with_checks(plan.clone(), vec![Box::new(bindings)])?;
     let exactly = format!("{BOUND}{wanted}");
     let is_bound = |world: &World| world.violations().iter().any(|v| v.message == exactly);
     // Nobody fits better than the pod of that very name; else all must be known.
     progress::run_until(&mut world, quiet, "", &mut |world| is_bound(world));
-    let (bound, candidates) = candidates(&world, wanted);
+    let (bound, candidates) = candidates(&world, names.try_iter().collect(), wanted);
+    let gave_up = matches!(world.gave_up(), Some(GaveUp::NoProgress(_)));
+    let stuck = run::stuck(&world).filter(|_| gave_up);
     let Some(first) = candidates.first() else {
-        bail!("no pod {namespace}/{wanted} was made in this run");
+        let until = if gave_up { "before this run was given up" } else { "in this run" };
+        let why = stuck.map(|why| format!(": {why}")).unwrap_or_default();
+        bail!("no pod {namespace}/{wanted} was made {until}{why}");
     };
+    if let Some(why) = stuck {
+        complain(&format!(
+            "note: this run was given up, and what would have come is not known: {why}"
+        ));
+    }
     let fit = Fit::of(first, wanted);
     let found = bound.into_iter().find(|(name, _)| Fit::of(name, wanted) == fit);
     let Some((name, event)) = found else {
@@ -203,16 +208,17 @@ fn explain(plan: Plan, namespace: &str, wanted: &str, quiet: bool) -> anyhow::Re
     Ok(Explained { explanation, node: node_of(&before, &key), candidates })
 }
 
-/// The first bindings with their events, and the pods that fit best.
-fn candidates(world: &World, wanted: &str) -> (Vec<(String, u64)>, Vec<String>) {
+/// The first bindings with their events, and of the pods that were seen those that fit best.
+fn candidates(
+    world: &World,
+    seen: BTreeSet<String>,
+    wanted: &str,
+) -> (Vec<(String, u64)>, Vec<String>) {
     let found = world.violations().iter();
-    let bound = found.clone().filter_map(|v| Some((v.message.strip_prefix(BOUND)?, v.event)));
-    let seen = found.filter_map(|v| v.message.strip_prefix(SEEN)).flat_map(str::split_whitespace);
-    // Of a run that was stopped at the binding nothing else is known.
-    let names: BTreeSet<&str> = seen.chain(bound.clone().map(|(name, _)| name)).collect();
-    let best = names.iter().filter_map(|name| Fit::of(name, wanted)).min();
-    let fitting = names.iter().filter(|name| Fit::of(name, wanted) == best);
-    let fitting = fitting.map(|name| (*name).to_owned()).collect();
+    let bound = found.filter_map(|v| Some((v.message.strip_prefix(BOUND)?, v.event)));
+    let best = seen.iter().filter_map(|name| Fit::of(name, wanted)).min();
+    let fitting = seen.into_iter().filter(|name| Fit::of(name, wanted) == best);
+    let fitting = fitting.collect();
     (bound.map(|(name, event)| (name.to_owned(), event)).collect(), fitting)
 }
 

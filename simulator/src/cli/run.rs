@@ -138,7 +138,7 @@ pub(super) fn stuck(world: &World) -> Option<String> {
     if let Some(GaveUp::NoProgress(who)) = world.gave_up() {
         return Some(format!(
             "no progress: more and more happens at {} of virtual time, and no time passes; {who} \
-             is woken without end",
+             was the last to hear of something",
             world.elapsed()
         ));
     }

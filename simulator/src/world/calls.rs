@@ -68,6 +68,11 @@ impl CallTable {
         u32::try_from(self.calls.len() - 1).expect("fewer calls than numbers")
     }
 
+    /// Who made a call that is under way.
+    pub(super) fn process_of(&self, index: u32) -> Option<ProcessId> {
+        self.calls.get(index as usize)?.as_ref().map(|call| call.process)
+    }
+
     fn take(&mut self, index: u32) -> Option<Call> {
         let call = self.calls.get_mut(index as usize)?.take();
         if call.is_some() {

@@ -125,6 +125,11 @@ impl World {
         u32::try_from(self.watchers.len()).expect("fewer watchers than numbers")
     }
 
+    /// Whose watch it is.
+    pub(super) fn watcher_of(&self, index: u32) -> ProcessId {
+        self.watchers[index as usize].process
+    }
+
     pub(super) fn add_watcher(&mut self, process: ProcessId, kind: Kind, scope: Scope) {
         let index = self.watchers_added();
         let interest = &mut self.interest;
