@@ -130,6 +130,21 @@ pub enum Bug {
     LimitRangesUnseen,
     /// How long a job is kept is counted from its start.
     KeptFromStart,
+    /// A watch that broke goes on from an older revision than it had come to, and tells again what it
+    /// has told (of the class of kubernetes#64209).
+    WatchRewound,
+    /// A watch that broke goes on without a word of what was deleted meanwhile (etcd#18089,
+    /// etcd#19179).
+    DeletionsUntold,
+    /// Updates are carried out whatever revision they are derived from.
+    UpdatesUncompared,
+    /// UIDs are made from names: another object of a name has the UID of the one before.
+    UidsReused,
+    /// A deletion without grace removes what finalizers hold.
+    FinalizersIgnored,
+    /// A kubelet that starts anew runs pods again that had ended (kubernetes#37447,
+    /// openshift/origin#17011).
+    EndsForgotten,
 }
 
 impl Bug {

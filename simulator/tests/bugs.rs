@@ -12,7 +12,7 @@ use simulator::world::{Phase, World};
 
 /// The bugs with the properties that find each, and its row in the catalogue of regressions, if it
 /// has one there.
-const CORPUS: [(Bug, &[&str], Option<u16>); 47] = [
+const CORPUS: [(Bug, &[&str], Option<u16>); 53] = [
     (Bug::AnyListAccepted, &["P36"], Some(1)),
     (Bug::NoReadYourWrites, &["P29", "P30"], Some(2)),
     (Bug::RecreationUnnoticed, &["P28"], Some(5)),
@@ -60,6 +60,12 @@ const CORPUS: [(Bug, &[&str], Option<u16>); 47] = [
     (Bug::ChargesForgotten, &["P55"], None),
     (Bug::LimitRangesUnseen, &["P56"], None),
     (Bug::KeptFromStart, &["P58"], None),
+    (Bug::WatchRewound, &["P1"], None),
+    (Bug::DeletionsUntold, &["P2", "P4"], None),
+    (Bug::UpdatesUncompared, &["P3"], None),
+    (Bug::UidsReused, &["P6"], None),
+    (Bug::FinalizersIgnored, &["P7"], None),
+    (Bug::EndsForgotten, &["P54"], None),
 ];
 
 fn folder() -> PathBuf {
@@ -139,6 +145,23 @@ fn each_scenario_says_whose_bug_it_was() {
     }
 }
 
+#[test]
+fn the_guide_lists_each_bug_once() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/simulating.md");
+    let guide = std::fs::read_to_string(path).unwrap();
+    let (_, table) = guide.split_once("| bug | found by | row |\n|---|---|---|\n").unwrap();
+    let listed: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    let mut expected: Vec<String> = CORPUS
+        .iter()
+        .map(|(bug, properties, row)| {
+            let row = row.map(|row| row.to_string()).unwrap_or_default();
+            format!("| `{}` | {} | {row} |", name(*bug), properties.join(", "))
+        })
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(listed, expected);
+}
+
 macro_rules! corpus {
     ($( $test:ident $bug:ident ),* $(,)?) => {
         $(#[test]
@@ -202,4 +225,10 @@ corpus! {
     charges_forgotten ChargesForgotten,
     limit_ranges_unseen LimitRangesUnseen,
     kept_from_start KeptFromStart,
+    watch_rewound WatchRewound,
+    deletions_untold DeletionsUntold,
+    updates_uncompared UpdatesUncompared,
+    uids_reused UidsReused,
+    finalizers_ignored FinalizersIgnored,
+    ends_forgotten EndsForgotten,
 }

@@ -9,12 +9,13 @@ mod leases;
 mod placing;
 mod preempting;
 mod reconciling;
+mod running;
 mod scheduling;
 mod serving;
 mod sets;
 mod working;
 
-use api::{ApiError, Object, Reply};
+use api::{ApiError, Object, Reply, Revision};
 use controllers::node_lifecycle::NodeLifecycle;
 use machine::{ApiEffect, ApiInput, CallId, Reconciler, WatchEvent};
 
@@ -98,8 +99,26 @@ pub(super) fn blunder(bug: Bug, program: Program) -> Option<Box<dyn Blunder>> {
             Bug::VolumesTakenForFree => Box::new(placing::VolumesTakenForFree),
             _ => return None,
         }),
-        Program::Kubelet(_) => None,
+        Program::Kubelet(_) => Some(match bug {
+            Bug::EndsForgotten => Box::new(running::EndsForgotten),
+            _ => return None,
+        }),
     }
+}
+
+/// After which revision a watch goes on that was told all up to `told`.
+pub(super) fn goes_on_after(bug: Option<Bug>, told: Revision) -> Revision {
+    /// Some more writes than one object has in its life.
+    const REWOUND: u64 = 64;
+    match bug {
+        Some(Bug::WatchRewound) => Revision(told.0.saturating_sub(REWOUND)),
+        _ => told,
+    }
+}
+
+/// Whether a watch that goes on tells of what was missed.
+pub(super) fn is_told(bug: Option<Bug>, missed: &WatchEvent) -> bool {
+    bug != Some(Bug::DeletionsUntold) || !matches!(missed, WatchEvent::Deleted { .. })
 }
 
 /// Makes zones as if they were never disrupted, however many of their nodes are silent.

@@ -106,14 +106,15 @@ impl Store {
             attempt += 1;
             let mut entropy = [0; 16];
             self.rng.fill_bytes(&mut entropy);
-            let stamp = Stamp { now, entropy };
             let key = operation.key();
+            let stamp = Stamp { now, entropy: self.serving.draws(key.as_ref(), entropy) };
             let held = key.as_ref().and_then(|key| self.memory.get_ref(key));
             let (known, current) =
                 held.map(|(known, _, object)| (known.clone(), object.clone())).unzip();
             let seen = current.as_ref().and_then(|object| self.serving.sees(operation, object));
+            let asked = self.serving.is_asked(operation, current.as_ref());
             let mutation = registry::admit(
-                operation,
+                asked.as_ref().unwrap_or(operation),
                 seen.as_ref().or(current.as_ref()),
                 &StoreView(self),
                 caller,

@@ -13,7 +13,7 @@ use rand::RngExt;
 
 use super::process::{Input, Program};
 use super::store::Write;
-use super::{Event, ProcessId, World, priority};
+use super::{Event, ProcessId, World, bugs, priority};
 use crate::bug::Bug;
 use crate::plan::Direction;
 use crate::span::Span;
@@ -306,7 +306,8 @@ impl World {
     fn go_on(&mut self, index: u32) {
         let watcher = &mut self.watchers[index as usize];
         watcher.goes_on = false;
-        let (process, kind, after) = (watcher.process, watcher.kind, watcher.told);
+        let (process, kind) = (watcher.process, watcher.kind);
+        let after = bugs::goes_on_after(self.plan.settings.bug, watcher.told);
         let server = &self.servers[usize::from(self.processes[process.index()].server)];
         let knows = server.knows_since <= after;
         let caught_up_at = server.caught_up_at(self.now);
@@ -321,7 +322,8 @@ impl World {
         watcher.state = State::Live;
         watcher.stale = false;
         watcher.last_due = due;
-        for event in events {
+        let bug = self.plan.settings.bug;
+        for event in events.into_iter().filter(|event| bugs::is_told(bug, event)) {
             self.enqueue(index, due, event);
         }
         if kind == Kind::Lease {

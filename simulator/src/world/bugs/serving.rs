@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use api::{Kind, Object};
+use api::{Key, Kind, Object, hash};
 use registry::Operation;
 
 use crate::bug::Bug;
@@ -18,16 +18,54 @@ impl Serving {
     }
 
     /// The object of an operation as admission sees it in the place of what is there, if it does:
-    /// who does not compare what a binding replaces binds a pod that has a node.
+    /// who does not compare what a binding replaces binds a pod that has a node, and who knows of no
+    /// finalizers removes what they hold.
     pub(in crate::world) fn sees(self, operation: &Operation, current: &Object) -> Option<Object> {
-        if self.0 != Some(Bug::BindingUncompared) || !matches!(operation, Operation::Bind { .. }) {
+        match (self.0?, operation) {
+            (Bug::BindingUncompared, Operation::Bind { .. }) => {
+                let mut seen = current.clone();
+                if let Object::Pod(pod) = &mut seen {
+                    Arc::make_mut(pod).node_name = None;
+                }
+                Some(seen)
+            }
+            (Bug::FinalizersIgnored, Operation::Delete { options, .. })
+                if options.grace_seconds == Some(0) =>
+            {
+                let mut seen = current.clone();
+                seen.meta_mut().finalizers = None;
+                Some(seen)
+            }
+            _ => None,
+        }
+    }
+
+    /// The operation that admission is asked for in the place of another, if it is: an update counts
+    /// as derived from what there is.
+    pub(in crate::world) fn is_asked(
+        self,
+        operation: &Operation,
+        current: Option<&Object>,
+    ) -> Option<Operation> {
+        if self.0 != Some(Bug::UpdatesUncompared) {
             return None;
         }
-        let mut seen = current.clone();
-        if let Object::Pod(pod) = &mut seen {
-            Arc::make_mut(pod).node_name = None;
+        let mut asked = operation.clone();
+        let Operation::Update { object, .. } = &mut asked else { return None };
+        let revision = current?.meta().resource_version.clone();
+        object.meta_mut().resource_version = revision;
+        Some(asked)
+    }
+
+    /// What names and UIDs are drawn from: from the name, if it is to say who an object is.
+    pub(in crate::world) fn draws(self, key: Option<&Key>, entropy: [u8; 16]) -> [u8; 16] {
+        match key {
+            Some(key) if self.0 == Some(Bug::UidsReused) => {
+                let word = hash::fold(key).to_le_bytes();
+                std::array::from_fn(|i| word[i % word.len()])
+            }
+            _ => entropy,
         }
-        Some(seen)
     }
 
     /// Whether admission has not heard of objects of the kind.
