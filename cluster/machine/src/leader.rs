@@ -353,6 +353,30 @@ mod tests {
     }
 
     #[test]
+    fn clocks_that_are_apart_elect_as_clocks_that_are_not() {
+        let apart = Duration::from_secs(21 * 60);
+        let at = Time::from_secs;
+        for (ahead_a, ahead_b) in [(apart, Duration::ZERO), (Duration::ZERO, apart)] {
+            let mut world = World::default();
+            let mut calls = Calls::default();
+            let mut a = LeaderElector::new("x", "a");
+            let mut b = LeaderElector::new("x", "b");
+            let mut took_over = None;
+            for s in 1_000..1_100 {
+                if s < 1_050 {
+                    world.turn(&mut a, at(s) + ahead_a, &mut calls);
+                }
+                world.turn(&mut b, at(s) + ahead_b, &mut calls);
+                let leads = (a.is_leader(at(s) + ahead_a), b.is_leader(at(s) + ahead_b));
+                assert_ne!(leads, (true, true), "after {s} s");
+                took_over = took_over.or(leads.1.then_some(s));
+            }
+            // As in `one_leads_and_another_takes_over_only_when_the_lease_ran_out`.
+            assert!(took_over.is_some_and(|s| (1_063..=1_069).contains(&s)), "{took_over:?}");
+        }
+    }
+
+    #[test]
     fn a_lease_lasts_as_long_as_it_says() {
         let mut world = World::default();
         let mut calls = Calls::default();
