@@ -9,6 +9,7 @@ pub mod connection;
 pub mod drive;
 pub mod kubeconfig;
 pub mod rest;
+pub mod unchecked;
 pub mod watch;
 
 pub use clock::Clock;
@@ -16,4 +17,5 @@ pub use config::{Config, ConfigError, Credentials, Pem};
 pub use connection::{Client, SendError};
 pub use drive::{Caller, Observe, drive};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
+pub use unchecked::Unchecked;
 pub use watch::{WatchSpec, escape, watch};
