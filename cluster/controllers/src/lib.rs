@@ -19,6 +19,7 @@ mod selectors;
 mod service_pods;
 
 pub mod bootstrap_signer;
+pub mod cluster_dns;
 pub mod cluster_role_aggregation;
 pub mod cron_job;
 pub mod csr_approver;
@@ -72,6 +73,9 @@ pub struct Config {
     /// Whether people approve the first certificate of a node.
     #[serde(default)]
     pub nodes_approved_by_hand: bool,
+    /// What becomes of the service of the cluster's DNS; nothing when absent.
+    #[serde(default)]
+    pub cluster_dns: Option<cluster_dns::ClusterDns>,
 }
 
 /// Every controller, ready for a `ControllerManager`.
@@ -116,6 +120,9 @@ pub fn all(config: Config) -> Vec<Box<dyn Reconciler>> {
     if let Some(ca_pem) = config.root_ca_pem {
         all.push(Box::new(service_account_token::ServiceAccountTokens::new(ca_pem.clone())));
         all.push(Box::new(root_ca::RootCa::new(ca_pem)));
+    }
+    if let Some(dns) = config.cluster_dns {
+        all.push(Box::new(dns));
     }
     all
 }

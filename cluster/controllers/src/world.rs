@@ -73,6 +73,7 @@ fn controllers() -> ControllerManager {
         node_cidr_mask_size: 24,
         root_ca_pem: Some("CA".to_owned()),
         nodes_approved_by_hand: false,
+        cluster_dns: None,
     };
     ControllerManager::new(all(config), None)
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{ArgAction, Args};
 use client::{Clock, WatchSpec, drive};
+use controllers::cluster_dns::ClusterDns;
 use ipnet::IpNet;
 use machine::recording::Header;
 use machine::{ControllerManager, Election, LeaderElector, Recorded};
@@ -71,6 +72,10 @@ pub(crate) struct Flags {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "true",
           require_equals = true, action = ArgAction::Set)]
     approve_joining_nodes: bool,
+    /// Address of the service `kube-system/kube-dns`, by which pods reach their nodes' DNS servers; `none`
+    /// removes it. Without the flag nothing is done about it.
+    #[arg(long, value_name = "ADDRESS", value_parser = cluster_dns)]
+    cluster_dns: Option<ClusterDns>,
     /// Authority that pods trust, published in every namespace.
     #[arg(long, value_name = "FILE")]
     root_ca_file: PathBuf,
@@ -79,6 +84,14 @@ pub(crate) struct Flags {
     service_account_private_key_file: Option<PathBuf>,
     #[command(flatten)]
     recording: Recording,
+}
+
+fn cluster_dns(text: &str) -> Result<ClusterDns, String> {
+    if text == "none" {
+        return Ok(ClusterDns::Removed);
+    }
+    let address = text.parse().map(ClusterDns::At);
+    address.map_err(|_| format!("{text:?} is neither an IPv4 address nor none"))
 }
 
 struct Vitals {
@@ -128,6 +141,7 @@ pub(crate) async fn run(flags: &Flags) -> anyhow::Result<()> {
         node_cidr_mask_size: flags.node_cidr_mask_size,
         root_ca_pem: Some(root_ca.clone()),
         nodes_approved_by_hand: !flags.approve_joining_nodes,
+        cluster_dns: flags.cluster_dns,
     };
     let election =
         flags.leader_elect.then(|| flags.election.over(Election::of(NAME))).transpose()?;

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use daemon::Threads;
 
 mod apiserver_proxy;
+mod cluster_dns;
 mod daemon;
 mod extenders;
 mod flags;
@@ -59,6 +60,8 @@ enum Component {
     Flanneld(flanneld::Flags),
     /// Balances a host's connections over all API servers, TLS and all.
     ApiserverProxy(apiserver_proxy::Flags),
+    /// Answers a node's pods what names of the cluster, and others, stand for.
+    ClusterDns(cluster_dns::Flags),
     /// Runs many nodes without machines, for tests at scale.
     #[command(long_about = hollow_nodes::ABOUT, after_help = hollow_nodes::EXAMPLES)]
     HollowNodes(hollow_nodes::Flags),
@@ -66,7 +69,7 @@ enum Component {
     HostProbe(host_probe::Flags),
 }
 
-const COMPONENTS: [&str; 8] = [
+const COMPONENTS: [&str; 9] = [
     "kube-apiserver",
     "kube-controller-manager",
     "kube-scheduler",
@@ -74,6 +77,7 @@ const COMPONENTS: [&str; 8] = [
     "kube-proxy",
     "flanneld",
     "apiserver-proxy",
+    "cluster-dns",
     "hollow-nodes",
 ];
 
@@ -112,6 +116,7 @@ fn main() -> ExitCode {
         Component::ApiserverProxy(flags) => {
             daemon::run(&flags.log, One, apiserver_proxy::run(&flags))
         }
+        Component::ClusterDns(flags) => daemon::run(&flags.log, One, cluster_dns::run(&flags)),
         Component::HollowNodes(flags) => daemon::run(&flags.log, Two, hollow_nodes::run(&flags)),
         Component::HostProbe(flags) => host_probe::run(&flags),
     }

@@ -3,11 +3,12 @@
 //!
 //! Each has a `desired` state computed from API objects, a `diff` to it, and renderers that
 //! turn both into text for `nft` and `iptables-restore`. [`balancer`] decides which API server a
-//! node's connections go to. Nothing here runs a program, opens a socket or reads the kernel's
-//! state; the crate `node` does.
+//! node's connections go to, and [`dns`] what names stand for. Nothing here runs a program, opens a
+//! socket or reads the kernel's state; the crate `node` does.
 
 pub mod balancer;
 pub mod chain_names;
+pub mod dns;
 pub mod flows;
 pub mod iptables;
 pub mod nftables;

@@ -4,6 +4,7 @@
 
 pub mod apiserver_proxy;
 pub mod bootstrap;
+pub mod cluster_dns;
 pub mod docker;
 pub mod hollow;
 pub mod host_probe;

@@ -266,10 +266,19 @@ fn namespaced_roles() -> Vec<Object> {
         resource_names: strings(&["cluster-info"]),
         ..rule(&[""], &["configmaps"], &["update", "patch"])
     };
+    let services = vec![rule(&[""], &["services"], &["create"])];
+    let controller_manager = Subject {
+        api_group: Some(GROUP.to_owned()),
+        kind: "User".to_owned(),
+        name: "system:kube-controller-manager".to_owned(),
+        namespace: None,
+    };
     let roles = [
         ("kube-public", "bootstrap-signer", vec![rule(&[""], &["configmaps"], READ), cluster_info]),
         ("kube-system", "bootstrap-signer", secrets(READ)),
         ("kube-system", "token-cleaner", secrets(&["get", "list", "watch", "delete"])),
+        // Changing and deleting are among the controller manager's rights everywhere.
+        ("kube-system", "cluster-dns-controller", services),
     ];
     let mut objects = Vec::new();
     for (namespace, controller, rules) in roles {
@@ -284,7 +293,11 @@ fn namespaced_roles() -> Vec<Object> {
             kind: "Role".to_owned(),
             name: format!("system:controller:{controller}"),
         };
-        let subjects = Some(vec![service_account(controller)]);
+        let subject = match controller {
+            "cluster-dns-controller" => controller_manager.clone(),
+            _ => service_account(controller),
+        };
+        let subjects = Some(vec![subject]);
         objects.push(Role { metadata: metadata.clone(), rules: Some(rules) }.into_object());
         objects.push(RoleBinding { metadata, role_ref, subjects }.into_object());
     }
@@ -472,6 +485,14 @@ fn proxying() -> Vec<PolicyRule> {
     ]
 }
 
+/// What names are made of.
+fn naming() -> Vec<PolicyRule> {
+    vec![
+        rule(&[""], &["endpoints", "namespaces", "services"], &["list", "watch"]),
+        rule(&["discovery.k8s.io"], &["endpointslices"], &["list", "watch"]),
+    ]
+}
+
 fn roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
     let csr = "certificates.k8s.io";
     let mut delegating = Vec::new();
@@ -545,6 +566,7 @@ fn roles() -> Vec<(&'static str, Vec<PolicyRule>)> {
         ("system:node-proxier", proxying()),
         ("system:volume-scheduler", scheduling_volumes()),
         ("system:flannel", vec![rule(&[""], &["nodes"], READ)]),
+        ("system:kube-dns", naming()),
     ]
 }
 
@@ -566,6 +588,7 @@ fn bindings() -> impl Iterator<Item = (&'static str, &'static str, &'static str,
         ("system:node-proxier", "system:node-proxier", "User", "system:kube-proxy"),
         ("system:volume-scheduler", "system:volume-scheduler", "User", "system:kube-scheduler"),
         ("system:flannel", "system:flannel", "User", "system:flannel"),
+        ("system:kube-dns", "system:kube-dns", "User", "system:kube-dns"),
     ]
     .into_iter()
 }
@@ -769,6 +792,10 @@ mod tests {
         check("system:kube-proxy", "", "list", "pods", false);
         check("system:flannel", "", "watch", "nodes", true);
         check("system:flannel", "", "update", "nodes", false);
+        check("system:kube-dns", "", "watch", "endpointslices.discovery.k8s.io", true);
+        check("system:kube-dns", "", "watch", "pods", false);
+        check("system:kube-controller-manager", "", "create", "services", false);
+        check_in("kube-system", "system:kube-controller-manager", "create", "services", true);
         check("kubelet-bootstrap", "system:bootstrappers", "create", requests, true);
         check("kubelet-bootstrap", "system:bootstrappers", "list", "nodes", false);
         check("somebody", "", "create", "selfsubjectaccessreviews.authorization.k8s.io", true);

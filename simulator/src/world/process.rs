@@ -267,6 +267,7 @@ impl World {
             node_cidr_mask_size: 26,
             root_ca_pem: Some("-----BEGIN CERTIFICATE-----".to_owned()),
             nodes_approved_by_hand: false,
+            cluster_dns: None,
         };
         let elector = settings.leader_election.then(|| {
             let identity = format!("controller-manager-{index}_{}", self.life_token());

@@ -189,6 +189,7 @@ fn a_controller_manager_is_repeated_and_its_recording_holds_no_secret() {
         node_cidr_mask_size: 24,
         root_ca_pem: Some("-----BEGIN CERTIFICATE-----\n".into()),
         nodes_approved_by_hand: false,
+        cluster_dns: None,
     };
     // Other times than usual, which the recording has to tell.
     let election =
@@ -407,6 +408,7 @@ fn all_that_a_controller_manager_asks_for_is_repeated() {
         node_cidr_mask_size: 24,
         root_ca_pem: Some("CA".into()),
         nodes_approved_by_hand: false,
+        cluster_dns: None,
     };
     let header = Header {
         component: "kube-controller-manager".into(),
