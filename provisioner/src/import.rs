@@ -326,6 +326,8 @@ fn inventory(seen: &[Seen], reached: &Reached) -> String {
     out += &text("domain", config["clusterDomain"].as_str());
     out += &text("pod_cidr", flag(manager, "cluster-cidr").or_else(|| flag(flanneld, "network")));
     out += &text("service_cidr", flag(api, "service-cluster-ip-range"));
+    let dns = flag(manager, "cluster-dns").is_some_and(|address| address != "none");
+    out += &bare("dns", (!dns).then_some("false"));
     out += &text("dns_address", config["clusterDNS"][0].as_str());
     out += &bare("node_cidr_mask", flag(manager, "node-cidr-mask-size"));
     out += &text("node_ports", flag(api, "service-node-port-range"));

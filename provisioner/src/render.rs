@@ -15,11 +15,13 @@ use tera::{Context, Kwargs, Map, State, Tera};
 use thiserror::Error;
 
 /// The embedded templates by name.
-const EMBEDDED: [(&str, &str); 28] = [
+const EMBEDDED: [(&str, &str); 30] = [
     ("admin.kubeconfig", include_str!("../../templates/admin.kubeconfig")),
     ("apiserver-proxy.env", include_str!("../../templates/apiserver-proxy.env")),
     ("apiserver-proxy.service", include_str!("../../templates/apiserver-proxy.service")),
     ("bootstrap.kubeconfig", include_str!("../../templates/bootstrap.kubeconfig")),
+    ("cluster-dns.env", include_str!("../../templates/cluster-dns.env")),
+    ("cluster-dns.service", include_str!("../../templates/cluster-dns.service")),
     ("component.kubeconfig", include_str!("../../templates/component.kubeconfig")),
     ("docker-flannel.conf", include_str!("../../templates/docker-flannel.conf")),
     ("etcd.env", include_str!("../../templates/etcd.env")),

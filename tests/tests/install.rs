@@ -147,14 +147,14 @@ const MASTER_SERVES: [Serves; 4] = [
     },
 ];
 
-const NODE_SERVES: [Serves; 2] = [
+const NODE_SERVES: [Serves; 3] = [
     Serves {
         unit: "kube-proxy",
         public: "http://127.0.0.1:10256",
         private: "https://127.0.0.1:10249",
         client: "/etc/kubernetes/pki/kube-proxy",
-        // That of the API itself.
-        metric: "kubeproxy_services 1",
+        // That of the API itself, and that of the DNS.
+        metric: "kubeproxy_services 2",
     },
     Serves {
         unit: "flanneld",
@@ -162,6 +162,13 @@ const NODE_SERVES: [Serves; 2] = [
         private: "https://127.0.0.1:10247",
         client: "/etc/kubernetes/pki/flanneld",
         metric: "flanneld_routes 2",
+    },
+    Serves {
+        unit: "cluster-dns",
+        public: "https://127.0.0.1:10244",
+        private: "https://127.0.0.1:10244",
+        client: "/etc/kubernetes/pki/cluster-dns",
+        metric: "cluster_dns_services 2",
     },
 ];
 
@@ -217,6 +224,7 @@ async fn second_apply_changes_nothing(cluster: &Cluster) -> Result<()> {
             "kubelet",
             "kube-proxy",
             "flanneld",
+            "cluster-dns",
             "kube-controller-manager",
             "docker",
         ];

@@ -179,7 +179,7 @@ async fn everything_expired_is_renewed(cluster: &Cluster) -> Result<()> {
     ensure!(placed > 30 && kubelets == 4, "{placed} certificates, {kubelets} of kubelets");
     for host in cluster.lab.hosts() {
         let script = "for u in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet \
-                      kube-proxy flanneld; do
+                      kube-proxy flanneld cluster-dns; do
                         [ ! -f /etc/systemd/system/$u.service ] || systemctl restart --no-block $u
                       done";
         cluster.lab.run(&host.name, &["sh", "-c", script]).await?;

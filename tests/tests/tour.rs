@@ -33,6 +33,7 @@ async fn start_run_expose_scale_update_undo() -> Result<()> {
     cluster.kubectl("rollout status deployment/web --timeout=60s").await?;
     everything_reaches_the_service(&cluster).await?;
     udp_too(&cluster).await?;
+    names_are_found(&cluster).await?;
     cluster.kubectl("scale deployments/web --replicas=2").await?;
     replicas(&cluster, "web", 2).await?;
 
@@ -186,6 +187,73 @@ async fn udp_too(cluster: &Cluster) -> Result<()> {
     }
     cluster.kubectl("delete service/udp").await?;
     Ok(())
+}
+
+/// Names of services, of endpoints, of ports and of addresses, in pods of every node; and what becomes
+/// of them when a server dies.
+async fn names_are_found(cluster: &Cluster) -> Result<()> {
+    cluster
+        .create(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: each}\nspec:\n  clusterIP: None\n  \
+             selector: {app: web}\n  ports: [{name: http, port: 8080}]\n---\n\
+             apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: asker}\nspec:\n  \
+             selector: {matchLabels: {app: asker}}\n  template:\n    \
+             metadata: {labels: {app: asker}}\n    spec:\n      \
+             containers: [{name: sh, image: kprov.local/busybox:1, command: [sleep, '3600']}]\n",
+        )
+        .await?;
+    cluster.kubectl("rollout status daemonset/asker --timeout=60s").await?;
+    let askers = cluster.get("pods -l app=asker", "{.items[*].metadata.name}").await?;
+    ensure!(askers.len() == 3, "{askers:?}");
+    let pods = cluster.get("pods -l app=web", "{.items[*].status.podIP}").await?;
+    let service = cluster.get("service/web", "{.spec.clusterIP}").await?;
+    let own = "svc.cluster.local";
+    let port = format!("-type=srv _http._tcp.each.default.{own}");
+    let mut asked = vec![
+        (format!("kubernetes.default.{own}"), vec!["10.254.0.1\n".to_owned()]),
+        (format!("web.default.{own}"), service.clone()),
+        (format!("each.default.{own}"), pods.clone()),
+        (port, vec![format!("8080 {}.each.default.{own}", pods[0].replace('.', "-"))]),
+    ];
+    asked.push((service[0].clone(), vec![format!("web.default.{own}")]));
+    for asker in &askers {
+        for (name, expected) in &asked {
+            eventually(&format!("{name} in {asker}"), SOON, async || {
+                let said = look_up(cluster, asker, name).await?;
+                let all = expected.iter().all(|part| said.contains(part));
+                ensure!(all, "{expected:?} is not in {said}");
+                Ok(())
+            })
+            .await?;
+        }
+    }
+    // Nobody outside knows it, and that is said soon.
+    let said = look_up(cluster, &askers[0], "nobody.example.com").await?;
+    ensure!(said.contains("can't find nobody.example.com"), "{said}");
+    // One server dies: the names of its own pods return, those of others never went.
+    let node = cluster.get(&format!("pod/{}", askers[0]), "{.spec.nodeName}").await?;
+    let kill = ["systemctl", "kill", "--signal=KILL", "cluster-dns.service"];
+    cluster.lab.run(&node[0], &kill).await?;
+    let name = format!("kubernetes.default.{own}");
+    let said = look_up(cluster, &askers[1], &name).await?;
+    ensure!(said.contains("10.254.0.1\n"), "{said}");
+    eventually("names after the server's death", SOON, async || {
+        let said = look_up(cluster, &askers[0], &name).await?;
+        ensure!(said.contains("10.254.0.1\n"), "{said}");
+        Ok(())
+    })
+    .await?;
+    cluster.kubectl("delete daemonset/asker service/each").await?;
+    Ok(())
+}
+
+/// What a pod's resolver says. It fails where a name has an address of one family alone, so what counts is
+/// what it prints; and it waits ten seconds for a server that says nothing.
+async fn look_up(cluster: &Cluster, pod: &str, name: &str) -> Result<String> {
+    let mut command = vec!["exec", pod, "--", "timeout", "10", "nslookup"];
+    command.extend(name.split_whitespace());
+    let outcome = cluster.try_kubectl(&command).await?;
+    Ok(format!("{}{}", outcome.stdout, outcome.stderr))
 }
 
 async fn curl(cluster: &Cluster, host: &str, url: &str) -> Result<String> {

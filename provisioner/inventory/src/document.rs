@@ -65,6 +65,9 @@ pub(crate) struct ClusterSection {
     pub(crate) pod_cidr: Option<String>,
     /// Virtual addresses of services. Default: `10.254.0.0/16`.
     pub(crate) service_cidr: Option<String>,
+    /// Answer names of the cluster, by a DNS server on each node. Off, `dns_address` is left to an addon.
+    /// Default: true.
+    pub(crate) dns: Option<bool>,
     /// Service address of the cluster DNS. Default: the tenth address of `service_cidr`.
     pub(crate) dns_address: Option<String>,
     /// Prefix length of each node's range. Default: 24.
@@ -456,6 +459,9 @@ pub(crate) struct ComponentsSection {
     /// kube-proxy.
     #[serde(rename = "kube-proxy")]
     pub(crate) kube_proxy: ComponentSection,
+    /// cluster-dns, the names of the cluster.
+    #[serde(rename = "cluster-dns")]
+    pub(crate) cluster_dns: ComponentSection,
     /// flanneld, the pod network.
     pub(crate) flanneld: ComponentSection,
     /// The balancer on each host.

@@ -150,6 +150,8 @@ pub struct Cluster {
     pub pod_cidr: Ipv4Net,
     /// Virtual addresses of services.
     pub service_cidr: Ipv4Net,
+    /// Whether each node answers names of the cluster.
+    pub dns: bool,
     /// Service address of the cluster DNS.
     pub dns_address: Ipv4Addr,
     /// Prefix length of each node's part of `pod_cidr`.

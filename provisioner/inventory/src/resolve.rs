@@ -124,6 +124,7 @@ impl Resolver<'_> {
             domain: domain.to_owned(),
             pod_cidr,
             service_cidr,
+            dns: section.dns.unwrap_or(true),
             dns_address,
             node_cidr_mask,
             node_ports,
@@ -461,6 +462,7 @@ impl Resolver<'_> {
         let named = [
             ("etcd", &section.etcd),
             ("apiserver-proxy", &section.apiserver_proxy),
+            ("cluster-dns", &section.cluster_dns),
             ("flanneld", &section.flanneld),
             ("kube-apiserver", &section.kube_apiserver),
             ("kube-controller-manager", &section.kube_controller_manager),

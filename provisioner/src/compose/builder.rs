@@ -27,6 +27,9 @@ use crate::{
 pub(super) mod port {
     pub(crate) const ETCD_CLIENT: u16 = 2379;
     pub(crate) const ETCD_PEER: u16 = 2380;
+    /// As the controller of the service `kube-dns` expects it.
+    pub(crate) const CLUSTER_DNS: u16 = 10053;
+    pub(crate) const CLUSTER_DNS_METRICS: u16 = 10244;
     pub(crate) const API_PROXY_METRICS: u16 = 10245;
     pub(crate) const FLANNELD_HEALTHZ: u16 = 10246;
     pub(crate) const FLANNELD_METRICS: u16 = 10247;
@@ -342,6 +345,7 @@ fn values(inventory: &Inventory, pki: &Pki, births: &Births, host: &Host) -> Map
             "domain": cluster.domain,
             "pod_cidr": cluster.pod_cidr.to_string(),
             "service_cidr": cluster.service_cidr.to_string(),
+            "dns": cluster.dns,
             "dns_address": cluster.dns_address.to_string(),
             "node_cidr_mask": cluster.node_cidr_mask,
             "node_ports": format!("{}-{}", cluster.node_ports.0, cluster.node_ports.1),
@@ -379,6 +383,8 @@ fn values(inventory: &Inventory, pki: &Pki, births: &Births, host: &Host) -> Map
             "kubelet_healthz": port::KUBELET_HEALTHZ,
             "kube_proxy_healthz": port::KUBE_PROXY_HEALTHZ,
             "kube_proxy_metrics": port::KUBE_PROXY_METRICS,
+            "cluster_dns": port::CLUSTER_DNS,
+            "cluster_dns_metrics": port::CLUSTER_DNS_METRICS,
             "flanneld_healthz": port::FLANNELD_HEALTHZ,
             "flanneld_metrics": port::FLANNELD_METRICS,
         },

@@ -16,7 +16,7 @@ use crate::{
     layout::Layout,
     pki::{LeafKind, NODE_PREFIX},
     secret::Secret,
-    state::{Gate, Mode, Stage, UnitState},
+    state::{Gate, Mode, PortUse, Protocol, Stage, UnitState},
 };
 
 /// What makes Docker read flanneld's file.
@@ -48,7 +48,8 @@ pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
     kubelet(builder, &ca)?;
     flanneld(builder, &ca)?;
     docker(builder)?;
-    kube_proxy(builder, &ca)
+    kube_proxy(builder, &ca)?;
+    cluster_dns(builder, &ca)
 }
 
 /// Where pods are on Docker's bridge, flanneld tells Docker its range: for the first time when the
@@ -249,6 +250,27 @@ fn kube_proxy(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
         stage: Stage::Node,
         health: Gate::Active,
         ports: &[port::KUBE_PROXY_HEALTHZ, port::KUBE_PROXY_METRICS],
+        inputs,
+    })
+}
+
+/// The names of the cluster, on each node for its own pods.
+fn cluster_dns(builder: &mut Builder<'_>, ca: &str) -> Result<(), ComposeError> {
+    if !builder.inventory.cluster.dns {
+        return Ok(());
+    }
+    let client = builder.leaf(LeafKind::ClusterDns)?;
+    let kubeconfig = builder.kubeconfig("cluster-dns", "system:kube-dns", &client)?;
+    let mut inputs = vec![ca.to_owned(), kubeconfig];
+    inputs.extend(client);
+    inputs.extend(builder.hyperkube("cluster-dns"));
+    let (protocol, port) = (Protocol::Udp, port::CLUSTER_DNS);
+    builder.state.ports.push(PortUse { protocol, port, unit: "cluster-dns.service".to_owned() });
+    builder.component(Component {
+        name: "cluster-dns",
+        stage: Stage::Node,
+        health: Gate::Active,
+        ports: &[port::CLUSTER_DNS, port::CLUSTER_DNS_METRICS],
         inputs,
     })
 }

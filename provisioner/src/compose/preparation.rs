@@ -57,7 +57,7 @@ pub(super) fn add(builder: &mut Builder<'_>) -> Result<(), ComposeError> {
 }
 
 /// What must pass, by role: etcd from its members and the masters, kubelets from the masters, the
-/// pod network between nodes, the API server from anyone. Node ports need no opening: the service
+/// pod network between nodes, DNS from pods, the API server from anyone. Node ports need no opening: the service
 /// rules turn their packets into packets to pods before a firewall judges them.
 fn firewall(builder: &Builder<'_>) -> FirewallState {
     let (inventory, host) = (builder.inventory, builder.host);
@@ -84,6 +84,14 @@ fn firewall(builder: &Builder<'_>) -> FirewallState {
         }
         if inventory.network.backend == Backend::OvsGre {
             openings.extend(Opening::gre_for(with(&[Role::Node])));
+        }
+        if inventory.cluster.dns {
+            let from = Some([inventory.cluster.pod_cidr].into());
+            let port = |protocol| {
+                let (port, from) = (port::CLUSTER_DNS, from.clone());
+                Opening::Port { protocol, port, from }
+            };
+            openings.extend([Protocol::Tcp, Protocol::Udp].map(port));
         }
         openings.push(Opening::Pods { range: inventory.cluster.pod_cidr });
     }

@@ -304,6 +304,24 @@ fn another_master_restarts_no_balancer() {
 }
 
 #[test]
+fn without_dns_no_host_has_a_trace_of_it() {
+    let inventory = inventory("lab", |text| text.replace("[ssh]", "dns = false\n[ssh]"));
+    let states = states(&inventory, &pki(&inventory));
+    for state in &states {
+        let mut paths = state.files.iter().map(|file| &file.path);
+        assert!(!paths.any(|path| path.contains("cluster-dns")), "{}", state.host);
+        assert!(state.ports.iter().all(|port| port.port != 10053));
+        assert!(!openings(state).contains("10053"), "{}", openings(state));
+    }
+    let manager = "/etc/kubernetes/kube-controller-manager.env";
+    let Some(Content::Text(text)) = states[0].file(manager).map(|file| &file.content) else {
+        panic!("{manager}")
+    };
+    // What it made before is taken away.
+    assert!(text.contains("--cluster-dns=none "), "{text}");
+}
+
+#[test]
 fn keys_are_closed_and_only_where_they_are_needed() {
     for file in LAB.states.iter().flat_map(|s| &s.files) {
         let secret = matches!(file.content, Content::Secret(_));
@@ -321,6 +339,7 @@ fn keys_are_closed_and_only_where_they_are_needed() {
         secrets(&LAB.states[1]),
         [
             "/etc/kubernetes/bootstrap.kubeconfig",
+            "/etc/kubernetes/pki/cluster-dns.key",
             "/etc/kubernetes/pki/flanneld.key",
             "/etc/kubernetes/pki/kube-proxy.key",
         ]
@@ -463,7 +482,7 @@ fn write_under(root: &Path, state: &HostState) {
 fn systemd_accepts_every_unit() {
     let inventory = inventory("ha", |text| text);
     let balanced = &states(&inventory, &pki(&inventory))[3];
-    assert_eq!((accepted(&LAB.states[0]), accepted(balanced)), (7, 4));
+    assert_eq!((accepted(&LAB.states[0]), accepted(balanced)), (8, 5));
 }
 
 /// The number of units of a host, which systemd has accepted.
@@ -502,6 +521,7 @@ fn kubectl_reads_every_kubeconfig() {
         ("admin", "lab", "lab-admin"),
         ("bootstrap", "default", "kubelet-bootstrap"),
         ("controller-manager", "default", "system:kube-controller-manager"),
+        ("cluster-dns", "default", "system:kube-dns"),
         ("flanneld", "default", "system:flannel"),
         ("kube-proxy", "default", "system:kube-proxy"),
         ("scheduler", "default", "system:kube-scheduler"),
@@ -567,8 +587,10 @@ fn firewalls_let_in_who_needs_it_and_nobody_else() {
     6443/tcp from anyone
     ");
     insta::assert_snapshot!(of(&inventory.hosts[inventory.hosts.len() - 1].name), @r"
+    10053/tcp from 10.244.0.0/16
     10250/tcp from 10.99.1.11/32 10.99.1.12/31
     8472/udp from 10.99.1.14/31
+    10053/udp from 10.244.0.0/16
     pods of 10.244.0.0/16
     ");
 }

@@ -1,6 +1,6 @@
 //! Which certificates a cluster has: who they name, what they are for.
 
-use crate::inventory::{Host, Inventory, LoadBalancer, MasterForm, Role};
+use crate::inventory::{Cluster, Host, Inventory, LoadBalancer, MasterForm, Role};
 use crate::layout::Layout;
 
 /// What the users of kubelets begin with; the node's name follows.
@@ -35,13 +35,15 @@ pub enum LeafKind {
     KubeProxy,
     /// flanneld towards the API server; one a node.
     Flanneld,
+    /// The DNS server towards the API server; one a node.
+    ClusterDns,
     /// The operator; one a cluster, on no host.
     Admin,
 }
 
 impl LeafKind {
     /// All kinds.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::EtcdServer,
         Self::EtcdPeer,
         Self::EtcdHealth,
@@ -55,6 +57,7 @@ impl LeafKind {
         Self::Kubelet,
         Self::KubeProxy,
         Self::Flanneld,
+        Self::ClusterDns,
         Self::Admin,
     ];
 
@@ -75,6 +78,7 @@ impl LeafKind {
             Self::Kubelet => "kubelet",
             Self::KubeProxy => "kube-proxy",
             Self::Flanneld => "flanneld",
+            Self::ClusterDns => "cluster-dns",
             Self::Admin => "admin",
         }
     }
@@ -123,6 +127,7 @@ impl LeafKind {
             Self::Scheduler | Self::SchedulerServing => "system:kube-scheduler",
             Self::KubeProxy => "system:kube-proxy",
             Self::Flanneld => "system:flannel",
+            Self::ClusterDns => "system:kube-dns",
             Self::Admin => "kubernetes-admin",
         })
     }
@@ -167,7 +172,7 @@ pub(super) struct LeafSpec {
 pub(super) fn roster(inventory: &Inventory) -> Vec<LeafSpec> {
     let mut specs = Vec::new();
     for host in &inventory.hosts {
-        for kind in kinds(host, inventory.cluster.masters) {
+        for kind in kinds(host, &inventory.cluster) {
             specs.push(spec(kind, Some(host), inventory));
         }
     }
@@ -175,7 +180,7 @@ pub(super) fn roster(inventory: &Inventory) -> Vec<LeafSpec> {
     specs
 }
 
-fn kinds(host: &Host, masters: MasterForm) -> Vec<LeafKind> {
+fn kinds(host: &Host, cluster: &Cluster) -> Vec<LeafKind> {
     let mut kinds = Vec::new();
     if host.has(Role::Etcd) {
         kinds.extend([LeafKind::EtcdServer, LeafKind::EtcdPeer, LeafKind::EtcdHealth]);
@@ -191,11 +196,12 @@ fn kinds(host: &Host, masters: MasterForm) -> Vec<LeafKind> {
             LeafKind::SchedulerServing,
         ]);
     }
-    if host.has(Role::Master) && masters == MasterForm::StaticPods {
+    if host.has(Role::Master) && cluster.masters == MasterForm::StaticPods {
         kinds.push(LeafKind::Kubelet);
     }
     if host.has(Role::Node) {
         kinds.extend([LeafKind::KubeProxy, LeafKind::Flanneld]);
+        kinds.extend(cluster.dns.then_some(LeafKind::ClusterDns));
     }
     kinds
 }

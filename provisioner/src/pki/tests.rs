@@ -168,7 +168,7 @@ fn reissued(more: &str, at: Timestamp, change: impl FnOnce(&TempDir)) -> Vec<Str
 #[test]
 fn only_what_is_no_longer_right_is_made_anew() {
     let nothing = |_: &TempDir| {};
-    let all = 3 * 10 + 2 + 1;
+    let all = 3 * 10 + 3 + 1;
     assert_eq!(reissued("", days(1), nothing).len(), 0);
     assert_eq!(
         reissued("api_server_names = [\"lb.example\"]", now(), nothing),

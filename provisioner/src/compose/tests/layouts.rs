@@ -38,6 +38,7 @@ fn the_classic_guides_files_lie_where_it_says() {
         "cfg/kubelet",
         "cfg/kube-proxy",
         "cfg/flanneld",
+        "cfg/cluster-dns",
         "cfg/token.csv",
         "cfg/bootstrap.kubeconfig",
         "cfg/kubelet.config",
@@ -297,7 +298,13 @@ fn docker_starts_on_the_range_that_flanneld_tells() {
     // At the first apply the kubelet brings the node, flanneld takes its range, Docker follows; at
     // boot systemd starts flanneld, Docker, the kubelet.
     let names: Vec<_> = state.units.iter().map(|unit| unit.name.as_str()).collect();
-    let order = ["kubelet.service", "flanneld.service", "docker.service", "kube-proxy.service"];
+    let order = [
+        "kubelet.service",
+        "flanneld.service",
+        "docker.service",
+        "kube-proxy.service",
+        "cluster-dns.service",
+    ];
     assert_eq!(names, order);
     let kubelet = text(state, "/etc/systemd/system/kubelet.service");
     assert!(kubelet.contains("After=network-online.target docker.service\n"), "{kubelet}");
