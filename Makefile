@@ -58,8 +58,7 @@ build: ## Build kprov and the static hyperkube into target/release
 	# The pause image belongs beside kprov; the others are for the lab.
 	$(LAB) images --output target/release/images
 
-# What reads the profile of a run must be of the LLVM that rustc has. Without it, and without BOLT,
-# ksim is slower.
+# What reads the profile of a run must be of the LLVM that rustc has. Without it ksim is slower.
 profile-tool:
 	@major=$$(rustc -vV | sed --quiet 's/^LLVM version: \([0-9]*\).*/\1/p')
 	own="$$(rustc --print sysroot)/lib/rustlib/$$(rustc -vV | sed --quiet 's/^host: //p')/bin"
@@ -67,11 +66,6 @@ profile-tool:
 	    echo "installing: llvm-$$major"
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	        apt-get install --quiet --yes --no-install-recommends "llvm-$$major" || true
-	fi
-	if ! command -v "llvm-bolt-$$major" >/dev/null; then
-	    echo "installing: bolt-$$major"
-	    $(SUDO) env DEBIAN_FRONTEND=noninteractive \
-	        apt-get install --quiet --yes --no-install-recommends "bolt-$$major" || true
 	fi
 
 ksim: profile-tool ## Build the simulator for speed, into target/sim

@@ -1,7 +1,6 @@
-//! Builds `ksim` for speed: once to see which of its code a run goes through, again with that in
-//! mind, and then moves the code of the program itself by what a run of it goes through. What is
-//! left over of a large run is mostly waiting for code and data to arrive, so where the code lies
-//! is worth a quarter of the time.
+//! Builds `ksim` for speed: once to see which of its code a run goes through, and again with that
+//! in mind. What is left over of a large run is mostly waiting for code and data to arrive, so
+//! where the code lies is worth a fifth of the time.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,18 +28,8 @@ const TRAINING: [&[&str]; 2] = [
 /// small ones waits for where they are as well. Nobody needs privileges or settings for that.
 const ALLOCATOR: &str = "-DMI_DEFAULT_ALLOW_LARGE_OS_PAGES=1";
 
-/// For the machine that builds: it is the one that runs. Where the code lies is told to the
-/// linker's reader by relocations.
-const FLAGS: &str = "-Ctarget-cpu=native -Clink-arg=-Wl,--emit-relocs";
-
-/// How BOLT lays a program out: what follows each other in time follows each other in memory.
-const LAYOUT: [&str; 5] = [
-    "--reorder-blocks=ext-tsp",
-    "--reorder-functions=cdsort",
-    "--split-functions",
-    "--split-all-cold",
-    "--icf=1",
-];
+/// For the processor at hand: who builds is who runs.
+const PROCESSOR: &str = "-Ctarget-cpu=native";
 
 /// A build of `ksim` for speed.
 pub(crate) struct Built {
@@ -68,8 +57,7 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<Built> {
     let profile = folder.join("ksim.profdata");
     let watched = in_folder(root, &rustc, "generate", "-Cprofile-generate=target/pgo/raw")?;
     if changed(&profile).is_none_or(|profile| changed(&watched) > Some(profile)) {
-        empty(&folder.join("raw"))?;
-        train(root, &watched, &[("LLVM_PROFILE_FILE", folder.join("raw/%m-%p.profraw"))])?;
+        train(root, &watched, &folder.join("raw"))?;
         let merged = Command::new(merge)
             .args(["merge", "--output"])
             .args([&profile, &folder.join("raw")])
@@ -84,65 +72,9 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<Built> {
     }
     let flag = format!("-Cprofile-use={}", profile.display());
     let built = in_folder(root, &rustc, "use", &flag)?;
-    let laid_out = match rustc.tools(&["llvm-bolt", "merge-fdata"]) {
-        Some(tools) => lay_out(root, &tools, &built, &folder)?,
-        None => {
-            let major = rustc.llvm_major;
-            eprintln!(
-                "note: there is no llvm-bolt of LLVM {major}: ksim will be slower by a twentieth; \
-                 install the package bolt-{major} to have it all"
-            );
-            built
-        }
-    };
     std::fs::create_dir_all(root.join("target/sim")).context("cannot create target/sim")?;
-    std::fs::copy(&laid_out, &path).context("cannot write target/sim/ksim")?;
+    std::fs::copy(&built, &path).context("cannot write target/sim/ksim")?;
     Ok(Built { path, guided: true })
-}
-
-/// Moves the code of a program by what its runs go through; returns the program that has it so.
-fn lay_out(root: &Path, tools: &[PathBuf], built: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
-    let [bolt, merge] = tools else { anyhow::bail!("two tools are needed") };
-    let laid_out = folder.join("ksim.laid-out");
-    if changed(&laid_out).is_some_and(|laid_out| changed(built) <= Some(laid_out)) {
-        return Ok(laid_out);
-    }
-    let (raw, counting) = (folder.join("paths"), folder.join("ksim.counting"));
-    empty(&raw)?;
-    quietly(
-        Command::new(bolt)
-            .args(["--instrument", "--instrumentation-file-append-pid"])
-            .arg(format!("--instrumentation-file={}", raw.join("ksim").display()))
-            .arg("-o")
-            .args([&counting, built]),
-    )?;
-    train(root, &counting, &[])?;
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(&raw).context("cannot read target/pgo/paths")? {
-        paths.push(entry.context("cannot read target/pgo/paths")?.path());
-    }
-    let merged = folder.join("ksim.fdata");
-    quietly(Command::new(merge).arg("-o").arg(&merged).args(&paths))?;
-    quietly(
-        Command::new(bolt)
-            .arg(format!("--data={}", merged.display()))
-            .args(LAYOUT)
-            .arg("-o")
-            .args([&laid_out, &built.to_path_buf()]),
-    )?;
-    Ok(laid_out)
-}
-
-/// Runs a tool whose words count only when it fails.
-fn quietly(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
-    ensure!(
-        output.status.success(),
-        "{command:?} ended with {} and said: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(())
 }
 
 /// Builds with a flag for rustc, in a folder of its own: each flag makes everything anew.
@@ -159,27 +91,21 @@ fn cargo(root: &Path, arguments: &[&str], flag: Option<&str>) -> anyhow::Result<
     build.args(arguments).current_dir(root);
     let flags = std::env::var("CFLAGS").unwrap_or_default();
     build.env("CFLAGS", format!("{flags} {ALLOCATOR}").trim());
-    build.env("RUSTFLAGS", format!("{FLAGS} {}", flag.unwrap_or_default()).trim());
+    build.env("RUSTFLAGS", format!("{PROCESSOR} {}", flag.unwrap_or_default()).trim());
     let status = build.status().context("cannot start cargo")?;
     ensure!(status.success(), "ksim could not be built");
     Ok(())
 }
 
-/// Makes an empty folder.
-fn empty(folder: &Path) -> anyhow::Result<()> {
-    if folder.exists() {
-        let cannot = || format!("cannot empty {}", folder.display());
-        std::fs::remove_dir_all(folder).with_context(cannot)?;
+/// Runs what there is to see, into an empty folder.
+fn train(root: &Path, ksim: &Path, raw: &Path) -> anyhow::Result<()> {
+    if raw.exists() {
+        std::fs::remove_dir_all(raw).context("cannot empty target/pgo/raw")?;
     }
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
-}
-
-/// Runs what there is to see.
-fn train(root: &Path, ksim: &Path, environment: &[(&str, PathBuf)]) -> anyhow::Result<()> {
     for arguments in TRAINING {
         let output = Command::new(ksim)
             .args(arguments)
-            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .env("LLVM_PROFILE_FILE", raw.join("%m-%p.profraw"))
             .current_dir(root)
             .output()
             .with_context(|| format!("cannot start {}", ksim.display()))?;
@@ -226,21 +152,9 @@ impl Rustc {
     /// LLVM's tool for profiles, of the compiler's own version: others cannot read them.
     fn profdata(&self) -> Option<PathBuf> {
         let own = self.sysroot.join(format!("lib/rustlib/{}/bin/llvm-profdata", self.host));
-        if works(&own) {
-            return Some(own);
-        }
-        self.tools(&["llvm-profdata"])?.pop()
+        let named = PathBuf::from(format!("llvm-profdata-{}", self.llvm_major));
+        [own, named].into_iter().find(|tool| {
+            Command::new(tool).arg("--version").output().is_ok_and(|o| o.status.success())
+        })
     }
-
-    /// Tools of the compiler's version of LLVM, if all are there.
-    fn tools(&self, names: &[&str]) -> Option<Vec<PathBuf>> {
-        let named = names.iter().map(|name| PathBuf::from(format!("{name}-{}", self.llvm_major)));
-        let found: Vec<PathBuf> = named.filter(|tool| works(tool)).collect();
-        (found.len() == names.len()).then_some(found)
-    }
-}
-
-/// Whether a tool is there.
-fn works(tool: &Path) -> bool {
-    Command::new(tool).arg("--version").output().is_ok_and(|o| o.status.success())
 }
