@@ -121,7 +121,21 @@ impl Cluster {
     /// # Errors
     /// The program cannot be started or hangs.
     pub async fn kprov(&self, verb: &str, arguments: &[&str]) -> Result<Outcome> {
+        self.kprov_with(&[], verb, arguments).await
+    }
+
+    /// Runs kprov with variables of the environment besides.
+    ///
+    /// # Errors
+    /// The program cannot be started or hangs.
+    pub async fn kprov_with(
+        &self,
+        environment: &[(&str, &str)],
+        verb: &str,
+        arguments: &[&str],
+    ) -> Result<Outcome> {
         let mut command = Command::new(self.kprov_path());
+        command.envs(environment.iter().copied());
         command.args(verb.split(' ')).arg(self.inventory_path()).args(arguments);
         run(command, "").await
     }

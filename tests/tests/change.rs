@@ -1,5 +1,11 @@
-//! Changes of a cluster at work: a plan that is kept and carried out exactly or refused, a canary and
-//! batches that stop at the first failure, hooks, hosts that leave.
+//! A cluster that begins where things are strict, and changes at work: a plan that is kept and carried
+//! out exactly or refused, addons, a canary and batches that stop at the first failure, hooks, hosts
+//! that leave.
+
+#[path = "change/addons.rs"]
+mod addons;
+#[path = "change/beginnings.rs"]
+mod beginnings;
 
 use std::time::{Duration, Instant};
 
@@ -18,10 +24,17 @@ async fn a_cluster_changes_part_by_part() -> Result<()> {
     let roles = [vec![Role::Etcd, Role::Master], vec![Role::Node], vec![Role::Node]];
     let mut inventory = Inventory::new("change", roles.to_vec());
     inventory.add(Role::Node);
+    inventory.cluster = "node_approval = \"manual\"\n".to_owned();
     let mut cluster = Cluster::boot(inventory).await?;
+    beginnings::users_have_a_password(&cluster).await?;
     let bare = Bare::of(&cluster).await?;
-    cluster.apply().await?;
-    told("applied");
+    beginnings::hosts_are_measured(&cluster, &bare).await?;
+    told("hosts were measured");
+    beginnings::a_bundle_and_a_password_are_enough(&mut cluster, &bare).await?;
+    told("applied from a bundle, and nodes were let in");
+    nothing_is_left_to_do(&cluster).await?;
+    addons::come_change_and_leave(&mut cluster).await?;
+    told("addons came, changed and left");
     a_kept_plan_is_carried_out_or_refused(&mut cluster).await?;
     told("a kept plan was refused after a drift, and carried out");
     hooks_run_and_end_a_run(&mut cluster).await?;
