@@ -17,6 +17,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use node::accept::accept;
 use node::kubelet_server::ServingCertificate;
 use node::plain_health;
 use rustls::pki_types::pem::PemObject;
@@ -102,10 +103,9 @@ pub(crate) async fn serve(
         loop {
             let accepted = tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                accepted = listener.accept() => accepted,
+                accepted = accept(&listener, &slots) => accepted,
             };
-            let Ok((stream, _)) = accepted else { continue };
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+            let Some((stream, _, slot)) = accepted else { continue };
             let (acceptor, health) = (Arc::clone(&acceptor), Arc::clone(&health));
             let identity = Arc::clone(&identity);
             tokio::spawn(async move {

@@ -24,6 +24,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::accept::accept;
+
 /// How often each API server is asked whether it is ready, and the list of them is read again. A
 /// stopping API server stays for longer than two rounds (`--shutdown-delay-duration`).
 const ROUND: Duration = Duration::from_secs(2);
@@ -209,7 +211,7 @@ pub async fn run(
                 }
             }
             accepted = accept(&listener, &slots) => {
-                let Some((stream, slot)) = accepted else { continue };
+                let Some((stream, _, slot)) = accepted else { continue };
                 let vitals = Arc::clone(&vitals);
                 relays.spawn(async move {
                     relay(stream, &vitals).await;
@@ -222,23 +224,6 @@ pub async fn run(
     drop(listener);
     let _ = timeout(GRACE, async { while relays.join_next().await.is_some() {} }).await;
     Ok(())
-}
-
-/// The next connection, when there is room for one.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, _)) => Some((stream, slot)),
-        Err(error) => {
-            tracing::warn!(%error, "a connection was not accepted");
-            // Mostly: too many open files. Accepting again at once would spin.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            None
-        }
-    }
 }
 
 fn read_list(path: &Path) -> Result<Vec<SocketAddr>, ProxyError> {

@@ -30,6 +30,8 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use crate::accept::accept;
+
 use upstream::Upstream;
 use wire::{Received, Request};
 
@@ -344,8 +346,8 @@ async fn answer_datagrams(server: Arc<Server>, socket: UdpSocket) {
         let (length, client) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
             Err(error) => {
-                // An answer that nobody took comes back as an error; another one must not spin.
-                tracing::debug!(%error, "no question received");
+                // The host is short of something; asking again at once would spin.
+                tracing::warn!(%error, "no question was received");
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 continue;
             }
@@ -380,12 +382,7 @@ async fn send(socket: &UdpSocket, reply: &[u8], client: SocketAddr) {
 async fn answer_connections(server: Arc<Server>, listener: TcpListener) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok((stream, client)) = listener.accept().await else {
-            // Out of descriptors: accepting again at once would spin.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+        let Some((stream, client, slot)) = accept(&listener, &slots).await else { continue };
         let server = Arc::clone(&server);
         tokio::spawn(async move {
             let _slot = slot;

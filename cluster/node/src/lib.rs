@@ -2,6 +2,7 @@
 //!
 //! It carries out what the pure crates `kubelet` and `network` decide; it decides nothing.
 
+pub mod accept;
 pub mod apiserver_proxy;
 pub mod bootstrap;
 pub mod cluster_dns;

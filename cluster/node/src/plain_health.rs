@@ -14,6 +14,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::accept::accept;
+
 /// A probe has no business taking longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Probes only: more connections are a mistake.
@@ -41,14 +43,9 @@ pub async fn serve(
         loop {
             let accepted = tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                accepted = listener.accept() => accepted,
+                accepted = accept(&listener, &slots) => accepted,
             };
-            let Ok((stream, _)) = accepted else {
-                // Out of descriptors: accepting again at once would spin.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+            let Some((stream, _, slot)) = accepted else { continue };
             let check = Arc::clone(&check);
             tokio::spawn(async move {
                 let _slot = slot;
