@@ -1,12 +1,23 @@
 //! Measures the goals' figures in a lab: prints a table and writes `target/bench/cluster.json`,
 //! a list of `{name, value, unit, goal, met}`.
 
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use lab::{Lab, workspace_root};
+use anyhow::{Context, Result, bail, ensure};
+use lab::{Host, Lab, workspace_root};
 use serde::Serialize;
 use tests::{Cluster, Inventory, Role, eventually};
+use tokio::process::Command;
+use tokio::task::JoinSet;
+
+/// The units of a master besides etcd, in the order in which they need each other.
+const MASTER_UNITS: &str = "kube-apiserver kube-controller-manager kube-scheduler";
+/// The units of a node.
+const NODE_UNITS: &str = "apiserver-proxy kubelet kube-proxy flanneld cluster-dns";
+/// No command over SSH takes longer.
+const SSH_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// One measured figure and what it should be at most.
 #[derive(Serialize)]
@@ -44,8 +55,8 @@ async fn main() -> Result<()> {
     println!("conditions: release build, {} cores, {}", cores(), conditions().await);
     let mut figures = Figures::default();
     binary(&mut figures)?;
-    twenty_hosts(&mut figures).await?;
-    cluster(&mut figures).await?;
+    let one_more_at_20 = twenty_hosts(&mut figures).await?;
+    cluster(&mut figures, one_more_at_20).await?;
     let folder = workspace_root().join("target/bench");
     std::fs::create_dir_all(&folder)?;
     let file = folder.join("cluster.json");
@@ -71,29 +82,121 @@ fn binary(figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-async fn twenty_hosts(figures: &mut Figures) -> Result<()> {
+/// Twenty hosts; how long it takes to add one more.
+async fn twenty_hosts(figures: &mut Figures) -> Result<Duration> {
     let cluster = Cluster::boot(Inventory::single_master("bench20", 20)).await?;
     // The first plan also stores the hosts' keys; the second is what is measured.
     cluster.kprov("plan", &[]).await?.expect_success("kprov plan")?;
     let start = Instant::now();
     cluster.kprov("plan", &[]).await?.expect_success("kprov plan")?;
     figures.seconds("connect, facts and plan of 20 hosts", start.elapsed(), 2.0);
+    cluster.apply().await?;
+    ready(&cluster, 20).await?;
+    no_op(figures, "apply of 20 hosts without a change", &cluster, 3.0).await?;
+    let (cluster, took) = add_one(cluster, 21).await?;
     cluster.lab.down().await?;
-    Ok(())
+    Ok(took)
 }
 
-async fn cluster(figures: &mut Figures) -> Result<()> {
+async fn cluster(figures: &mut Figures, one_more_at_20: Duration) -> Result<()> {
     let cluster = Cluster::boot(Inventory::single_master("bench", 3)).await?;
     let start = Instant::now();
     cluster.apply().await?;
     ready(&cluster, 3).await?;
-    figures.seconds("apply from 3 bare hosts to all nodes Ready", start.elapsed(), 30.0);
-    let start = Instant::now();
-    cluster.kprov("apply", &[]).await?.expect_success("kprov apply")?;
-    figures.seconds("second apply", start.elapsed(), 1.5);
+    let applied = start.elapsed();
+    figures.seconds("apply from 3 bare hosts to all nodes Ready", applied, 30.0);
+    no_op(figures, "apply of 3 hosts without a change", &cluster, 1.5).await?;
     pod_start(figures, &cluster).await?;
     memory(figures, &cluster).await?;
-    grow(figures, cluster).await
+    let raw = raw_cost(&cluster).await?;
+    let times = applied.as_secs_f64() / raw.as_secs_f64();
+    figures.note("  the first apply against its raw cost", times, "x", 1.5);
+    let (cluster, took) = add_one(cluster, 4).await?;
+    figures.seconds("node added to a running cluster, until Ready", took, 10.0);
+    let times = one_more_at_20.as_secs_f64() / took.as_secs_f64();
+    figures.note("  the same at 20 hosts against at 3", times, "x", 1.2);
+    cluster.lab.down().await?;
+    Ok(())
+}
+
+/// The median of three applies that find nothing to do.
+async fn no_op(
+    figures: &mut Figures,
+    name: &'static str,
+    cluster: &Cluster,
+    goal: f64,
+) -> Result<()> {
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        let start = Instant::now();
+        cluster.kprov("apply", &[]).await?.expect_success("kprov apply")?;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    figures.seconds(name, times[1], goal);
+    Ok(())
+}
+
+/// Adds a host to a cluster that runs, until it is the last of that many nodes to be ready.
+async fn add_one(cluster: Cluster, nodes: usize) -> Result<(Cluster, Duration)> {
+    let cluster = cluster.grow(Role::Node).await?;
+    let start = Instant::now();
+    cluster.kprov("apply", &[]).await?.expect_success("kprov apply")?;
+    ready(&cluster, nodes).await?;
+    Ok((cluster, start.elapsed()))
+}
+
+/// What nobody can save of a first apply: to connect to all hosts, to put the program there, to
+/// start the units one after the other as they need each other, and to wait for the nodes.
+async fn raw_cost(cluster: &Cluster) -> Result<Duration> {
+    let lab = &cluster.lab;
+    let master = lab.host("node-1")?;
+    let everywhere = |script: String| on_all(lab, lab.hosts(), script, None);
+    let stopped = format!("systemctl stop {NODE_UNITS} {MASTER_UNITS} etcd 2>/dev/null; true");
+    everywhere(stopped).await?;
+    let program = workspace_root().join("target/release/hyperkube");
+    let start = Instant::now();
+    on_all(lab, lab.hosts(), "cat > /var/tmp/raw".to_owned(), Some(&program)).await?;
+    let alone = std::slice::from_ref(master);
+    on_all(lab, alone, format!("systemctl start etcd && systemctl start {MASTER_UNITS}"), None)
+        .await?;
+    // Only some have a balancer or a DNS server of their own.
+    let units = format!(
+        "for unit in {NODE_UNITS}; do systemctl cat $unit >/dev/null 2>&1 && echo $unit; done | \
+         xargs systemctl start"
+    );
+    everywhere(units).await?;
+    ready(cluster, 3).await?;
+    let took = start.elapsed();
+    everywhere("rm /var/tmp/raw".to_owned()).await?;
+    Ok(took)
+}
+
+/// Runs a script as root on hosts at once over SSH, with a file as its input.
+async fn on_all(lab: &Lab, hosts: &[Host], script: String, input: Option<&Path>) -> Result<()> {
+    let mut running = JoinSet::new();
+    for host in hosts {
+        let mut command = Command::new("ssh");
+        command
+            .args(["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"])
+            .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-i"])
+            .arg(lab.ssh_key())
+            .arg(format!("root@{}", host.address))
+            .arg(&script)
+            .stdin(match input {
+                Some(file) => Stdio::from(std::fs::File::open(file)?),
+                None => Stdio::null(),
+            })
+            .kill_on_drop(true);
+        running.spawn(async move { tokio::time::timeout(SSH_TIME_MAX, command.status()).await });
+    }
+    while let Some(ended) = running.join_next().await {
+        let status = ended?.context("a command over SSH does not end")??;
+        if !status.success() {
+            bail!("a command over SSH ended with {status}: {script}");
+        }
+    }
+    Ok(())
 }
 
 async fn ready(cluster: &Cluster, nodes: usize) -> Result<()> {
@@ -144,13 +247,4 @@ async fn resident(lab: &Lab, host: &str, units: &[&str]) -> Result<f64> {
         sum += kib.trim().parse::<f64>().with_context(|| format!("{unit}: {kib:?}"))? / 1e3;
     }
     Ok(sum)
-}
-
-async fn grow(figures: &mut Figures, cluster: Cluster) -> Result<()> {
-    let cluster = cluster.grow(Role::Node).await?;
-    let start = Instant::now();
-    cluster.kprov("apply", &[]).await?.expect_success("kprov apply")?;
-    ready(&cluster, 4).await?;
-    figures.seconds("node added to a running cluster, until Ready", start.elapsed(), 10.0);
-    Ok(())
 }
