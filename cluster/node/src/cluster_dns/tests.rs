@@ -2,11 +2,15 @@ use std::fs;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use simple_dns::rdata::{A, OPT, RData};
+use simple_dns::rdata::{A, NULL, OPT, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, ResourceRecord, TYPE};
 use tempfile::NamedTempFile;
 
 use super::*;
+
+/// A type that the library has no name for, and the data of a record of it.
+const SSHFP: TYPE = TYPE::Unknown(44);
+const FINGERPRINT: &[u8] = &[4, 2, 0xc0, 0x0c, 0, 0xff];
 
 /// A server with some services, and these upstream resolvers.
 struct Bench {
@@ -137,7 +141,8 @@ async fn resolver() -> (SocketAddr, mpsc::Receiver<String>) {
 }
 
 fn resolve(message: &[u8], datagram: bool) -> (String, Vec<u8>) {
-    let packet = Packet::parse(message).unwrap();
+    let message = wire::Message::of(message);
+    let packet = message.packet().unwrap();
     let question = packet.questions[0].clone();
     let name = question.qname.to_string().to_lowercase();
     let mut reply = Packet::new_reply(packet.id());
@@ -146,6 +151,11 @@ fn resolve(message: &[u8], datagram: bool) -> (String, Vec<u8>) {
         ResourceRecord::new(question.qname.clone(), CLASS::IN, 60, data)
     };
     match name.as_str() {
+        "example.com" if question.qtype == QTYPE::TYPE(SSHFP) => {
+            let data = RData::NULL(SSHFP.into(), NULL::new(FINGERPRINT).unwrap());
+            let record = ResourceRecord::new(question.qname.clone(), CLASS::IN, 60, data);
+            reply.answers.push(record);
+        }
         "example.com" => reply.answers.push(answer(0x0102_0304)),
         "long.example.com" if datagram => reply.set_flags(PacketFlag::TRUNCATION),
         "long.example.com" => reply.answers.extend((0..300).map(answer)),
@@ -204,6 +214,48 @@ async fn other_names_are_asked_of_others_once() {
     }
     let long = ["long.example.com", "long.example.com over tcp"];
     assert_eq!(names, [&["example.com", "nobody.example.com"][..], &long].concat());
+}
+
+/// An answer to a question of a type without a name.
+fn show_nameless(message: &[u8]) -> String {
+    let message = wire::Message::of(message);
+    let packet = message.packet().unwrap();
+    assert_eq!(packet.questions[0].qtype, QTYPE::TYPE(SSHFP));
+    let mut text = format!("{:?}", packet.rcode());
+    for record in &packet.answers {
+        let RData::NULL(code, data) = &record.rdata else { panic!("{record:?}") };
+        text.push_str(&format!(" {}={code}:{:?}", record.name, data.get_data()));
+    }
+    for record in &packet.name_servers {
+        text.push_str(&format!(" {}={:?}", record.name, record.rdata.type_code()));
+    }
+    text
+}
+
+#[tokio::test]
+async fn types_without_a_name_are_answered_like_any_other() {
+    let (upstream, mut asked) = resolver().await;
+    let bench = bench(&[upstream]);
+    let asker = Asker::of(&bench).await;
+    let check = async |name: &str, expected: &str| {
+        let reply = asker.ask(&question(name, SSHFP, Some(1_232))).await;
+        assert_eq!(show_nameless(&reply), expected, "{name}");
+    };
+    check("web.default.svc.cluster.local", "NoError cluster.local=SOA").await;
+    check("nobody.default.svc.cluster.local", "NameError cluster.local=SOA").await;
+    assert!(asked.try_recv().is_err(), "names of the cluster are nobody else's business");
+    let records = format!("NoError example.com=44:{FINGERPRINT:?}");
+    for _ in 0..2 {
+        check("example.com", &records).await;
+    }
+    // The address of the same name is another question.
+    assert_eq!(asker.ask_name("example.com").await, "NoError example.com=1.2.3.4");
+    check("nobody.example.com", "NameError").await;
+    let mut names = Vec::new();
+    while let Ok(name) = asked.try_recv() {
+        names.push(name);
+    }
+    assert_eq!(names, ["example.com", "example.com", "nobody.example.com"]);
 }
 
 /// So does one that comes back in a circle: it waits for itself.

@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 
-use super::wire::{self, DATAGRAM_MAX, Reply};
+use super::wire::{self, DATAGRAM_MAX, Message, Reply};
 use super::{Vitals, count};
 
 /// Resolvers of a file that are used, as the C library does.
@@ -225,7 +225,8 @@ async fn ask(server: SocketAddr, name: &Name<'static>, asked: QTYPE) -> io::Resu
     for _ in 0..DATAGRAMS_MAX {
         let length = socket.recv(&mut buffer).await?;
         // One with another number is an answer to somebody else's question, or a false one.
-        let Some(reply) = understand(&buffer[..length], id, name, asked) else { continue };
+        let message = Message::of(&buffer[..length]);
+        let Some(reply) = understand(&message, id, name, asked) else { continue };
         if reply.has_flags(PacketFlag::TRUNCATION) {
             return ask_connected(server, &query, id, name, asked).await;
         }
@@ -247,7 +248,7 @@ async fn ask_connected(
     let length = usize::from(stream.read_u16().await?);
     let mut buffer = vec![0; length];
     stream.read_exact(&mut buffer).await?;
-    match understand(&buffer, id, name, asked) {
+    match understand(&Message::of(&buffer), id, name, asked) {
         Some(reply) => Ok(found(reply, length)),
         None => Err(malformed("what it sent is no answer")),
     }
@@ -255,12 +256,12 @@ async fn ask_connected(
 
 /// The message, if it answers this question.
 fn understand<'a>(
-    message: &'a [u8],
+    message: &'a Message<'_>,
     id: u16,
     name: &Name<'static>,
     asked: QTYPE,
 ) -> Option<Packet<'a>> {
-    let packet = Packet::parse(message).ok()?;
+    let packet = message.packet()?;
     let question = packet.questions.first()?;
     let answers = packet.id() == id
         && packet.has_flags(PacketFlag::RESPONSE)

@@ -1,5 +1,6 @@
 //! Messages: what a question says, and answers that fit into what the asker takes.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use network::dns::{Code, Data, Known, QueryType, Record, TTL_S};
@@ -16,6 +17,8 @@ const DATAGRAM_MIN: usize = 512;
 /// What a connection carries: its lengths have two bytes.
 const STREAM_MAX: usize = u16::MAX as usize;
 const HEADER: usize = 12;
+/// Source: RFC 1035, section 2.3.4.
+const LABEL_MAX: usize = 63;
 /// Seconds that a secondary server would wait; there are none.
 const REFRESH_S: i32 = 7_200;
 const RETRY_S: i32 = 1_800;
@@ -67,6 +70,54 @@ impl Reply {
     }
 }
 
+/// A message that the library reads, whatever type its question is of.
+///
+/// It refuses a question of a type that it has no name for. Such a one is read as if it asked for
+/// `NULL`, and gets its own type back afterwards. Records of such types it takes as bytes.
+/// Source: RFC 3597, section 3.
+pub(super) struct Message<'a> {
+    bytes: Cow<'a, [u8]>,
+    /// The type of the question, where the library has no name for it.
+    nameless: Option<TYPE>,
+}
+
+impl<'a> Message<'a> {
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        let plain = Self { bytes: bytes.into(), nameless: None };
+        let Some(at) = type_at(bytes) else { return plain };
+        let Some(code) = bytes.get(at..).and_then(<[u8]>::first_chunk) else { return plain };
+        let asked @ TYPE::Unknown(_) = TYPE::from(u16::from_be_bytes(*code)) else { return plain };
+        if QTYPE::try_from(u16::from(asked)).is_ok() {
+            return plain;
+        }
+        let mut bytes = bytes.to_owned();
+        bytes[at..at + 2].copy_from_slice(&u16::from(TYPE::NULL).to_be_bytes());
+        Self { bytes: bytes.into(), nameless: Some(asked) }
+    }
+
+    /// What it says; `None` when it is malformed.
+    pub(super) fn packet(&self) -> Option<Packet<'_>> {
+        let mut packet = Packet::parse(&self.bytes).ok()?;
+        if let (Some(question), Some(asked)) = (packet.questions.first_mut(), self.nameless) {
+            question.qtype = QTYPE::TYPE(asked);
+        }
+        Some(packet)
+    }
+}
+
+/// Where the type of the first question is: behind its name, which is spelled out, as there is nothing
+/// before it that it could point to.
+fn type_at(message: &[u8]) -> Option<usize> {
+    let mut at = HEADER;
+    loop {
+        match usize::from(*message.get(at)?) {
+            0 => return Some(at + 1),
+            length @ 1..=LABEL_MAX => at += 1 + length,
+            _ => return None,
+        }
+    }
+}
+
 /// Reads a message. `limit` is the longest datagram of this side; there is none on a connection.
 pub(super) fn receive(message: &[u8], limit: Option<usize>) -> Received {
     let Some(header) = message.first_chunk::<HEADER>() else { return Received::Nothing };
@@ -84,7 +135,8 @@ pub(super) fn receive(message: &[u8], limit: Option<usize>) -> Received {
     if counts(4) != 1 || counts(6) != 0 || counts(8) != 0 || counts(10) > 2 {
         return malformed(RCODE::FormatError);
     }
-    let Ok(packet) = Packet::parse(message) else { return malformed(RCODE::FormatError) };
+    let message = Message::of(message);
+    let Some(packet) = message.packet() else { return malformed(RCODE::FormatError) };
     let Some(question) = packet.questions.first().cloned() else {
         return malformed(RCODE::FormatError);
     };
