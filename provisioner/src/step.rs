@@ -45,6 +45,9 @@ pub enum Step {
     Reload,
     /// Has a unit start at boot.
     Enable { unit: String },
+    /// The same where systemd reads its unit files again after it anyway: one reading for all units
+    /// of a host, each of which takes as long as the start of a small one.
+    EnableQuietly { unit: String },
     /// Has a unit not start at boot.
     Disable { unit: String },
     /// Starts a unit that does not run.
@@ -121,7 +124,7 @@ impl Step {
             Self::LoadModule { module } => format!("load module {module}"),
             Self::UnloadModule { module } => format!("unload module {module}"),
             Self::Reload => "reload systemd".to_owned(),
-            Self::Enable { unit } => format!("enable {unit}"),
+            Self::Enable { unit } | Self::EnableQuietly { unit } => format!("enable {unit}"),
             Self::Disable { unit } => format!("disable {unit}"),
             Self::Start { unit } | Self::Restart { unit } => format!("start {unit}"),
             Self::Stop { unit } => format!("stop {unit}"),

@@ -358,7 +358,10 @@ impl FakeState {
         match step {
             Step::Forget { unit } => _ = self.started.remove(unit),
             Step::MarkStarted { unit, inputs } => _ = self.started.insert(unit.clone(), *inputs),
-            Step::Start { unit } | Step::Restart { unit } | Step::Enable { unit }
+            Step::Start { unit }
+            | Step::Restart { unit }
+            | Step::Enable { unit }
+            | Step::EnableQuietly { unit }
                 if !self.has_unit(unit) =>
             {
                 return Err(format!("Unit {unit} not found."));
@@ -372,7 +375,9 @@ impl FakeState {
                 unit.active = true;
                 unit.runs_with = runs_with;
             }
-            Step::Enable { unit } => self.units.entry(unit.clone()).or_default().enabled = true,
+            Step::Enable { unit } | Step::EnableQuietly { unit } => {
+                self.units.entry(unit.clone()).or_default().enabled = true;
+            }
             Step::Disable { unit } => self.units.entry(unit.clone()).or_default().enabled = false,
             Step::Stop { unit } => self.units.entry(unit.clone()).or_default().active = false,
             other => return Err(format!("a fake host cannot {}", other.describe())),

@@ -292,6 +292,11 @@ fn of_step(step: &Step) -> String {
             "systemctl --quiet is-enabled {unit} 2>/dev/null || systemctl --quiet enable {unit}",
             unit = q(unit)
         ),
+        Step::EnableQuietly { unit } => format!(
+            "systemctl --quiet is-enabled {unit} 2>/dev/null || systemctl --quiet --no-reload \
+             enable {unit}",
+            unit = q(unit)
+        ),
         Step::Disable { unit } => format!(
             "! systemctl --quiet is-enabled {unit} 2>/dev/null || systemctl --quiet disable {unit}",
             unit = q(unit)

@@ -40,6 +40,7 @@ pub(super) struct StageSteps {
     pub(super) packages: Vec<Step>,
     pub(super) reload: bool,
     pub(super) firewall: Vec<Step>,
+    enables: Vec<String>,
     units: Vec<Step>,
     images: Vec<Step>,
     gates: Vec<(String, Gate)>,
@@ -277,7 +278,7 @@ impl<'a> HostPlanner<'a> {
         let name = unit.name.clone();
         if unit.enabled && !fact.is_enabled() {
             self.unit_change(&name, UnitAction::Enable, BTreeSet::new());
-            self.stage(unit.stage).units.push(Step::Enable { unit: name.clone() });
+            self.stage(unit.stage).enables.push(name.clone());
         } else if !unit.enabled && fact.enablement == "enabled" {
             self.unit_change(&name, UnitAction::Disable, BTreeSet::new());
             self.stage(unit.stage).units.push(Step::Disable { unit: name.clone() });
@@ -372,10 +373,15 @@ fn engine() -> UnitState {
 
 impl StageSteps {
     fn batch(self) -> Batch {
-        let Self { mut paths, packages, reload, firewall, units, images, gates, interrupts } = self;
+        let Self { mut paths, packages, reload, firewall, enables, .. } = self;
+        let Self { units, images, gates, interrupts, .. } = self;
         paths.extend(packages);
+        let enables = enables.into_iter();
         if reload {
+            paths.extend(enables.map(|unit| Step::EnableQuietly { unit }));
             paths.push(Step::Reload);
+        } else {
+            paths.extend(enables.map(|unit| Step::Enable { unit }));
         }
         paths.extend(firewall);
         paths.extend(units);

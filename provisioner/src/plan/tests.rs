@@ -124,8 +124,8 @@ fn a_bare_host_gets_everything_in_order() {
       install /etc/kubernetes/kubelet
       install /etc/kubernetes/pki/ca.key
       install /etc/systemd/system/kubelet.service
-      reload systemd
       enable kubelet.service
+      reload systemd
       start kubelet.service
       note the start of kubelet.service
       write the record

@@ -334,6 +334,7 @@ fn every_step_is_valid_shell() {
         Step::UnloadModule { module: text("vxlan") },
         Step::Reload,
         Step::Enable { unit: unit() },
+        Step::EnableQuietly { unit: unit() },
         Step::Disable { unit: unit() },
         Step::Start { unit: unit() },
         Step::Restart { unit: unit() },
