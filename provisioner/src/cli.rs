@@ -23,6 +23,7 @@ mod init;
 mod kubeconfig;
 mod man;
 mod members;
+mod network_key;
 mod output;
 mod plan;
 mod preflight;

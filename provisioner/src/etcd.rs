@@ -7,4 +7,5 @@
 pub mod births;
 pub mod gateway;
 pub mod membership;
+pub mod network_key;
 pub mod snapshot;

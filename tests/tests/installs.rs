@@ -73,6 +73,8 @@ async fn classic_binaries_on_three_hosts() -> Result<()> {
     pods_reach_each_other(&cluster, 2).await?;
     pods_are_on_dockers_bridge(&cluster).await?;
     story.tell("pods reach each other");
+    the_network_is_in_etcd(&cluster).await?;
+    story.tell("etcd says the network, again after a drift");
 
     // At a boot, flanneld comes before Docker, and Docker before the kubelet.
     boot(&cluster, "node-2").await?;
@@ -107,6 +109,36 @@ async fn classic_components_are_healthy(cluster: &Cluster) -> Result<()> {
         ensure!(login.contains("/k8s/etcd/bin/etcd"), "{}: {login}", host.name);
     }
     Ok(())
+}
+
+/// As the guide's `etcdctl get`, by the HTTP that etcd itself speaks: a host has no `etcdctl`. Keys and
+/// values travel in base64.
+async fn the_network_is_in_etcd(cluster: &Cluster) -> Result<()> {
+    const KEY: &str = "L2s4cy9uZXR3b3JrL2NvbmZpZw==";
+    const EMPTY: &str = "e30=";
+    const TRUE: &str =
+        "eyJOZXR3b3JrIjogIjEwLjI0NC4wLjAvMTYiLCAiQmFja2VuZCI6IHsiVHlwZSI6ICJ2eGxhbiJ9fQ==";
+    let address = cluster.lab.host("node-2")?.address;
+    let ask = async |act: &str, fields: &str| {
+        let line = format!(
+            "curl -sf --cacert /k8s/etcd/ssl/ca.pem --cert /k8s/etcd/ssl/healthcheck-client.pem \
+             --key /k8s/etcd/ssl/healthcheck-client-key.pem \
+             -d '{{\"key\": \"{KEY}\"{fields}}}' https://{address}:2379/v3/kv/{act}"
+        );
+        shell(cluster, "node-2", &line).await
+    };
+    let expect = async |value: &str| {
+        let kept = ask("range", "").await?;
+        ensure!(kept.contains(&format!("\"value\":\"{value}\"")), "{kept}");
+        Ok(())
+    };
+    expect(TRUE).await?;
+    ask("put", &format!(", \"value\": \"{EMPTY}\"")).await?;
+    expect(EMPTY).await?;
+    let differs = cluster.kprov("diff", &["--exit-code"]).await?;
+    ensure!(differs.code == 2 && differs.stdout.contains("~ etcd: key"), "{differs:?}");
+    cluster.apply().await?;
+    expect(TRUE).await
 }
 
 /// Docker runs by the name that its package gives it, with the range that flanneld tells.

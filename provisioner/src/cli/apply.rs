@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::addons;
 use super::diary::Diary;
 use super::members::{self, Settling};
+use super::network_key;
 use super::output::{Console, Failure};
 use super::prepare::{self, Composition, Prepared, Wish};
 use super::prune::{self, Departed};
@@ -236,6 +237,13 @@ impl Run<'_> {
             }
             phases.push(("label masters".to_owned(), began.elapsed()));
         }
+        let (mut key, mut not_kept) = (None, None);
+        if well(&report) && asks && !self.limited {
+            match network_key::apply(&mut prepared) {
+                Ok(changed) => key = changed,
+                Err(error) => not_kept = Some(error),
+            }
+        }
         let (mut addons, mut not_added) = (Vec::new(), None);
         // Without nodes their workloads would not get ready.
         if well(&report) && not_ready.is_none() && asks && !self.limited && asking.is_empty() {
@@ -252,7 +260,7 @@ impl Run<'_> {
         if well(&report) && asks && matches!(command, "upgrade" | "rollback") {
             left_cordoned = uncordon(&mut prepared, wish, console).err();
         }
-        let unfinished = not_ready.or(not_labelled).or(not_added).or(left_cordoned);
+        let unfinished = not_ready.or(not_labelled).or(not_kept).or(not_added).or(left_cordoned);
         let mut removed = BTreeMap::new();
         if args.prune && well(&report) && unfinished.is_none() {
             let removals = self.departed.removals(&prepared);
@@ -268,6 +276,7 @@ impl Run<'_> {
             joined,
             labelled,
             asking,
+            key,
             addons,
             removed,
             allow_unreachable: args.allow_unreachable,

@@ -8,8 +8,9 @@ use super::output::{Console, Failure};
 use super::plan::diffs;
 use super::prepare::{self, Prepared, Wish};
 use super::prune::Departed;
-use super::{DiffArgs, Exit, Surroundings, addons};
+use super::{DiffArgs, Exit, Surroundings, addons, network_key};
 use crate::addons::reconcile::AddonChange;
+use crate::etcd::network_key::KeyChange;
 use crate::plan::{Change, ContentDiff, change_line};
 use crate::preflight::Problem;
 
@@ -29,6 +30,9 @@ enum Finding<'a> {
 
 /// What is found about the addons: the objects that differ, or why that cannot be told.
 type Addons = Result<Vec<AddonChange>, String>;
+
+/// What is found about the network's key in etcd: how it differs, or why that cannot be told.
+type Key = Result<Option<KeyChange>, String>;
 
 pub(super) fn run(
     args: &DiffArgs,
@@ -64,18 +68,24 @@ fn judge(args: &DiffArgs, surroundings: &Surroundings, console: &Console) -> Res
         true => Ok(Vec::new()),
         false => addons::plan(&mut prepared, were),
     };
+    let key = match args.choice.is_limited() {
+        true => Ok(None),
+        false => network_key::plan(&mut prepared),
+    };
     let findings = findings(&prepared, &wish.chosen, &texts);
-    let exit = exit(&findings, &addons);
+    let exit = exit(&findings, &key, &addons);
     let tally = Tally::of(&findings);
     let value = serde_json::json!({
         "clean": exit == Exit::Ok,
         "drifted": tally.drifted,
         "not_judged": tally.away,
         "hosts": findings,
+        "network_key": key.as_ref().ok(),
+        "network_key_not_judged": key.as_ref().err(),
         "addons": addons.as_deref().unwrap_or_default(),
         "addons_not_judged": addons.as_ref().err(),
     });
-    console.result(&value, || text(&findings, &addons))?;
+    console.result(&value, || text(&findings, &key, &addons))?;
     Ok(exit)
 }
 
@@ -148,18 +158,20 @@ fn findings<'a>(
 const DRIFT: Exit = Exit::BadInventory;
 
 /// 0 clean, 2 drift, 3 not all could be judged.
-fn exit(findings: &BTreeMap<&str, Finding<'_>>, addons: &Addons) -> Exit {
+fn exit(findings: &BTreeMap<&str, Finding<'_>>, key: &Key, addons: &Addons) -> Exit {
     let Tally { drifted, away } = Tally::of(findings);
-    match addons {
-        Ok(changes) if away == 0 => match drifted == 0 && changes.is_empty() {
-            true => Exit::Ok,
-            false => DRIFT,
-        },
+    match (key, addons) {
+        (Ok(key), Ok(changes)) if away == 0 => {
+            match drifted == 0 && key.is_none() && changes.is_empty() {
+                true => Exit::Ok,
+                false => DRIFT,
+            }
+        }
         _ => Exit::Unfit,
     }
 }
 
-fn text(findings: &BTreeMap<&str, Finding<'_>>, addons: &Addons) -> String {
+fn text(findings: &BTreeMap<&str, Finding<'_>>, key: &Key, addons: &Addons) -> String {
     let mut out = String::new();
     for (host, finding) in findings {
         match finding {
@@ -187,6 +199,11 @@ fn text(findings: &BTreeMap<&str, Finding<'_>>, addons: &Addons) -> String {
             }
         }
     }
+    match key {
+        Ok(None) => {}
+        Ok(Some(change)) => out.push_str(&format!("etcd: drift\n  {}\n", change.line())),
+        Err(why) => out.push_str(&format!("etcd: not judged: {why}\n")),
+    }
     match addons {
         Ok(changes) if changes.is_empty() => {}
         Ok(changes) => {
@@ -200,6 +217,9 @@ fn text(findings: &BTreeMap<&str, Finding<'_>>, addons: &Addons) -> String {
     if (drifted, away) != (0, 0) {
         sums.push(format!("{drifted} of {} hosts differ", findings.len()));
     }
+    if matches!(key, Ok(Some(_))) {
+        sums.push("1 key of etcd differs".to_owned());
+    }
     match addons.as_ref().map_or(0, Vec::len) {
         0 => {}
         1 => sums.push("1 object of addons differs".to_owned()),
@@ -207,6 +227,9 @@ fn text(findings: &BTreeMap<&str, Finding<'_>>, addons: &Addons) -> String {
     }
     if away != 0 {
         sums.push(format!("{away} could not be judged"));
+    }
+    if key.is_err() {
+        sums.push("etcd could not be judged".to_owned());
     }
     if addons.is_err() {
         sums.push("addons could not be judged".to_owned());
@@ -239,14 +262,14 @@ mod tests {
         };
         let none = Ok(Vec::new());
         let mut findings: BTreeMap<&str, Finding<'_>> = [("n1", Finding::Clean)].into();
-        assert_eq!(exit(&findings, &none) as u8, 0);
-        assert_eq!(text(&findings, &none), "n1: clean\nno drift\n");
+        assert_eq!(exit(&findings, &Ok(None), &none) as u8, 0);
+        assert_eq!(text(&findings, &Ok(None), &none), "n1: clean\nno drift\n");
         findings.insert("n2", drift());
-        assert_eq!(exit(&findings, &none) as u8, 2);
+        assert_eq!(exit(&findings, &Ok(None), &none) as u8, 2);
         findings.insert("n3", Finding::Unreachable { reasons: vec![&dead] });
-        assert_eq!(exit(&findings, &none) as u8, 3);
+        assert_eq!(exit(&findings, &Ok(None), &none) as u8, 3);
         assert_eq!(
-            text(&findings, &none),
+            text(&findings, &Ok(None), &none),
             "n1: clean\nn2: drift\n  ~ record of owned objects\nn3: unreachable: cannot connect\n\
              1 of 3 hosts differ, 1 could not be judged\n"
         );
@@ -264,23 +287,41 @@ mod tests {
         };
         let findings: BTreeMap<&str, Finding<'_>> = [("n1", Finding::Clean)].into();
         let one = Ok(vec![change(Act::Update, "Deployment kube-system/dns")]);
-        assert_eq!(exit(&findings, &one) as u8, 2);
+        assert_eq!(exit(&findings, &Ok(None), &one) as u8, 2);
         assert_eq!(
-            text(&findings, &one),
+            text(&findings, &Ok(None), &one),
             "n1: clean\naddons: drift\n  ~ addon dns: Deployment kube-system/dns\n\
              1 object of addons differs\n"
         );
         let two = Ok(vec![change(Act::Create, "Namespace a"), change(Act::Delete, "Namespace b")]);
         assert_eq!(
-            text(&findings, &two),
+            text(&findings, &Ok(None), &two),
             "n1: clean\naddons: drift\n  + addon dns: Namespace a\n  - addon dns: Namespace b\n\
              2 objects of addons differ\n"
         );
         let unknown = Err("no master was reached".to_owned());
-        assert_eq!(exit(&findings, &unknown) as u8, 3);
+        assert_eq!(exit(&findings, &Ok(None), &unknown) as u8, 3);
         assert_eq!(
-            text(&findings, &unknown),
+            text(&findings, &Ok(None), &unknown),
             "n1: clean\naddons: not judged: no master was reached\naddons could not be judged\n"
+        );
+    }
+
+    #[test]
+    fn a_key_that_differs_is_drift_and_one_that_cannot_be_asked_for_is_not_judged() {
+        let findings: BTreeMap<&str, Finding<'_>> = [("n1", Finding::Clean)].into();
+        let (differs, none) = (Ok(Some(KeyChange::Update)), Ok(Vec::new()));
+        assert_eq!(exit(&findings, &differs, &none) as u8, 2);
+        assert_eq!(
+            text(&findings, &differs, &none),
+            "n1: clean\netcd: drift\n  ~ etcd: key /k8s/network/config\n1 key of etcd differs\n"
+        );
+        let unknown = Err("no member of etcd was reached".to_owned());
+        assert_eq!(exit(&findings, &unknown, &none) as u8, 3);
+        assert_eq!(
+            text(&findings, &unknown, &none),
+            "n1: clean\netcd: not judged: no member of etcd was reached\n\
+             etcd could not be judged\n"
         );
     }
 }

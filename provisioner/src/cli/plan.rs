@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::addons;
+use super::network_key;
 use super::output::{Console, Failure};
 use super::prepare::{self, Prepared, Wish};
 use super::prune::Departed;
@@ -60,10 +61,21 @@ pub(super) fn run(
         console.note(&format!("warning: what would become of the addons cannot be told: {why}"));
         Vec::new()
     });
+    let key = match limited {
+        true => Ok(None),
+        false => network_key::plan(&mut prepared),
+    };
+    let key = key.unwrap_or_else(|why| {
+        console.note(&format!("warning: what is in etcd of the network cannot be told: {why}"));
+        None
+    });
     let removals = args.prune.then(|| departed.removals(&prepared));
     let removes = removals.as_ref().is_some_and(|removals| !removals.is_empty());
-    let changes =
-        !prepared.plan.is_empty() || removes || !prepared.joins.is_empty() || !added.is_empty();
+    let changes = !prepared.plan.is_empty()
+        || removes
+        || !prepared.joins.is_empty()
+        || !added.is_empty()
+        || key.is_some();
     if let Some(out) = &args.out {
         members::none_join(&prepared.joins, Exit::Failed)?;
         members::write_down(&prepared.births, &state_dir)?;
@@ -77,6 +89,7 @@ pub(super) fn run(
         "certificates": prepared.pki.issued,
         "etcd": prepared.joins,
         "addons": added,
+        "network_key": key,
         "unreachable": unreachable,
         "departed": departed.names(),
         "removals": removals,
@@ -87,6 +100,9 @@ pub(super) fn run(
         text.push_str(&members::shown(&prepared.joins));
         text.push_str(&plan::summary(&prepared.plan, &diffs));
         text.push_str(&plan::rollout_summary(&prepared.plan));
+        if let Some(change) = key {
+            text.push_str(&format!("{}\n", change.line()));
+        }
         for change in &added {
             text.push_str(&format!("{}\n", change.line()));
         }

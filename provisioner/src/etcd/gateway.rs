@@ -99,6 +99,19 @@ struct MemberList {
 }
 
 #[derive(Deserialize)]
+struct Kept {
+    #[serde(default)]
+    kvs: Vec<KeptValue>,
+}
+
+#[derive(Deserialize)]
+struct KeptValue {
+    /// In base64; left out when it is empty.
+    #[serde(default)]
+    value: String,
+}
+
+#[derive(Deserialize)]
 struct Added {
     member: MemberEntry,
 }
@@ -186,6 +199,32 @@ impl<'a> Gateway<'a> {
     pub fn remove(&mut self, id: u64) -> Result<(), GatewayError> {
         let body = json!({ "ID": id.to_string() });
         self.call("remove a member", "/v3/cluster/member/remove", &body).map(drop)
+    }
+
+    /// What the cluster keeps under `key`, as a majority of its members knows it; `None` when there
+    /// is no such key.
+    ///
+    /// # Errors
+    /// When there is no good answer.
+    pub fn value(&mut self, key: &str) -> Result<Option<Vec<u8>>, GatewayError> {
+        let act = "read a key";
+        let answer =
+            self.call(act, "/v3/kv/range", &json!({ "key": BASE64_STANDARD.encode(key) }))?;
+        let kept: Kept = self.read(act, &answer)?;
+        let Some(kept) = kept.kvs.into_iter().next() else { return Ok(None) };
+        let value = BASE64_STANDARD.decode(kept.value);
+        let value = value.map_err(|error| self.error(act, format!("no base64: {error}")))?;
+        Ok(Some(value))
+    }
+
+    /// Keeps `value` under `key`.
+    ///
+    /// # Errors
+    /// When etcd does not.
+    pub fn put(&mut self, key: &str, value: &str) -> Result<(), GatewayError> {
+        let [key, value] = [key, value].map(|text| BASE64_STANDARD.encode(text));
+        let body = json!({ "key": key, "value": value });
+        self.call("write a key", "/v3/kv/put", &body).map(drop)
     }
 
     /// Gives the disk space back that deleted entries have left; the member answers nothing else

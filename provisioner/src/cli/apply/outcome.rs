@@ -10,6 +10,7 @@ use super::super::prepare::Prepared;
 use super::super::prune::Removed;
 use super::super::{Exit, Surroundings};
 use crate::addons::reconcile::AddonChange;
+use crate::etcd::network_key::KeyChange;
 use crate::execute::{PhaseTime, Report, chain};
 use crate::preflight::Problem;
 
@@ -25,6 +26,8 @@ pub(super) struct Outcome<'a> {
     pub(super) labelled: Vec<String>,
     /// Nodes that wait for people to let them in, each with the name of its request.
     pub(super) asking: BTreeMap<String, String>,
+    /// How the network's key in etcd was changed.
+    pub(super) key: Option<KeyChange>,
     /// Objects of addons that were changed.
     pub(super) addons: Vec<AddonChange>,
     /// Hosts that left the cluster.
@@ -147,6 +150,9 @@ impl Outcome<'_> {
         for name in &self.labelled {
             out.push_str(&format!("{name:width$}  role label changed\n"));
         }
+        if let Some(change) = self.key {
+            out.push_str(&format!("{}\n", change.line()));
+        }
         for change in &self.addons {
             out.push_str(&format!("{}\n", change.line()));
         }
@@ -177,8 +183,13 @@ impl Outcome<'_> {
             (true, 0) if !self.joined.is_empty() => {
                 format!("{} joined", counted(self.joined.len(), "member"))
             }
-            (true, 0) if self.labelled.is_empty() && self.addons.is_empty() => {
+            (true, 0)
+                if self.labelled.is_empty() && self.addons.is_empty() && self.key.is_none() =>
+            {
                 "nothing to do".to_owned()
+            }
+            (true, 0) if self.labelled.is_empty() && self.addons.is_empty() => {
+                "1 key of etcd changed".to_owned()
             }
             (true, 0) if self.labelled.is_empty() => {
                 format!("{} of addons changed", counted(self.addons.len(), "object"))
@@ -219,6 +230,7 @@ impl Outcome<'_> {
             "joined": self.joined,
             "labelled": self.labelled,
             "waiting_for_approval": self.asking,
+            "network_key": self.key,
             "addons": self.addons,
             "left_out": self.left_out,
             "removed": self.removed,

@@ -1,5 +1,7 @@
 //! A cluster of etcd in memory: as much of it as the members themselves are concerned.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 /// The members; every [`super::FakeMachine`] of a test shares them.
@@ -11,6 +13,8 @@ pub struct FakeEtcd {
     pub orders: Vec<String>,
     /// How many promotions are refused because the learner has not caught up.
     pub behind: u32,
+    /// What is kept, keys and values in base64 as they travel.
+    kept: BTreeMap<String, String>,
 }
 
 /// A member.
@@ -89,6 +93,17 @@ impl FakeEtcd {
                 let (name, peer_url) = (String::new(), url.clone());
                 self.members.push(FakeMember { id, name, peer_url, is_learner: true });
                 json!({ "member": { "ID": id.to_string(), "peerURLs": [url] } })
+            }
+            "range" => {
+                let value = self.kept.get(body["key"].as_str()?);
+                let kvs: Vec<_> = value.iter().map(|value| json!({ "value": value })).collect();
+                json!({ "kvs": kvs })
+            }
+            "put" => {
+                let (key, value) = (body["key"].as_str()?, body["value"].as_str()?);
+                self.kept.insert(key.to_owned(), value.to_owned());
+                self.orders.push(format!("put {key}"));
+                json!({})
             }
             "promote" if self.behind > 0 => {
                 self.behind -= 1;
