@@ -25,6 +25,9 @@ async fn a_cluster_changes_part_by_part() -> Result<()> {
     let mut inventory = Inventory::new("change", roles.to_vec());
     inventory.add(Role::Node);
     inventory.cluster = "node_approval = \"manual\"\n".to_owned();
+    // Of the host that leaves in the end, and so shows whether the package goes with it.
+    let last = inventory.settings.last_mut().context("no hosts")?;
+    *last = format!("system = {{ packages = [{:?}] }}\n", beginnings::PACKAGE);
     let mut cluster = Cluster::boot(inventory).await?;
     beginnings::users_have_a_password(&cluster).await?;
     let bare = Bare::of(&cluster).await?;
@@ -173,6 +176,7 @@ async fn a_host_leaves(mut cluster: Cluster, bare: &Bare) -> Result<Cluster> {
     cluster.kubectl("rollout status deployment/web --timeout=90s").await?;
     let nodes = cluster.get("pods -l app=web", "{.items[*].spec.nodeName}").await?;
     ensure!(nodes.len() == 3 && !nodes.contains(&"node-4".to_owned()), "{nodes:?}");
+    beginnings::the_package_is_gone(&cluster, "node-4").await?;
     bare.expect_host_given_back(&cluster, "node-4").await?;
     Ok(cluster)
 }

@@ -10,6 +10,45 @@ use super::SOON;
 /// Of sudo on all hosts. It is in no file and no output of kprov's.
 const PASSWORD: &str = "correct-horse-battery";
 
+/// In no repository: only a bundle has it.
+pub(crate) const PACKAGE: &str = "kprov-lab-greeting";
+/// A file of it.
+const GREETING: &str = "/usr/share/kprov-lab-greeting/hello";
+
+/// Makes the package, and gives its file's path.
+fn a_package(folder: &std::path::Path) -> Result<String> {
+    let tree = folder.join("package");
+    let put = |path: &str, text: &str| {
+        let path = tree.join(path.trim_start_matches('/'));
+        std::fs::create_dir_all(path.parent().context("no folder")?)?;
+        std::fs::write(&path, text).with_context(|| path.display().to_string())
+    };
+    let control = format!(
+        "Package: {PACKAGE}\nVersion: 1.0\nArchitecture: all\n\
+         Maintainer: kprov <kprov@kprov.local>\nDescription: says hello\n"
+    );
+    put("DEBIAN/control", &control)?;
+    put(GREETING, "hello\n")?;
+    let file = folder.join(format!("{PACKAGE}_1.0_all.deb"));
+    let mut build = std::process::Command::new("dpkg-deb");
+    build.args(["--root-owner-group", "--build"]).arg(&tree).arg(&file);
+    let built = build.output().context("dpkg-deb")?;
+    ensure!(built.status.success(), "{built:?}");
+    file.to_str().map(str::to_owned).context("no UTF-8")
+}
+
+/// Whether the host has the package, by its distribution's own word.
+async fn has_package(cluster: &Cluster, host: &str) -> Result<bool> {
+    let line = format!("dpkg-query -W -f '${{Status}}' {PACKAGE} 2>/dev/null || :");
+    Ok(cluster.lab.run(host, &["sh", "-c", &line]).await?.contains("ok installed"))
+}
+
+/// It went when the host left.
+pub(crate) async fn the_package_is_gone(cluster: &Cluster, host: &str) -> Result<()> {
+    ensure!(!has_package(cluster, host).await?, "{host} still has {PACKAGE}");
+    Ok(())
+}
+
 pub(crate) async fn hosts_are_measured(cluster: &Cluster, bare: &Bare) -> Result<()> {
     let told = cluster.kprov("preflight", &["--output", "json"]).await?;
     let said: Value = serde_json::from_str(&told.stdout).with_context(|| format!("{told:?}"))?;
@@ -84,9 +123,10 @@ pub(crate) async fn a_bundle_and_a_password_are_enough(
         path.to_str().map(str::to_owned).context("no UTF-8")
     };
     let (whole, damaged) = (file("all.kbundle")?, file("damaged.kbundle")?);
-    let made = cluster.kprov("bundle create", &["-o", &whole]).await?;
+    let package = a_package(cluster.folder())?;
+    let made = cluster.kprov("bundle create", &["-o", &whole, "--package", &package]).await?;
     let made = made.expect_success("kprov bundle create")?;
-    ensure!(made.stdout.contains("hyperkube") && made.stdout.contains("echo-1"), "{made:?}");
+    ensure!(["hyperkube", "echo-1", PACKAGE].iter().all(|p| made.stdout.contains(p)), "{made:?}");
     // One byte of a program is another one.
     let mut bytes = std::fs::read(&whole)?;
     let middle = bytes.len() / 2;
@@ -117,6 +157,10 @@ pub(crate) async fn a_bundle_and_a_password_are_enough(
     let applied = cluster.kprov_with(&right, "apply", &whole).await?;
     let applied = applied.expect_success("kprov apply --bundle")?;
     nodes_wait_for_people(cluster, &serde_json::from_str(&applied.stdout)?).await?;
+    for (host, wanted) in [("node-3", false), ("node-4", true)] {
+        ensure!(has_package(cluster, host).await? == wanted, "{host}: {PACKAGE} is not {wanted}");
+    }
+    cluster.lab.run("node-4", &["grep", "hello", GREETING]).await?;
     let told = format!("{}{}", applied.stdout, applied.stderr);
     let kept = in_files(&cluster.folder().join(".kprov"), PASSWORD)?;
     ensure!(!told.contains(PASSWORD) && kept.is_empty(), "the password is in {kept:?}");
