@@ -22,8 +22,10 @@ pub(super) fn plan(prepared: &mut Prepared) -> Result<Option<KeyChange>, String>
 /// Writes the key where it is not as it should be.
 pub(super) fn apply(prepared: &mut Prepared) -> Result<Option<KeyChange>, String> {
     let Some(wanted) = network_key::wanted(&prepared.inventory) else { return Ok(None) };
-    through_a_member(prepared, |member| network_key::ensure(member, &wanted))
-        .map_err(|why| format!("the network's settings are not in etcd: {why}"))
+    through_a_member(prepared, |member| network_key::ensure(member, &wanted)).map_err(|why| {
+        let key = network_key::KEY;
+        format!("etcd could not be asked for {key}, or given it: {why}; apply again")
+    })
 }
 
 /// Asks the members in turn until one answers.

@@ -112,6 +112,24 @@ fn the_classic_guides_etcd() {
 }
 
 #[test]
+fn the_classic_guides_network_is_said_in_etcd_and_that_of_others_is_not() {
+    let said = |cluster: &str, network: &str| {
+        let lab = inventory("lab", |source| {
+            format!("{}\n[network]\n{network}\n", source.replace("[cluster]", cluster))
+        });
+        crate::etcd::network_key::wanted(&lab)
+    };
+    let classic = "[cluster]\nlayout = \"classic\"\nnode_ports = \"30000-50000\"";
+    for backend in ["vxlan", "host-gw", "ovs-gre"] {
+        let network = format!("backend = \"{backend}\"");
+        let expected =
+            format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "{backend}"}}}}"#);
+        assert_eq!(said(classic, &network), Some(expected));
+        assert_eq!(said("[cluster]", &network), None);
+    }
+}
+
+#[test]
 fn the_classic_guides_masters() {
     let state = &classic()[0];
     let unit = |name: &str, lines: &[&str]| {
