@@ -75,6 +75,20 @@ fn show(message: &[u8]) -> String {
     text
 }
 
+/// Sockets of both protocols at one free port of this host.
+async fn sockets() -> (UdpSocket, TcpListener, SocketAddr) {
+    // A port that is free for datagrams may be another program's for connections: the next one
+    // that the system gives is another.
+    for _ in 0..64 {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = udp.local_addr().unwrap();
+        if let Ok(tcp) = TcpListener::bind(address).await {
+            return (udp, tcp, address);
+        }
+    }
+    panic!("no port is free for both protocols");
+}
+
 /// A client of the server's sockets.
 struct Asker {
     address: SocketAddr,
@@ -83,9 +97,7 @@ struct Asker {
 
 impl Asker {
     async fn of(bench: &Bench) -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).await.unwrap();
+        let (udp, tcp, address) = sockets().await;
         tokio::spawn(answer_datagrams(Arc::clone(&bench.server), udp));
         tokio::spawn(answer_connections(Arc::clone(&bench.server), tcp));
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -108,9 +120,7 @@ impl Asker {
 
 /// An upstream resolver that knows one name, and tells all that it is asked; a long answer is cut.
 async fn resolver() -> (SocketAddr, mpsc::Receiver<String>) {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
-    let listener = TcpListener::bind(address).await.unwrap();
+    let (socket, listener, address) = sockets().await;
     let (sink, asked) = mpsc::channel(64);
     let over_tcp = sink.clone();
     tokio::spawn(async move {
