@@ -14,6 +14,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::Hash;
 use std::ops::Bound;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::FixedState;
 
@@ -98,18 +100,20 @@ impl<K, V> fmt::Debug for Table<K, V> {
     }
 }
 
-/// A map that finds a key by its hash and is walked in the order of its keys. Keys are held
-/// twice: they should be small and cheap to clone.
-#[derive(Clone)]
+/// A map that finds a key by its hash and is walked in the order of its keys. The order is made
+/// when somebody walks and kept as long as somebody does; then keys are held twice: they should
+/// be small and cheap to clone.
 pub struct Ledger<K, V> {
     table: Table<K, V>,
-    order: BTreeSet<K>,
+    order: OnceLock<BTreeSet<K>>,
+    /// How many keys came or went since the last walk.
+    unwalked: AtomicUsize,
 }
 
 impl<K, V> Ledger<K, V> {
     /// An empty ledger.
     pub const fn new() -> Self {
-        Self { table: Table::new(), order: BTreeSet::new() }
+        Self { table: Table::new(), order: OnceLock::new(), unwalked: AtomicUsize::new(0) }
     }
 
     /// How many keys there are.
@@ -150,10 +154,9 @@ impl<K: Ord + Hash + Clone, V> Ledger<K, V> {
 
     /// Puts a value; the one before is given back.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        if let Some(held) = self.table.get_mut(&key) {
-            return Some(std::mem::replace(held, value));
+        if self.order.get().is_some() && !self.table.contains_key(&key) {
+            self.order_in_use().map(|order| order.insert(key.clone()));
         }
-        self.order.insert(key.clone());
         self.table.insert(key, value)
     }
 
@@ -163,18 +166,20 @@ impl<K: Ord + Hash + Clone, V> Ledger<K, V> {
         K: Borrow<Q>,
     {
         let value = self.table.remove(key)?;
-        self.order.remove(key);
+        if let Some(order) = self.order_in_use() {
+            order.remove(key);
+        }
         Some(value)
     }
 
     /// All keys in order, with what is known of them.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.order.iter().filter_map(|key| self.table.get_key_value(key))
+        self.order().iter().filter_map(|key| self.table.get_key_value(key))
     }
 
     /// All values in the order of their keys.
     pub fn values(&self) -> impl Iterator<Item = &V> {
-        self.order.iter().filter_map(|key| self.table.get(key))
+        self.order().iter().filter_map(|key| self.table.get(key))
     }
 
     /// The keys from `from` on in order, with what is known of them.
@@ -185,8 +190,26 @@ impl<K: Ord + Hash + Clone, V> Ledger<K, V> {
     where
         K: Borrow<Q>,
     {
-        let keys = self.order.range::<Q, _>((Bound::Included(from), Bound::Unbounded));
+        let keys = self.order().range::<Q, _>((Bound::Included(from), Bound::Unbounded));
         keys.filter_map(|key| self.table.get_key_value::<K>(key))
+    }
+
+    fn order(&self) -> &BTreeSet<K> {
+        self.unwalked.store(0, Ordering::Relaxed);
+        self.order.get_or_init(|| self.table.0.keys().cloned().collect())
+    }
+
+    /// The order, to be kept as a key comes or goes. It is dropped when so many did since the last
+    /// walk that making it anew costs each of them little.
+    fn order_in_use(&mut self) -> Option<&mut BTreeSet<K>> {
+        self.order.get()?;
+        let unwalked = self.unwalked.get_mut();
+        *unwalked += 1;
+        if *unwalked > self.table.len() / 2 + 8 {
+            *unwalked = 0;
+            self.order.take();
+        }
+        self.order.get_mut()
     }
 }
 
@@ -196,10 +219,17 @@ impl<K, V> Default for Ledger<K, V> {
     }
 }
 
-/// Tells the keys.
-impl<K: fmt::Debug, V> fmt::Debug for Ledger<K, V> {
+/// Whoever walks the copy makes its order.
+impl<K: Clone, V: Clone> Clone for Ledger<K, V> {
+    fn clone(&self) -> Self {
+        Self { table: self.table.clone(), ..Self::new() }
+    }
+}
+
+/// Tells the size alone: the order may have to be made.
+impl<K, V> fmt::Debug for Ledger<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.order.fmt(f)
+        write!(f, "Ledger of {}", self.len())
     }
 }
 
@@ -214,12 +244,12 @@ mod tests {
     proptest! {
         #[test]
         fn a_ledger_is_a_sorted_map(
-            writes in prop::collection::vec((0_u8..40, prop::option::of(any::<u8>())), 0..200),
+            writes in prop::collection::vec((0_u8..40, prop::option::of(any::<u8>()), 0_u8..20), 0..300),
             from in 0_u8..40,
         ) {
             let mut ledger = Ledger::new();
             let mut sorted = BTreeMap::new();
-            for (key, value) in writes {
+            for (key, value, walked) in writes {
                 match value {
                     Some(value) => {
                         prop_assert_eq!(ledger.insert(key, value), sorted.insert(key, value));
@@ -228,10 +258,31 @@ mod tests {
                 }
                 prop_assert_eq!(ledger.get(&key), sorted.get(&key));
                 prop_assert_eq!(ledger.len(), sorted.len());
+                // So that orders are kept, dropped and made again.
+                if walked == 0 {
+                    prop_assert!(ledger.iter().eq(sorted.iter()));
+                }
             }
-            prop_assert!(ledger.iter().eq(sorted.iter()));
+            prop_assert!(ledger.clone().iter().eq(sorted.iter()));
             prop_assert!(ledger.values().eq(sorted.values()));
             prop_assert!(ledger.iter_from(&from).eq(sorted.range(from..)));
         }
+    }
+
+    #[test]
+    fn an_order_that_nobody_walks_is_dropped() {
+        let mut ledger = Ledger::new();
+        for key in 0..100 {
+            ledger.insert(key, ());
+        }
+        assert!(ledger.order.get().is_none());
+        assert_eq!(ledger.iter().count(), 100);
+        ledger.insert(100, ());
+        assert!(ledger.order.get().is_some());
+        for key in 0..40 {
+            ledger.remove(&key);
+        }
+        assert!(ledger.order.get().is_none());
+        assert_eq!(ledger.iter().next(), Some((&40, &())));
     }
 }

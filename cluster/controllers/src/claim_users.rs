@@ -16,16 +16,15 @@ impl Index for ClaimUsers {
     }
 
     fn update(&mut self, key: &Arc<Key>, old: Option<&Object>, new: Option<&Object>) {
-        let pod = |object: Option<&Object>| object.and_then(Object::share::<Pod>);
-        let (old, new) = (pod(old), pod(new));
+        let (old, new) = (old.and_then(Object::get::<Pod>), new.and_then(Object::get::<Pod>));
         // Nearly all changes of pods are none of their spec.
-        if let (Some(old), Some(new)) = (&old, &new)
+        if let (Some(old), Some(new)) = (old, new)
             && let (Some(old), Some(new)) = (&old.spec, &new.spec)
             && old.is_same(new)
         {
             return;
         }
-        let claims = |pod: Option<Arc<Pod>>| pod.map_or_else(BTreeSet::new, |pod| claims_of(&pod));
+        let claims = |pod: Option<&Pod>| pod.map_or_else(BTreeSet::new, claims_of);
         let (old, new) = (claims(old), claims(new));
         for gone in old.difference(&new) {
             let place = (key.namespace.clone(), gone.clone());

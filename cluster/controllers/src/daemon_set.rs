@@ -18,7 +18,7 @@ use api::selector::Selector;
 use api::{ApiError, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec};
 use k8s_openapi::api::core::v1::Node;
-use machine::{Cache, Delta, Index, Memory, Plan, Reconciler};
+use machine::{Aspects, Cache, Delta, Index, Memory, Plan, Reconciler};
 
 use self::history::History;
 use self::nodes::{Demand, Fit};
@@ -61,6 +61,16 @@ impl Reconciler for DaemonSets {
             Box::<Orphans<ControllerRevision>>::default(),
             Box::<Selectors<DaemonSet>>::default(),
         ]
+    }
+
+    fn heeds(&self, kind: Kind) -> Aspects {
+        match kind {
+            Kind::Pod => {
+                let counted = Aspects::EXISTENCE | Aspects::META | Aspects::PHASE;
+                counted | Aspects::READINESS | Aspects::NODE
+            }
+            _ => Aspects::ALL,
+        }
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {

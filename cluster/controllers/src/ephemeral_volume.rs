@@ -4,7 +4,7 @@
 
 use api::{ApiObject, Key, Kind, Object, Pod, Request, Time, meta, volume};
 use k8s_openapi::api::core::v1::{EphemeralVolumeSource, PersistentVolumeClaim};
-use machine::{Announcement, Cache, Delta, Index, Plan, Reconciler};
+use machine::{Announcement, Aspects, Cache, Delta, Index, Plan, Reconciler};
 
 use crate::announce;
 use crate::claim_users::ClaimUsers;
@@ -27,10 +27,14 @@ impl Reconciler for EphemeralVolumes {
         vec![Box::<ClaimUsers>::default()]
     }
 
+    fn heeds(&self, kind: Kind) -> Aspects {
+        // Volumes of a pod do not change.
+        if kind == Kind::Pod { Aspects::EXISTENCE } else { Aspects::ALL }
+    }
+
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
         if delta.key.kind == Kind::Pod {
             let pod = delta.new.as_ref().and_then(Object::get::<Pod>);
-            // Volumes of a pod do not change.
             let new = pod.filter(|pod| delta.old.is_none() && own(pod).next().is_some());
             return new.map(|_| delta.key.clone()).into_iter().collect();
         }

@@ -10,7 +10,7 @@ use api::{
     codec, meta,
 };
 use k8s_openapi::ByteString;
-use machine::{Cache, Memory, Plan, Reconciler, WatchEvent};
+use machine::{Aspects, Cache, Delta, Memory, Plan, Reconciler, WatchEvent};
 use serde_json::{Value, json};
 
 /// A moment that is easy to read in timestamps.
@@ -250,6 +250,17 @@ impl Store {
     }
 }
 
+/// The keys that a change affects: none if the reconciler does not heed in what it differs.
+pub(crate) fn affected(reconciler: &dyn Reconciler, cache: &Cache, delta: &Delta) -> Vec<Key> {
+    let keys = reconciler.keys_for(cache, delta);
+    let differ = Aspects::between(delta.old.as_ref(), delta.new.as_ref());
+    if !reconciler.heeds(delta.key.kind).hear(differ) {
+        let name = reconciler.name();
+        assert!(keys.is_empty(), "{name} does not heed {differ:?} of {delta:?}, but {keys:?}");
+    }
+    keys
+}
+
 /// One reconciler with a cache that is never behind.
 pub(crate) struct Fixture<R> {
     reconciler: R,
@@ -316,7 +327,7 @@ impl<R: Reconciler> Fixture<R> {
     pub(crate) fn deliver_event(&mut self, event: WatchEvent) -> Vec<Key> {
         let mut keys = BTreeSet::new();
         self.cache.apply_each(self.store.now, event, |cache, delta| {
-            keys.extend(self.reconciler.keys_for(cache, &delta));
+            keys.extend(affected(&self.reconciler, cache, &delta));
         });
         keys.into_iter().collect()
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::{Key, Kind, Name, Object, Propagation, Request, meta};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use machine::{Cache, Delta, Plan, Reconciler, Record, Regarding};
+use machine::{Aspects, Cache, Delta, Plan, Reconciler, Record, Regarding};
 
 /// The owner waits until its blocking dependents are gone.
 const FOREGROUND: &str = "foregroundDeletion";
@@ -38,6 +38,13 @@ impl Reconciler for GarbageCollector {
 
     fn kinds(&self) -> &'static [Kind] {
         KINDS
+    }
+
+    fn heeds(&self, kind: Kind) -> Aspects {
+        match kind {
+            Kind::Pod => Aspects::EXISTENCE | Aspects::META,
+            _ => Aspects::ALL,
+        }
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {

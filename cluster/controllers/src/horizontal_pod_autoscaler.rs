@@ -21,7 +21,7 @@ use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus,
     MetricStatus,
 };
-use machine::{Answer, Cache, Delta, Index, Memory, Plan, Reconciler};
+use machine::{Answer, Aspects, Cache, Delta, Index, Memory, Plan, Reconciler};
 
 use self::target::Target;
 use crate::labels::Labelled;
@@ -57,6 +57,10 @@ impl Reconciler for HorizontalPodAutoscalers {
     }
 
     /// What it looks at changes all the time: it looks when it is time to.
+    fn heeds(&self, kind: Kind) -> Aspects {
+        if kind == Kind::HorizontalPodAutoscaler { Aspects::ALL } else { Aspects::NONE }
+    }
+
     fn keys_for(&self, _cache: &Cache, delta: &Delta) -> Vec<Key> {
         if delta.key.kind != Kind::HorizontalPodAutoscaler {
             return Vec::new();

@@ -15,7 +15,7 @@ use api::legacy_token::{
 };
 use api::{ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
-use machine::{Cache, Delta, Plan, Reconciler};
+use machine::{Aspects, Cache, Delta, Plan, Reconciler};
 
 /// Kubernetes' default of `--legacy-service-account-token-clean-up-period`.
 const PERIOD: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -35,6 +35,11 @@ impl Reconciler for LegacyTokenCleaner {
 
     fn kinds(&self) -> &'static [Kind] {
         &[Kind::Secret, Kind::ServiceAccount, Kind::ConfigMap, Kind::Pod]
+    }
+
+    fn heeds(&self, kind: Kind) -> Aspects {
+        // Who uses a secret is asked when its time has come.
+        if kind == Kind::Pod { Aspects::NONE } else { Aspects::ALL }
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use api::{ApiObject, Key, Kind, Name, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, PodCondition, Taint};
-use machine::{Cache, Delta, Index, Memory, Plan, Reconciler, Record, Regarding};
+use machine::{Aspects, Cache, Delta, Index, Memory, Plan, Reconciler, Record, Regarding};
 
 use self::zones::Turn;
 use crate::{announce, ownership, pods};
@@ -70,6 +70,13 @@ impl Reconciler for NodeLifecycle {
 
     fn indexes(&self) -> Vec<Box<dyn Index>> {
         vec![Box::<zones::Zones>::default()]
+    }
+
+    fn heeds(&self, kind: Kind) -> Aspects {
+        match kind {
+            Kind::Pod => Aspects::EXISTENCE | Aspects::NODE | Aspects::READINESS,
+            _ => Aspects::ALL,
+        }
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {

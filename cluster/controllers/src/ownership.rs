@@ -34,11 +34,15 @@ pub(crate) fn required_labels(selector: &LabelSelector) -> Option<&Labels> {
 /// its controller, or it is nobody's and some of its namespace select by labels. Most changes of
 /// pods are no business of most types, which is cheaper to see than what has changed.
 pub(crate) fn concerns<T: Selecting>(cache: &Cache, delta: &Delta) -> bool {
-    let mut states = [&delta.old, &delta.new].into_iter().flatten().map(Object::meta);
-    states.any(|meta| match meta::controller_of(meta) {
-        Some(owner) => owner.kind == T::KIND.name(),
-        None => meta.labels.is_some() && Selectors::<T>::are_in(cache, &delta.key.namespace),
-    })
+    let mut may_be_adopted = false;
+    for meta in [&delta.old, &delta.new].into_iter().flatten().map(Object::meta) {
+        match meta::controller_of(meta) {
+            Some(owner) if owner.kind == T::KIND.name() => return true,
+            Some(_) => {}
+            None => may_be_adopted |= meta.labels.is_some(),
+        }
+    }
+    may_be_adopted && Selectors::<T>::are_in(cache, &delta.key.namespace)
 }
 
 /// The owners of a type that a change of a dependent affects: of before, of now, and whoever may

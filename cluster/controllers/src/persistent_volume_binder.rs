@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::{Key, Kind, Object, Pod, Time, volume};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use machine::{Cache, Delta, Index, Plan, Reconciler};
+use machine::{Aspects, Cache, Delta, Index, Plan, Reconciler};
 
 use self::index::{Claims, Volumes};
 use crate::claim_users::{ClaimUsers, claims_of};
@@ -47,15 +47,19 @@ impl Reconciler for PersistentVolumeBinder {
         vec![Box::<Claims>::default(), Box::<Volumes>::default(), Box::<ClaimUsers>::default()]
     }
 
+    fn heeds(&self, kind: Kind) -> Aspects {
+        // Volumes of a pod do not change.
+        if kind == Kind::Pod { Aspects::EXISTENCE } else { Aspects::ALL }
+    }
+
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {
-        let keys = match delta.key.kind {
-            Kind::PersistentVolume => of_volume(cache, delta),
-            Kind::PersistentVolumeClaim => of_claim(cache, delta),
-            Kind::StorageClass => of_class(cache, delta),
-            Kind::Node => of_node(cache, delta),
+        match delta.key.kind {
+            Kind::PersistentVolume => of_volume(cache, delta).into_iter().collect(),
+            Kind::PersistentVolumeClaim => of_claim(cache, delta).into_iter().collect(),
+            Kind::StorageClass => of_class(cache, delta).into_iter().collect(),
+            Kind::Node => of_node(cache, delta).into_iter().collect(),
             _ => of_pod(cache, delta),
-        };
-        keys.into_iter().collect()
+        }
     }
 
     fn reconcile(&self, cache: &Cache, key: &Key, _now: Time) -> Plan {
@@ -142,9 +146,9 @@ fn of_node(cache: &Cache, delta: &Delta) -> BTreeSet<Key> {
 }
 
 /// The claims of a new pod that wait for one.
-fn of_pod(cache: &Cache, delta: &Delta) -> BTreeSet<Key> {
+fn of_pod(cache: &Cache, delta: &Delta) -> Vec<Key> {
     let new = delta.new.as_ref().and_then(Object::get::<Pod>).filter(|_| delta.old.is_none());
-    let Some(pod) = new else { return BTreeSet::new() };
+    let Some(pod) = new else { return Vec::new() };
     let keys = claims_of(pod).into_iter();
     keys.map(|name| Key::new(Kind::PersistentVolumeClaim, &delta.key.namespace, &name))
         .filter(|key| {

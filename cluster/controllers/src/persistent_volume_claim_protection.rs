@@ -8,7 +8,7 @@
 use api::volume::CLAIM_FINALIZER;
 use api::{Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use machine::{Cache, Delta, Index, Plan, Reconciler};
+use machine::{Aspects, Cache, Delta, Index, Plan, Reconciler};
 
 use crate::claim_users::{ClaimUsers, claims_of};
 use crate::{ephemeral_volume, finalizer};
@@ -27,6 +27,13 @@ impl Reconciler for PersistentVolumeClaimProtection {
 
     fn indexes(&self) -> Vec<Box<dyn Index>> {
         vec![Box::<ClaimUsers>::default()]
+    }
+
+    fn heeds(&self, kind: Kind) -> Aspects {
+        match kind {
+            Kind::Pod => Aspects::EXISTENCE | Aspects::META,
+            _ => Aspects::ALL,
+        }
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {

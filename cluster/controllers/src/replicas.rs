@@ -13,7 +13,7 @@ use api::selector::Selector;
 use api::{ApiError, ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use machine::{Announcement, Cache, Delta, Index, Memory, Plan, Reconciler};
+use machine::{Announcement, Aspects, Cache, Delta, Index, Memory, Plan, Reconciler};
 
 use self::tally::PodTallies;
 use crate::labels::Orphans;
@@ -90,6 +90,13 @@ impl<T: Replicated> Reconciler for Replicas<T> {
             Box::<Orphans<Pod>>::default(),
             Box::<Selectors<T>>::default(),
         ]
+    }
+
+    fn heeds(&self, kind: Kind) -> Aspects {
+        match kind {
+            Kind::Pod => Aspects::EXISTENCE | Aspects::META | Aspects::PHASE | Aspects::READINESS,
+            _ => Aspects::ALL,
+        }
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {

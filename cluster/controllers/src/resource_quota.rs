@@ -16,7 +16,7 @@ use api::quantity::Quantity;
 use api::quota::{self, Amounts};
 use api::{Key, Kind, Object, Pod, Request, Time};
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaStatus};
-use machine::{Cache, Delta, Plan, Reconciler};
+use machine::{Aspects, Cache, Delta, Plan, Reconciler};
 
 use crate::ownership;
 
@@ -36,6 +36,13 @@ impl Reconciler for ResourceQuotas {
 
     fn kinds(&self) -> &'static [Kind] {
         KINDS
+    }
+
+    fn heeds(&self, kind: Kind) -> Aspects {
+        match kind {
+            Kind::Pod => Aspects::EXISTENCE | Aspects::META | Aspects::PHASE,
+            _ => Aspects::ALL,
+        }
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {

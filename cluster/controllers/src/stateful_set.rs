@@ -18,7 +18,7 @@ use std::time::Duration;
 use api::selector::Selector;
 use api::{ApiError, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec};
-use machine::{Cache, Delta, Index, Memory, Plan, Reconciler};
+use machine::{Aspects, Cache, Delta, Index, Memory, Plan, Reconciler};
 
 use self::history::History;
 use crate::labels::{Labels, Orphans};
@@ -54,6 +54,13 @@ impl Reconciler for StatefulSets {
             Box::<Orphans<ControllerRevision>>::default(),
             Box::<Selectors<StatefulSet>>::default(),
         ]
+    }
+
+    fn heeds(&self, kind: Kind) -> Aspects {
+        match kind {
+            Kind::Pod => Aspects::EXISTENCE | Aspects::META | Aspects::PHASE | Aspects::READINESS,
+            _ => Aspects::ALL,
+        }
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use api::hash::fnv64;
 use api::{ApiObject, Key, Kind, Object, Pod, Request, Time, meta};
 use k8s_openapi::api::core::v1::{Node, PodCondition, Taint, Toleration};
-use machine::{Cache, Delta, Memory, Plan, Reconciler, Record};
+use machine::{Aspects, Cache, Delta, Memory, Plan, Reconciler, Record};
 
 use crate::node_lifecycle::NO_EXECUTE;
 use crate::{announce, ownership, pods};
@@ -31,6 +31,13 @@ impl Reconciler for TaintEviction {
 
     fn kinds(&self) -> &'static [Kind] {
         &[Kind::Node, Kind::Pod]
+    }
+
+    fn heeds(&self, kind: Kind) -> Aspects {
+        match kind {
+            Kind::Pod => Aspects::EXISTENCE | Aspects::SPEC | Aspects::NODE,
+            _ => Aspects::ALL,
+        }
     }
 
     fn keys_for(&self, cache: &Cache, delta: &Delta) -> Vec<Key> {

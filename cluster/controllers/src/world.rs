@@ -9,14 +9,15 @@ use api::volume::{LOCAL_REMOVE, LOCAL_REMOVED, SELECTED_NODE};
 use api::{ApiError, Key, Kind, Object, Pod, Request, Revision, Status, Time, codec, meta};
 use k8s_openapi::api::core::v1::Node;
 use machine::{
-    ApiEffect, ApiInput, CallId, ControllerManager, Machine, Record, Recorder, RngTree, WatchEvent,
+    ApiEffect, ApiInput, Cache, CallId, ControllerManager, Machine, Reconciler, Record, Recorder,
+    RngTree, WatchEvent,
 };
 use rand::RngExt;
 use serde_json::{Value, json};
 
 use crate::claim_users::claims_of;
 use crate::daemon_set::nodes;
-use crate::fixture::{START, Store, short};
+use crate::fixture::{START, Store, affected, short};
 use crate::{Config, all, pods};
 
 /// Something that is due.
@@ -67,20 +68,49 @@ pub(crate) enum Crash {
     After(usize),
 }
 
-fn controllers() -> ControllerManager {
-    let config = Config {
+fn config() -> Config {
+    Config {
         cluster_cidr: Some("10.244.0.0/16".parse().unwrap()),
         node_cidr_mask_size: 24,
         root_ca_pem: Some("CA".to_owned()),
         nodes_approved_by_hand: false,
         cluster_dns: None,
-    };
-    ControllerManager::new(all(config), None)
+    }
+}
+
+fn controllers() -> ControllerManager {
+    ControllerManager::new(all(config()), None)
+}
+
+/// Sees what the controllers see, and that nothing concerns them that they do not heed.
+struct Witness {
+    reconcilers: Vec<Box<dyn Reconciler>>,
+    cache: Cache,
+}
+
+impl Witness {
+    fn new() -> Self {
+        let reconcilers = all(config());
+        let cache = Cache::with_indexes(reconcilers.iter().flat_map(|r| r.indexes()));
+        Self { reconcilers, cache }
+    }
+
+    fn watch(&mut self, now: Time, event: WatchEvent) {
+        self.cache.apply_each(now, event, |cache, delta| {
+            let kind = delta.key.kind;
+            for reconciler in &self.reconcilers {
+                if reconciler.kinds().contains(&kind) || reconciler.hears_of().contains(&kind) {
+                    affected(&**reconciler, cache, &delta);
+                }
+            }
+        });
+    }
 }
 
 pub(crate) struct World {
     pub(crate) store: Store,
     machine: ControllerManager,
+    witness: Witness,
     queue: BTreeMap<(Time, u64), Due>,
     sequence: u64,
     rng: rand_chacha::ChaCha8Rng,
@@ -122,6 +152,7 @@ impl World {
             last_write: START,
             check: |_| {},
             machine: controllers(),
+            witness: Witness::new(),
             calls: 0,
             crash: None,
         };
@@ -425,6 +456,9 @@ impl World {
     }
 
     fn step(&mut self, input: ApiInput) {
+        if let ApiInput::Watch(event) = &input {
+            self.witness.watch(self.store.now, event.clone());
+        }
         let mut out = Vec::new();
         self.machine.step(self.store.now, input, &mut out);
         for effect in out {
@@ -449,6 +483,7 @@ impl World {
     /// The controllers start anew: what they knew is gone, and so is what was on its way to them.
     fn restart(&mut self) {
         self.machine = controllers();
+        self.witness = Witness::new();
         self.recorder = Recorder::default();
         self.queue.retain(|_, due| !matches!(due, Due::Input(_)));
         let revision = Revision(self.store.revision);

@@ -124,10 +124,9 @@ impl Controller {
         !self.candidates.is_empty()
     }
 
-    /// Marks the keys that a change affects.
-    pub fn observe(&mut self, cache: &Cache, delta: &Delta) {
-        // What it does not read can only help those who were refused something and wait.
-        let reads = self.reconciler.kinds().contains(&delta.key.kind);
+    /// Marks the keys that a change affects. `reads` tells whether the reconciler reads the kind:
+    /// what it does not read can only help those who were refused something and wait.
+    pub fn observe(&mut self, cache: &Cache, delta: &Delta, reads: bool) {
         for key in self.reconciler.keys_for(cache, delta) {
             if reads || self.work.get(&key).is_some_and(|work| work.failures > 0) {
                 self.mark(key);

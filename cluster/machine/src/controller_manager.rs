@@ -6,7 +6,8 @@ use api::{Kind, Time};
 
 use crate::contract::Calls;
 use crate::{
-    ApiEffect, ApiInput, Cache, CallId, Controller, LeaderElector, Machine, Reconciler, WatchEvent,
+    ApiEffect, ApiInput, Aspects, Cache, CallId, Controller, LeaderElector, Machine, Reconciler,
+    WatchEvent,
 };
 
 /// A single [`Cache`] that all reconcilers read, and a [`Controller`] for each of them. They act
@@ -18,8 +19,7 @@ use crate::{
 pub struct ControllerManager {
     cache: Cache,
     controllers: Vec<Managed>,
-    /// Positions in `controllers`.
-    watchers: BTreeMap<Kind, Vec<usize>>,
+    watchers: BTreeMap<Kind, Vec<Watcher>>,
     /// Those for which a run may find something to do.
     busy: BTreeSet<usize>,
     /// When each is due that waits for a time.
@@ -38,14 +38,28 @@ struct Managed {
     wake: Option<Time>,
 }
 
+/// A controller that is told of changes of a kind.
+#[derive(Clone, Copy)]
+struct Watcher {
+    /// Its position in `controllers`.
+    at: usize,
+    /// Whether it reads the kind, or just hears of it.
+    reads: bool,
+    /// It is told of changes that are about one of these.
+    heeds: Aspects,
+}
+
 impl ControllerManager {
     /// Makes a manager of the reconcilers; without an elector it always leads.
     pub fn new(reconcilers: Vec<Box<dyn Reconciler>>, elector: Option<LeaderElector>) -> Self {
         let cache = Cache::with_indexes(reconcilers.iter().flat_map(|r| r.indexes()));
-        let mut watchers: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
-        for (i, reconciler) in reconcilers.iter().enumerate() {
-            for kind in reconciler.kinds().iter().chain(reconciler.hears_of()) {
-                watchers.entry(*kind).or_default().push(i);
+        let mut watchers: BTreeMap<Kind, Vec<Watcher>> = BTreeMap::new();
+        for (at, reconciler) in reconcilers.iter().enumerate() {
+            let read = reconciler.kinds().iter().map(|kind| (*kind, true));
+            let heard = reconciler.hears_of().iter().map(|kind| (*kind, false));
+            for (kind, reads) in read.chain(heard) {
+                let heeds = reconciler.heeds(kind);
+                watchers.entry(kind).or_default().push(Watcher { at, reads, heeds });
             }
         }
         let managed = |reconciler| {
@@ -110,16 +124,17 @@ impl ControllerManager {
         };
         let controllers = &mut self.controllers;
         self.cache.apply_each(now, event, |cache, delta| {
-            for i in watchers {
-                controllers[*i].controller.observe(cache, &delta);
+            let differ = Aspects::between(delta.old.as_ref(), delta.new.as_ref());
+            for watcher in watchers.iter().filter(|w| w.heeds.hear(differ)) {
+                controllers[watcher.at].controller.observe(cache, &delta, watcher.reads);
             }
         });
         let revision = self.cache.revision(kind);
-        for i in watchers {
-            let Managed { controller, synced, .. } = &mut controllers[*i];
+        for watcher in watchers {
+            let Managed { controller, synced, .. } = &mut controllers[watcher.at];
             controller.advance(kind, revision);
             if controller.has_candidates() {
-                self.busy.insert(*i);
+                self.busy.insert(watcher.at);
             }
             if listed && !*synced {
                 *synced = self.cache.synced(controller.kinds().iter().copied());

@@ -4,6 +4,7 @@
 //! Nothing here waits, reads a clock or draws randomness of its own. A shell (`client` in
 //! production, the simulator in virtual time) feeds inputs and carries out effects.
 
+pub mod aspects;
 pub mod backoff;
 pub mod cache;
 pub mod contract;
@@ -16,6 +17,7 @@ pub mod record;
 pub mod recording;
 pub mod rng;
 
+pub use aspects::Aspects;
 pub use backoff::Backoff;
 pub use cache::{Cache, Delta};
 pub use contract::{ApiEffect, ApiInput, CallId, Calls, Machine, WatchEvent};

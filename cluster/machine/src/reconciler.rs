@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::{ApiError, Key, Kind, Name, Reply, Request, Time};
 
-use crate::{Cache, Delta, Index, Record};
+use crate::{Aspects, Cache, Delta, Index, Record};
 
 /// A level-triggered controller: pure, stateless, reads only the cache. So that copies of a
 /// controller share theirs.
@@ -26,6 +26,12 @@ pub trait Reconciler: Send + Sync {
     /// The indexes of the cache that it reads, empty. Reconcilers share those of one type.
     fn indexes(&self) -> Vec<Box<dyn Index>> {
         Vec::new()
+    }
+
+    /// In what the states before and after a change of that kind must differ for any key to be
+    /// affected. It is not asked about other changes.
+    fn heeds(&self, _kind: Kind) -> Aspects {
+        Aspects::ALL
     }
 
     /// Which keys a change affects. Called after the cache applied the change, and before it
