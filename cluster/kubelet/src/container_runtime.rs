@@ -568,7 +568,11 @@ impl ContainerRuntime {
     // --- what there is ----------------------------------------------------------------------
 
     fn id(&self, number: u32) -> String {
-        [&*hash::hex(self.ids, 1), "-", &*number.to_string()].concat()
+        let mut id = String::with_capacity(27);
+        id.push_str(&hash::hex(self.ids, 1));
+        id.push('-');
+        push_decimal(&mut id, number);
+        id
     }
 
     fn number(&self, id: &str) -> Option<u32> {
@@ -644,6 +648,20 @@ fn image_id(name: &str) -> String {
 
 fn error(kind: RuntimeErrorKind, message: String) -> RuntimeError {
     RuntimeError { kind, message }
+}
+
+/// Appends a number, many times in the life of each container: without the machinery that formats
+/// anything.
+fn push_decimal(text: &mut String, number: u32) {
+    let mut digits = ['0'; 10];
+    let mut left = number;
+    let mut first = digits.len();
+    while first == digits.len() || left > 0 {
+        first -= 1;
+        digits[first] = char::from_digit(left % 10, 10).unwrap_or('0');
+        left /= 10;
+    }
+    text.extend(&digits[first..]);
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! One container, small: a node may have hundreds and a simulation millions.
 
-use std::net::Ipv4Addr;
-
 use crate::runtime::ContainerState;
 use crate::{Labels, naming};
 use api::Time;
 
 use super::behaviour::Behaviour;
+use super::push_decimal;
 
 /// A container as the runtime keeps it.
 #[derive(Clone)]
@@ -66,7 +65,14 @@ impl Container {
     /// The address while it has one.
     pub(super) fn address(&self) -> String {
         if self.ip != 0 && self.state == ContainerState::Running {
-            Ipv4Addr::from(self.ip).to_string()
+            let mut text = String::with_capacity(15);
+            for (i, part) in self.ip.to_be_bytes().into_iter().enumerate() {
+                if i > 0 {
+                    text.push('.');
+                }
+                push_decimal(&mut text, part.into());
+            }
+            text
         } else {
             String::new()
         }

@@ -34,6 +34,15 @@ impl Durations for Fixed {
     }
 }
 
+#[test]
+fn numbers_are_written_as_anybody_writes_them() {
+    for number in [0, 7, 10, 99, 100, 255, 1_000_000_007, u32::MAX] {
+        let mut text = "n".to_owned();
+        push_decimal(&mut text, number);
+        assert_eq!(text, format!("n{number}"));
+    }
+}
+
 const SHAPE: NodeShape = NodeShape { cpus: 4, memory_bytes: 8 << 30, disk_bytes: 100 << 30 };
 
 fn at(secs: u64) -> Time {
