@@ -7,6 +7,7 @@
 
 mod history;
 mod progress;
+mod rollback;
 mod rollout;
 pub(crate) mod sets;
 pub(crate) mod strategy;
@@ -164,6 +165,10 @@ impl<'a> Pass<'a> {
             return;
         }
         self.note_pause();
+        if let Some(revision) = rollback::wanted(self.deployment).filter(|_| !self.paused) {
+            self.roll_back(revision, plan);
+            return;
+        }
         let scaled = self.paused || self.is_scaling();
         if scaled {
             self.renew_annotations();

@@ -456,7 +456,10 @@ impl World {
     }
 
     fn step(&mut self, input: ApiInput) {
-        if let ApiInput::Watch(event) = &input {
+        // What runs to a crash is a run that was witnessed without one.
+        if let ApiInput::Watch(event) = &input
+            && self.crash.is_none()
+        {
             self.witness.watch(self.store.now, event.clone());
         }
         let mut out = Vec::new();

@@ -15,14 +15,17 @@ const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 /// The list of former revisions is cut at this many characters.
 const REVISION_HISTORY_CHARS_MAX: usize = 2000;
 
+/// Asks for the template of an earlier revision.
+pub(super) const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
+
 /// Annotations of the deployment that mean nothing on its replica sets.
-const NOT_COPIED: [&str; 6] = [
+pub(super) const NOT_COPIED: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     REVISION,
     REVISION_HISTORY,
     super::sets::DESIRED_REPLICAS,
     super::sets::MAX_REPLICAS,
-    "deprecated.deployment.rollback.to",
+    ROLLBACK_TO,
 ];
 
 impl Pass<'_> {

@@ -189,7 +189,7 @@ pub(crate) fn sort_by_size(sets: &mut [&mut Set<'_>], newest_first: bool) {
 
 /// Whether two templates are the same but for the hash label. What one leaves out and the other
 /// leaves empty is the same.
-fn same(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
+pub(super) fn same(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     let plain = |template: &PodTemplateSpec| {
         let mut metadata = template.metadata.clone();
         if let Some(labels) = metadata.as_mut().and_then(|m| m.labels.as_mut()) {

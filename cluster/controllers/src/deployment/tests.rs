@@ -356,3 +356,75 @@ fn a_refused_set_is_reported() {
     assert_eq!(condition["reason"], "ReplicaSetCreateError");
     assert_eq!(condition["status"], "False");
 }
+
+/// Asks for an earlier revision, and gives what people are told of it at once.
+fn roll_back(fixture: &mut Fixture<Deployments>, revision: &str) -> Vec<String> {
+    let mut value = codec::to_value(&fixture.store.objects[&key()]);
+    value["metadata"]["annotations"]["deprecated.deployment.rollback.to"] = revision.into();
+    fixture.put(value);
+    let plan = fixture.reconcile(&key());
+    let done = plan.announcements.values().filter_map(|announcement| announcement.done.as_ref());
+    let told = done.map(|r| format!("{} {}", r.reason, r.message)).collect();
+    roll_out(fixture);
+    told
+}
+
+#[test]
+fn an_annotation_takes_a_deployment_back() {
+    let mut fixture = fixture(deployment(json!(2), "v1"));
+    roll_out(&mut fixture);
+    let unchanged = roll_back(&mut fixture, "1");
+    let message = "The rollback revision contains the same template as current deployment \"web\"";
+    assert_eq!(unchanged, [format!("DeploymentRollbackTemplateUnchanged {message}")]);
+    let none = roll_back(&mut fixture, "0");
+    let not_found = "DeploymentRollbackRevisionNotFound";
+    assert_eq!(none, [format!("{not_found} Unable to find last revision.")]);
+    for image in ["v2", "v3"] {
+        edit(&mut fixture, |spec| {
+            spec["template"]["spec"]["containers"][0]["image"] = image.into();
+        });
+        roll_out(&mut fixture);
+    }
+    assert_eq!(sets(&fixture), ["v1 0 1", "v2 0 2", "v3 2 3"]);
+    let unknown = roll_back(&mut fixture, "7");
+    assert_eq!(unknown, [format!("{not_found} Unable to find the revision to rollback to.")]);
+    assert_eq!(sets(&fixture), ["v1 0 1", "v2 0 2", "v3 2 3"]);
+
+    let last = roll_back(&mut fixture, "0");
+    assert_eq!(last, ["DeploymentRollback Rolled back deployment \"web\" to revision 2"]);
+    assert_eq!(sets(&fixture), ["v1 0 1", "v2 2 4", "v3 0 3"]);
+    let first = roll_back(&mut fixture, "1");
+    assert_eq!(first, ["DeploymentRollback Rolled back deployment \"web\" to revision 1"]);
+    assert_eq!(sets(&fixture), ["v1 2 5", "v2 0 4", "v3 0 3"]);
+
+    let value = codec::to_value(&fixture.store.objects[&key()]);
+    let labels = &value["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(*labels, json!({"app": "web"}));
+    let annotations = &value["metadata"]["annotations"];
+    assert_eq!(
+        *annotations,
+        json!({"team": "a", "deployment.kubernetes.io/revision": "5",
+        "kubectl.kubernetes.io/last-applied-configuration": "x"})
+    );
+}
+
+#[test]
+fn who_cannot_go_back_now_or_is_asked_for_nonsense_stays() {
+    let mut fixture = fixture(deployment(json!(2), "v1"));
+    roll_out(&mut fixture);
+    edit(&mut fixture, |spec| spec["template"]["spec"]["containers"][0]["image"] = "v2".into());
+    // The set of the present template is made first, and has a number.
+    let told = roll_back(&mut fixture, "1");
+    assert_eq!(
+        told.last().unwrap(),
+        "DeploymentRollback Rolled back deployment \"web\" to revision 1"
+    );
+    assert_eq!(sets(&fixture), ["v1 2 3", "v2 0 2"]);
+    assert_eq!(roll_back(&mut fixture, "first"), [""; 0]);
+    edit(&mut fixture, |spec| spec["paused"] = true.into());
+    assert_eq!(roll_back(&mut fixture, "2"), [""; 0]);
+    assert_eq!(sets(&fixture), ["v1 2 3", "v2 0 2"]);
+    edit(&mut fixture, |spec| spec["paused"] = false.into());
+    roll_out(&mut fixture);
+    assert_eq!(sets(&fixture), ["v1 0 3", "v2 2 4"]);
+}
