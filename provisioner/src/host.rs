@@ -21,6 +21,7 @@ pub mod https;
 mod key_file;
 pub mod known_hosts;
 pub mod local;
+mod packing;
 mod script;
 mod shell;
 pub mod ssh;

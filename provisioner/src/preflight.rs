@@ -138,7 +138,7 @@ fn system(facts: &Facts, found: &mut Found<'_>) {
                 "flock" => "util-linux",
                 "ss" => "iproute2 (iproute on CentOS)",
                 "awk" => "mawk or gawk",
-                "tar" => "tar",
+                "tar" | "gzip" => program,
                 _ => "coreutils",
             };
             let message = format!("the program {program} is missing");

@@ -155,7 +155,7 @@ for u in chronyd chrony ntpd ntp ntpsec openntpd systemd-timesyncd; do
   systemctl is-active --quiet $u 2>/dev/null && { say "=time-service $u"; break; }
 done
 sed -n 's/^\(ID\|ID_LIKE\|VERSION_ID\|PRETTY_NAME\)=/=os \1 /p' /etc/os-release 2>/dev/null
-for p in flock tar sha256sum stat systemctl systemd-run ss awk; do
+for p in flock tar gzip sha256sum stat systemctl systemd-run ss awk; do
   command -v "$p" >/dev/null 2>&1 || say "=lacks $p"
 done
 "#;

@@ -9,6 +9,8 @@ use crate::quote::quote;
 use crate::record::{DIRECTORY, Prior};
 use crate::step::Step;
 
+use super::packing;
+
 mod firewall;
 mod preparation;
 mod probe;
@@ -61,13 +63,14 @@ fn filled(text: &str) -> String {
         .replace("@ZONE@", crate::firewall::PODS_ZONE)
 }
 
-/// The command that unpacks a tar stream of uploads into an empty staging area and checks it.
+/// The command that unpacks a tar stream of uploads, packed ([`packing`]), into an empty staging area and checks it.
 /// The shell's standard input is the stream itself, so this one is an argument, not a stream.
 pub(super) fn unpack(claim: &Claim<'_>) -> String {
     let text = format!(
         "{}mkdir -p @DIR@ @DIR@/staging\nrm -rf @DIR@/staging/*\ncd @DIR@/staging\n\
-         tar -xf - --no-same-owner\nsha256sum --quiet -c SUMS\nsay =done\n",
-        prelude(claim)
+         {} | tar -xf - --no-same-owner\nsha256sum --quiet -c SUMS\nsay =done\n",
+        prelude(claim),
+        packing::receive()
     );
     text.replace("@DIR@", DIRECTORY)
 }

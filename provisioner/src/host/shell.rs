@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::packing::{self, Packed};
 use super::{
     CommandEnd, Host, HostError, HttpsAnswer, HttpsEndpoint, Probe, StepEvent, https, script,
 };
@@ -215,7 +216,9 @@ impl<T: Transport> ShellHost<T> {
         let receive = format!("sh -c {}", quote(&script::receive_probe(program)));
         let process = self.as_root(&receive, PUSH_SILENCE);
         let mut process = process.map_err(lost(DOING))?;
-        let sent = io::copy(&mut file, &mut BufWriter::with_capacity(UPLOAD_BUFFER, &mut *process));
+        let packed = Packed::new(&mut *process, packing::stopwatch());
+        let mut packed = BufWriter::with_capacity(UPLOAD_BUFFER, packed);
+        let sent = io::copy(&mut file, &mut packed).and_then(|_| finish(packed));
         // When the remote side ended early, what it said explains more than the broken pipe.
         let ended = process.end_input();
         let (output, code) = drain(process.as_mut()).map_err(lost(DOING))?;
@@ -497,7 +500,8 @@ fn archive(
     out: &mut dyn Write,
     sent: &mut dyn FnMut(u64),
 ) -> Result<(), HostError> {
-    let counting = Counting { out, total: 0, sent };
+    let packed = Packed::new(out, packing::stopwatch());
+    let counting = Counting { out: packed, total: 0, sent };
     let mut tar = tar::Builder::new(BufWriter::with_capacity(UPLOAD_BUFFER, counting));
     let mut sums = String::new();
     for (digest, upload) in uploads {
@@ -521,7 +525,13 @@ fn archive(
         }
     }
     append(&mut tar, script::SUMS, sums.len() as u64, sums.as_bytes())?;
-    tar.into_inner().and_then(|mut out| out.flush()).map_err(lost("send files"))
+    let counting = tar.into_inner().and_then(|out| Ok(out.into_inner()?));
+    counting.and_then(|counting| counting.out.finish()).map_err(lost("send files"))
+}
+
+/// Sends what waits in buffers.
+fn finish<W: Write, C: FnMut() -> Duration>(packed: BufWriter<Packed<W, C>>) -> io::Result<()> {
+    packed.into_inner()?.finish()
 }
 
 fn append<W: Write>(
@@ -537,14 +547,14 @@ fn append<W: Write>(
     tar.append_data(&mut header, name, bytes).map_err(lost("send files"))
 }
 
-/// Counts the bytes that went out.
-struct Counting<'a> {
-    out: &'a mut dyn Write,
+/// Counts the bytes that were taken, whatever they were packed to.
+struct Counting<'a, W> {
+    out: W,
     total: u64,
     sent: &'a mut dyn FnMut(u64),
 }
 
-impl Write for Counting<'_> {
+impl<W: Write> Write for Counting<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.out.write(bytes)?;
         self.total += count as u64;

@@ -1,7 +1,7 @@
 //! Measurements: the program that makes them is that of the host's components, where it is there
 //! already, or a copy below `/var/tmp` that goes when they are over.
 
-use crate::host::Probe;
+use crate::host::{Probe, packing};
 use crate::program::Program;
 use crate::quote::{quote, words};
 use crate::skew::HYPERKUBE;
@@ -39,12 +39,13 @@ pub(in crate::host) fn probe(probe: &Probe<'_>) -> String {
     )
 }
 
-/// The command that takes the program from its standard input. The folder is made anew: whoever may
+/// The command that takes the program, packed, from its standard input. The folder is made anew: whoever may
 /// write to `/var/tmp` must not have put a link there.
 pub(in crate::host) fn receive_probe(program: &Blob) -> String {
     let digest = program.sha256;
     format!(
-        "set -eu; umask 077; d={FOLDER}; rm -rf -- $d; mkdir -m 0700 $d; cat >$d/new; \
-         echo '{digest}  '$d/new | sha256sum --quiet -c -; chmod 0700 $d/new; mv $d/new $d/{digest}"
+        "set -eu; umask 077; d={FOLDER}; rm -rf -- $d; mkdir -m 0700 $d; {} >$d/new; \
+         echo '{digest}  '$d/new | sha256sum --quiet -c -; chmod 0700 $d/new; mv $d/new $d/{digest}",
+        packing::receive()
     )
 }
