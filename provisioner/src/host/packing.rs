@@ -1,9 +1,9 @@
 //! What is sent to a host, compressed where that is faster than sending it as it is.
 //!
-//! The first part of a stream goes as it is and shows how fast the way is. On a fast way so does the
-//! rest: a processor that compresses is then what would be waited for. On a slow one the rest is a
-//! stream of gzip, whose pieces are compressed or not, each as what was measured of those before it
-//! says. The receiver needs nothing but `head`, `cat` and `gzip`.
+//! A stream begins as it is, in parts that show how fast the way is. On a fast way so does all of it
+//! go: a processor that compresses is then what would be waited for. When the way turns out to be slow
+//! the rest is a stream of gzip, whose pieces are compressed or not, each as what was measured of those
+//! before it says. The receiver needs nothing but `head` and `gzip`.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// So much goes as it is, and is measured. It is more than what waits on a fast way in buffers.
-pub(super) const HEAD: usize = 2 << 20;
+/// The part that goes as it is before the way is judged again. The first part or two may vanish into
+/// buffers on the way.
+pub(super) const PART: usize = 4 << 20;
 /// The piece that is compressed, or not, as a whole.
 const PIECE: usize = 1 << 20;
 /// A way that takes less time for a byte is too fast to gain anything by compressing: 25 MB/s.
@@ -26,12 +27,8 @@ const RETRY: u32 = 16;
 const MEMORY: f64 = 0.5;
 
 /// A shell command that reads what a [`Packed`] writes and gives what was written to it.
-pub(super) fn receive() -> String {
-    // Neither `head` nor `read` takes more of its input than is its own.
-    format!(
-        "{{ head -c {HEAD}; read -r form || form=; case $form in gzip) gzip -dc;; *) cat;; esac; }}"
-    )
-}
+pub(super) const RECEIVE: &str = "{ while read -r form length; do case $form in \
+    gzip) gzip -dc; break;; *) head -c \"$length\";; esac; done; }";
 
 /// A mean of seconds a byte in which the latest counts most.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,17 +79,15 @@ impl Rule {
     }
 }
 
-/// How the stream goes on after its head.
+/// How the stream goes on.
 enum Form {
-    /// The head is not over: so many bytes are left of it, and those before took so long.
-    Head(usize, Duration),
-    /// As it is.
-    Plain,
+    /// As it is: so many bytes are left of the part, and those before took so long.
+    Plain(usize, Duration),
     /// As members of gzip; what is not yet a whole piece waits.
     Gzip(Vec<u8>),
 }
 
-/// A stream that [`receive`] reads. It must be ended with [`Packed::finish`].
+/// A stream that [`RECEIVE`] reads. It must be ended with [`Packed::finish`].
 pub(super) struct Packed<W, C> {
     out: W,
     /// The time that has passed since any moment.
@@ -109,7 +104,7 @@ pub(super) fn stopwatch() -> impl FnMut() -> Duration {
 
 impl<W: Write, C: FnMut() -> Duration> Packed<W, C> {
     pub(super) fn new(out: W, clock: C) -> Self {
-        Self { out, clock, rule: Rule::default(), form: Form::Head(HEAD, Duration::ZERO) }
+        Self { out, clock, rule: Rule::default(), form: Form::Plain(0, Duration::ZERO) }
     }
 
     /// Sends what waits.
@@ -148,29 +143,33 @@ impl<W: Write, C: FnMut() -> Duration> Packed<W, C> {
         Ok(())
     }
 
-    /// Says how the stream goes on after a head that took so long.
-    fn decide(&mut self, took: Duration) -> io::Result<()> {
-        self.rule.way.measured(HEAD, took);
-        let slow = self.rule.is_slow();
-        self.form = if slow { Form::Gzip(Vec::with_capacity(PIECE)) } else { Form::Plain };
-        self.out.write_all(if slow { b"gzip\n" } else { b"plain\n" })
+    /// Says how the stream goes on.
+    fn begin_part(&mut self) -> io::Result<()> {
+        if self.rule.is_slow() {
+            self.form = Form::Gzip(Vec::with_capacity(PIECE));
+            return self.out.write_all(b"gzip\n");
+        }
+        self.form = Form::Plain(PART, Duration::ZERO);
+        self.out.write_all(format!("plain {PART}\n").as_bytes())
     }
 }
 
 impl<W: Write, C: FnMut() -> Duration> Write for Packed<W, C> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Form::Plain(0, _) = self.form {
+            self.begin_part()?;
+        }
         match &mut self.form {
-            Form::Head(left, before) => {
+            Form::Plain(left, before) => {
                 let (left, before) = (*left, *before);
                 let part = &bytes[..bytes.len().min(left)];
                 let took = before + self.send(part)?;
-                match left - part.len() {
-                    0 => self.decide(took)?,
-                    left => self.form = Form::Head(left, took),
+                if left == part.len() {
+                    self.rule.way.measured(PART, took);
                 }
+                self.form = Form::Plain(left - part.len(), took);
                 Ok(part.len())
             }
-            Form::Plain => self.out.write(bytes),
             Form::Gzip(waiting) => {
                 let part = &bytes[..bytes.len().min(PIECE - waiting.len())];
                 waiting.extend_from_slice(part);

@@ -70,7 +70,7 @@ pub(super) fn unpack(claim: &Claim<'_>) -> String {
         "{}mkdir -p @DIR@ @DIR@/staging\nrm -rf @DIR@/staging/*\ncd @DIR@/staging\n\
          {} | tar -xf - --no-same-owner\nsha256sum --quiet -c SUMS\nsay =done\n",
         prelude(claim),
-        packing::receive()
+        packing::RECEIVE
     );
     text.replace("@DIR@", DIRECTORY)
 }

@@ -47,23 +47,29 @@ fn sent(bytes: &[u8], nanos_a_byte: u64, work_nanos: u64) -> Vec<u8> {
     way.arrived
 }
 
-/// What the receiver makes of it, and the form that the rest had.
+/// What the receiver makes of it, and the forms that the parts had.
 fn received(arrived: &[u8]) -> (Vec<u8>, String) {
-    let Some(rest) = arrived.get(HEAD..) else { return (arrived.to_vec(), String::new()) };
-    let mut whole = arrived[..HEAD].to_vec();
-    let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
-        assert!(rest.is_empty());
-        return (whole, String::new());
-    };
-    let form = String::from_utf8(rest[..end].to_vec()).unwrap();
-    let rest = &rest[end + 1..];
-    match form.as_str() {
-        "gzip" if !rest.is_empty() => {
-            MultiGzDecoder::new(rest).read_to_end(&mut whole).unwrap();
+    let (mut whole, mut forms, mut rest) = (Vec::new(), String::new(), arrived);
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let line = std::str::from_utf8(&rest[..end]).unwrap();
+        rest = &rest[end + 1..];
+        match line.split_once(' ') {
+            Some(("plain", length)) => {
+                forms.push('p');
+                let (part, after) = rest.split_at(rest.len().min(length.parse().unwrap()));
+                whole.extend_from_slice(part);
+                rest = after;
+            }
+            _ => {
+                assert_eq!(line, "gzip");
+                forms.push('z');
+                MultiGzDecoder::new(rest).read_to_end(&mut whole).unwrap();
+                rest = &[];
+            }
         }
-        _ => whole.extend_from_slice(rest),
     }
-    (whole, form)
+    assert!(rest.is_empty());
+    (whole, forms)
 }
 
 /// Bytes that can be compressed well, or not at all.
@@ -83,25 +89,25 @@ const SWIFT: u64 = 2;
 
 #[test]
 fn a_fast_way_carries_the_bytes_as_they_are() {
-    let bytes = bytes(5 << 20, false);
+    let bytes = bytes(10 << 20, false);
     let arrived = sent(&bytes, SWIFT, 0);
-    assert_eq!(received(&arrived), (bytes.clone(), "plain".to_owned()));
-    assert_eq!(arrived.len(), bytes.len() + "plain\n".len());
+    assert_eq!(received(&arrived), (bytes.clone(), "ppp".to_owned()));
+    assert_eq!(arrived.len(), bytes.len() + 3 * "plain 4194304\n".len());
 }
 
 #[test]
 fn a_slow_way_carries_less() {
     let bytes = bytes(20 << 20, false);
     let arrived = sent(&bytes, SLOW, 0);
-    assert_eq!(received(&arrived), (bytes.clone(), "gzip".to_owned()));
-    assert!(arrived.len() < HEAD + bytes.len() / 20, "{}", arrived.len());
+    assert_eq!(received(&arrived), (bytes.clone(), "pz".to_owned()));
+    assert!(arrived.len() < PART + bytes.len() / 20, "{}", arrived.len());
 }
 
 #[test]
 fn what_cannot_be_compressed_is_tried_now_and_then() {
     let bytes = bytes(24 << 20, true);
     let arrived = sent(&bytes, SLOW, 0);
-    assert_eq!(received(&arrived), (bytes.clone(), "gzip".to_owned()));
+    assert_eq!(received(&arrived), (bytes.clone(), "pz".to_owned()));
     // Stored pieces are a little longer than what is in them.
     assert!(arrived.len() < bytes.len() + bytes.len() / 100, "{}", arrived.len());
     let mut rule = Rule::default();
@@ -136,17 +142,17 @@ fn the_shell_gives_what_was_sent() {
     for (len, nanos) in [
         (0, SLOW),
         (100, SLOW),
-        (HEAD, SLOW),
-        (HEAD + 1, SLOW),
+        (PART, SLOW),
+        (PART + 1, SLOW),
         (7 << 20, SLOW),
-        (HEAD, SWIFT),
-        (HEAD + 1, SWIFT),
+        (PART, SWIFT),
+        (PART + 1, SWIFT),
         (7 << 20, SWIFT),
     ] {
         let bytes = bytes(len, false);
         let arrived = sent(&bytes, nanos, 0);
         let mut shell = Command::new("sh")
-            .args(["-euc", &format!("{} | cat", receive())])
+            .args(["-euc", &format!("{} | cat", RECEIVE)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

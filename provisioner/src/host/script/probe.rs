@@ -46,6 +46,6 @@ pub(in crate::host) fn receive_probe(program: &Blob) -> String {
     format!(
         "set -eu; umask 077; d={FOLDER}; rm -rf -- $d; mkdir -m 0700 $d; {} >$d/new; \
          echo '{digest}  '$d/new | sha256sum --quiet -c -; chmod 0700 $d/new; mv $d/new $d/{digest}",
-        packing::receive()
+        packing::RECEIVE
     )
 }
