@@ -77,9 +77,10 @@ fn bytes(len: usize, random: bool) -> Vec<u8> {
     let mut state = 1_u64;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
+        state.to_be_bytes()[0]
     };
-    (0..len).map(|i| if random { next() } else { (i / 1000) as u8 }).collect()
+    let low = |number: usize| number.to_le_bytes()[0];
+    (0..len).map(|i| if random { next() } else { low(i / 1000) }).collect()
 }
 
 /// 1.25 MB/s.
@@ -152,7 +153,7 @@ fn the_shell_gives_what_was_sent() {
         let bytes = bytes(len, false);
         let arrived = sent(&bytes, nanos, 0);
         let mut shell = Command::new("sh")
-            .args(["-euc", &format!("{} | cat", RECEIVE)])
+            .args(["-euc", &format!("{RECEIVE} | cat")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
