@@ -40,3 +40,36 @@ pub fn controller_reference<T: ApiObject>(owner: &T) -> OwnerReference {
         block_owner_deletion: Some(true),
     }
 }
+
+/// Whether two states of an object's metadata differ in nothing but the version and what the server
+/// notes of writers.
+pub fn is_same_but_version(old: &ObjectMeta, new: &ObjectMeta) -> bool {
+    // All fields are named, so that one that is new is not forgotten.
+    let ObjectMeta {
+        annotations,
+        creation_timestamp,
+        deletion_grace_period_seconds,
+        deletion_timestamp,
+        finalizers,
+        generate_name,
+        generation,
+        labels,
+        managed_fields: _,
+        name,
+        namespace,
+        owner_references,
+        resource_version: _,
+        self_link,
+        uid,
+    } = old;
+    *deletion_timestamp == new.deletion_timestamp
+        && *deletion_grace_period_seconds == new.deletion_grace_period_seconds
+        && *generation == new.generation
+        && *labels == new.labels
+        && *annotations == new.annotations
+        && *finalizers == new.finalizers
+        && *owner_references == new.owner_references
+        && *creation_timestamp == new.creation_timestamp
+        && (uid, name, namespace) == (&new.uid, &new.name, &new.namespace)
+        && (generate_name, self_link) == (&new.generate_name, &new.self_link)
+}

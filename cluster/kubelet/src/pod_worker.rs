@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{Pod, Revision, Shared, Time};
+use api::{Pod, Revision, Shared, Time, meta};
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodSpec, PodStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::instance::Instance;
 use crate::naming;
@@ -57,39 +56,8 @@ impl PodWorker {
             && answered.is_some_and(|answer| answer.metadata.resource_version == *version)
             && self.pod.spec == pod.spec
             && self.pod.node_name == pod.node_name
-            && is_same(&self.pod.metadata, &pod.metadata)
+            && meta::is_same_but_version(&self.pod.metadata, &pod.metadata)
     }
-}
-
-/// Whether only the version, or what the server notes of writers, differs.
-fn is_same(old: &ObjectMeta, new: &ObjectMeta) -> bool {
-    let ObjectMeta {
-        annotations,
-        creation_timestamp,
-        deletion_grace_period_seconds,
-        deletion_timestamp,
-        finalizers,
-        generate_name,
-        generation,
-        labels,
-        managed_fields: _,
-        name,
-        namespace,
-        owner_references,
-        resource_version: _,
-        self_link,
-        uid,
-    } = old;
-    *deletion_timestamp == new.deletion_timestamp
-        && *deletion_grace_period_seconds == new.deletion_grace_period_seconds
-        && *generation == new.generation
-        && *labels == new.labels
-        && *annotations == new.annotations
-        && *finalizers == new.finalizers
-        && *owner_references == new.owner_references
-        && *creation_timestamp == new.creation_timestamp
-        && (uid, name, namespace) == (&new.uid, &new.name, &new.namespace)
-        && (generate_name, self_link) == (&new.generate_name, &new.self_link)
 }
 
 /// Where a pod is in its life.

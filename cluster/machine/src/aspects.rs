@@ -2,9 +2,8 @@
 
 use std::ops::BitOr;
 
-use api::{Object, Pod};
+use api::{Object, Pod, meta};
 use k8s_openapi::api::core::v1::PodCondition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// A set of things in which two states of an object may differ. Most changes of pods, which are
 /// most changes of a cluster, are about one or two of them, and no business of who heeds others.
@@ -72,7 +71,7 @@ fn of_pod(old: &Pod, new: &Pod) -> Aspects {
         _ => false,
     };
     let differ = Aspects::NONE
-        .with(Aspects::META, !is_same_meta(&old.metadata, &new.metadata))
+        .with(Aspects::META, !meta::is_same_but_version(&old.metadata, &new.metadata))
         .with(Aspects::SPEC, !same_spec)
         .with(Aspects::NODE, old.node_name != new.node_name);
     let same_status = match (&old.status, &new.status) {
@@ -95,41 +94,6 @@ fn phase(pod: &Pod) -> Option<&String> {
 
 fn readiness(pod: &Pod) -> Option<&PodCondition> {
     pod.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == "Ready")
-}
-
-/// Whether they tell the same, but for who wrote what and when it was written.
-fn is_same_meta(a: &ObjectMeta, b: &ObjectMeta) -> bool {
-    // All fields are named, so that one that is new is not forgotten.
-    let ObjectMeta {
-        annotations,
-        creation_timestamp,
-        deletion_grace_period_seconds,
-        deletion_timestamp,
-        finalizers,
-        generate_name,
-        generation,
-        labels,
-        managed_fields: _,
-        name,
-        namespace,
-        owner_references,
-        resource_version: _,
-        self_link,
-        uid,
-    } = a;
-    *deletion_timestamp == b.deletion_timestamp
-        && *deletion_grace_period_seconds == b.deletion_grace_period_seconds
-        && *generation == b.generation
-        && *creation_timestamp == b.creation_timestamp
-        && *uid == b.uid
-        && *name == b.name
-        && *namespace == b.namespace
-        && *generate_name == b.generate_name
-        && *self_link == b.self_link
-        && *labels == b.labels
-        && *finalizers == b.finalizers
-        && *owner_references == b.owner_references
-        && *annotations == b.annotations
 }
 
 #[cfg(test)]
